@@ -1,0 +1,26 @@
+"""Lightning callbacks that say which weights are which, keep them safe, and show what training does."""
+
+from cls_callbacks.atomic_io import AtomicCheckpointIO
+from cls_callbacks.checkpoint import BestAndLast, ScoredWeights
+from cls_callbacks.confusion import ConfusionMatrix
+from cls_callbacks.csv_logger import ResumableCSVLogger
+from cls_callbacks.dataset_statistics import DatasetStatisticsCallback
+from cls_callbacks.ema import EMA
+from cls_callbacks.epoch_log import EpochLog
+from cls_callbacks.history import TrainingHistory
+from cls_callbacks.predictions import PredictionsWriter
+from cls_callbacks.throughput import Throughput
+
+__all__ = [
+    "EMA",
+    "AtomicCheckpointIO",
+    "BestAndLast",
+    "ConfusionMatrix",
+    "DatasetStatisticsCallback",
+    "EpochLog",
+    "PredictionsWriter",
+    "ResumableCSVLogger",
+    "ScoredWeights",
+    "Throughput",
+    "TrainingHistory",
+]

@@ -1,0 +1,141 @@
+"""Exponential moving average of the weights; the average is what is validated and saved.
+
+Lightning's own `EMAWeightAveraging` averages tensor by tensor, has no warm-up of the decay, and saves the two sets
+of weights in each other's place after an exception in the middle of a validation (lightning 2.6.6).
+"""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from loguru import logger
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+RAW = "raw_state_dict"
+"""Checkpoint key of the optimiser's own weights; `state_dict` holds the averaged ones."""
+
+
+class EMA(Callback):
+    """Averages every floating-point tensor of the module's state after each optimiser step.
+
+    Roles: in `fit`, the module holds the raw weights while it trains and the averaged ones while it validates; a
+    checkpoint holds the averaged ones as `state_dict`, the raw ones under `raw_state_dict`. `test` and `validate`
+    after `fit` use the average, unless a checkpoint is loaded for them.
+
+    Args:
+        decay: share of the average that one update keeps.
+        warmup: keep less at first, `(1 + n) / (10 + n)` after n updates, so that on a short run the average is
+            not left behind the raw weights (the formula of TensorFlow's ExponentialMovingAverage with num_updates).
+    """
+
+    def __init__(self, decay: float = 0.998, *, warmup: bool = True) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be 0 or more and below 1, got {decay}")
+        self.decay = decay
+        self.warmup = warmup
+        self.updates = 0
+        self._average: dict[str, Tensor] = {}
+        self._live: dict[str, Tensor] = {}
+        self._swapped = False
+        self._latest_step = -1
+
+    @property
+    def effective_decay(self) -> float:
+        """What the next update keeps."""
+        return min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the average on the module's own device, or bring a resumed one there."""
+        self._live = {name: tensor.detach() for name, tensor in pl_module.state_dict(keep_vars=True).items()}
+        if self._average:
+            self._average = {name: self._average[name].to(tensor.device) for name, tensor in self._live.items()}
+        else:
+            self._average = {name: tensor.clone() for name, tensor in self._live.items()}
+        self._latest_step = trainer.global_step
+        self._report_unreachable_decay(int(trainer.estimated_stepping_batches))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Average, if the optimiser has stepped (with accumulation it does not after every batch)."""
+        if trainer.global_step == self._latest_step:
+            return
+        self._latest_step = trainer.global_step
+        averaged, live = self._floating_pairs()
+        get_ema_multi_avg_fn(self.effective_decay)(averaged, live, self.updates)
+        for name, tensor in self._live.items():
+            if not tensor.is_floating_point():
+                self._average[name].copy_(tensor)
+        self.updates += 1
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the effective decay."""
+        pl_module.log("ema_decay", self.effective_decay)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the average into the module."""
+        self._swap(to_average=True)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the raw weights back."""
+        self._swap(to_average=False)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the average into the module."""
+        self._swap(to_average=True)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the raw weights back."""
+        self._swap(to_average=False)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Put the raw weights back, should the exception have come in mid-validation."""
+        self._swap(to_average=False)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save the average as the model's weights, and the raw ones for resuming."""
+        if self.updates == 0:
+            return
+        live: dict[str, Tensor] = checkpoint["state_dict"]
+        average, raw = (live, self._average) if self._swapped else (self._average, live)
+        checkpoint["state_dict"] = dict(average)
+        checkpoint[RAW] = dict(raw)
+        checkpoint["weights"] = "ema"
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Resume both sets of weights; when not fitting, what was loaded into the module is what counts."""
+        self._average, self._live, self._swapped = {}, {}, False
+        if trainer.state.fn == "fit" and RAW in checkpoint:
+            self._average = {name: tensor.clone() for name, tensor in checkpoint["state_dict"].items()}
+            pl_module.load_state_dict(checkpoint[RAW])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs besides the weights."""
+        return {"updates": self.updates}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.updates = state_dict["updates"]
+
+    def _swap(self, *, to_average: bool) -> None:
+        """Exchange the contents of module and average, unless they are in the wanted places already."""
+        if self._swapped == to_average or self.updates == 0 or not self._live:
+            return
+        with torch.no_grad():
+            for name, live in self._live.items():
+                kept = live.clone()
+                live.copy_(self._average[name])
+                self._average[name].copy_(kept)
+        self._swapped = to_average
+
+    def _floating_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
+        names = [name for name, tensor in self._live.items() if tensor.is_floating_point()]
+        return [self._average[name] for name in names], [self._live[name] for name in names]
+
+    def _report_unreachable_decay(self, steps: int) -> None:
+        if self.warmup and (1 + steps) / (10 + steps) < self.decay:
+            logger.info(
+                "EMA decay {} is not reached in {} steps: the warm-up ends at {:.4f}",
+                self.decay, steps, (1 + steps) / (10 + steps),
+            )  # fmt: skip

@@ -1,0 +1,18 @@
+"""How a figure becomes a file. Figures are built without pyplot, so no window system and no global state is touched."""
+
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from matplotlib.figure import Figure
+
+
+def plots_folder(trainer: Trainer) -> Path:
+    """Return the run's plots folder, made if need be."""
+    folder = Path(trainer.default_root_dir) / "plots"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG."""
+    figure.savefig(path, dpi=120, bbox_inches="tight")

@@ -1,0 +1,28 @@
+"""Each evaluation's answers, image by image, in a file."""
+
+from pathlib import Path
+
+from cls_data import ClassificationDataModule, GathersOutputs, Predictions
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class PredictionsWriter(Callback):
+    """Writes predictions/{valid,test}.npz after `validate` and `test`, from the outputs that the module gathered."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the answers of a `validate`."""
+        if trainer.state.fn == "validate":
+            self._write(trainer, pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the answers of a `test`."""
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+        assert isinstance(data, ClassificationDataModule)
+        if trainer.is_global_zero and isinstance(pl_module, GathersOutputs) and pl_module.outputs is not None:
+            outputs = pl_module.outputs
+            ids = [record.id for record in data.records(outputs.split)]
+            folder = Path(trainer.default_root_dir) / "predictions"
+            Predictions.of(outputs, ids, data.classes).save(folder / f"{outputs.split}.npz")

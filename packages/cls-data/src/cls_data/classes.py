@@ -1,0 +1,40 @@
+"""Classes: fixed by the training split alone, and weights that balance them."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from cls_data.annotations import Record
+from cls_data.errors import DataError
+
+
+def class_to_idx(train: Sequence[Record]) -> dict[str, int]:
+    """Number the labels of the training split, sorted as strings: "0" < "00" < "1" < "10"."""
+    return {name: index for index, name in enumerate(sorted({record.label for record in train}))}
+
+
+def label_indices(records: Sequence[Record], indices: Mapping[str, int]) -> Tensor:
+    """Return the class indices of some records: int64 [N].
+
+    Raises:
+        DataError: a label that is no class, that is, one that train never saw.
+    """
+    unknown = [f"{record.source}: label {record.label!r}" for record in records if record.label not in indices]
+    if unknown:
+        raise DataError.from_findings(
+            f"{len(unknown)} row(s) carry a label that no training row has",
+            unknown,
+            "Classes come from train alone: add training images of these labels, or remove the rows.",
+        )
+    return torch.tensor([indices[record.label] for record in records], dtype=torch.int64)
+
+
+def balancing_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """Return weights inversely proportional to class frequency, `N / (C * n_c)`: float32 [C].
+
+    Their mean over the samples is 1, so a weighted loss keeps its scale. A class without a sample gets 0.
+    """
+    counts = torch.bincount(labels, minlength=num_classes).to(torch.float32)
+    weights = len(labels) / (num_classes * counts.clamp(min=1))
+    return torch.where(counts > 0, weights, torch.zeros_like(weights))

@@ -1,0 +1,200 @@
+"""The Lightning data module: annotations, stores, loaders, and augmentation on the device."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from lightning.pytorch import LightningDataModule
+from loguru import logger
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cls_data.annotations import SPLITS, Record, read_split
+from cls_data.augmentation import Augmentation
+from cls_data.batch import ClassificationBatch, StoredBatch
+from cls_data.classes import balancing_weights, class_to_idx, label_indices
+from cls_data.config import DataModuleConfig
+from cls_data.errors import DataError
+from cls_data.fingerprint import fingerprint
+from cls_data.preprocessing import ImagePreprocessing
+from cls_data.sampling import BatchPlan, EpochSampler, SequentialSampler
+from cls_data.statistics import DatasetStatistics
+from cls_data.store import ImageStore
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredSplit(Dataset[StoredBatch]):
+    """One split in memory; an item is a whole batch, gathered at once."""
+
+    records: Sequence[Record]
+    store: ImageStore
+    labels: Tensor
+
+    def __getitem__(self, plan: BatchPlan) -> StoredBatch:
+        batch = StoredBatch(
+            images=self.store.gather(plan.index), labels=self.labels.index_select(0, plan.index), index=plan.index
+        )
+        if plan.seed is not None:
+            batch["seed"] = plan.seed
+        return batch
+
+
+class ClassificationDataModule(LightningDataModule):
+    """Reads, checks and decodes everything once in `setup`; afterwards a batch is a gather and a device's work.
+
+    Args:
+        config: what to read and how to batch it.
+        preprocessing: turns image files into pixels, and pixels into model input; the deployed runtime's own.
+        augmentation: applied to training batches alone; None for none.
+        progress: show a bar while images are decoded.
+    """
+
+    def __init__(
+        self,
+        config: DataModuleConfig,
+        preprocessing: ImagePreprocessing,
+        augmentation: Augmentation | None = None,
+        *,
+        progress: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.preprocessing = preprocessing
+        self._augmentation = augmentation
+        self._progress = progress
+        self._splits: dict[str, _StoredSplit] = {}
+        self.class_to_idx: dict[str, int] = {}
+        """Class names to indices, from the training split; empty before `setup`."""
+        scale, bias = preprocessing.scale_and_bias()
+        self._scale = torch.from_numpy(scale)[:, None, None]
+        self._bias = torch.from_numpy(bias)[:, None, None]
+
+    def prepare_data(self) -> None:
+        """Render the synthetic set, where one is asked for and does not lie there yet."""
+        if self.config.synthetic is not None:
+            self.config.synthetic.write(self.config.root)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and decode all splits, whatever the stage; a second call does nothing.
+
+        Raises:
+            DataError: rows, labels or images that cannot be trained on; each is named by file and line.
+        """
+        if self._splits:
+            return
+        records = {split: found for split in SPLITS if (found := read_split(self.config.root, split))}
+        for needed in ("train", "valid"):
+            if needed not in records:
+                raise DataError(f"{self.config.root}: no {needed}/ folder; training needs train/ and valid/")
+        self.class_to_idx = class_to_idx(records["train"])
+        if len(self.class_to_idx) < 2:
+            raise DataError(f"{self.config.root}: train has one class, {list(self.class_to_idx)}; it takes two or more")
+        labels = {split: label_indices(rows, self.class_to_idx) for split, rows in records.items()}
+        for split, rows in records.items():
+            store = ImageStore.build(
+                rows,
+                self.preprocessing,
+                threads=self.config.threads,
+                progress=f"decoding {split}" if self._progress else None,
+            )
+            self._splits[split] = _StoredSplit(rows, store, labels[split])
+        if self.config.corrects_imbalance_twice():
+            logger.warning(
+                "data.sampler=weighted and data.class_weights=balanced both correct the same imbalance; "
+                "rare classes now count for too much. Keep one of them."
+            )
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that there are."""
+        return tuple(self._splits)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in index order."""
+        return tuple(self.class_to_idx)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all rows and image bytes, whatever their order."""
+        return fingerprint({name: (split.records, split.store) for name, split in self._splits.items()})
+
+    @property
+    def statistics(self) -> DatasetStatistics:
+        """Counts and sizes of every split."""
+        sizes = {name: (split.records, split.store.sizes) for name, split in self._splits.items()}
+        return DatasetStatistics.of(self.classes, sizes)
+
+    def records(self, split: str) -> Sequence[Record]:
+        """Return a split's records, in row order."""
+        return self._splits[split].records
+
+    def pixels(self, split: str) -> Tensor:
+        """Return a split's stored images, in row order: uint8 [N, 3, H, W]."""
+        return self._splits[split].store.pixels
+
+    def class_weights(self) -> Tensor | None:
+        """Return the loss weights that the configuration asks for: float32 [C], or None."""
+        if self.config.class_weights is None:
+            return None
+        return balancing_weights(self._splits["train"].labels, len(self.classes))
+
+    def train_dataloader(self) -> DataLoader[StoredBatch]:
+        """Return shuffled or weighted batches, to be augmented on the device."""
+        train = self._splits["train"]
+        weights = None
+        if self.config.sampler == "weighted":
+            weights = balancing_weights(train.labels, len(self.classes))[train.labels]
+        sampler = EpochSampler(
+            len(train.records), self.config.batch_size, self.config.seed, weights=weights, **self._ranks()
+        )
+        return self._loader(train, sampler)
+
+    def val_dataloader(self) -> DataLoader[StoredBatch]:
+        """Return the validation split, in order."""
+        return self._sequential("valid")
+
+    def test_dataloader(self) -> DataLoader[StoredBatch]:
+        """Return the test split, in order."""
+        if "test" not in self._splits:
+            raise DataError(f"{self.config.root}: no test/ folder, so there is nothing to test on")
+        return self._sequential("test")
+
+    def predict_dataloader(self) -> DataLoader[StoredBatch]:
+        """Return the split that `predict_split` names, in order and not augmented."""
+        return self._sequential(self.config.predict_split)
+
+    def on_after_batch_transfer(self, batch: StoredBatch, dataloader_idx: int) -> ClassificationBatch:
+        """Augment (a batch that carries a seed) and normalise, where the batch lies."""
+        if "seed" in batch and self._augmentation is not None:
+            images = self._augmentation(batch["images"], torch.Generator().manual_seed(batch["seed"]))
+        else:
+            images = batch["images"].float()
+        return ClassificationBatch(images=self._normalize(images), labels=batch["labels"], index=batch["index"])
+
+    def _normalize(self, images: Tensor) -> Tensor:
+        """Apply `pixels * scale + bias` in place, the same two operations as the runtime's."""
+        if self._scale.device != images.device:
+            self._scale, self._bias = self._scale.to(images.device), self._bias.to(images.device)
+        return images.mul_(self._scale).add_(self._bias)
+
+    def _sequential(self, name: str) -> DataLoader[StoredBatch]:
+        split = self._splits[name]
+        return self._loader(split, SequentialSampler(len(split.records), self.config.eval_batch_size, **self._ranks()))
+
+    def _loader(self, split: _StoredSplit, sampler: Sampler[BatchPlan]) -> DataLoader[StoredBatch]:
+        # batch_size=None: the sampler plans whole batches, and an item of the data set is one.
+        return DataLoader(
+            split,
+            sampler=cast("Sampler[int]", sampler),
+            batch_size=None,
+            num_workers=self.config.num_workers,
+            persistent_workers=self.config.persistent_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _ranks(self) -> Mapping[str, int]:
+        if self.trainer is None:
+            return {"rank": 0, "world_size": 1}
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}

@@ -1,0 +1,79 @@
+"""The exported folder: model.onnx, labels_mapping.json, golden/."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import onnxruntime as ort
+
+from cls_export.errors import BundleError
+from cls_export.labels import LabelsMapping
+
+MODEL_FILE = "model.onnx"
+LABELS_FILE = "labels_mapping.json"
+GOLDEN_FOLDER = "golden"
+METADATA_KEY = "labels_mapping"
+"""Key of the ONNX metadata entry that carries the text of labels_mapping.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Where the parts of an exported model lie. `labels` is None for a lone ONNX file, which carries its own."""
+
+    model: Path
+    labels: Path | None
+    golden: Path | None
+
+    @classmethod
+    def locate(cls, path: str | os.PathLike[str]) -> Self:
+        """Find the parts, given the bundle's folder or the ONNX file itself.
+
+        Raises:
+            BundleError: a part that must be there is missing.
+        """
+        given = Path(path)
+        if given.is_file():
+            return cls(model=given, labels=None, golden=None)
+        if not given.is_dir():
+            raise BundleError(f"{given}: no such bundle; expected a folder with {MODEL_FILE}, or an ONNX file")
+        for name in (MODEL_FILE, LABELS_FILE):
+            if not (given / name).is_file():
+                raise BundleError(f"{given}: {name} is missing; a bundle holds {MODEL_FILE} and {LABELS_FILE}")
+        golden = given / GOLDEN_FOLDER
+        return cls(model=given / MODEL_FILE, labels=given / LABELS_FILE, golden=golden if golden.is_dir() else None)
+
+    def open(self, providers: list[str], options: ort.SessionOptions) -> tuple[ort.InferenceSession, LabelsMapping]:
+        """Open the session and read the mapping, refusing whatever contradicts itself.
+
+        Raises:
+            BundleError: a damaged model, no mapping inside it, another mapping beside it, or other inputs and
+                outputs than the mapping says.
+        """
+        try:
+            # From bytes, not from the path: onnxruntime then has no folder to read external data from.
+            session = ort.InferenceSession(self.model.read_bytes(), options, providers=providers)
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise BundleError(f"{self.model}: onnxruntime cannot load this file ({error})") from error
+        embedded = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if embedded is None:
+            raise BundleError(f"{self.model}: no {METADATA_KEY!r} in its metadata; it was not written by cls-export")
+        labels = LabelsMapping.from_json(embedded, source=f"the metadata of {self.model}")
+        if self.labels is not None and LabelsMapping.load(self.labels) != labels:
+            raise BundleError(
+                f"{self.labels} and the mapping inside {self.model} differ; one of them was replaced or edited. "
+                "Export the bundle again, or delete the one that is wrong"
+            )
+        _check_signature(session, labels, self.model)
+        return session, labels
+
+
+def _check_signature(session: ort.InferenceSession, labels: LabelsMapping, model: Path) -> None:
+    height, width = labels.preprocessing.size
+    found = [(item.name, item.type, item.shape[1:]) for item in (*session.get_inputs(), *session.get_outputs())]
+    expected = [
+        ("images", "tensor(float)", [3, height, width]),
+        ("logits", "tensor(float)", [labels.num_classes]),
+    ]
+    if found != expected:
+        raise BundleError(f"{model}: its mapping promises input and output {expected} behind the batch axis, found {found}")

@@ -1,0 +1,171 @@
+"""From a PyTorch module to a bundle, and the proof that both give the same answers. Needs `cls-export[torch]`."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnxruntime as ort
+
+from cls_export.bundle import GOLDEN_FOLDER, LABELS_FILE, METADATA_KEY, MODEL_FILE
+from cls_export.errors import BundleError
+from cls_export.golden import GOLDEN_FILE, TOLERANCE, GoldenCase, GoldenSet, sha256
+from cls_export.labels import LabelsMapping
+
+try:
+    import onnx
+    import torch
+    from torch import Tensor, nn
+except ImportError as error:
+    raise ImportError(f'{error.name} is missing; exporting needs: pip install "cls-export[torch]"') from error
+
+OPSET = 18
+"""Read by every onnxruntime since 1.14; the exporter's own dialect, so nothing is converted down."""
+
+IR_VERSION = 10
+"""Read by every onnxruntime since 1.18, the first with wheels for numpy 2."""
+
+
+def export_onnx(module: nn.Module, labels: LabelsMapping, path: str | os.PathLike[str]) -> None:
+    """Write one ONNX file, weights and labels mapping inside, and check that it answers as the module does.
+
+    Args:
+        module: maps float32 [N, 3, H, W] to logits float32 [N, C]; it is exported in evaluation mode, from the CPU.
+        labels: says H, W and C.
+        path: the file to write; a reader sees it whole or not at all.
+
+    Raises:
+        BundleError: the module's output is not [N, C], or the written file differs from the module by more than
+            `TOLERANCE` at some batch size.
+    """
+    target = Path(path)
+    was_training = module.training
+    module.eval()
+    try:
+        example = torch.zeros(2, 3, *labels.preprocessing.size, device=_device(module))
+        _check_output(module, labels, example)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
+            draft = Path(folder) / target.name
+            _write(module, labels, example, draft)
+            parity_error(module, labels, draft)
+            os.replace(draft, target)
+    finally:
+        module.train(was_training)
+
+
+def parity_error(module: nn.Module, labels: LabelsMapping, path: str | os.PathLike[str]) -> float:
+    """Return the largest absolute difference of a logit between a module and an ONNX file, over random batches.
+
+    Raises:
+        BundleError: it is over `TOLERANCE`.
+    """
+    session = ort.InferenceSession(Path(path).read_bytes(), providers=["CPUExecutionProvider"])
+    generator = np.random.default_rng(0)
+    worst = 0.0
+    for size in (1, 2, 7):
+        images = generator.standard_normal((size, 3, *labels.preprocessing.size), dtype=np.float32)
+        with torch.inference_mode():
+            expected = module(torch.from_numpy(images).to(_device(module))).cpu().numpy()
+        difference = float(np.abs(session.run(["logits"], {"images": images})[0] - expected).max())
+        if not difference <= TOLERANCE:
+            raise BundleError(
+                f"{path} differs from the module by {difference:.3g} in a logit at batch size {size}, "
+                f"over {TOLERANCE:g}; nothing was exported"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def write_bundle(
+    module: nn.Module,
+    labels: LabelsMapping,
+    folder: str | os.PathLike[str],
+    golden: Sequence[str | os.PathLike[str]],
+) -> None:
+    """Write a whole bundle, replacing an older one: model.onnx, labels_mapping.json and golden/.
+
+    Args:
+        module: as for `export_onnx`.
+        labels: written into the ONNX file and beside it.
+        folder: the bundle; it appears only once it is complete.
+        golden: image files to copy into golden/ with the logits that `module` gives for them.
+
+    Raises:
+        BundleError: as for `export_onnx`.
+        ImageError: a golden image cannot be decoded.
+    """
+    target = Path(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".bundle-") as scratch:
+        draft = Path(scratch) / target.name
+        (draft / GOLDEN_FOLDER).mkdir(parents=True)
+        export_onnx(module, labels, draft / MODEL_FILE)
+        labels.save(draft / LABELS_FILE)
+        _write_golden(module, labels, draft / GOLDEN_FOLDER, golden)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(draft, target)
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+
+def _check_output(module: nn.Module, labels: LabelsMapping, example: Tensor) -> None:
+    with torch.inference_mode():
+        shape = tuple(cast(Tensor, module(example)).shape)
+    if shape != (len(example), labels.num_classes):
+        raise BundleError(
+            f"the module maps {tuple(example.shape)} to {shape}, and the labels mapping has "
+            f"{labels.num_classes} classes; expected {(len(example), labels.num_classes)}"
+        )
+
+
+def _write(module: nn.Module, labels: LabelsMapping, example: Tensor, path: Path) -> None:
+    # An example batch of 1 would freeze the batch axis; hence the 2.
+    torch.onnx.export(
+        module,
+        (example,),
+        path,
+        dynamo=True,
+        verbose=False,
+        opset_version=OPSET,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        external_data=False,
+    )
+    model = onnx.load(path)
+    model.ir_version = IR_VERSION
+    onnx.helper.set_model_props(model, {METADATA_KEY: labels.to_json()})
+    onnx.checker.check_model(model)
+    onnx.save_model(model, path)
+
+
+def _write_golden(
+    module: nn.Module, labels: LabelsMapping, folder: Path, images: Sequence[str | os.PathLike[str]]
+) -> None:
+    cases = []
+    for number, image in enumerate(map(Path, images)):
+        data = image.read_bytes()
+        pixels = labels.preprocessing.pixels(data)
+        batch = torch.from_numpy(labels.preprocessing.normalize(pixels[None])).to(_device(module))
+        was_training = module.training
+        module.eval()
+        with torch.inference_mode():
+            logits = cast(Tensor, module(batch))[0].cpu()
+        module.train(was_training)
+        name = f"{number:03d}{image.suffix.lower()}"
+        (folder / name).write_bytes(data)
+        cases.append(
+            GoldenCase(
+                file=name,
+                file_sha256=sha256(data),
+                pixels_sha256=sha256(pixels.tobytes()),
+                logits=logits.tolist(),
+                label=labels.classes[int(logits.argmax())],
+            )
+        )
+    (folder / GOLDEN_FILE).write_text(GoldenSet(cases=cases).model_dump_json(indent=1) + "\n", encoding="utf-8")

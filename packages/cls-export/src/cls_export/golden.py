@@ -1,0 +1,130 @@
+"""A bundle's self-test: real images with the logits that PyTorch gave for them from file bytes."""
+
+import hashlib
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cls_export.bundle import GOLDEN_FOLDER, Bundle
+from cls_export.errors import BundleError, ImageError
+from cls_export.runtime import Classifier
+
+GOLDEN_FILE = "golden.json"
+TOLERANCE = 1e-4
+"""Largest absolute difference of a logit between PyTorch and onnxruntime, both in float32."""
+
+
+class GoldenCase(BaseModel):
+    """One image of the self-test.
+
+    Attributes:
+        file: name of the image beside golden.json.
+        file_sha256: of the file's bytes.
+        pixels_sha256: of the decoded and resized pixels, uint8 [H, W, 3].
+        logits: what PyTorch gave, in index order.
+        label: name of the largest logit's class.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str = Field(pattern=r"^[^/\\]+$")
+    file_sha256: str
+    pixels_sha256: str
+    logits: list[float]
+    label: str
+
+
+class GoldenSet(BaseModel):
+    """Schema of golden/golden.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    cases: list[GoldenCase]
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenReport:
+    """Result of a self-test.
+
+    Attributes:
+        images: how many were run.
+        max_difference: largest absolute difference of a logit from PyTorch's; infinite where no image got that far.
+        failures: a sentence for each image that came out differently, with the first stage that differed.
+    """
+
+    images: int
+    max_difference: float
+    failures: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every image came out as it did in training."""
+        return not self.failures
+
+
+def verify_bundle(bundle: str | os.PathLike[str], tolerance: float = TOLERANCE) -> GoldenReport:
+    """Run a bundle's golden images from file bytes to label, and compare with what training got.
+
+    Raises:
+        BundleError: the bundle, or its golden folder, is incomplete, damaged or contradicts itself.
+    """
+    classifier = Classifier(bundle)
+    folder = Bundle.locate(bundle).golden
+    if folder is None:
+        raise BundleError(f"{bundle}: no {GOLDEN_FOLDER}/ beside the model, so there is nothing to verify against")
+    golden = _read_golden(folder / GOLDEN_FILE)
+    outcomes = [_run_case(classifier, folder, case, tolerance) for case in golden.cases]
+    computed = [difference for difference, _ in outcomes if difference is not None]
+    failures = [f"{case.file}: {what}" for case, (_, what) in zip(golden.cases, outcomes, strict=True) if what]
+    return GoldenReport(len(outcomes), max(computed, default=math.inf), tuple(failures))
+
+
+def sha256(data: bytes) -> str:
+    """Return the hexadecimal SHA-256 of some bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read_golden(path: Path) -> GoldenSet:
+    try:
+        golden = GoldenSet.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        raise BundleError(f"{path}: not a golden set of schema version 1: {error}") from error
+    if not golden.cases:
+        raise BundleError(f"{path}: lists no image, so there is nothing to verify against")
+    return golden
+
+
+def _run_case(
+    classifier: Classifier, folder: Path, case: GoldenCase, tolerance: float
+) -> tuple[float | None, str | None]:
+    """Return the largest difference of a logit (None where none was computed) and what went wrong first."""
+    try:
+        data = (folder / case.file).read_bytes()
+    except OSError as error:
+        return None, f"file: cannot be read ({error.strerror})"
+    if sha256(data) != case.file_sha256:
+        return None, "file: its bytes are not those that training read"
+    try:
+        pixels = classifier.labels.preprocessing.pixels(data)
+    except ImageError as error:
+        return None, f"decode: {error}"
+    logits = classifier.logits([data])[0]
+    if len(case.logits) != len(logits):
+        return None, f"logits: {len(logits)} classes, training had {len(case.logits)}"
+    difference = float(np.abs(logits - np.asarray(case.logits, np.float32)).max())
+    if sha256(pixels.tobytes()) != case.pixels_sha256:
+        return difference, f"decode or resize: pixels differ from training's (logits by {difference:.3g})"
+    if not difference <= tolerance:
+        return difference, f"logits: differ by {difference:.3g}, over {tolerance:.3g}"
+    label = classifier.labels.classes[int(logits.argmax())]
+    if label != case.label:
+        return difference, f"label: {label!r}, training got {case.label!r}"
+    return difference, None

@@ -1,0 +1,21 @@
+"""Metrics of a classifier, all through torchmetrics: update, compute, reset."""
+
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+CLASS_ACCURACY = "class_accuracy"
+
+
+def classification_metrics(num_classes: int) -> MetricCollection:
+    """Return top1, top5, macro_f1 (all 0-1, scalar) and class_accuracy (float [C], 0 for a class without samples).
+
+    They are updated with logits float [B, C] and labels int64 [B]. With fewer than 5 classes, top5 looks at all.
+    """
+    return MetricCollection(
+        {
+            "top1": MulticlassAccuracy(num_classes, average="micro"),
+            "top5": MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes)),
+            "macro_f1": MulticlassF1Score(num_classes, average="macro"),
+            CLASS_ACCURACY: MulticlassAccuracy(num_classes, average="none"),
+        }
+    )
