@@ -1,1 +1,6 @@
-"""x."""
+"""Thin Hydra app: compose, validate, build, fit, then evaluate and export in a clean process."""
+
+from cls_train.config import ConfigError, RunConfig
+from cls_train.main import main
+
+__all__ = ["ConfigError", "RunConfig", "main"]

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
 
 from cls_models.metrics import CLASS_ACCURACY, classification_metrics
 from cls_models.optimisation import parameter_groups
@@ -68,7 +69,7 @@ class Classifier(LightningModule):
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._train_loss = MeanMetric()
-        self._train_metrics = classification_metrics(num_classes)[["top1"]].clone()
+        self._train_top1 = MulticlassAccuracy(num_classes, average="micro")
         self._eval_metrics = classification_metrics(num_classes)
         self._gathered: list[tuple[Tensor, Tensor, Tensor]] = []
 
@@ -82,7 +83,7 @@ class Classifier(LightningModule):
         logits = self(batch["images"])
         loss: Tensor = self.loss(logits, batch["labels"])
         self._train_loss.update(loss.detach(), weight=len(logits))
-        self._train_metrics.update(logits.detach(), batch["labels"])
+        self._train_top1.update(logits.detach(), batch["labels"])
         if self.global_step % self.trainer.log_every_n_steps == 0:
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             self.log_dict({"train_loss_step": loss.detach(), "lr": rate}, batch_size=len(logits))
@@ -121,10 +122,10 @@ class Classifier(LightningModule):
 
     def _conclude_training_epoch(self) -> None:
         """Log within the last step: at the epoch's end, callbacks would come before this module and see nothing."""
-        values = {"train_loss": self._train_loss.compute(), "train_top1": self._train_metrics.compute()["top1"]}
+        values = {"train_loss": self._train_loss.compute(), "train_top1": self._train_top1.compute()}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
         self._train_loss.reset()
-        self._train_metrics.reset()
+        self._train_top1.reset()
 
     def _evaluate(self, batch: ClassificationBatch) -> None:
         logits = self(batch["images"]).float()

@@ -1,0 +1,104 @@
+"""The closed skeleton of a run: checked before anything is built."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from cls_train.errors import ConfigError, did_you_mean
+
+Node = dict[str, Any]
+"""A `_target_` with its arguments; the constructor's signature is its schema."""
+
+OptionalNode = Annotated[Node | None, BeforeValidator(lambda value: value or None)]
+"""A node, or nothing; Hydra gives an empty mapping for a YAML file that holds null."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunSection(_Section):
+    """Where the run's folder lies. A name that is given again resumes an interrupted run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.=-]*$", max_length=100)] | None
+    root: Path
+
+
+class Monitor(_Section):
+    """The metric, as the module logs it, by which the best weights are chosen."""
+
+    metric: str
+    mode: Literal["max", "min"]
+
+
+class Stages(_Section):
+    """What follows the fit. `identity_tolerance` is the largest accepted difference from the logged metric."""
+
+    evaluate: bool
+    export: bool
+    identity_tolerance: Annotated[float, Field(ge=0)]
+
+
+class RunConfig(_Section):
+    """One run. The sections hold the skeleton's own settings, the nodes what is to be built."""
+
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)]
+    run: RunSection
+    monitor: Monitor
+    stages: Stages
+    data: Node
+    preprocessing: Node
+    augmentation: OptionalNode = None
+    model: Node
+    loss: Node
+    optimizer: Node
+    scheduler: OptionalNode = None
+    callbacks: dict[str, Node | None]
+    trainer: Node
+    logger: OptionalNode = None
+
+    @classmethod
+    def from_hydra(cls, composed: DictConfig) -> "RunConfig":
+        """Resolve and check a composed configuration.
+
+        Raises:
+            ConfigError: a mandatory value is missing, an interpolation fails, or a key is unknown or of a wrong type.
+        """
+        try:
+            plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        except MissingMandatoryValue as error:
+            key = error.full_key or str(error).rpartition(": ")[2]
+            raise ConfigError(f"{key} has no value; give it one on the command line: {key}=VALUE") from error
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{error.full_key}: {error.msg or error}") from error
+        assert isinstance(plain, dict)
+        return cls.checked({str(key): value for key, value in plain.items()})
+
+    @classmethod
+    def checked(cls, plain: dict[str, Any]) -> "RunConfig":
+        """Check plain values, such as config.yaml holds.
+
+        Raises:
+            ConfigError: a key is unknown, missing or of a wrong type.
+        """
+        try:
+            return cls.model_validate(plain)
+        except ValidationError as error:
+            raise ConfigError("\n".join(_explain(item) for item in error.errors())) from error
+
+    def to_yaml(self) -> str:
+        """Return the text of config.yaml."""
+        return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))
+
+
+def _explain(item: Any) -> str:
+    path = ".".join(map(str, item["loc"]))
+    if item["type"] == "extra_forbidden":
+        parent: Any = RunConfig
+        for key in item["loc"][:-1]:
+            parent = parent.model_fields[key].annotation
+        return f"{path}: unknown key; {did_you_mean(str(item['loc'][-1]), parent.model_fields)}"
+    return f"{path}: {item['msg']}, got {item['input']!r}"

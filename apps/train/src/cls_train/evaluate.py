@@ -1,0 +1,156 @@
+"""The second half of a run, in a clean process: prove which weights are in best.ckpt, export them, prove it again.
+
+Run by `uv run apps/train` after the fit, and by hand for any run: `uv run python -m cls_train.evaluate RUN_FOLDER`.
+"""
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from cls_callbacks import ScoredWeights
+from cls_data import ClassificationDataModule, EvaluationOutputs
+from cls_export import Classifier as Runtime
+from cls_export import LabelsMapping, Provenance, ScoredMetric, verify_bundle
+from cls_export.exporter import write_bundle
+from cls_models import Classifier, classification_metrics
+from lightning.pytorch import seed_everything
+from loguru import logger
+from torch import Tensor
+from torch.nn import functional
+
+from cls_train.config import RunConfig
+from cls_train.errors import IdentityError, RunError
+from cls_train.folder import RunFolder
+from cls_train.logs import log_also_to, set_up_logs
+from cls_train.parts import build_callbacks, build_data, build_module, build_preprocessing, build_trainer, check_nodes
+from cls_train.presentation import exit_on_user_error
+
+GOLDEN_IMAGES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Figures of the best weights, as evaluation.json holds them.
+
+    Attributes:
+        scored: what the checkpoint says that they earned.
+        metrics: by split, as the module logs them.
+        onnx: the ONNX file's value of the monitored metric, and the largest difference of a logit from PyTorch;
+            None where nothing was exported.
+    """
+
+    scored: ScoredWeights
+    metrics: dict[str, dict[str, float]]
+    onnx: dict[str, float] | None
+
+
+def evaluate(folder: RunFolder) -> Evaluation:
+    """Evaluate best.ckpt on valid and test, export it, and check all figures against the logged one.
+
+    Raises:
+        IdentityError: PyTorch or the ONNX file, on validation, gives another value than was logged in training.
+        RunError: the folder holds no run or no best.ckpt.
+    """
+    config = folder.read_config()
+    check_nodes(config)
+    seed_everything(config.seed, workers=True, verbose=False)
+    checkpoint = load_checkpoint(folder.best)
+    data = build_data(config, build_preprocessing(config))
+    data.prepare_data()
+    data.setup()
+    module = build_module(config, data)
+    module.load_state_dict(checkpoint["state_dict"])
+    scored: ScoredWeights = checkpoint["scored"]
+
+    trainer = build_trainer(config, folder.path, build_callbacks(config).all, logging=False)
+    metrics = {"valid": trainer.validate(module, datamodule=data, verbose=False)[0]}
+    assert module.outputs is not None
+    valid = module.outputs
+    _check_identity("best.ckpt in a clean process", metrics["valid"][scored["metric"]], scored, config)
+    if "test" in data.splits:
+        metrics["test"] = trainer.test(module, datamodule=data, verbose=False)[0]
+    else:
+        logger.warning("{} has no test/: the figures below are those of valid, by which the weights were chosen", data.config.root)
+    onnx = _export(folder, module.cpu(), data, valid, scored, config) if config.stages.export else None
+    return Evaluation(scored, metrics, onnx)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; nothing in it is executed.
+
+    Raises:
+        RunError: missing or damaged.
+    """
+    if not path.is_file():
+        raise RunError(f"{path}: no such checkpoint; the run has not finished an epoch yet")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load reports a damaged or hostile file by many exceptions
+        raise RunError(f"{path}: not a readable checkpoint ({error})") from error
+    return checkpoint
+
+
+def scores(logits: Tensor, labels: Tensor, split: str) -> dict[str, float]:
+    """Compute the scalar metrics of gathered logits [N, C], named as the module logs them."""
+    values = classification_metrics(logits.shape[1])(logits, labels)
+    named = {f"{split}_{name}": float(value) for name, value in values.items() if value.ndim == 0}
+    return {f"{split}_loss": float(functional.cross_entropy(logits, labels)), **named}
+
+
+def _export(
+    folder: RunFolder,
+    module: Classifier,
+    data: ClassificationDataModule,
+    valid: EvaluationOutputs,
+    scored: ScoredWeights,
+    config: RunConfig,
+) -> dict[str, float]:
+    """Write the bundle, then answer for the validation files with it as a consumer would."""
+    labels = _mapping(LabelsMapping.load(folder.labels), scored)
+    records = data.records("valid")
+    step = max(1, len(records) // GOLDEN_IMAGES)
+    write_bundle(module.backbone, labels, folder.bundle, [record.path for record in records[::step]][:GOLDEN_IMAGES])
+    report = verify_bundle(folder.bundle)
+    if not report.passed:
+        raise IdentityError(f"{folder.bundle} fails its own golden test: {'; '.join(report.failures)}")
+    logits = torch.from_numpy(Runtime(folder.bundle).logits([record.path for record in records]))
+    value = scores(logits[valid.index], valid.labels, "valid")[scored["metric"]]
+    _check_identity("the ONNX file, from image bytes", value, scored, config)
+    difference = float((logits[valid.index] - valid.logits).abs().max())
+    logger.info("exported {}: {} golden images pass, logits within {:.1e} of PyTorch", folder.bundle, report.images, difference)
+    return {scored["metric"]: value, "max_logit_difference": difference}
+
+
+def _mapping(labels: LabelsMapping, scored: ScoredWeights) -> LabelsMapping:
+    metric = ScoredMetric(name=scored["metric"], value=scored["value"], epoch=scored["epoch"], step=scored["step"])
+    provenance = Provenance(**labels.provenance.model_dump(exclude={"weights", "metric"}), weights=scored["weights"], metric=metric)
+    return labels.model_copy(update={"provenance": provenance})
+
+
+def _check_identity(what: str, value: float, scored: ScoredWeights, config: RunConfig) -> None:
+    difference = abs(value - scored["value"])
+    if not difference <= config.stages.identity_tolerance:
+        raise IdentityError(
+            f"{scored['metric']} was logged as {scored['value']:.6f} when best.ckpt was saved (epoch "
+            f"{scored['epoch'] + 1}), but {what} gives {value:.6f}. These are not the weights that earned it, "
+            "or the data has changed; nothing here can be trusted until that is understood"
+        )
+
+
+@exit_on_user_error
+def main() -> None:
+    """Evaluate the run whose folder is given on the command line."""
+    if len(sys.argv) != 2:
+        raise RunError("usage: python -m cls_train.evaluate RUN_FOLDER")
+    set_up_logs()
+    folder = RunFolder(Path(sys.argv[1]))
+    with log_also_to(folder.log):
+        evaluation = evaluate(folder)
+    folder.write_json(folder.evaluation, json.loads(json.dumps(asdict(evaluation))))
+
+
+if __name__ == "__main__":
+    main()

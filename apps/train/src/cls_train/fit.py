@@ -1,0 +1,84 @@
+"""The first half of a run, in this process: check, read the data, train."""
+
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cls_callbacks import Throughput
+from cls_export import LabelsMapping, Provenance
+from lightning.pytorch import seed_everything
+from loguru import logger
+
+from cls_train.config import RunConfig
+from cls_train.folder import RunFolder
+from cls_train.logs import log_also_to
+from cls_train.parts import (
+    build_callbacks,
+    build_data,
+    build_module,
+    build_preprocessing,
+    build_trainer,
+    check_nodes,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What the fit leaves to say: seconds include reading the data; images per second do not include validation."""
+
+    folder: RunFolder
+    seconds: float
+    images_per_second: float | None
+    best_score: float | None
+
+
+def fit(config: RunConfig) -> Fitted:
+    """Train, or go on training; everything that can be checked is checked before the folder is made.
+
+    Raises:
+        ConfigError, DataError, RunError: before the first step, naming what to change.
+    """
+    started = time.perf_counter()
+    check_nodes(config)
+    folder = RunFolder.named(config, str(config.model.get("name", "model")))
+    folder.refuse_if_taken()
+    seed_everything(config.seed, workers=True, verbose=False)
+    preprocessing = build_preprocessing(config)
+    callbacks = build_callbacks(config)
+    data = build_data(config, preprocessing)
+    # Built once without a logger, so that a missing GPU is known before the data is read and the folder made.
+    build_trainer(config, folder.path, [], logging=False)
+    data.prepare_data()
+    data.setup()
+    module = build_module(config, data)
+    provenance = Provenance(run=folder.path.name, code_commit=code_commit(), data_fingerprint=data.fingerprint)
+    labels = LabelsMapping.from_classes(data.class_to_idx, preprocessing, provenance)
+    checkpoint = folder.begin(config, labels)
+    with log_also_to(folder.log):
+        logger.info("run {}: {}", folder.path, "starts" if checkpoint is None else f"goes on from {checkpoint}")
+        trainer = build_trainer(config, folder.path, callbacks.all, logging=True)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    throughput = next((callback for callback in callbacks.all if isinstance(callback, Throughput)), None)
+    return Fitted(
+        folder,
+        seconds=time.perf_counter() - started,
+        images_per_second=throughput.images / throughput.seconds if throughput and throughput.seconds else None,
+        best_score=callbacks.best_and_last.best_score,
+    )
+
+
+def code_commit() -> str | None:
+    """Return the commit of the training code, `-dirty` appended where the work tree differs; None outside git."""
+    here = Path(__file__).parent
+    try:
+        head = _git(here, "rev-parse", "HEAD")
+        return f"{head}-dirty" if _git(here, "status", "--porcelain") else head
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()

@@ -1,0 +1,148 @@
+"""A run's folder: what lies where, and whether it is new, interrupted or finished."""
+
+import difflib
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cls_export import LabelsMapping
+from omegaconf import OmegaConf
+
+from cls_train.config import RunConfig
+from cls_train.errors import RunError
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths of one run. It is finished exactly when summary.json is there, which is written last."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def labels(self) -> Path:
+        """The labels mapping, written before the first step."""
+        return self.path / "labels_mapping.json"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the best weights."""
+        return self.path / "checkpoints" / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to go on from."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def bundle(self) -> Path:
+        """The exported bundle."""
+        return self.path / "export"
+
+    @property
+    def evaluation(self) -> Path:
+        """Figures of the evaluation in a clean process."""
+        return self.path / "evaluation.json"
+
+    @property
+    def summary(self) -> Path:
+        """The run's figures; its presence says that the run is finished."""
+        return self.path / "summary.json"
+
+    @property
+    def log(self) -> Path:
+        """What was logged."""
+        return self.path / "train.log"
+
+    @classmethod
+    def named(cls, config: RunConfig, model: str) -> "RunFolder":
+        """Find the folder of a run, by its given name or by a new one made from date, model and seed."""
+        if config.run.name is not None:
+            return cls(config.run.root / config.run.name)
+        stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{model}-seed{config.seed}"
+        folder, number = config.run.root / stem, 2
+        while folder.exists():
+            folder, number = config.run.root / f"{stem}-{number}", number + 1
+        return cls(folder)
+
+    def refuse_if_taken(self) -> None:
+        """Refuse a finished run and a folder of something else, before any work is done.
+
+        Raises:
+            RunError: says which, and what to do.
+        """
+        if self.summary.exists():
+            raise RunError(
+                f"run {self.path.name!r} is finished ({self.summary}); choose another run.name, or delete its folder"
+            )
+        if self.path.exists() and not self.config.exists() and any(self.path.iterdir()):
+            raise RunError(f"{self.path} is not a run's folder; choose another run.name or run.root")
+
+    def begin(self, config: RunConfig, labels: LabelsMapping) -> Path | None:
+        """Make the folder, or check that an interrupted run can go on as asked.
+
+        Returns:
+            The checkpoint to go on from; None for a start from the beginning.
+
+        Raises:
+            RunError: the interrupted run had another configuration, other classes or other data; says what differs.
+        """
+        if self.last.exists():
+            self._refuse_differences(config, labels)
+            return self.last
+        self.path.mkdir(parents=True, exist_ok=True)
+        labels.save(self.labels)
+        write_atomically(self.config, config.to_yaml())
+        return None
+
+    def _refuse_differences(self, config: RunConfig, labels: LabelsMapping) -> None:
+        then, now = _comparable(self.read_config()), _comparable(config)
+        changed = [line for line in difflib.ndiff(then, now) if line[0] in "-+"]
+        before = LabelsMapping.load(self.labels)
+        if before.classes != labels.classes:
+            gone, new = set(before.classes) - set(labels.classes), set(labels.classes) - set(before.classes)
+            changed.append(f"classes: {sorted(gone)} are gone, {sorted(new)} are new")
+        elif before.provenance.data_fingerprint != labels.provenance.data_fingerprint:
+            changed.append("data: rows or images have changed since (another fingerprint)")
+        if changed:
+            raise RunError(
+                f"run {self.path.name!r} was interrupted and cannot go on as asked; "
+                "differences (- then, + now):\n  " + "\n  ".join(changed) + "\n"
+                "Repeat its settings, or choose another run.name"
+            )
+
+    def read_config(self) -> RunConfig:
+        """Read config.yaml back.
+
+        Raises:
+            RunError: there is none.
+        """
+        if not self.config.is_file():
+            raise RunError(f"{self.path}: no config.yaml, so this is not a run's folder")
+        plain = OmegaConf.to_container(OmegaConf.load(self.config))
+        assert isinstance(plain, dict)
+        return RunConfig.checked({str(key): value for key, value in plain.items()})
+
+    def write_json(self, path: Path, content: dict[str, Any]) -> None:
+        """Write one of the folder's JSON files."""
+        write_atomically(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file; a reader sees the old content or the new, never a part."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)
+
+
+def _comparable(config: RunConfig) -> list[str]:
+    """Return the settings as lines, without the run's name and place, which are the same folder anyway."""
+    plain = config.model_dump(mode="json", exclude={"run", "stages"})
+    return OmegaConf.to_yaml(OmegaConf.create(plain)).splitlines()

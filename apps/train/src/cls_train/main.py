@@ -1,0 +1,88 @@
+"""`uv run apps/train`: compose, fit here, evaluate and export in a clean process, say what came of it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from cls_train.config import RunConfig
+from cls_train.errors import ConfigError, RunError
+from cls_train.fit import Fitted, fit
+from cls_train.logs import set_up_logs
+from cls_train.overrides import explain
+from cls_train.presentation import exit_on_user_error, print_summary
+
+
+def main(config_dir: Path) -> None:
+    """Run the command line; `config_dir` holds config.yaml and the groups."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, instead of being printed and turned into an exit
+
+    @exit_on_user_error
+    def run() -> None:
+        try:
+            hydra.main(version_base="1.3", config_path=str(config_dir), config_name="config")(_task)()
+        except HydraException as error:
+            raise ConfigError(explain(error, config_dir)) from error
+
+    run()
+
+
+def _task(composed: DictConfig) -> None:
+    # Here and not only outside: Hydra would print a line of its own before an error's.
+    exit_on_user_error(lambda: _run(composed))()
+
+
+def _run(composed: DictConfig) -> None:
+    set_up_logs()
+    config = RunConfig.from_hydra(composed)
+    fitted = fit(config)
+    evaluation = _evaluate_in_a_clean_process(fitted) if config.stages.evaluate else None
+    summary = _summary(fitted, evaluation)
+    fitted.folder.write_json(fitted.folder.summary, summary)
+    print_summary(_rows(fitted, evaluation))
+
+
+def _evaluate_in_a_clean_process(fitted: Fitted) -> dict[str, Any]:
+    folder = fitted.folder
+    child = subprocess.run([sys.executable, "-m", "cls_train.evaluate", str(folder.path)], check=False)
+    if child.returncode != 0:
+        raise RunError(
+            f"the evaluation of {folder.best} failed (see above), so the run is not finished. "
+            f"When the cause is mended: uv run python -m cls_train.evaluate {folder.path}"
+        )
+    evaluation: dict[str, Any] = json.loads(folder.evaluation.read_bytes())
+    return evaluation
+
+
+def _summary(fitted: Fitted, evaluation: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "run": fitted.folder.path.name,
+        "fit_seconds": fitted.seconds,
+        "train_images_per_second": fitted.images_per_second,
+        "best_score": fitted.best_score,
+        "evaluation": evaluation,
+    }
+
+
+def _rows(fitted: Fitted, evaluation: dict[str, Any] | None) -> dict[str, str]:
+    rows = {"run": str(fitted.folder.path)}
+    if evaluation is not None:
+        metrics = evaluation["metrics"]
+        for split in metrics:
+            rows[f"{split} top-1"] = f"{metrics[split][f'{split}_top1']:.2%}"
+            rows[f"{split} macro-F1"] = f"{metrics[split][f'{split}_macro_f1']:.4f}"
+        scored = evaluation["scored"]
+        rows["best weights"] = f"{scored['weights']}, epoch {scored['epoch'] + 1}, {scored['metric']} {scored['value']:.4f}"
+    rows["fit time"] = f"{fitted.seconds:.0f} s"
+    if fitted.images_per_second is not None:
+        rows["training speed"] = f"{fitted.images_per_second:.0f} images/s"
+    if evaluation is not None and evaluation["onnx"] is not None:
+        rows["bundle"] = str(fitted.folder.bundle)
+        rows["bundle's logits"] = f"within {evaluation['onnx']['max_logit_difference']:.1e} of PyTorch's"
+    return rows
