@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import seed_everything
+from loguru import logger
+from torch import Tensor
+from torch.nn import functional
+
 from cls_callbacks import ScoredWeights
 from cls_data import ClassificationDataModule, EvaluationOutputs
 from cls_export import Classifier as Runtime
 from cls_export import LabelsMapping, Provenance, ScoredMetric, verify_bundle
 from cls_export.exporter import write_bundle
 from cls_models import Classifier, classification_metrics
-from lightning.pytorch import seed_everything
-from loguru import logger
-from torch import Tensor
-from torch.nn import functional
-
 from cls_train.config import RunConfig
 from cls_train.errors import IdentityError, RunError
 from cls_train.folder import RunFolder
@@ -66,14 +66,16 @@ def evaluate(folder: RunFolder) -> Evaluation:
     scored: ScoredWeights = checkpoint["scored"]
 
     trainer = build_trainer(config, folder.path, build_callbacks(config).all, logging=False)
-    metrics = {"valid": trainer.validate(module, datamodule=data, verbose=False)[0]}
+    metrics = {"valid": dict(trainer.validate(module, datamodule=data, verbose=False)[0])}
     assert module.outputs is not None
     valid = module.outputs
     _check_identity("best.ckpt in a clean process", metrics["valid"][scored["metric"]], scored, config)
     if "test" in data.splits:
-        metrics["test"] = trainer.test(module, datamodule=data, verbose=False)[0]
+        metrics["test"] = dict(trainer.test(module, datamodule=data, verbose=False)[0])
     else:
-        logger.warning("{} has no test/: the figures below are those of valid, by which the weights were chosen", data.config.root)
+        logger.warning(
+            "{} has no test/: the figures below are those of valid, by which the weights were chosen", data.config.root
+        )
     onnx = _export(folder, module.cpu(), data, valid, scored, config) if config.stages.export else None
     return Evaluation(scored, metrics, onnx)
 
@@ -120,13 +122,17 @@ def _export(
     value = scores(logits[valid.index], valid.labels, "valid")[scored["metric"]]
     _check_identity("the ONNX file, from image bytes", value, scored, config)
     difference = float((logits[valid.index] - valid.logits).abs().max())
-    logger.info("exported {}: {} golden images pass, logits within {:.1e} of PyTorch", folder.bundle, report.images, difference)
+    logger.info(
+        "exported {}: {} golden images pass, logits within {:.1e} of PyTorch", folder.bundle, report.images, difference
+    )
     return {scored["metric"]: value, "max_logit_difference": difference}
 
 
 def _mapping(labels: LabelsMapping, scored: ScoredWeights) -> LabelsMapping:
     metric = ScoredMetric(name=scored["metric"], value=scored["value"], epoch=scored["epoch"], step=scored["step"])
-    provenance = Provenance(**labels.provenance.model_dump(exclude={"weights", "metric"}), weights=scored["weights"], metric=metric)
+    provenance = Provenance(
+        **labels.provenance.model_dump(exclude={"weights", "metric"}), weights=scored["weights"], metric=metric
+    )
     return labels.model_copy(update={"provenance": provenance})
 
 

@@ -5,11 +5,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from cls_callbacks import Throughput
-from cls_export import LabelsMapping, Provenance
 from lightning.pytorch import seed_everything
 from loguru import logger
 
+from cls_callbacks import Throughput
+from cls_export import LabelsMapping, Provenance
 from cls_train.config import RunConfig
 from cls_train.folder import RunFolder
 from cls_train.logs import log_also_to

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cls_export import LabelsMapping
 from omegaconf import OmegaConf
 
+from cls_export import LabelsMapping
 from cls_train.config import RunConfig
 from cls_train.errors import RunError
 

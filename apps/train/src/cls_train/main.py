@@ -78,7 +78,9 @@ def _rows(fitted: Fitted, evaluation: dict[str, Any] | None) -> dict[str, str]:
             rows[f"{split} top-1"] = f"{metrics[split][f'{split}_top1']:.2%}"
             rows[f"{split} macro-F1"] = f"{metrics[split][f'{split}_macro_f1']:.4f}"
         scored = evaluation["scored"]
-        rows["best weights"] = f"{scored['weights']}, epoch {scored['epoch'] + 1}, {scored['metric']} {scored['value']:.4f}"
+        rows["best weights"] = (
+            f"{scored['weights']}, epoch {scored['epoch'] + 1}, {scored['metric']} {scored['value']:.4f}"
+        )
     rows["fit time"] = f"{fitted.seconds:.0f} s"
     if fitted.images_per_second is not None:
         rows["training speed"] = f"{fitted.images_per_second:.0f} images/s"

@@ -48,8 +48,9 @@ def _takes(node: DictConfig, name: str, path: str) -> bool:
 
 def _dotted(node: DictConfig, prefix: str = "") -> list[str]:
     keys: list[str] = []
-    for key, value in OmegaConf.to_container(node).items():  # type: ignore[union-attr]  # a DictConfig gives a dict
+    for key in map(str, node):
         keys.append(f"{prefix}{key}")
-        if isinstance(value, dict):
-            keys += _dotted(OmegaConf.create(value), f"{prefix}{key}.")
+        child = None if OmegaConf.is_missing(node, key) else node.get(key)
+        if isinstance(child, DictConfig):
+            keys += _dotted(child, f"{prefix}{key}.")
     return keys

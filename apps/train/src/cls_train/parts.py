@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
+
 from cls_callbacks import BestAndLast
 from cls_data import ClassificationDataModule
 from cls_export import Preprocessing
 from cls_models import Classifier
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
 from cls_train.config import RunConfig
 from cls_train.errors import ConfigError
 from cls_train.targets import build, check_node

@@ -4,12 +4,12 @@ import functools
 import sys
 from collections.abc import Callable
 
-from cls_data import DataError
-from cls_export import BundleError, ImageError
-from cls_models import BackboneError
 from rich.console import Console
 from rich.table import Table
 
+from cls_data import DataError
+from cls_export import BundleError, ImageError
+from cls_models import BackboneError
 from cls_train.errors import ConfigError, IdentityError, RunError
 
 USER_ERRORS = (BackboneError, BundleError, ConfigError, DataError, IdentityError, ImageError, RunError)

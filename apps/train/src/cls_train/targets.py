@@ -64,7 +64,9 @@ def build(node: Node, path: str, **runtime: Any) -> Any:
 
 def _resolve(target: Any, path: str) -> Any:
     if not isinstance(target, str) or not target.startswith(ALLOWED):
-        raise ConfigError(f"{path}: {target!r} may not be built; allowed are names that start with {', '.join(ALLOWED)}")
+        raise ConfigError(
+            f"{path}: {target!r} may not be built; allowed are names that start with {', '.join(ALLOWED)}"
+        )
     parts = target.split(".")
     found: Any = None
     for split in range(len(parts) - 1, 0, -1):
@@ -72,7 +74,9 @@ def _resolve(target: Any, path: str) -> Any:
             found = importlib.import_module(".".join(parts[:split]))
         except ModuleNotFoundError as error:
             if error.name and not target.startswith(error.name):
-                raise ConfigError(f"{path}: {target} needs the package {error.name!r}, which is not installed") from error
+                raise ConfigError(
+                    f"{path}: {target} needs the package {error.name!r}, which is not installed"
+                ) from error
             continue
         for number, name in enumerate(parts[split:], start=split):
             if not hasattr(found, name):

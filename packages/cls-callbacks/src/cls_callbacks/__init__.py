@@ -1,6 +1,7 @@
 """Lightning callbacks that say which weights are which, keep them safe, and show what training does."""
 
 from cls_callbacks.atomic_io import AtomicCheckpointIO
+from cls_callbacks.augmented_samples import AugmentedSamples
 from cls_callbacks.checkpoint import BestAndLast, ScoredWeights
 from cls_callbacks.confusion import ConfusionMatrix
 from cls_callbacks.csv_logger import ResumableCSVLogger
@@ -14,6 +15,7 @@ from cls_callbacks.throughput import Throughput
 __all__ = [
     "EMA",
     "AtomicCheckpointIO",
+    "AugmentedSamples",
     "BestAndLast",
     "ConfusionMatrix",
     "DatasetStatisticsCallback",

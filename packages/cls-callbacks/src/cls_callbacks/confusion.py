@@ -1,7 +1,6 @@
 """Which classes are taken for which."""
 
 import numpy as np
-from cls_data import ClassificationDataModule, EvaluationOutputs, GathersOutputs
 from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
@@ -9,6 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cls_callbacks.figures import plots_folder, save_figure
+from cls_data import ClassificationDataModule, EvaluationOutputs, GathersOutputs
 
 _MOST_NUMBERED = 60
 
@@ -61,7 +61,6 @@ def confusion_figure(counts: NDArray[np.int64], classes: tuple[str, ...], split:
     axes.set_ylabel("true")
     right = int(np.trace(counts))
     axes.set_title(f"{split}: {right} of {counts.sum()} right ({right / max(1, counts.sum()):.1%})")
-    axes.plot([-0.5, size - 0.5], [-0.5, size - 0.5], color="lightgrey", linewidth=0.5, zorder=0)
     if size <= _MOST_NUMBERED:
         _number_the_cells(axes, counts)
     figure.colorbar(image, ax=axes, shrink=0.6, label="images")

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from cls_data import ClassificationDataModule, DatasetStatistics
 from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from cls_callbacks.figures import plots_folder, save_figure
+from cls_data import ClassificationDataModule, DatasetStatistics
 
 
 class DatasetStatisticsCallback(Callback):
@@ -71,8 +71,9 @@ def distribution_figure(statistics: DatasetStatistics) -> Figure:
     step = max(1, len(names) // 80)
     axes.set_xticks(range(0, len(names), step), [name or "(empty)" for name in names][::step], rotation=90, fontsize=8)
     axes.set_yscale("log")
+    axes.set_ylim(bottom=0.8)  # a class of one image still shows a bar
     axes.set_ylabel("images")
     axes.set_title(f"{len(names)} classes, imbalance {statistics.imbalance_ratio:.1f}-fold in train")
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     axes.margins(x=0.01)
     return figure

@@ -63,7 +63,8 @@ class EMA(Callback):
             return
         self._latest_step = trainer.global_step
         averaged, live = self._floating_pairs()
-        get_ema_multi_avg_fn(self.effective_decay)(averaged, live, self.updates)
+        update = get_ema_multi_avg_fn(self.effective_decay)  # type: ignore[no-untyped-call]
+        update(averaged, live, self.updates)
         for name, tensor in self._live.items():
             if not tensor.is_floating_point():
                 self._average[name].copy_(tensor)

@@ -21,6 +21,12 @@ class EpochLog(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log."""
         if trainer.is_global_zero:
-            values = [f"{name} {float(trainer.callback_metrics[name]):.4f}" for name in _SHOWN if name in trainer.callback_metrics]
+            values = [
+                f"{name} {float(trainer.callback_metrics[name]):.4f}"
+                for name in _SHOWN
+                if name in trainer.callback_metrics
+            ]
             seconds = time.perf_counter() - self._started
-            logger.info("epoch {}/{}: {}, {:.1f} s", trainer.current_epoch + 1, trainer.max_epochs, ", ".join(values), seconds)
+            logger.info(
+                "epoch {}/{}: {}, {:.1f} s", trainer.current_epoch + 1, trainer.max_epochs, ", ".join(values), seconds
+            )

@@ -40,7 +40,7 @@ def history_figure(epochs: list[Epoch]) -> Figure:
     figure = Figure(figsize=(11, 4))
     losses, scores = figure.subplots(1, 2)
     for axes, names, title in (
-        (losses, ("train_loss", "valid_loss"), "loss, nats"),
+        (losses, ("train_loss", "valid_loss"), "loss, nats (training: as optimised)"),
         (scores, ("train_top1", "valid_top1", "valid_top5", "valid_macro_f1"), "share of images, macro-F1"),
     ):
         for name in names:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from cls_data import ClassificationDataModule, GathersOutputs, Predictions
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from cls_data import ClassificationDataModule, GathersOutputs, Predictions
 
 
 class PredictionsWriter(Callback):

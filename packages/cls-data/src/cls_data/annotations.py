@@ -96,7 +96,7 @@ def _parse(text: bytes, root: Path, folder: Path, source: str) -> Record | str:
         row = _Row.model_validate_json(text)
     except ValidationError as error:
         return "; ".join(_explain(item, text) for item in error.errors())
-    if "\0" in row.image or os.path.isabs(row.image):
+    if "\0" in row.image or Path(row.image).is_absolute():
         return f"image {row.image!r} must be a path relative to the annotation file's folder"
     path = Path(os.path.realpath(folder / row.image))
     if not path.is_relative_to(root):

@@ -134,6 +134,19 @@ class ClassificationDataModule(LightningDataModule):
         """Return a split's stored images, in row order: uint8 [N, 3, H, W]."""
         return self._splits[split].store.pixels
 
+    def augmented(self, rows: Sequence[int], draws: int) -> Tensor:
+        """Return some training images as they are and as `draws` epochs might show them.
+
+        The result is uint8 [draws + 1, len(rows), 3, H, W]; its first slice holds the stored images.
+        """
+        stored = self._splits["train"].store.gather(torch.tensor(rows))
+        shown = [stored]
+        for draw in range(draws):
+            generator = torch.Generator().manual_seed(self.config.seed + draw)
+            changed = self._augmentation(stored, generator) if self._augmentation else stored
+            shown.append(changed.round().to(torch.uint8))
+        return torch.stack(shown)
+
     def class_weights(self) -> Tensor | None:
         """Return the loss weights that the configuration asks for: float32 [C], or None."""
         if self.config.class_weights is None:

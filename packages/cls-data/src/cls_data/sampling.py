@@ -90,7 +90,7 @@ class SequentialSampler(Sampler[BatchPlan]):
         return -(-len(self._rows) // self._batch_size)
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        for rows in self._rows.split(self._batch_size):
+        for rows in torch.split(self._rows, self._batch_size):
             yield BatchPlan(rows, None)
 
 

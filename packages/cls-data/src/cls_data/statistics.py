@@ -35,9 +35,7 @@ class DatasetStatistics(BaseModel):
     sizes: dict[str, SizeRange]
 
     @classmethod
-    def of(
-        cls, classes: Sequence[str], splits: Mapping[str, tuple[Sequence[Record], NDArray[np.int64]]]
-    ) -> Self:
+    def of(cls, classes: Sequence[str], splits: Mapping[str, tuple[Sequence[Record], NDArray[np.int64]]]) -> Self:
         """Count the records of each split; the arrays hold width and height, int64 [N, 2]."""
         return cls(
             classes=tuple(classes),

@@ -65,7 +65,9 @@ class SyntheticNumbers(BaseModel):
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as scratch:
             draft = Path(scratch) / root.name
-            for number, (split, count) in enumerate((("train", self.train), ("valid", self.valid), ("test", self.test))):
+            for number, (split, count) in enumerate(
+                (("train", self.train), ("valid", self.valid), ("test", self.test))
+            ):
                 self._write_split(draft / split, number, count)
             (draft / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
             if root.exists():
@@ -132,7 +134,8 @@ def _triple(levels: np.ndarray) -> tuple[int, int, int]:
 
 def _cloth(width: int, height: int, colour: tuple[int, int, int], rng: np.random.Generator) -> Image.Image:
     """A plain jersey with a fold's shading, at times with a stripe along one side."""
-    shade = np.linspace(*rng.uniform(0.75, 1.15, 2), width)[None, :, None]
+    from_left, from_right = rng.uniform(0.75, 1.15, 2).tolist()
+    shade = np.linspace(from_left, from_right, width)[None, :, None]
     levels = np.broadcast_to(np.asarray(colour) * shade, (height, width, 3))
     image = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
     if rng.random() < 0.3:
@@ -179,4 +182,5 @@ def _homography(output: np.ndarray, source: np.ndarray) -> list[float]:
     for (x, y), (u, v) in zip(output, source, strict=True):
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
         values += [u, v]
-    return np.linalg.solve(np.array(rows), np.array(values)).tolist()
+    solution: list[float] = np.linalg.solve(np.array(rows), np.array(values)).tolist()
+    return solution

@@ -76,4 +76,6 @@ def _check_signature(session: ort.InferenceSession, labels: LabelsMapping, model
         ("logits", "tensor(float)", [labels.num_classes]),
     ]
     if found != expected:
-        raise BundleError(f"{model}: its mapping promises input and output {expected} behind the batch axis, found {found}")
+        raise BundleError(
+            f"{model}: its mapping promises input and output {expected} behind the batch axis, found {found}"
+        )

@@ -70,9 +70,7 @@ def _download(weights: WeightsEnum) -> Mapping[str, Tensor]:
 
 def _load_all_but_a_foreign_head(backbone: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     own = backbone.state_dict()
-    foreign_head = {
-        key for key in state if key.startswith(_HEAD) and key in own and state[key].shape != own[key].shape
-    }
+    foreign_head = {key for key in state if key.startswith(_HEAD) and key in own and state[key].shape != own[key].shape}
     kept = {key: value for key, value in state.items() if key not in foreign_head}
     missing = own.keys() - kept.keys() - foreign_head
     surplus = kept.keys() - own.keys()

@@ -6,7 +6,6 @@ Shapes: B images in a batch, N in a split, C classes.
 from typing import Any, Protocol
 
 import torch
-from cls_data import ClassificationBatch, EvaluationOutputs
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from cls_data import ClassificationBatch, EvaluationOutputs
 from cls_models.metrics import CLASS_ACCURACY, classification_metrics
 from cls_models.optimisation import parameter_groups
 
@@ -84,7 +84,7 @@ class Classifier(LightningModule):
         loss: Tensor = self.loss(logits, batch["labels"])
         self._train_loss.update(loss.detach(), weight=len(logits))
         self._train_top1.update(logits.detach(), batch["labels"])
-        if self.global_step % self.trainer.log_every_n_steps == 0:
+        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]  # set undeclared
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             self.log_dict({"train_loss_step": loss.detach(), "lr": rate}, batch_size=len(logits))
         if self.trainer.is_last_batch:

@@ -20,9 +20,7 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
-def warmup_cosine(
-    optimizer: Optimizer, total_steps: int, *, warmup: float = 0.1, final: float = 0.01
-) -> LambdaLR:
+def warmup_cosine(optimizer: Optimizer, total_steps: int, *, warmup: float = 0.1, final: float = 0.01) -> LambdaLR:
     """Raise the learning rate linearly, then lower it along half a cosine; step it after every optimiser step.
 
     Args:
