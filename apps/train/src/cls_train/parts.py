@@ -10,9 +10,9 @@ from lightning.pytorch import Callback, Trainer
 from cls_callbacks import BestAndLast
 from cls_data import ClassificationDataModule
 from cls_export import Preprocessing
-from cls_models import Classifier
+from cls_models import VALIDATION_METRICS, Classifier
 from cls_train.config import RunConfig
-from cls_train.errors import ConfigError
+from cls_train.errors import ConfigError, did_you_mean
 from cls_train.targets import build, check_node
 
 NODES = ("data", "preprocessing", "augmentation", "model", "loss", "optimizer", "scheduler", "trainer", "logger")
@@ -27,7 +27,7 @@ class Callbacks:
 
 
 def check_nodes(config: RunConfig) -> None:
-    """Check every `_target_` and argument name, without building anything.
+    """Check every `_target_` and argument name, and the monitored metric, without building anything.
 
     Raises:
         ConfigError: names the key path.
@@ -35,6 +35,9 @@ def check_nodes(config: RunConfig) -> None:
     for name in NODES:
         check_node(getattr(config, name), name)
     check_node(config.callbacks, "callbacks")
+    if config.monitor.metric not in VALIDATION_METRICS:
+        hint = did_you_mean(config.monitor.metric, VALIDATION_METRICS)
+        raise ConfigError(f"monitor.metric: {config.monitor.metric!r} is not logged; {hint}")
 
 
 def build_preprocessing(config: RunConfig) -> Preprocessing:

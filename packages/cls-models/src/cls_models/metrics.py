@@ -5,6 +5,9 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 CLASS_ACCURACY = "class_accuracy"
 
+VALIDATION_METRICS = ("valid_loss", "valid_top1", "valid_top5", "valid_macro_f1")
+"""What a Classifier logs of every validation, and so what a run can choose its best weights by."""
+
 
 def classification_metrics(num_classes: int) -> MetricCollection:
     """Return top1, top5, macro_f1 (all 0-1, scalar) and class_accuracy (float [C], 0 for a class without samples).

@@ -1,0 +1,69 @@
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cls_callbacks import EMA, AtomicCheckpointIO, BestAndLast
+
+
+@pytest.mark.parametrize(
+    ("mode", "scores", "best_epoch"),
+    [
+        ("max", [0.1, 0.5, 0.3], 1),
+        ("max", [0.5, 0.5, 0.5], 0),
+        ("min", [0.5, 0.3, 0.3], 1),
+        ("max", [float("nan"), 0.2, 0.1], 1),
+    ],
+)
+def test_the_best_is_kept_and_of_equals_the_first(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path, mode: Any, scores: list[float], best_epoch: int
+) -> None:
+    callback = BestAndLast(mode=mode)
+    callback._monitored = lambda trainer: scores[trainer.current_epoch]  # type: ignore[method-assign]
+    make_trainer(EMA(), callback).fit(module, datamodule=data)
+    best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    assert best["scored"]["epoch"] == best_epoch
+    assert best["scored"]["value"] == scores[best_epoch] == callback.best_score
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_best_holds_the_very_weights_that_earned_its_score(
+    module: Any, new_module: Any, data: Any, make_trainer: Any, tmp_path: Path, ema: bool
+) -> None:
+    callbacks = [EMA(), BestAndLast("valid_loss", "min")] if ema else [BestAndLast("valid_loss", "min")]
+    make_trainer(*callbacks).fit(module, datamodule=data)
+    best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    fresh = new_module()
+    fresh.load_state_dict(best["state_dict"])
+    again = make_trainer().validate(fresh, datamodule=data, verbose=False)[0]["valid_loss"]
+    assert again == best["scored"]["value"]
+    assert best["scored"]["weights"] == ("ema" if ema else "raw")
+
+
+def test_a_metric_that_nobody_logs_is_named(module: Any, data: Any, make_trainer: Any) -> None:
+    with pytest.raises(ValueError, match=r"monitor 'valid_f1' is not logged; logged are .*valid_loss, valid_top1"):
+        make_trainer(BestAndLast("valid_f1")).fit(module, datamodule=data)
+
+
+def test_a_checkpoint_is_plain_data(module: Any, data: Any, make_trainer: Any, tmp_path: Path) -> None:
+    make_trainer(EMA(), BestAndLast(), max_epochs=1).fit(module, datamodule=data)
+    for name in ("best", "last"):
+        assert "state_dict" in torch.load(tmp_path / f"run/checkpoints/{name}.ckpt", weights_only=True)
+
+
+def test_a_failed_write_keeps_the_previous_file_and_leaves_no_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, target)
+
+    def disk_full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr("os.fsync", disk_full)
+    with pytest.raises(OSError, match="no space left"):
+        AtomicCheckpointIO().save_checkpoint({"step": 2}, target)
+    assert torch.load(target, weights_only=True) == {"step": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]

@@ -1,0 +1,120 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from loguru import logger
+from PIL import Image
+
+from cls_callbacks import (
+    EMA,
+    AugmentedSamples,
+    BestAndLast,
+    ConfusionMatrix,
+    DatasetStatisticsCallback,
+    EpochLog,
+    PredictionsWriter,
+    Throughput,
+    TrainingHistory,
+)
+from cls_callbacks.confusion import confusion_counts, confusion_figure
+from cls_callbacks.dataset_statistics import statistics_table
+from cls_data import DatasetStatistics, EvaluationOutputs, Predictions
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def test_statistics_are_shown_drawn_and_written(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_trainer(DatasetStatisticsCallback(), max_epochs=1).fit(module, datamodule=data)
+    assert "3 classes, imbalance 1.0-fold in train" in capsys.readouterr().out
+    written = DatasetStatistics.model_validate(json.loads((tmp_path / "run/statistics.json").read_text()))
+    assert written == data.statistics
+    assert written.counts["train"] == {"0": 16, "1": 16, "7": 16}
+    assert picture_size(tmp_path / "run/plots/class_distribution.png")[0] > 200
+
+
+def test_a_long_table_shows_the_largest_and_the_smallest_classes() -> None:
+    names = tuple(f"{number:03d}" for number in range(100))
+    counts = {"train": {name: 1000 - int(name) for name in names}}
+    statistics = DatasetStatistics.model_validate(
+        {"classes": names, "counts": counts, "sizes": {"train": {"width": (1, 2, 3), "height": (1, 2, 3)}}}
+    )
+    table = statistics_table(statistics, rows=6)
+    shown = list(table.columns[0].cells)
+    assert shown[:7] == ["'000'", "'001'", "'002'", "…", "'097'", "'098'", "'099'"]
+
+
+def test_confusion_counts_put_true_classes_in_rows() -> None:
+    logits = torch.eye(3)[torch.tensor([0, 2, 2, 1])]
+    outputs = EvaluationOutputs("valid", logits, torch.tensor([0, 1, 1, 1]), torch.arange(4))
+    assert confusion_counts(outputs, 3).tolist() == [[1, 0, 0], [0, 1, 2], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("size", [2, 43, 300])
+def test_a_confusion_matrix_of_any_size_is_drawn(size: int, tmp_path: Path) -> None:
+    counts = np.diag(np.arange(size))
+    figure = confusion_figure(counts, tuple(str(number) for number in range(size)), "valid")
+    assert figure.axes[0].get_title().startswith(f"valid: {counts.sum()} of {counts.sum()} right")
+    figure.savefig(tmp_path / "matrix.png")
+
+
+def test_evaluations_leave_pictures_and_predictions_and_training_none(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    trainer = make_trainer(ConfusionMatrix(), PredictionsWriter(), max_epochs=1)
+    trainer.fit(module, datamodule=data)
+    assert not (run / "predictions").exists()
+    assert not (run / "plots").exists()
+    for split, evaluate in (("valid", trainer.validate), ("test", trainer.test)):
+        evaluate(module, datamodule=data, verbose=False)
+        assert (run / f"plots/confusion_{split}.png").exists()
+        predictions = Predictions.load(run / f"predictions/{split}.npz")
+        assert predictions.ids.tolist() == [record.id for record in data.records(split)]
+        assert np.array_equal(predictions.logits, module.outputs.logits.numpy())
+        assert predictions.classes.tolist() == ["0", "1", "7"]
+
+
+def test_the_history_goes_on_through_an_interruption(
+    new_module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    for epochs in (2, 4):
+        history = TrainingHistory()
+        trainer = make_trainer(EMA(), history, BestAndLast(), max_epochs=epochs)
+        trainer.fit(new_module(), datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+    assert [epoch["epoch"] for epoch in history.epochs] == [0, 1, 2, 3]
+    assert all({"train_loss", "valid_loss", "valid_top1"} <= epoch.keys() for epoch in history.epochs)
+    assert picture_size(tmp_path / "run/plots/history.png")[0] > 200
+
+
+def test_throughput_counts_images_and_time(module: Any, data: Any, make_trainer: Any) -> None:
+    throughput = Throughput()
+    trainer = make_trainer(throughput, max_epochs=2)
+    trainer.fit(module, datamodule=data)
+    assert throughput.images == 96
+    assert throughput.seconds > 0
+    assert float(trainer.callback_metrics["images_per_second"]) > 0
+
+
+def test_every_epoch_is_one_line(module: Any, data: Any, make_trainer: Any) -> None:
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}")
+    make_trainer(EpochLog(), max_epochs=2).fit(module, datamodule=data)
+    logger.remove(sink)
+    assert [line.split(":")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    assert all("train_loss" in line and "valid_top1" in line for line in lines)
+
+
+def test_augmented_samples_are_drawn_one_column_an_image(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    make_trainer(AugmentedSamples(images=5, draws=2), max_epochs=1).fit(module, datamodule=data)
+    assert picture_size(tmp_path / "run/plots/augmented.png") == (5 * 96, 3 * 96)

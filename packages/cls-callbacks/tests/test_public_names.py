@@ -1,0 +1,19 @@
+import cls_callbacks
+
+
+def test_the_package_offers_these_names_and_no_others() -> None:
+    assert set(cls_callbacks.__all__) == {
+        "EMA",
+        "AtomicCheckpointIO",
+        "AugmentedSamples",
+        "BestAndLast",
+        "ConfusionMatrix",
+        "DatasetStatisticsCallback",
+        "EpochLog",
+        "PredictionsWriter",
+        "ResumableCSVLogger",
+        "ScoredWeights",
+        "Throughput",
+        "TrainingHistory",
+    }
+    assert all(hasattr(cls_callbacks, name) for name in cls_callbacks.__all__)

@@ -1,0 +1,63 @@
+"""Small real objects: image files on disk, and a plain preprocessing that this package need not import."""
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+
+class PlainPreprocessing:
+    """Decode with Pillow, squash to a square, scale to -1..1."""
+
+    def __init__(self, side: int = 16) -> None:
+        self.size = (side, side)
+
+    def decode(self, source: bytes) -> Image.Image:
+        return Image.open(io.BytesIO(source)).convert("RGB")
+
+    def fit(self, image: Image.Image) -> NDArray[np.uint8]:
+        return np.asarray(image.resize(self.size[::-1], Image.Resampling.BILINEAR))
+
+    def scale_and_bias(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return np.full(3, 2 / 255, np.float32), np.full(3, -1, np.float32)
+
+
+WriteSplit = Callable[..., Path]
+
+
+@pytest.fixture
+def preprocessing() -> PlainPreprocessing:
+    return PlainPreprocessing()
+
+
+@pytest.fixture
+def write_split(tmp_path: Path) -> WriteSplit:
+    """Write one split with an image for each label, and return the data root."""
+
+    def write(split: str, labels: Sequence[str], extra_rows: Sequence[dict[str, Any]] = ()) -> Path:
+        folder = tmp_path / split
+        folder.mkdir()
+        rows = [{"image": f"{number}.png", "suffix": label} for number, label in enumerate(labels)]
+        rng = np.random.default_rng(len(split))
+        for number in range(len(labels)):
+            levels = rng.integers(0, 256, (20 + number % 5, 12, 3), dtype=np.uint8)
+            Image.fromarray(levels).save(folder / f"{number}.png")
+        text = "".join(json.dumps(row) + "\n" for row in [*rows, *extra_rows])
+        (folder / "annotations.jsonl").write_text(text)
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
+def root(write_split: WriteSplit) -> Path:
+    """A data root of three classes: 30 training, 9 validation and 6 test images."""
+    write_split("train", ["10", "2", "1"] * 10)
+    write_split("valid", ["1", "2", "10"] * 3)
+    return write_split("test", ["1", "10"] * 3)

@@ -1,0 +1,77 @@
+"""Real image files, and one real exported model where PyTorch is installed."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cls_export import LabelsMapping, Preprocessing
+
+CLASSES = {"": 0, "0": 1, "00": 2, "23": 3}
+
+
+@pytest.fixture(scope="session")
+def preprocessing() -> Preprocessing:
+    return Preprocessing(size=(12, 10), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+
+
+@pytest.fixture(scope="session")
+def labels(preprocessing: Preprocessing) -> LabelsMapping:
+    return LabelsMapping.from_classes(CLASSES, preprocessing)
+
+
+def picture(seed: int = 0, width: int = 20, height: int = 30) -> Image.Image:
+    """A smooth picture, so that a resampling filter makes a difference but no noise does."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 4, 3), dtype=np.uint8))
+    return coarse.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def image_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("images")
+    files = []
+    for number in range(5):
+        path = folder / f"{number}.jpg"
+        path.write_bytes(encoded(picture(number), "JPEG", quality=90))
+        files.append(path)
+    return files
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, labels: LabelsMapping, image_files: list[Path]) -> Path:
+    """A bundle of a small convolutional network with batch norm; skipped without the extra [torch]."""
+    torch = pytest.importorskip("torch")
+    exporter = pytest.importorskip("cls_export.exporter")
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 4),
+    )
+    bundle = tmp_path_factory.mktemp("exported") / "export"
+    exporter.write_bundle(module, labels, bundle, image_files)
+    return bundle
+
+
+@pytest.fixture
+def bundle(exported: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle that a test may damage."""
+    import shutil
+
+    return Path(shutil.copytree(exported, tmp_path / "bundle"))
+
+
+Encode = Callable[..., bytes]

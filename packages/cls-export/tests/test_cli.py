@@ -1,0 +1,67 @@
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from cls_export import Classifier
+from cls_export.cli import main
+
+
+def test_json_lines_carry_the_runtimes_answers(
+    exported: Path, image_files: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["predict", str(exported), str(image_files[0].parent), "--format", "jsonl", "--logits", "--top-k", "2"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert code == 0
+    assert [row["image"] for row in rows] == [str(path) for path in image_files]
+    for row, expected in zip(rows, Classifier(exported).predict(image_files), strict=True):
+        assert row["label"] == expected.label
+        assert row["top_k"][0] == [row["label"], row["confidence"]]
+        assert len(row["top_k"]) == 2
+        assert list(row["logits"].values()) == pytest.approx(expected.logits.tolist(), abs=1e-5)
+
+
+def test_csv_is_read_back(exported: Path, image_files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    main(["predict", str(exported), *map(str, image_files), "--format", "csv", "--logits"])
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(rows) == 5
+    assert set(rows[0]) == {"image", "label", "confidence", "logit:", "logit:0", "logit:00", "logit:23"}
+
+
+def test_the_table_shows_every_image(
+    exported: Path, image_files: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(exported), *map(str, image_files)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [str(path) for path in image_files]
+
+
+def test_a_bad_image_is_named_and_the_rest_are_answered(
+    exported: Path, image_files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    code = main(["predict", str(exported), str(image_files[0]), str(tmp_path / "bad.png"), str(image_files[1])])
+    output = capsys.readouterr()
+    assert code == 1
+    assert len(output.out.splitlines()) == 2
+    assert "bad.png: not a whole, readable image" in output.err
+    assert "1 image(s) could not be classified" in output.err
+
+
+def test_verify_says_pass_or_fail(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(bundle)]) == 0
+    assert "5 golden images, passed" in capsys.readouterr().out
+    (bundle / "golden" / "000.jpg").write_bytes(b"other")
+    assert main(["verify", str(bundle)]) == 1
+    output = capsys.readouterr()
+    assert "1 FAILED" in output.out
+    assert "FAILED 000.jpg: file" in output.err
+
+
+def test_a_bad_bundle_ends_in_one_line_and_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"cls-export: {tmp_path}: model.onnx is missing; a bundle holds model.onnx and labels_mapping.json\n"
+    )
