@@ -1,7 +1,7 @@
-"""Real image files, and one real exported model where PyTorch is installed."""
+"""Real image files, and one real exported model."""
 
 import io
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -48,30 +48,12 @@ def image_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory, labels: LabelsMapping, image_files: list[Path]) -> Path:
-    """A bundle of a small convolutional network with batch norm; skipped without the extra [torch]."""
-    torch = pytest.importorskip("torch")
-    exporter = pytest.importorskip("cls_export.exporter")
-    torch.manual_seed(0)
-    module = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 8, 3),
-        torch.nn.BatchNorm2d(8),
-        torch.nn.ReLU(),
-        torch.nn.AdaptiveAvgPool2d(1),
-        torch.nn.Flatten(),
-        torch.nn.Linear(8, 4),
-    )
-    bundle = tmp_path_factory.mktemp("exported") / "export"
-    exporter.write_bundle(module, labels, bundle, image_files)
-    return bundle
+def exported() -> Path:
+    """A bundle of a small convolutional network, written by golden/make_bundle.py; needs no PyTorch to run."""
+    return Path(__file__).parent / "golden" / "bundle_v1"
 
 
 @pytest.fixture
 def bundle(exported: Path, tmp_path: Path) -> Path:
     """A copy of the bundle that a test may damage."""
-    import shutil
-
     return Path(shutil.copytree(exported, tmp_path / "bundle"))
-
-
-Encode = Callable[..., bytes]

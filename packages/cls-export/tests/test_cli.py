@@ -53,11 +53,11 @@ def test_a_bad_image_is_named_and_the_rest_are_answered(
 def test_verify_says_pass_or_fail(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(bundle)]) == 0
     assert "5 golden images, passed" in capsys.readouterr().out
-    (bundle / "golden" / "000.jpg").write_bytes(b"other")
+    (bundle / "golden" / "000.png").write_bytes(b"other")
     assert main(["verify", str(bundle)]) == 1
     output = capsys.readouterr()
     assert "1 FAILED" in output.out
-    assert "FAILED 000.jpg: file" in output.err
+    assert "FAILED 000.png: file" in output.err
 
 
 def test_a_bad_bundle_ends_in_one_line_and_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,14 +23,14 @@ def test_a_fresh_bundle_passes(exported: Path) -> None:
 
 
 def test_a_changed_image_fails_at_the_file(bundle: Path) -> None:
-    with (bundle / "golden" / "001.jpg").open("ab") as stream:
+    with (bundle / "golden" / "001.png").open("ab") as stream:
         stream.write(b"\0")
-    assert verify_bundle(bundle).failures == ("001.jpg: file: its bytes are not those that training read",)
+    assert verify_bundle(bundle).failures == ("001.png: file: its bytes are not those that training read",)
 
 
 def test_a_missing_image_fails_at_the_file(bundle: Path) -> None:
-    (bundle / "golden" / "001.jpg").unlink()
-    assert verify_bundle(bundle).failures[0].startswith("001.jpg: file: cannot be read")
+    (bundle / "golden" / "001.png").unlink()
+    assert verify_bundle(bundle).failures[0].startswith("001.png: file: cannot be read")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_first_differing_stage_is_named(bundle: Path, change: Any, stage: st
     report = verify_bundle(bundle)
     assert not report.passed
     assert len(report.failures) == 1
-    assert report.failures[0].startswith(f"000.jpg: {stage}")
+    assert report.failures[0].startswith(f"000.png: {stage}")
 
 
 @pytest.mark.parametrize("change", [{"file": "../model.onnx"}, {"surprise": 1}])

@@ -47,8 +47,8 @@ def fit(config: RunConfig) -> Fitted:
     preprocessing = build_preprocessing(config)
     callbacks = build_callbacks(config)
     data = build_data(config, preprocessing)
-    # Built once without a logger, so that a missing GPU is known before the data is read and the folder made.
-    build_trainer(config, folder.path, [], logging=False)
+    # Built before the data is read and the folder made, so that a missing GPU or logger is known by then.
+    trainer = build_trainer(config, folder.path, callbacks.all, logging=True)
     data.prepare_data()
     data.setup()
     module = build_module(config, data)
@@ -57,7 +57,6 @@ def fit(config: RunConfig) -> Fitted:
     checkpoint = folder.begin(config, labels)
     with log_also_to(folder.log):
         logger.info("run {}: {}", folder.path, "starts" if checkpoint is None else f"goes on from {checkpoint}")
-        trainer = build_trainer(config, folder.path, callbacks.all, logging=True)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
     throughput = next((callback for callback in callbacks.all if isinstance(callback, Throughput)), None)
     return Fitted(

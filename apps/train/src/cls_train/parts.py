@@ -1,5 +1,6 @@
 """From a checked configuration to the objects that train."""
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from cls_callbacks import BestAndLast
 from cls_data import ClassificationDataModule
 from cls_export import Preprocessing
 from cls_models import VALIDATION_METRICS, Classifier
-from cls_train.config import RunConfig
+from cls_train.config import Node, RunConfig
 from cls_train.errors import ConfigError, did_you_mean
 from cls_train.targets import build, check_node
+
+EXTRAS = {"TensorBoardLogger": "tensorboard", "WandbLogger": "wandb"}
+"""Loggers that need an extra of this app, which is named after the package that it brings."""
 
 NODES = ("data", "preprocessing", "augmentation", "model", "loss", "optimizer", "scheduler", "trainer", "logger")
 
@@ -99,7 +103,7 @@ def build_trainer(config: RunConfig, folder: Path, callbacks: list[Callback], *,
     Raises:
         ConfigError: this machine cannot do what is asked, such as training on a GPU that is not there.
     """
-    logger: Any = build(config.logger, "logger", save_dir=str(folder)) if logging and config.logger else False
+    logger: Any = _build_logger(config.logger, folder) if logging and config.logger else False
     try:
         trainer: Trainer = build(
             config.trainer, "trainer", callbacks=callbacks, logger=logger, default_root_dir=str(folder)
@@ -107,3 +111,13 @@ def build_trainer(config: RunConfig, folder: Path, callbacks: list[Callback], *,
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {error}") from error
     return trainer
+
+
+def _build_logger(node: Node, folder: Path) -> Any:
+    try:
+        return build(node, "logger", save_dir=str(folder))
+    except ConfigError as error:
+        extra = EXTRAS.get(node["_target_"].rpartition(".")[2])
+        if extra is not None and importlib.util.find_spec(extra) is None:
+            raise ConfigError(f"logger: {extra} is not installed; run: uv run --extra {extra} apps/train …") from error
+        raise

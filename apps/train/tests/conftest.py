@@ -1,0 +1,74 @@
+"""The app, called as the command line calls it, in this process."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from cls_train import RunConfig, main
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+
+
+@pytest.fixture(scope="session")
+def conf() -> Path:
+    return CONF
+
+
+Compose = Callable[..., RunConfig]
+
+
+@pytest.fixture(scope="session")
+def composed() -> Compose:
+    """Compose and check a configuration, as the command line would."""
+
+    def compose_config(*overrides: str) -> RunConfig:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return RunConfig.from_hydra(compose("config", overrides=list(overrides)))
+
+    return compose_config
+
+
+RunApp = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run_app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> RunApp:
+    """Run the app in an empty folder and return its exit code and what it wrote to stderr."""
+
+    def run(*overrides: str) -> tuple[int, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["apps/train", *overrides])
+        capfd.readouterr()
+        try:
+            main(CONF)
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, capfd.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def data_root(tmp_path: Path) -> Path:
+    """A small data root of one's own: two classes, six training and two validation images."""
+    root = tmp_path / "mine"
+    write_split(root / "train", ["7", "23"] * 3)
+    write_split(root / "valid", ["7", "23"])
+    return root
+
+
+def write_split(folder: Path, labels: Sequence[str]) -> None:
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(len(labels))
+    rows = []
+    for number, label in enumerate(labels):
+        Image.fromarray(rng.integers(0, 256, (24, 16, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+        rows.append(json.dumps({"image": f"{number}.png", "suffix": label}))
+    (folder / "annotations.jsonl").write_text("\n".join(rows) + "\n")

@@ -1,0 +1,78 @@
+"""Every choice of every config group composes, passes the checks, and builds."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cls_data import ClassificationDataModule, DataModuleConfig
+from cls_export import Preprocessing
+from cls_train import ConfigError, RunConfig
+from cls_train.parts import build_callbacks, build_data, build_module, build_preprocessing, build_trainer, check_nodes
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+CHOICES = sorted(
+    (group.name, choice.stem) for group in CONF.iterdir() if group.is_dir() for choice in group.glob("*.yaml")
+)
+
+
+def config_of(composed: Any, group: str, choice: str, data_root: Path) -> RunConfig:
+    overrides = [f"{group}={choice}"]
+    if group == "debug":  # a debug choice shrinks the rendered set
+        return composed(*overrides, f"data.root={data_root.parent / 'rendered'}")
+    if (group, choice) != ("data", "synthetic"):
+        overrides += ["data=jsonl"] if group != "experiment" else []
+        overrides += [f"data.root={data_root}"]
+    return composed(*overrides)
+
+
+def test_there_are_choices_in_every_group() -> None:
+    assert {group for group, _ in CHOICES} == {
+        "augmentation", "callbacks", "data", "debug", "experiment", "logger", "loss", "model", "optimizer",
+        "preprocessing", "scheduler", "trainer",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_composes_and_builds(
+    composed: Any, data_root: Path, tmp_path: Path, group: str, choice: str
+) -> None:
+    config = config_of(composed, group, choice, data_root)
+    check_nodes(config)
+    preprocessing = build_preprocessing(config)
+    assert isinstance(preprocessing, Preprocessing)
+    data = build_data(config, preprocessing)
+    if (group, choice) == ("data", "synthetic"):
+        assert isinstance(data.config, DataModuleConfig)
+        assert data.config.synthetic is not None
+        return
+    _builds_all(config, data, tmp_path)
+
+
+def _builds_all(config: RunConfig, data: ClassificationDataModule, folder: Path) -> None:
+    data.prepare_data()
+    data.setup()
+    module = build_module(config, data)
+    images = torch.zeros(2, 3, *data.preprocessing.size)
+    assert module.eval()(images).shape == (2, len(data.classes))
+    callbacks = build_callbacks(config).all
+    logger = (config.logger or {}).get("_target_", "")
+    needed = {"TensorBoardLogger": "tensorboard", "WandbLogger": "wandb"}.get(logger.rpartition(".")[2])
+    if config.trainer["accelerator"] == "gpu" and not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="trainer"):
+            build_trainer(config, folder, callbacks, logging=True)
+    elif needed and importlib.util.find_spec(needed) is None:
+        with pytest.raises(ConfigError, match=f"uv run --extra {needed} apps/train"):
+            build_trainer(config, folder, callbacks, logging=True)
+    else:
+        trainer = build_trainer(config, folder, callbacks, logging=True)
+        optimizer: Any = module._optimizer([{"params": list(module.parameters())}])
+        assert trainer.max_epochs == config.trainer["max_epochs"]
+        assert optimizer.param_groups[0]["lr"] > 0
+
+
+def test_all_experiments_say_how_they_are_run() -> None:
+    for path in (CONF / "experiment").glob("*.yaml"):
+        assert "uv run apps/train experiment=" in path.read_text()
