@@ -1,3 +1,4 @@
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -88,10 +89,17 @@ def test_the_history_goes_on_through_an_interruption(
     last = tmp_path / "run/checkpoints/last.ckpt"
     for epochs in (2, 4):
         history = TrainingHistory()
-        trainer = make_trainer(EMA(), history, BestAndLast(), max_epochs=epochs)
+        trainer = make_trainer(EMA(), history, BestAndLast(), max_epochs=epochs, log_every_n_steps=2)
         trainer.fit(new_module(), datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
     assert [epoch["epoch"] for epoch in history.epochs] == [0, 1, 2, 3]
-    assert all({"train_loss", "valid_loss", "valid_top1"} <= epoch.keys() for epoch in history.epochs)
+    assert all({"train_loss", "valid_loss", "valid_top1", "ema_decay"} <= epoch.keys() for epoch in history.epochs)
+    with (tmp_path / "run/metrics.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["step"] for row in rows] == ["2", "3", "4", "6", "6", "8", "9", "10", "12", "12"]
+    assert [float(row["valid_loss"]) for row in rows if row["valid_loss"]] == [
+        epoch["valid_loss"] for epoch in history.epochs
+    ]
+    assert all(row["lr"] and row["train_loss_step"] for row in rows if not row["valid_loss"])
     assert picture_size(tmp_path / "run/plots/history.png")[0] > 200
 
 

@@ -11,7 +11,6 @@ def test_the_package_offers_these_names_and_no_others() -> None:
         "DatasetStatisticsCallback",
         "EpochLog",
         "PredictionsWriter",
-        "ResumableCSVLogger",
         "ScoredWeights",
         "Throughput",
         "TrainingHistory",

@@ -4,7 +4,6 @@ from cls_callbacks.atomic_io import AtomicCheckpointIO
 from cls_callbacks.augmented_samples import AugmentedSamples
 from cls_callbacks.checkpoint import BestAndLast, ScoredWeights
 from cls_callbacks.confusion import ConfusionMatrix
-from cls_callbacks.csv_logger import ResumableCSVLogger
 from cls_callbacks.dataset_statistics import DatasetStatisticsCallback
 from cls_callbacks.ema import EMA
 from cls_callbacks.epoch_log import EpochLog
@@ -21,7 +20,6 @@ __all__ = [
     "DatasetStatisticsCallback",
     "EpochLog",
     "PredictionsWriter",
-    "ResumableCSVLogger",
     "ScoredWeights",
     "Throughput",
     "TrainingHistory",

@@ -1,0 +1,46 @@
+"""Real runs of the app, in processes of their own, as a user starts them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+TINY = (
+    "debug=tiny",
+    "trainer.max_epochs=3",
+    "monitor.metric=valid_loss",  # of 12 images, top-1 takes few values; the loss tells any two sets of weights apart
+    "monitor.mode=min",
+)
+
+Command = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="session")
+def train_command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """Return the command line of a tiny run; all runs of the session share one rendered data set."""
+    data = tmp_path_factory.mktemp("data") / "tiny"
+
+    def command(root: Path, name: str, *overrides: str) -> list[str]:
+        settings: Sequence[str] = [*TINY, f"data.root={data}", f"run.root={root}", f"run.name={name}", *overrides]
+        return [sys.executable, str(REPOSITORY / "apps/train"), *settings]
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """Warnings are errors in the runs, too, where the code is ours."""
+    return {**os.environ, "PYTHONWARNINGS": "error:::cls_"}
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, train_command: Command, environment: dict[str, str]) -> Path:
+    """The folder of a whole run: trained with EMA, evaluated, exported."""
+    root = tmp_path_factory.mktemp("runs")
+    subprocess.run(train_command(root, "whole"), check=True, env=environment, cwd=root)
+    return root / "whole"

@@ -1,0 +1,130 @@
+"""A whole run, and the promise that it rests on: the weights that earned the monitored metric are the weights in
+best.ckpt, in the test result, and in the ONNX file."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from cls_data import Predictions
+from cls_export import Classifier, LabelsMapping, verify_bundle
+from cls_models import build_backbone
+
+pytestmark = pytest.mark.slow
+
+
+def checkpoint(run: Path, name: str = "best") -> dict[str, Any]:
+    saved: dict[str, Any] = torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)
+    return saved
+
+
+def image_paths(run: Path, predictions: Predictions) -> list[Path]:
+    import yaml
+
+    root = Path(yaml.safe_load((run / "config.yaml").read_text())["data"]["root"])
+    return [root / name for name in predictions.ids]
+
+
+def loss(logits: Any, labels: Any) -> float:
+    return float(functional.cross_entropy(torch.as_tensor(logits), torch.as_tensor(labels)))
+
+
+def test_a_finished_run_has_every_file_that_was_promised(finished_run: Path) -> None:
+    for name in (
+        "config.yaml", "labels_mapping.json", "metrics.csv", "statistics.json", "evaluation.json", "summary.json",
+        "train.log", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "predictions/valid.npz", "predictions/test.npz",
+        "plots/history.png", "plots/confusion_valid.png", "plots/confusion_test.png", "plots/class_distribution.png",
+        "plots/augmented.png", "export/model.onnx", "export/labels_mapping.json", "export/golden/golden.json",
+    ):  # fmt: skip
+        assert (finished_run / name).stat().st_size > 0, name
+    rests = list(finished_run.rglob(".*"))
+    assert rests == []
+
+
+def test_the_weights_in_best_are_the_averaged_ones_that_earned_the_metric(finished_run: Path) -> None:
+    saved = checkpoint(finished_run)
+    assert saved["scored"]["weights"] == "ema"
+    assert any(not torch.equal(tensor, saved["raw_state_dict"][name]) for name, tensor in saved["state_dict"].items())
+
+    predictions = Predictions.load(finished_run / "predictions/valid.npz")
+    labels = LabelsMapping.load(finished_run / "labels_mapping.json")
+    backbone = build_backbone("resnet18", num_classes=3).eval()
+    backbone.load_state_dict({name.removeprefix("backbone."): value for name, value in saved["state_dict"].items()})
+    inputs = np.concatenate([labels.preprocessing(path) for path in image_paths(finished_run, predictions)])
+    with torch.inference_mode():
+        logits = backbone(torch.from_numpy(inputs))
+    assert loss(logits, predictions.labels) == pytest.approx(saved["scored"]["value"], abs=1e-5)
+    assert np.abs(logits.numpy() - predictions.logits).max() < 1e-4
+
+
+def test_the_onnx_file_holds_the_weights_that_earned_the_metric(finished_run: Path) -> None:
+    predictions = Predictions.load(finished_run / "predictions/valid.npz")
+    logits = Classifier(finished_run / "export").logits(image_paths(finished_run, predictions))
+    scored = checkpoint(finished_run)["scored"]
+    assert np.abs(logits - predictions.logits).max() < 1e-4
+    assert loss(logits, predictions.labels) == pytest.approx(scored["value"], abs=1e-5)
+    metric = LabelsMapping.load(finished_run / "export/labels_mapping.json").provenance.metric
+    assert metric is not None
+    assert metric.model_dump() == {
+        "name": "valid_loss", "value": scored["value"], "epoch": scored["epoch"], "step": scored["step"]
+    }  # fmt: skip
+
+
+def test_the_best_score_is_the_best_that_was_logged(finished_run: Path) -> None:
+    with (finished_run / "metrics.csv").open(newline="") as stream:
+        logged = [float(row["valid_loss"]) for row in csv.DictReader(stream) if row["valid_loss"]]
+    assert len(logged) == 3
+    assert checkpoint(finished_run)["scored"]["value"] == min(logged)
+    evaluation = json.loads((finished_run / "evaluation.json").read_text())
+    assert evaluation["metrics"]["valid"]["valid_loss"] == pytest.approx(min(logged), abs=1e-6)
+    assert evaluation["onnx"]["valid_loss"] == pytest.approx(min(logged), abs=1e-5)
+
+
+def test_the_bundle_passes_its_own_test(finished_run: Path) -> None:
+    report = verify_bundle(finished_run / "export")
+    assert report.passed
+    assert report.images == 8
+
+
+def test_the_bundle_says_where_it_comes_from(finished_run: Path) -> None:
+    before = LabelsMapping.load(finished_run / "labels_mapping.json")
+    after = LabelsMapping.load(finished_run / "export/labels_mapping.json")
+    assert (before.provenance.metric, before.provenance.weights) == (None, None)
+    assert (after.provenance.run, after.provenance.weights) == ("whole", "ema")
+    assert after.provenance.data_fingerprint == before.provenance.data_fingerprint
+    assert len(after.provenance.data_fingerprint or "") == 64
+    assert after.classes == ("0", "23", "7")
+
+
+def test_other_weights_in_best_fail_the_evaluation(finished_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished_run, tmp_path / "tampered"))
+    (run / "evaluation.json").unlink()
+    saved = checkpoint(run)
+    torch.save({**saved, "state_dict": saved["raw_state_dict"]}, run / "checkpoints/best.ckpt")
+    result = subprocess.run(
+        [sys.executable, "-m", "cls_train.evaluate", str(run)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert "IdentityError: valid_loss was logged as" in result.stderr
+    assert "best.ckpt in a clean process gives" in result.stderr
+    assert not (run / "evaluation.json").exists()
+
+
+def test_a_finished_run_is_not_run_again(finished_run: Path, train_command: Any) -> None:
+    result = subprocess.run(
+        train_command(finished_run.parent, "whole"),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=finished_run.parent,
+    )
+    assert result.returncode == 2
+    assert "RunError: run 'whole' is finished" in result.stderr
