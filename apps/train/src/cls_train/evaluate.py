@@ -54,7 +54,7 @@ def evaluate(folder: RunFolder) -> Evaluation:
         IdentityError: PyTorch or the ONNX file, on validation, gives another value than was logged in training.
         RunError: the folder holds no run or no best.ckpt.
     """
-    config = folder.read_config()
+    config = _in_single_precision(folder.read_config())
     check_nodes(config)
     seed_everything(config.seed, workers=True, verbose=False)
     checkpoint = load_checkpoint(folder.best)
@@ -78,6 +78,15 @@ def evaluate(folder: RunFolder) -> Evaluation:
         )
     onnx = _export(folder, module.cpu(), data, valid, scored, config) if config.stages.export else None
     return Evaluation(scored, metrics, onnx)
+
+
+def _in_single_precision(config: RunConfig) -> RunConfig:
+    """Evaluate on one device in full float32, whatever training used: it is what the deployed runtime computes in."""
+    # TF32, the default of convolutions on a GPU, moves logits by 1e-3. Set the old way: the ONNX exporter of torch 2.15
+    # asks the old way, and refuses once the new one (conv.fp32_precision) was used.
+    torch.backends.cudnn.allow_tf32 = False
+    trainer = {**config.trainer, "precision": "32-true", "devices": 1, "strategy": "auto", "num_nodes": 1}
+    return config.model_copy(update={"trainer": trainer})
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
