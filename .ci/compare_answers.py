@@ -1,6 +1,6 @@
 """Runs in the clean environment: are the wheel's answers those that training wrote down?
 
-Usage: python compare_answers.py RUN_FOLDER CLS_EXPORT_COMMAND
+Usage: python compare_answers.py RUN_FOLDER DATA_ROOT CLS_EXPORT_COMMAND
 """
 
 import importlib.metadata
@@ -16,19 +16,18 @@ TOLERANCE = 1e-4
 DECLARED = {"numpy", "onnxruntime", "pillow", "pydantic"}
 
 
-def main(run: Path, command: str) -> None:
+def main(run: Path, root: Path, command: str) -> None:
     for name in ("torch", "torchvision", "lightning", "onnx"):
         assert importlib.util.find_spec(name) is None, f"{name} is in the clean environment"
     needed = {line.split(">")[0].strip() for line in importlib.metadata.requires("cls-export") or [] if "extra" not in line}
     assert needed == DECLARED, f"the wheel declares {sorted(needed)}, not {sorted(DECLARED)}"
 
-    root = Path(next(line for line in (run / "config.yaml").read_text().splitlines() if line.startswith("  root: "))[8:])
     with np.load(run / "predictions" / "valid.npz") as arrays:
         ids, logits, classes = arrays["ids"], arrays["logits"], arrays["classes"]
     images = sorted({str(root / name) for name in ids})
     output = subprocess.run(
         [command, "predict", str(run / "export"), *images, "--format", "jsonl", "--logits"],
-        check=True, capture_output=True, text=True,
+        check=True, stdout=subprocess.PIPE, text=True,
     ).stdout  # fmt: skip
     answers = {row["image"]: row for row in map(json.loads, output.splitlines())}
     worst = 0.0
@@ -43,4 +42,4 @@ def main(run: Path, command: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

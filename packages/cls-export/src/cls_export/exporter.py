@@ -23,10 +23,10 @@ except ImportError as error:
     raise ImportError(f'{error.name} is missing; exporting needs: pip install "cls-export[torch]"') from error
 
 OPSET = 18
-"""Read by every onnxruntime since 1.14; the exporter's own dialect, so nothing is converted down."""
+"""The dialect that torch's exporter writes natively, so nothing is converted up or down."""
 
 IR_VERSION = 10
-"""Read by every onnxruntime since 1.18, the first with wheels for numpy 2."""
+"""Lower than what torch writes, so that the oldest onnxruntime that this package declares reads it (held by CI)."""
 
 
 def export_onnx(module: nn.Module, labels: LabelsMapping, path: str | os.PathLike[str]) -> None:
