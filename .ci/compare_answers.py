@@ -17,9 +17,12 @@ DECLARED = {"numpy", "onnxruntime", "pillow", "pydantic"}
 
 
 def main(run: Path, root: Path, command: str) -> None:
+    """Compare, and fail on the first difference."""
     for name in ("torch", "torchvision", "lightning", "onnx"):
         assert importlib.util.find_spec(name) is None, f"{name} is in the clean environment"
-    needed = {line.split(">")[0].strip() for line in importlib.metadata.requires("cls-export") or [] if "extra" not in line}
+    needed = {
+        line.split(">")[0].strip() for line in importlib.metadata.requires("cls-export") or [] if "extra" not in line
+    }
     assert needed == DECLARED, f"the wheel declares {sorted(needed)}, not {sorted(DECLARED)}"
 
     with np.load(run / "predictions" / "valid.npz") as arrays:

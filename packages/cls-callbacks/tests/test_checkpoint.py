@@ -53,6 +53,19 @@ def test_a_checkpoint_is_plain_data(module: Any, data: Any, make_trainer: Any, t
         assert "state_dict" in torch.load(tmp_path / f"run/checkpoints/{name}.ckpt", weights_only=True)
 
 
+def test_a_remote_path_is_refused() -> None:
+    with pytest.raises(ValueError, match="local folders alone"):
+        AtomicCheckpointIO().save_checkpoint({}, "s3://bucket/last.ckpt")
+
+
+def test_last_claims_no_score_that_other_weights_earned(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    make_trainer(EMA(), BestAndLast(), check_val_every_n_epoch=2).fit(module, datamodule=data)
+    assert "scored" not in torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)["scored"]["epoch"] == 1
+
+
 def test_a_failed_write_keeps_the_previous_file_and_leaves_no_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

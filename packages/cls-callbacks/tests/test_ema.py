@@ -129,6 +129,43 @@ def test_testing_after_fit_uses_the_average_and_a_loaded_checkpoint_what_was_loa
     assert close(seen.seen, best)
 
 
+def test_saving_after_a_test_of_another_checkpoint_saves_what_the_module_holds(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    trainer = make_trainer(EMA(), BestAndLast())
+    trainer.fit(module, datamodule=data)
+    best = str(tmp_path / "run/checkpoints/best.ckpt")
+    trainer.test(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
+    trainer.save_checkpoint(tmp_path / "after.ckpt")
+    saved, expected = (torch.load(path, weights_only=True)["state_dict"] for path in (tmp_path / "after.ckpt", best))
+    assert close(saved, expected)
+    assert saved.keys() == expected.keys()
+
+
+def test_testing_after_fit_uses_the_average_though_the_module_was_moved_in_between(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    """After a fit on a GPU, Lightning moves the module to the CPU and thereby replaces its tensors."""
+    trainer = make_trainer(EMA(), BestAndLast())
+    trainer.fit(module, datamodule=data)
+    last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    for parameter in module.parameters():
+        parameter.data = parameter.data.clone()
+    trainer.test(module, datamodule=data, verbose=False)
+    tested = module.outputs
+    fresh = type(module)()
+    fresh.load_state_dict(last)
+    make_trainer().test(fresh, datamodule=data, verbose=False)
+    assert torch.allclose(tested.logits, fresh.outputs.logits, atol=1e-5)
+
+
+def test_a_second_fit_starts_an_average_of_its_own(new_module: Any, data: Any, make_trainer: Any) -> None:
+    ema = EMA()
+    for _ in range(2):
+        make_trainer(ema, max_epochs=1).fit(new_module(), datamodule=data)
+        assert ema.updates == 3
+
+
 def test_resuming_gives_the_weights_of_an_uninterrupted_run(
     new_module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from loguru import logger
 from PIL import Image
+from rich.console import Console
 
 from cls_callbacks import (
     EMA,
@@ -21,7 +22,7 @@ from cls_callbacks import (
     TrainingHistory,
 )
 from cls_callbacks.confusion import confusion_counts, confusion_figure
-from cls_callbacks.dataset_statistics import statistics_table
+from cls_callbacks.dataset_statistics import distribution_figure, statistics_table
 from cls_data import DatasetStatistics, EvaluationOutputs, Predictions
 
 
@@ -50,6 +51,27 @@ def test_a_long_table_shows_the_largest_and_the_smallest_classes() -> None:
     table = statistics_table(statistics, rows=6)
     shown = list(table.columns[0].cells)
     assert shown[:7] == ["'000'", "'001'", "'002'", "…", "'097'", "'098'", "'099'"]
+
+
+def test_class_names_of_any_kind_are_shown_as_they_are(tmp_path: Path) -> None:
+    names = ("[/x]", "[red]", r"$\foo$", "", "<b>")
+    sizes = {"train": {"width": (1, 2, 3), "height": (1, 2, 3)}}
+    counts = {"train": dict.fromkeys(names, 2)}
+    statistics = DatasetStatistics.model_validate({"classes": names, "counts": counts, "sizes": sizes})
+    console = Console(width=100, record=True)
+    console.print(statistics_table(statistics, rows=20))
+    shown = console.export_text()
+    assert all(repr(name) in shown for name in names)
+    distribution_figure(statistics).savefig(tmp_path / "bars.png")
+    confusion_figure(np.eye(5, dtype=np.int64), names, "valid").savefig(tmp_path / "matrix.png")
+
+
+def test_loaders_in_place_of_a_data_module_are_named(module: Any, data: Any, make_trainer: Any) -> None:
+    data.setup()
+    with pytest.raises(TypeError, match=r"reads a cls_data.ClassificationDataModule, and the trainer has NoneType"):
+        make_trainer(AugmentedSamples()).fit(
+            module, train_dataloaders=data.train_dataloader(), val_dataloaders=data.val_dataloader()
+        )
 
 
 def test_confusion_counts_put_true_classes_in_rows() -> None:
@@ -89,18 +111,31 @@ def test_the_history_goes_on_through_an_interruption(
     last = tmp_path / "run/checkpoints/last.ckpt"
     for epochs in (2, 4):
         history = TrainingHistory()
-        trainer = make_trainer(EMA(), history, BestAndLast(), max_epochs=epochs, log_every_n_steps=2)
+        trainer = make_trainer(EMA(), history, BestAndLast(), max_epochs=epochs)
         trainer.fit(new_module(), datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
     assert [epoch["epoch"] for epoch in history.epochs] == [0, 1, 2, 3]
     assert all({"train_loss", "valid_loss", "valid_top1", "ema_decay"} <= epoch.keys() for epoch in history.epochs)
     with (tmp_path / "run/metrics.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert [row["step"] for row in rows] == ["2", "3", "4", "6", "6", "8", "9", "10", "12", "12"]
-    assert [float(row["valid_loss"]) for row in rows if row["valid_loss"]] == [
-        epoch["valid_loss"] for epoch in history.epochs
-    ]
-    assert all(row["lr"] and row["train_loss_step"] for row in rows if not row["valid_loss"])
+    assert [row["step"] for row in rows] == ["3", "6", "9", "12"]
+    assert [float(row["valid_loss"]) for row in rows] == [epoch["valid_loss"] for epoch in history.epochs]
     assert picture_size(tmp_path / "run/plots/history.png")[0] > 200
+
+
+def test_an_epoch_without_validation_repeats_no_earlier_one(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    history = TrainingHistory()
+    make_trainer(history, max_epochs=3, check_val_every_n_epoch=2).fit(module, datamodule=data)
+    assert ["valid_loss" in epoch for epoch in history.epochs] == [False, True, False]
+    assert all("train_loss" in epoch for epoch in history.epochs)
+
+
+def test_an_epoch_cut_short_repeats_no_earlier_one(module: Any, data: Any, make_trainer: Any) -> None:
+    history = TrainingHistory()
+    make_trainer(history, max_epochs=-1, max_steps=4).fit(module, datamodule=data)
+    assert [epoch["step"] for epoch in history.epochs] == [3, 4]
+    assert ["train_loss" in epoch for epoch in history.epochs] == [True, False]
 
 
 def test_throughput_counts_images_and_time(module: Any, data: Any, make_trainer: Any) -> None:
@@ -125,4 +160,4 @@ def test_augmented_samples_are_drawn_one_column_an_image(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
     make_trainer(AugmentedSamples(images=5, draws=2), max_epochs=1).fit(module, datamodule=data)
-    assert picture_size(tmp_path / "run/plots/augmented.png") == (5 * 96, 3 * 96)
+    assert picture_size(tmp_path / "run/plots/augmented.png") == (5 * 128, 3 * 128)

@@ -97,6 +97,17 @@ def test_a_data_root_without_valid_is_refused(write_split: Any, preprocessing: A
         module(write_split("train", ["1", "2"]), preprocessing)
 
 
+def test_setup_after_a_failed_one_starts_afresh(root: Path, preprocessing: Any) -> None:
+    whole = (root / "valid/0.png").read_bytes()
+    (root / "valid/0.png").write_bytes(b"")
+    data = ClassificationDataModule(DataModuleConfig(root=root), preprocessing)
+    with pytest.raises(DataError, match="cannot be decoded"):
+        data.setup()
+    (root / "valid/0.png").write_bytes(whole)
+    data.setup()
+    assert data.splits == ("train", "valid", "test")
+
+
 def test_a_single_class_is_refused(write_split: Any, preprocessing: Any) -> None:
     write_split("train", ["1", "1"])
     with pytest.raises(DataError, match="one class"):

@@ -23,5 +23,6 @@ def test_the_package_offers_these_names_and_no_others() -> None:
         "balancing_weights",
         "class_to_idx",
         "read_split",
+        "write_atomically",
     }
     assert all(hasattr(cls_data, name) for name in cls_data.__all__)

@@ -47,9 +47,19 @@ def test_a_whole_set_is_not_rendered_again_and_changed_settings_replace_it(tmp_p
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
-    with pytest.raises(DataError, match="neither empty nor a synthetic set"):
+    with pytest.raises(DataError, match="neither empty nor a synthetic set alone"):
         small().write(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.parametrize("foreign", ["notes.txt", "train/real.jsonl", "train/images/mine.jpg"])
+def test_a_changed_setting_does_not_cost_files_that_were_put_beside(tmp_path: Path, foreign: str) -> None:
+    small().write(tmp_path / "set")
+    (tmp_path / "set" / foreign).write_text("mine")
+    small().write(tmp_path / "set")  # the same set: nothing to render
+    with pytest.raises(DataError, match=f"it holds {foreign}"):
+        small(seed=1).write(tmp_path / "set")
+    assert (tmp_path / "set" / foreign).read_text() == "mine"
 
 
 def test_a_crop_is_small_and_shows_ink_on_cloth() -> None:

@@ -50,6 +50,27 @@ def test_a_bad_image_is_named_and_the_rest_are_answered(
     assert "1 image(s) could not be classified" in output.err
 
 
+def test_a_folder_without_images_is_no_success(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(exported), str(tmp_path)]) == 2
+    assert "no image files under" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--format", "csv", "--top-k", "3"], ["--logits"]])
+def test_an_option_that_would_have_no_effect_is_refused(
+    exported: Path, image_files: list[Path], options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(exported), str(image_files[0]), *options]) == 2
+    assert "use --format jsonl" in capsys.readouterr().err
+
+
+def test_top_k_of_nothing_is_refused(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", str(exported), "x.jpg", "--top-k", "0"])
+    assert "must be at least 1, got 0" in capsys.readouterr().err
+
+
 def test_verify_says_pass_or_fail(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(bundle)]) == 0
     assert "5 golden images, passed" in capsys.readouterr().out

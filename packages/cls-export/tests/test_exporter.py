@@ -46,9 +46,33 @@ def test_the_runtime_answers_as_the_module_does(
     assert np.abs(answers - expected).max() < 1e-5
 
 
-def test_the_module_keeps_its_mode(module: "torch.nn.Module", labels: LabelsMapping, tmp_path: Path) -> None:
-    exporter.export_onnx(module.train(), labels, tmp_path / "model.onnx")
-    assert module.training
+def test_the_module_stays_as_it_is(labels: LabelsMapping, tmp_path: Path, image_files: list[Path]) -> None:
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(320, 4)
+    )
+    module.train()
+    module[1].eval()  # a batch norm that is kept frozen
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    exporter.write_bundle(module, labels, tmp_path / "export", image_files)
+    exporter.parity_error(module, labels, tmp_path / "export/model.onnx")
+    assert [part.training for part in module] == [True, False, True, True]
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    module: "torch.nn.Module", labels: LabelsMapping, tmp_path: Path, image_files: list[Path]
+) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(BundleError, match=r"holds 'thesis.tex', so it is not a bundle to be replaced"):
+        exporter.write_bundle(module, labels, tmp_path, image_files)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_bundle_without_golden_images_is_refused(
+    module: "torch.nn.Module", labels: LabelsMapping, tmp_path: Path
+) -> None:
+    with pytest.raises(BundleError, match="at least one golden image"):
+        exporter.write_bundle(module, labels, tmp_path / "export", [])
 
 
 def test_another_number_of_classes_is_refused_and_nothing_written(labels: LabelsMapping, tmp_path: Path) -> None:

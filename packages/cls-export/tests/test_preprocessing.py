@@ -137,6 +137,24 @@ def test_an_array_of_another_shape_or_dtype_is_refused(array: Any) -> None:
         Preprocessing(size=(8, 8), **PLAIN)(array)
 
 
+def test_an_image_opened_lazily_is_refused_like_its_file() -> None:
+    cut = encoded(picture(60, 60), "JPEG")[:1000]
+    with Image.open(io.BytesIO(cut)) as image, pytest.raises(ImageError, match="the image given: not a whole"):
+        Preprocessing(size=(8, 8), **PLAIN).decode(image)
+
+
+def test_a_very_oblong_image_does_not_fill_the_memory() -> None:
+    preprocessing = Preprocessing(size=(224, 224), resize="shortest_edge", resize_to=256, **PLAIN)
+    with pytest.raises(ImageError, match="10000x1 px is so oblong"):
+        preprocessing(picture(10_000, 1))
+
+
+@pytest.mark.parametrize("source", ["a\0b", bytearray(b"x"), None])
+def test_no_other_error_escapes(source: Any) -> None:
+    with pytest.raises(ImageError):
+        Preprocessing(size=(8, 8), **PLAIN)(source)
+
+
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(ImageError, match=r"nowhere.jpg: cannot be read \(No such file"):
         Preprocessing(size=(8, 8), **PLAIN)("nowhere.jpg")

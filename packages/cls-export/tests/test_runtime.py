@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +84,44 @@ def test_another_mapping_beside_the_model_is_refused(bundle: Path, labels: Label
     LabelsMapping.from_classes(labels.class_to_idx, other).save(bundle / "labels_mapping.json")
     with pytest.raises(BundleError, match="differ; one of them was replaced or edited"):
         Classifier(bundle)
+
+
+def test_weights_outside_the_file_are_refused_even_from_within_its_folder(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(bundle / "model.onnx")
+    onnx.save_model(model, bundle / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert (bundle / "weights.bin").exists()
+    monkeypatch.chdir(bundle)
+    with pytest.raises(BundleError, match="onnxruntime cannot load this file"):
+        Classifier(bundle)
+
+
+def test_a_frozen_batch_axis_is_refused(bundle: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(bundle / "model.onnx")
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 2
+    onnx.save_model(model, bundle / "model.onnx")
+    with pytest.raises(BundleError, match="N being free; found"):
+        Classifier(bundle)
+
+
+@pytest.mark.parametrize(
+    "single", ["a.jpg", b"bytes", Path("a.jpg"), Image.new("RGB", (9, 9)), np.zeros((9, 9, 3), np.uint8)]
+)
+def test_a_single_image_in_place_of_a_list_is_said(exported: Path, single: Any) -> None:
+    with pytest.raises(TypeError, match=r"takes any number of images; for one, pass a list: predict\(\[image\]\)"):
+        Classifier(exported).predict(single)
+
+
+@pytest.mark.parametrize("wrong", [{"providers": "CPUExecutionProvider"}, {"providers": ()}, {"batch_size": 0}])
+def test_a_wrong_setting_is_refused(exported: Path, wrong: Any) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Classifier(exported, **wrong)
+    with pytest.raises(ValueError, match="top_k"):
+        Classifier(exported).predict([Image.new("RGB", (9, 9))], top_k=0)
 
 
 def test_a_provider_that_is_not_there_is_refused(exported: Path) -> None:

@@ -31,6 +31,26 @@ def test_a_head_of_another_size_stays_random_and_the_rest_is_loaded(tmp_path: Pa
     assert torch.equal(ours.layer4[0].conv1.weight, theirs.layer4[0].conv1.weight)
 
 
+def test_weights_without_batch_counters_are_loaded(tmp_path: Path) -> None:
+    """As torchvision's older files are."""
+    theirs = get_model("resnet18", weights=None, num_classes=5).eval()
+    state = {name: value for name, value in theirs.state_dict().items() if not name.endswith("num_batches_tracked")}
+    assert len(state) == 102
+    torch.save(state, tmp_path / "w.pth")
+    ours = build_backbone("resnet18", num_classes=5, weights=str(tmp_path / "w.pth")).eval()
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(ours(images), theirs(images))
+
+
+def test_a_damaged_download_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cached = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"a captive portal's page")
+    with pytest.raises(BackboneError, match=r"is damaged (.|\n)*; delete .*resnet18-f37072fd.pth and repeat"):
+        build_backbone("resnet18", num_classes=5, weights="DEFAULT")
+
+
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(BackboneError, match="unknown backbone 'resnet81'; did you mean 'resnet18'"):
         build_backbone("resnet81", num_classes=5)

@@ -139,6 +139,34 @@ def test_a_constant_rate_needs_no_schedule(data: ClassificationDataModule, tmp_p
     assert running.optimizers[0].param_groups[0]["lr"] == 1e-3
 
 
+def test_an_interrupted_validation_leaves_nothing_behind(data: ClassificationDataModule, tmp_path: Path) -> None:
+    from lightning.pytorch import Callback
+
+    class Fail(Callback):
+        def on_validation_batch_end(self, *args: Any) -> None:
+            raise RuntimeError("in mid-validation")
+
+    module = classifier()
+    with pytest.raises(RuntimeError, match="in mid-validation"):
+        trainer(tmp_path, callbacks=[Fail()]).validate(module, datamodule=data, verbose=False)
+    trainer(tmp_path).validate(module, datamodule=data, verbose=False)
+    assert module.outputs is not None
+    assert module.outputs.index.tolist() == list(range(12))
+
+
+def test_batches_without_an_index_are_counted_as_they_come(tmp_path: Path) -> None:
+    batches = [{"images": torch.randn(n, 3, 16, 16), "labels": torch.zeros(n, dtype=torch.int64)} for n in (4, 3)]
+    module = classifier()
+    trainer(tmp_path).validate(module, dataloaders=torch.utils.data.DataLoader(batches, batch_size=None), verbose=False)
+    assert module.outputs is not None
+    assert module.outputs.index.tolist() == list(range(7))
+
+
+def test_a_schedule_without_an_end_is_refused(data: ClassificationDataModule, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a schedule needs an end"):
+        trainer(tmp_path, max_epochs=-1).fit(classifier(), datamodule=data)
+
+
 def test_predicting_returns_logits_in_order(data: ClassificationDataModule, tmp_path: Path) -> None:
     module, running = classifier(), trainer(tmp_path)
     data.prepare_data()

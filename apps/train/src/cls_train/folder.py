@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from cls_data import write_atomically
 from cls_export import LabelsMapping
 from cls_train.config import RunConfig
 from cls_train.errors import RunError
@@ -99,7 +99,7 @@ class RunFolder:
             return self.last
         self.path.mkdir(parents=True, exist_ok=True)
         labels.save(self.labels)
-        write_atomically(self.config, config.to_yaml())
+        write_atomically(self.config, config.to_yaml().encode())
         return None
 
     def _refuse_differences(self, config: RunConfig, labels: LabelsMapping) -> None:
@@ -132,14 +132,7 @@ class RunFolder:
 
     def write_json(self, path: Path, content: dict[str, Any]) -> None:
         """Write one of the folder's JSON files."""
-        write_atomically(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file; a reader sees the old content or the new, never a part."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+        write_atomically(path, (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode())
 
 
 def _comparable(config: RunConfig) -> list[str]:

@@ -23,6 +23,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             OSError: the folder cannot be written or the disk is full; the previous file is untouched.
         """
+        if storage_options is not None or "://" in str(path):
+            raise ValueError(f"AtomicCheckpointIO writes to local folders alone, got {path} and {storage_options}")
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{target.name}.{os.getpid()}")

@@ -4,9 +4,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from cls_callbacks.figures import plots_folder
+from cls_callbacks.run_data import data_of
 from cls_data import ClassificationDataModule
 
-_SHOWN_SIDE = 96
+_SHOWN_SIDE = 128
 
 
 class AugmentedSamples(Callback):
@@ -23,8 +24,7 @@ class AugmentedSamples(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw."""
-        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it
-        assert isinstance(data, ClassificationDataModule)
+        data = data_of(trainer)
         if trainer.is_global_zero:
             grid = sample_grid(data, self.images, self.draws)
             grid.save(plots_folder(trainer) / "augmented.png")

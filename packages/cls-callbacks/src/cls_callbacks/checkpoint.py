@@ -60,8 +60,8 @@ class BestAndLast(Checkpoint):
         trainer.save_checkpoint(_folder(trainer) / LAST)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Write the score beside the weights; the EMA callback has said before whether it averaged them."""
-        if self._score is not None:
+        """Write the score beside the weights that earned it; EMA has said before whether it averaged them."""
+        if self._score is not None and self._score["step"] == trainer.global_step:
             checkpoint["scored"] = {**self._score, "weights": checkpoint.get("weights", "raw")}
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cls_callbacks.figures import plots_folder, save_figure
-from cls_data import ClassificationDataModule, EvaluationOutputs, GathersOutputs
+from cls_callbacks.figures import plots_folder, save_figure, tick_names
+from cls_callbacks.run_data import data_of
+from cls_data import EvaluationOutputs, GathersOutputs
 
 _MOST_NUMBERED = 60
 
@@ -36,8 +37,7 @@ class ConfusionMatrix(Callback):
         self._draw(trainer, pl_module)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it
-        assert isinstance(data, ClassificationDataModule)
+        data = data_of(trainer)
         if trainer.is_global_zero and isinstance(pl_module, GathersOutputs) and pl_module.outputs is not None:
             outputs = pl_module.outputs
             figure = confusion_figure(confusion_counts(outputs, len(data.classes)), data.classes, outputs.split)
@@ -53,7 +53,7 @@ def confusion_figure(counts: NDArray[np.int64], classes: tuple[str, ...], split:
     shown = np.ma.masked_equal(counts, 0)
     image = axes.imshow(shown, cmap="Blues", norm=LogNorm(vmin=0.5, vmax=max(2, int(counts.max()))))
     axes.set_facecolor("white")
-    names = [name or "(empty)" for name in classes]
+    names = tick_names(classes)
     step = max(1, size // 80)
     axes.set_xticks(range(0, size, step), names[::step], rotation=90, fontsize=8)
     axes.set_yticks(range(0, size, step), names[::step], fontsize=8)

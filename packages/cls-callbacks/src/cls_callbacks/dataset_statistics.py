@@ -5,10 +5,12 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from cls_callbacks.figures import plots_folder, save_figure
-from cls_data import ClassificationDataModule, DatasetStatistics
+from cls_callbacks.figures import plots_folder, save_figure, tick_names
+from cls_callbacks.run_data import data_of
+from cls_data import DatasetStatistics
 
 
 class DatasetStatisticsCallback(Callback):
@@ -25,8 +27,7 @@ class DatasetStatisticsCallback(Callback):
         """Report."""
         if not trainer.is_global_zero:
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it
-        assert isinstance(data, ClassificationDataModule)
+        data = data_of(trainer)
         statistics = data.statistics
         Console().print(statistics_table(statistics, self.rows))
         folder = Path(trainer.default_root_dir)
@@ -43,13 +44,13 @@ def statistics_table(statistics: DatasetStatistics, rows: int) -> Table:
     for split in splits:
         table.add_column(split, justify="right")
     by_size = sorted(statistics.classes, key=lambda name: -statistics.counts["train"][name])
-    half = rows // 2
+    half = max(1, rows // 2)
     shown = by_size if len(by_size) <= rows else [*by_size[:half], None, *by_size[-half:]]
     for name in shown:
         if name is None:
             table.add_row("…", *["…"] * len(splits))
         else:
-            table.add_row(repr(name), *[str(statistics.counts[split][name]) for split in splits])
+            table.add_row(escape(repr(name)), *[str(statistics.counts[split][name]) for split in splits])
     table.add_section()
     table.add_row("all", *[str(statistics.total(split)) for split in splits])
     table.add_row("classes missing", *[str(len(statistics.missing(split))) for split in splits])
@@ -69,7 +70,7 @@ def distribution_figure(statistics: DatasetStatistics) -> Figure:
         places = [index + (number - (len(splits) - 1) / 2) * width for index in range(len(names))]
         axes.bar(places, [statistics.counts[split][name] for name in names], width, label=split)
     step = max(1, len(names) // 80)
-    axes.set_xticks(range(0, len(names), step), [name or "(empty)" for name in names][::step], rotation=90, fontsize=8)
+    axes.set_xticks(range(0, len(names), step), tick_names(names)[::step], rotation=90, fontsize=8)
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.8)  # a class of one image still shows a bar
     axes.set_ylabel("images")

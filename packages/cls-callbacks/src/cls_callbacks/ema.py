@@ -4,6 +4,7 @@ Lightning's own `EMAWeightAveraging` averages tensor by tensor, has no warm-up o
 of weights in each other's place after an exception in the middle of a validation (lightning 2.6.6).
 """
 
+import math
 from typing import Any
 
 import torch
@@ -45,15 +46,18 @@ class EMA(Callback):
         """What the next update keeps."""
         return min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget the average of an earlier fit; a checkpoint to resume from is loaded after this."""
+        if stage == "fit":
+            self._forget()
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the average on the module's own device, or bring a resumed one there."""
-        self._live = {name: tensor.detach() for name, tensor in pl_module.state_dict(keep_vars=True).items()}
-        if self._average:
-            self._average = {name: self._average[name].to(tensor.device) for name, tensor in self._live.items()}
-        else:
+        self._bind(pl_module)
+        if not self._average:
             self._average = {name: tensor.clone() for name, tensor in self._live.items()}
         self._latest_step = trainer.global_step
-        self._report_unreachable_decay(int(trainer.estimated_stepping_batches))
+        self._report_unreachable_decay(trainer.estimated_stepping_batches)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -76,27 +80,27 @@ class EMA(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the average into the module."""
-        self._swap(to_average=True)
+        self._swap(pl_module, to_average=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the raw weights back."""
-        self._swap(to_average=False)
+        self._swap(pl_module, to_average=False)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the average into the module."""
-        self._swap(to_average=True)
+        self._swap(pl_module, to_average=True)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the raw weights back."""
-        self._swap(to_average=False)
+        self._swap(pl_module, to_average=False)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Put the raw weights back, should the exception have come in mid-validation."""
-        self._swap(to_average=False)
+        self._swap(pl_module, to_average=False)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Save the average as the model's weights, and the raw ones for resuming."""
-        if self.updates == 0:
+        if self.updates == 0 or not self._average:
             return
         live: dict[str, Tensor] = checkpoint["state_dict"]
         average, raw = (live, self._average) if self._swapped else (self._average, live)
@@ -106,7 +110,7 @@ class EMA(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Resume both sets of weights; when not fitting, what was loaded into the module is what counts."""
-        self._average, self._live, self._swapped = {}, {}, False
+        self._forget()
         if trainer.state.fn == "fit" and RAW in checkpoint:
             self._average = {name: tensor.clone() for name, tensor in checkpoint["state_dict"].items()}
             pl_module.load_state_dict(checkpoint[RAW])
@@ -119,10 +123,23 @@ class EMA(Callback):
         """Go on from a saved state."""
         self.updates = state_dict["updates"]
 
-    def _swap(self, *, to_average: bool) -> None:
+    def _forget(self) -> None:
+        self.updates = 0
+        self._average, self._live, self._swapped = {}, {}, False
+
+    def _bind(self, pl_module: LightningModule) -> None:
+        """Take hold of the module's tensors, and bring the average to where they lie.
+
+        Again before each swap: Lightning moves the module back to the CPU after a fit, which replaces its tensors.
+        """
+        self._live = {name: tensor.detach() for name, tensor in pl_module.state_dict(keep_vars=True).items()}
+        self._average = {name: tensor.to(self._live[name].device) for name, tensor in self._average.items()}
+
+    def _swap(self, pl_module: LightningModule, *, to_average: bool) -> None:
         """Exchange the contents of module and average, unless they are in the wanted places already."""
-        if self._swapped == to_average or self.updates == 0 or not self._live:
+        if self._swapped == to_average or self.updates == 0 or not self._average:
             return
+        self._bind(pl_module)
         with torch.no_grad():
             for name, live in self._live.items():
                 kept = live.clone()
@@ -134,8 +151,8 @@ class EMA(Callback):
         names = [name for name, tensor in self._live.items() if tensor.is_floating_point()]
         return [self._average[name] for name in names], [self._live[name] for name in names]
 
-    def _report_unreachable_decay(self, steps: int) -> None:
-        if self.warmup and (1 + steps) / (10 + steps) < self.decay:
+    def _report_unreachable_decay(self, steps: float) -> None:
+        if self.warmup and math.isfinite(steps) and (1 + steps) / (10 + steps) < self.decay:
             logger.info(
                 "EMA decay {} is not reached in {} steps: the warm-up ends at {:.4f}",
                 self.decay, steps, (1 + steps) / (10 + steps),

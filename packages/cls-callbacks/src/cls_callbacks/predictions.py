@@ -4,7 +4,8 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from cls_data import ClassificationDataModule, GathersOutputs, Predictions
+from cls_callbacks.run_data import data_of
+from cls_data import GathersOutputs, Predictions
 
 
 class PredictionsWriter(Callback):
@@ -20,8 +21,7 @@ class PredictionsWriter(Callback):
         self._write(trainer, pl_module)
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it
-        assert isinstance(data, ClassificationDataModule)
+        data = data_of(trainer)
         if trainer.is_global_zero and isinstance(pl_module, GathersOutputs) and pl_module.outputs is not None:
             outputs = pl_module.outputs
             ids = [record.id for record in data.records(outputs.split)]

@@ -7,8 +7,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class Throughput(Callback):
-    """Logs images_per_second of each epoch's training part, all ranks together; validation is not counted.
+    """Logs images_per_second of each epoch's training part, all ranks together.
 
+    A validation at the epoch's end is not counted, one in its middle is.
     `images` and `seconds` sum up the whole run, through checkpoints too.
     """
 

@@ -7,6 +7,7 @@ from cls_data.classes import balancing_weights, class_to_idx
 from cls_data.config import DataModuleConfig
 from cls_data.datamodule import ClassificationDataModule
 from cls_data.errors import DataError
+from cls_data.files import write_atomically
 from cls_data.outputs import EvaluationOutputs, GathersOutputs, Predictions
 from cls_data.preprocessing import ImagePreprocessing
 from cls_data.sampling import BatchPlan, EpochSampler, SequentialSampler
@@ -35,4 +36,5 @@ __all__ = [
     "balancing_weights",
     "class_to_idx",
     "read_split",
+    "write_atomically",
 ]

@@ -63,7 +63,7 @@ def read_split(root: str | os.PathLike[str], split: Split) -> list[Record]:
     folder = base / split
     if not folder.is_dir():
         return []
-    files = sorted(folder.rglob("*.jsonl"))
+    files = sorted(file for file in folder.rglob("*.jsonl") if file.is_file())
     records: list[Record] = []
     findings: list[str] = []
     for file in files:
@@ -114,6 +114,8 @@ def _explain(item: Any, text: bytes) -> str:
     key = ".".join(map(str, item["loc"]))
     if item["type"] == "json_invalid":
         return f"not valid JSON ({item['ctx']['error']}): {text[:60].decode(errors='replace').strip()}"
+    if item["type"] == "extra_forbidden" and key == "label":
+        return "unknown key 'label' beside 'suffix': they are two names of one thing; give one of them"
     if item["type"] == "extra_forbidden":
         return f"unknown key {key!r}; known are image, suffix (or label), prefix, group, metadata"
     if item["type"] == "missing":

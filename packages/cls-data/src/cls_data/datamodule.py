@@ -91,14 +91,9 @@ class ClassificationDataModule(LightningDataModule):
         if len(self.class_to_idx) < 2:
             raise DataError(f"{self.config.root}: train has one class, {list(self.class_to_idx)}; it takes two or more")
         labels = {split: label_indices(rows, self.class_to_idx) for split, rows in records.items()}
-        for split, rows in records.items():
-            store = ImageStore.build(
-                rows,
-                self.preprocessing,
-                threads=self.config.threads,
-                progress=f"decoding {split}" if self._progress else None,
-            )
-            self._splits[split] = _StoredSplit(rows, store, labels[split])
+        self._splits = {
+            split: _StoredSplit(rows, self._decode(split, rows), labels[split]) for split, rows in records.items()
+        }
         if self.config.corrects_imbalance_twice():
             logger.warning(
                 "data.sampler=weighted and data.class_weights=balanced both correct the same imbalance; "
@@ -170,8 +165,6 @@ class ClassificationDataModule(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[StoredBatch]:
         """Return the test split, in order."""
-        if "test" not in self._splits:
-            raise DataError(f"{self.config.root}: no test/ folder, so there is nothing to test on")
         return self._sequential("test")
 
     def predict_dataloader(self) -> DataLoader[StoredBatch]:
@@ -192,19 +185,27 @@ class ClassificationDataModule(LightningDataModule):
             self._scale, self._bias = self._scale.to(images.device), self._bias.to(images.device)
         return images.mul_(self._scale).add_(self._bias)
 
+    def _decode(self, split: str, rows: Sequence[Record]) -> ImageStore:
+        progress = f"decoding {split}" if self._progress else None
+        return ImageStore.build(rows, self.preprocessing, threads=self.config.threads, progress=progress)
+
     def _sequential(self, name: str) -> DataLoader[StoredBatch]:
+        if name not in self._splits:
+            raise DataError(f"{self.config.root}: no {name}/ folder; there are {', '.join(self._splits)}")
         split = self._splits[name]
         return self._loader(split, SequentialSampler(len(split.records), self.config.eval_batch_size, **self._ranks()))
 
     def _loader(self, split: _StoredSplit, sampler: Sampler[BatchPlan]) -> DataLoader[StoredBatch]:
+        device = "cpu" if self.trainer is None else self.trainer.strategy.root_device.type
+        workers = 0 if device == "mps" else self.config.num_workers  # a forked worker cannot use Metal
         # batch_size=None: the sampler plans whole batches, and an item of the data set is one.
         return DataLoader(
             split,
             sampler=cast("Sampler[int]", sampler),
             batch_size=None,
-            num_workers=self.config.num_workers,
-            persistent_workers=self.config.persistent_workers,
-            pin_memory=torch.cuda.is_available(),
+            num_workers=workers,
+            persistent_workers=self.config.persistent_workers and workers > 0,
+            pin_memory=device == "cuda",
         )
 
     def _ranks(self) -> Mapping[str, int]:

@@ -1,14 +1,16 @@
 """What an evaluation leaves behind: logits, gathered once, for whoever wants them."""
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from cls_data.files import write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,9 @@ class Predictions:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file; a reader sees it whole or not at all."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        with temporary.open("wb") as stream:
-            np.savez_compressed(stream, ids=self.ids, labels=self.labels, logits=self.logits, classes=self.classes)
-        os.replace(temporary, target)
+        stream = io.BytesIO()
+        np.savez_compressed(stream, ids=self.ids, labels=self.labels, logits=self.logits, classes=self.classes)
+        write_atomically(path, stream.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

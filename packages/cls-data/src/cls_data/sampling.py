@@ -1,6 +1,9 @@
 """Which rows make up each batch, as a pure function of (seed, epoch, batch number, rank).
 
 Nothing is remembered between epochs, so a resumed run sees the very batches of an uninterrupted one.
+
+Both samplers give each rank its own share. They are `DistributedSampler`s by name alone: Lightning would wrap any
+other kind in one of its own, which shares out the shares once more and drops rows.
 """
 
 from collections.abc import Iterator
@@ -9,7 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DistributedSampler
+
+_ORDER, _AUGMENTATION = 1, 2
+"""Streams of draws; without a tag of its own, one would be the other where later parts are zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +31,7 @@ class BatchPlan:
     seed: int | None
 
 
-class EpochSampler(Sampler[BatchPlan]):
+class EpochSampler(DistributedSampler[BatchPlan]):
     """Training batches of one rank.
 
     Without weights an epoch is a permutation of the rows; with weights it is as many draws with replacement.
@@ -51,6 +57,7 @@ class EpochSampler(Sampler[BatchPlan]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        # Not the parent's constructor: it wants a data set and keeps an order of its own.
         self._length = length
         self._batch_size = batch_size
         self._seed = seed
@@ -70,19 +77,22 @@ class EpochSampler(Sampler[BatchPlan]):
         order = self._order()
         for number in range(len(self)):
             step = order[number * self._batch_size * self._world_size :][: self._batch_size * self._world_size]
-            yield BatchPlan(step[self._rank :: self._world_size], _mix(self._seed, self.epoch, number, self._rank))
+            yield BatchPlan(
+                step[self._rank :: self._world_size], _mix(_AUGMENTATION, self._seed, self.epoch, number, self._rank)
+            )
 
     def _order(self) -> Tensor:
-        generator = torch.Generator().manual_seed(_mix(self._seed, self.epoch))
+        generator = torch.Generator().manual_seed(_mix(_ORDER, self._seed, self.epoch))
         if self._weights is None:
             return torch.randperm(self._length, generator=generator)
         return torch.multinomial(self._weights, self._length, replacement=True, generator=generator)
 
 
-class SequentialSampler(Sampler[BatchPlan]):
+class SequentialSampler(DistributedSampler[BatchPlan]):
     """Every row once, in order; each rank takes every `world_size`-th, so that none is seen twice."""
 
     def __init__(self, length: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
+        # Not the parent's constructor: it would repeat rows to even out the ranks.
         self._rows = torch.arange(length)[rank::world_size]
         self._batch_size = batch_size
 
@@ -90,8 +100,8 @@ class SequentialSampler(Sampler[BatchPlan]):
         return -(-len(self._rows) // self._batch_size)
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        for rows in torch.split(self._rows, self._batch_size):
-            yield BatchPlan(rows, None)
+        for start in range(0, len(self._rows), self._batch_size):
+            yield BatchPlan(self._rows[start : start + self._batch_size], None)
 
 
 def _mix(*parts: int) -> int:

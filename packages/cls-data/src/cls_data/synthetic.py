@@ -1,7 +1,7 @@
 """Renders jersey-like number crops, so that everything can be tried without a data set."""
 
 import json
-import shutil
+import re
 import tempfile
 from collections.abc import Sequence
 from io import BytesIO
@@ -18,6 +18,7 @@ from cls_data.errors import DataError
 MANIFEST = "synthetic.json"
 """Written last, with the settings: its presence says that the set is whole, its content which set it is."""
 
+_OWN_FILE = re.compile(r"synthetic\.json|(train|valid|test)/(annotations\.jsonl|images/\d{6}\.jpg)")
 _OVERSAMPLING = 4
 _RECIPE = 1  # raise it when the same settings and seed would give other images
 
@@ -53,14 +54,13 @@ class SyntheticNumbers(BaseModel):
             DataError: the folder holds something else.
         """
         manifest = {"recipe": _RECIPE, **self.model_dump(mode="json")}
-        if root.exists() and any(root.iterdir()):
-            if _manifest(root) == manifest:
-                return
-            if _manifest(root) is None:
-                raise DataError(
-                    f"{root}: neither empty nor a synthetic set; name another folder with data.root=PATH, "
-                    "or train on this one with data=jsonl"
-                )
+        if _manifest(root) == manifest:
+            return
+        if foreign := _foreign_file(root):
+            raise DataError(
+                f"{root}: neither empty nor a synthetic set alone (it holds {foreign}), so it is not rendered over; "
+                "name another folder with data.root=PATH, or train on this one with data=jsonl"
+            )
         logger.info("rendering {} synthetic crops into {}", self._total(), root)
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as scratch:
@@ -71,7 +71,7 @@ class SyntheticNumbers(BaseModel):
                 self._write_split(draft / split, number, count)
             (draft / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
             if root.exists():
-                shutil.rmtree(root)
+                root.rename(Path(scratch) / "old")
             draft.rename(root)
 
     def render(self, label: str, draw: Sequence[int]) -> Image.Image:
@@ -98,6 +98,19 @@ def _manifest(root: Path) -> object:
         return json.loads((root / MANIFEST).read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def _foreign_file(root: Path) -> str | None:
+    """Return the first file that rendering did not write, or None; a set's files are known by their names."""
+    if not root.exists():
+        return None
+    manifest = _manifest(root)
+    ours = isinstance(manifest, dict) and manifest.get("kind") == "synthetic-numbers"
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if path.is_file() and not (ours and _OWN_FILE.fullmatch(name)):
+            return name
+    return None
 
 
 def _as_jpeg(image: Image.Image) -> bytes:

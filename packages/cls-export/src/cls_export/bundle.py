@@ -13,6 +13,7 @@ from cls_export.labels import LabelsMapping
 MODEL_FILE = "model.onnx"
 LABELS_FILE = "labels_mapping.json"
 GOLDEN_FOLDER = "golden"
+_NOWHERE = "/cls-export-reads-no-external-data"
 METADATA_KEY = "labels_mapping"
 """Key of the ONNX metadata entry that carries the text of labels_mapping.json."""
 
@@ -51,7 +52,9 @@ class Bundle:
                 outputs than the mapping says.
         """
         try:
-            # From bytes, not from the path: onnxruntime then has no folder to read external data from.
+            # Weights outside the file are refused: given bytes, onnxruntime would look for them in the current folder,
+            # and follow a link out of it; so it is told of a folder that is not there.
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
             session = ort.InferenceSession(self.model.read_bytes(), options, providers=providers)
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise BundleError(f"{self.model}: onnxruntime cannot load this file ({error})") from error
@@ -70,12 +73,13 @@ class Bundle:
 
 def _check_signature(session: ort.InferenceSession, labels: LabelsMapping, model: Path) -> None:
     height, width = labels.preprocessing.size
-    found = [(item.name, item.type, item.shape[1:]) for item in (*session.get_inputs(), *session.get_outputs())]
+    found = [
+        (item.name, item.type, ["N" if isinstance(item.shape[0], str) else item.shape[0], *item.shape[1:]])
+        for item in (*session.get_inputs(), *session.get_outputs())
+    ]
     expected = [
-        ("images", "tensor(float)", [3, height, width]),
-        ("logits", "tensor(float)", [labels.num_classes]),
+        ("images", "tensor(float)", ["N", 3, height, width]),
+        ("logits", "tensor(float)", ["N", labels.num_classes]),
     ]
     if found != expected:
-        raise BundleError(
-            f"{model}: its mapping promises input and output {expected} behind the batch axis, found {found}"
-        )
+        raise BundleError(f"{model}: its mapping promises input and output {expected}, N being free; found {found}")

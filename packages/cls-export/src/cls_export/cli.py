@@ -1,6 +1,7 @@
 """Commands of `cls-export`. Exit codes: 0 all well, 1 some images or checks failed, 2 the call or bundle is wrong."""
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from cls_export.golden import verify_bundle
 from cls_export.output import FORMATS
 from cls_export.runtime import Classifier, Prediction
 
+_BATCH = 32
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -18,9 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
+        sys.stdout.flush()
     except BundleError as error:
         print(f"cls-export: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     return code
 
 
@@ -32,7 +38,13 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("bundle", metavar="BUNDLE", help="an exported folder, or a model.onnx")
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="image files, or folders to search for them")
     predict.add_argument("--format", choices=sorted(FORMATS), default="table", help="output (default: %(default)s)")
-    predict.add_argument("--top-k", type=int, default=1, metavar="K", help="classes to show (default: %(default)s)")
+    predict.add_argument(
+        "--top-k",
+        type=_positive,
+        default=1,
+        metavar="K",
+        help="classes to show (table and jsonl; default: %(default)s)",
+    )
     predict.add_argument("--logits", action="store_true", help="add the raw logits (jsonl and csv)")
     predict.set_defaults(run=_predict)
 
@@ -46,11 +58,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
 def _predict(options: argparse.Namespace) -> int:
+    if (options.format == "csv" and options.top_k > 1) or (options.format == "table" and options.logits):
+        raise BundleError("csv has no place for --top-k, and the table none for --logits; use --format jsonl")
+    files = list(_files(options.images))
+    if not files:
+        raise BundleError(f"no image files under {', '.join(options.images)} ({', '.join(sorted(IMAGE_SUFFIXES))})")
     classifier = Classifier(options.bundle)
     writer = FORMATS[options.format](sys.stdout, classifier.labels.classes, options.logits)
     failed = 0
-    for path, answer in _classify(classifier, _files(options.images), max(1, options.top_k)):
+    for path, answer in _classify(classifier, files, options.top_k):
         if isinstance(answer, ImageError):
             failed += 1
             print(f"cls-export: {answer}", file=sys.stderr)
@@ -63,14 +87,19 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _classify(
-    classifier: Classifier, paths: Iterator[Path], top_k: int
+    classifier: Classifier, paths: Sequence[Path], top_k: int
 ) -> Iterator[tuple[Path, Prediction | ImageError]]:
-    """Answer for one file after another, so that a damaged one costs no other its answer."""
-    for path in paths:
+    """Answer a batch at a time; where a file of it is damaged, one by one, so that it costs no other its answer."""
+    for start in range(0, len(paths), _BATCH):
+        batch = paths[start : start + _BATCH]
         try:
-            yield path, classifier.predict([path], top_k)[0]
-        except ImageError as error:
-            yield path, error
+            yield from zip(batch, classifier.predict(batch, top_k), strict=True)
+        except ImageError:
+            for path in batch:
+                try:
+                    yield path, classifier.predict([path], top_k)[0]
+                except ImageError as error:
+                    yield path, error
 
 
 def _files(arguments: Sequence[str]) -> Iterator[Path]:

@@ -1,7 +1,7 @@
 """From a PyTorch module to a bundle, and the proof that both give the same answers. Needs `cls-export[torch]`."""
 
+import copy
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +33,8 @@ def export_onnx(module: nn.Module, labels: LabelsMapping, path: str | os.PathLik
     """Write one ONNX file, weights and labels mapping inside, and check that it answers as the module does.
 
     Args:
-        module: maps float32 [N, 3, H, W] to logits float32 [N, C]; it is exported in evaluation mode, from the CPU.
+        module: maps float32 [N, 3, H, W] to logits float32 [N, C]. A copy of it is exported, in evaluation mode, in
+            float32, on the CPU; the module itself stays as it is.
         labels: says H, W and C.
         path: the file to write; a reader sees it whole or not at all.
 
@@ -42,18 +43,14 @@ def export_onnx(module: nn.Module, labels: LabelsMapping, path: str | os.PathLik
             `TOLERANCE` at some batch size.
     """
     target = Path(path)
-    was_training = module.training
-    module.eval()
-    try:
-        example = torch.zeros(2, 3, *labels.preprocessing.size, device=_device(module))
-        _check_output(module, labels, example)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
-            draft = Path(folder) / target.name
-            _write(module, labels, example, draft)
-            parity_error(module, labels, draft)
-            os.replace(draft, target)
-    finally:
-        module.train(was_training)
+    deployable = _deployable(module)
+    example = torch.zeros(2, 3, *labels.preprocessing.size)
+    _check_output(deployable, labels, example)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
+        draft = Path(folder) / target.name
+        _write(deployable, labels, example, draft)
+        parity_error(deployable, labels, draft)
+        os.replace(draft, target)
 
 
 def parity_error(module: nn.Module, labels: LabelsMapping, path: str | os.PathLike[str]) -> float:
@@ -62,13 +59,14 @@ def parity_error(module: nn.Module, labels: LabelsMapping, path: str | os.PathLi
     Raises:
         BundleError: it is over `TOLERANCE`.
     """
+    deployable = _deployable(module)
     session = ort.InferenceSession(Path(path).read_bytes(), providers=["CPUExecutionProvider"])
     generator = np.random.default_rng(0)
     worst = 0.0
     for size in (1, 2, 7):
         images = generator.standard_normal((size, 3, *labels.preprocessing.size), dtype=np.float32)
         with torch.inference_mode():
-            expected = module(torch.from_numpy(images).to(_device(module))).cpu().numpy()
+            expected = deployable(torch.from_numpy(images)).numpy()
         difference = float(np.abs(session.run(["logits"], {"images": images})[0] - expected).max())
         if not difference <= TOLERANCE:
             raise BundleError(
@@ -94,10 +92,13 @@ def write_bundle(
         golden: image files to copy into golden/ with the logits that `module` gives for them.
 
     Raises:
-        BundleError: as for `export_onnx`.
+        BundleError: as for `export_onnx`; or `golden` is empty, or `folder` holds something else than a bundle.
         ImageError: a golden image cannot be decoded.
     """
-    target = Path(folder)
+    target = Path(folder).resolve()
+    if not golden:
+        raise BundleError("a bundle needs at least one golden image, or it could never be verified")
+    _refuse_another_folder(target, {MODEL_FILE, LABELS_FILE, GOLDEN_FOLDER})
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".bundle-") as scratch:
         draft = Path(scratch) / target.name
@@ -105,12 +106,34 @@ def write_bundle(
         export_onnx(module, labels, draft / MODEL_FILE)
         labels.save(draft / LABELS_FILE)
         _write_golden(module, labels, draft / GOLDEN_FOLDER, golden)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(draft, target)
+        _put_in_place(draft, target, Path(scratch))
 
 
-def _device(module: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+def _deployable(module: nn.Module) -> nn.Module:
+    return copy.deepcopy(module).cpu().float().eval()
+
+
+def _refuse_another_folder(target: Path, own: set[str]) -> None:
+    """A bundle replaces a bundle; anything else that lies at its place is the user's."""
+    if target.is_dir():
+        foreign = sorted({path.name for path in target.iterdir()} - own)
+    else:
+        foreign = [target.name] if target.exists() else []
+    if foreign:
+        raise BundleError(f"{target} holds {foreign[0]!r}, so it is not a bundle to be replaced; choose another folder")
+
+
+def _put_in_place(draft: Path, target: Path, scratch: Path) -> None:
+    """Rename the old bundle away, then the new one in; should that fail, put the old one back."""
+    old = scratch / "old"
+    if target.exists():
+        target.rename(old)
+    try:
+        draft.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
 
 
 def _check_output(module: nn.Module, labels: LabelsMapping, example: Tensor) -> None:
@@ -147,16 +170,13 @@ def _write(module: nn.Module, labels: LabelsMapping, example: Tensor, path: Path
 def _write_golden(
     module: nn.Module, labels: LabelsMapping, folder: Path, images: Sequence[str | os.PathLike[str]]
 ) -> None:
+    reference = _deployable(module)
     cases = []
     for number, image in enumerate(map(Path, images)):
         data = image.read_bytes()
         pixels = labels.preprocessing.pixels(data)
-        batch = torch.from_numpy(labels.preprocessing.normalize(pixels[None])).to(_device(module))
-        was_training = module.training
-        module.eval()
         with torch.inference_mode():
-            logits = cast(Tensor, module(batch))[0].cpu()
-        module.train(was_training)
+            logits = cast(Tensor, reference(torch.from_numpy(labels.preprocessing.normalize(pixels[None]))))[0]
         name = f"{number:03d}{image.suffix.lower()}"
         (folder / name).write_bytes(data)
         cases.append(

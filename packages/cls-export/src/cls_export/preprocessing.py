@@ -132,6 +132,11 @@ class Preprocessing(BaseModel):
             return canvas
         assert self.resize_to is not None
         ratio = self.resize_to / min(image.size)
+        if image.width * image.height * ratio**2 > MAX_PIXELS:
+            raise ImageError(
+                f"{image.width}x{image.height} px is so oblong that, scaled to a shorter side of {self.resize_to}, "
+                f"it would be over the limit of {MAX_PIXELS:,} pixels"
+            )
         inner = image.resize((_scaled(image.width, ratio), _scaled(image.height, ratio)), resample)
         left, top = (inner.width - width) // 2, (inner.height - height) // 2
         return inner.crop((left, top, left + width, top + height))
@@ -141,22 +146,32 @@ def _decode(source: ImageSource) -> Image.Image:
     if isinstance(source, np.ndarray):
         return Image.fromarray(_checked_array(source))
     if isinstance(source, Image.Image):
-        return _as_rgb(source)
+        return _loaded(source, "the image given")
+    if not isinstance(source, bytes | str | PathLike):
+        raise ImageError(f"a {type(source).__name__} was given; expected a path, bytes, a Pillow image or an array")
     name = "image bytes" if isinstance(source, bytes) else str(source)
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{name}: cannot be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
+        raise ImageError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    try:
+        image = Image.open(io.BytesIO(data))
+    except Exception as error:
+        raise ImageError(f"{name}: not a whole, readable image ({len(data)} bytes; {error})") from error
+    with image:
+        return _loaded(image, name)
+
+
+def _loaded(image: Image.Image, name: str) -> Image.Image:
     # Pillow reports a damaged file by nearly any exception, from SyntaxError to struct.error, by its format.
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            _refuse_huge(image)
-            image.load()
-            return _as_rgb(image)
+        _refuse_huge(image)
+        image.load()
+        return _as_rgb(image)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
     except Exception as error:
-        raise ImageError(f"{name}: not a whole, readable image ({len(data)} bytes; {error})") from error
+        raise ImageError(f"{name}: not a whole, readable image ({error})") from error
 
 
 def _refuse_huge(image: Image.Image) -> None:

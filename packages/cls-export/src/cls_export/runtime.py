@@ -4,10 +4,12 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from os import PathLike
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from PIL import Image
 
 from cls_export.bundle import Bundle
 from cls_export.errors import BundleError
@@ -55,6 +57,8 @@ class Classifier:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if isinstance(providers, str) or not providers:
+            raise ValueError(f"providers must be a list of at least one name, got {providers!r}")
         options = ort.SessionOptions()
         options.log_severity_level = 3  # errors alone; a warning about the machine is nothing the caller can act on
         if threads is not None:
@@ -65,7 +69,7 @@ class Classifier:
                 f"{ort.get_available_providers()}. Install the onnxruntime build that has them"
             )
         self._session, self.labels = Bundle.locate(bundle).open(list(providers), options)
-        if self._session.get_providers()[0] != next(iter(providers)):
+        if self._session.get_providers()[0] != providers[0]:
             raise BundleError(f"asked for {list(providers)}, onnxruntime fell back to {self._session.get_providers()}")
         self._batch_size = batch_size
 
@@ -84,6 +88,11 @@ class Classifier:
 
     def stream(self, images: Iterable[ImageSource], top_k: int = 5) -> Iterator[Prediction]:
         """Classify images as they come, a batch at a time, in order; memory stays that of one batch."""
+        if top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        return self._stream(images, top_k)
+
+    def _stream(self, images: Iterable[ImageSource], top_k: int) -> Iterator[Prediction]:
         classes = self.labels.classes
         for batch in _batches(images, self._batch_size):
             for logits in self._run(batch):
@@ -105,6 +114,8 @@ class Classifier:
 
 
 def _batches(images: Iterable[ImageSource], size: int) -> Iterator[list[ImageSource]]:
+    if isinstance(images, str | bytes | PathLike | Image.Image | np.ndarray) and getattr(images, "ndim", 3) == 3:
+        raise TypeError(f"takes any number of images; for one, pass a list: predict([image]) (got {type(images)})")
     iterator = iter(images)
     while batch := list(islice(iterator, size)):
         yield batch

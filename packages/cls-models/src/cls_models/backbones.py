@@ -57,27 +57,32 @@ def _state_dict(name: str, weights: str) -> Mapping[str, Tensor]:
 
 
 def _download(weights: WeightsEnum) -> Mapping[str, Tensor]:
+    cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
     try:
         state: Mapping[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
     except (URLError, OSError) as error:
-        cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
         raise BackboneError(
             f"{weights} could not be downloaded ({error}). Train from random weights with model.weights=null, "
             f"or fetch {weights.url} elsewhere and put it at {cache}, or name its place with model.weights=PATH"
+        ) from error
+    except Exception as error:  # a wrong hash is a RuntimeError; a damaged file can be nearly anything
+        raise BackboneError(
+            f"{weights}: what was downloaded is damaged ({error}); delete {cache} and repeat"
         ) from error
     return state
 
 
 def _load_all_but_a_foreign_head(backbone: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     own = backbone.state_dict()
-    foreign_head = {key for key in state if key.startswith(_HEAD) and key in own and state[key].shape != own[key].shape}
-    kept = {key: value for key, value in state.items() if key not in foreign_head}
-    missing = own.keys() - kept.keys() - foreign_head
-    surplus = kept.keys() - own.keys()
-    misshapen = {key for key in kept.keys() & own.keys() if kept[key].shape != own[key].shape}
-    if missing or surplus or misshapen:
+    misshapen = {key for key in state.keys() & own.keys() if state[key].shape != own[key].shape}
+    foreign_head = {key for key in misshapen if key.startswith(_HEAD)}
+    kept = {key: value for key, value in state.items() if key not in misshapen}
+    outcome = backbone.load_state_dict(kept, strict=False)
+    # Files from before torch 0.4.1 do not count batches; torchvision still publishes some, and nothing reads the count.
+    missing = {key for key in outcome.missing_keys if not key.endswith("num_batches_tracked")} - foreign_head
+    surplus = set(outcome.unexpected_keys)
+    if wrong := sorted((missing | surplus | misshapen) - foreign_head):
         raise BackboneError(
             f"{source} belong to another network: {len(missing)} tensors missing, {len(surplus)} unknown, "
-            f"{len(misshapen)} of another shape (such as {sorted(missing | surplus | misshapen)[:3]})"
+            f"{len(misshapen - foreign_head)} of another shape (such as {wrong[:3]})"
         )
-    backbone.load_state_dict(kept, strict=False)

@@ -46,6 +46,8 @@ class Classifier(LightningModule):
         optimizer: makes the optimiser from parameter groups.
         scheduler: makes the learning-rate schedule; None keeps the rate as it is.
 
+    Without `index` in a batch, rows are counted as they come.
+
     Logged once an epoch: train_loss, train_top1 (on augmented images), and for `valid` and `test`
     {split}_loss (mean negative log-likelihood in nats), _top1, _top5, _macro_f1. Every
     `trainer.log_every_n_steps` steps: train_loss_step and lr.
@@ -68,7 +70,7 @@ class Classifier(LightningModule):
         """Accuracy of each class in the latest evaluation: float32 [C] on the CPU; None before the first."""
         self._optimizer = optimizer
         self._scheduler = scheduler
-        self._train_loss = MeanMetric()
+        self._train_loss = MeanMetric(nan_strategy="disable")  # the check would make the device wait at every step
         self._train_top1 = MulticlassAccuracy(num_classes, average="micro")
         self._eval_metrics = classification_metrics(num_classes)
         self._gathered: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -84,12 +86,26 @@ class Classifier(LightningModule):
         loss: Tensor = self.loss(logits, batch["labels"])
         self._train_loss.update(loss.detach(), weight=len(logits))
         self._train_top1.update(logits.detach(), batch["labels"])
-        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]  # set undeclared
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set undeclared
+        if every and self.global_step % every == 0:
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             self.log_dict({"train_loss_step": loss.detach(), "lr": rate}, batch_size=len(logits))
         if self.trainer.is_last_batch:
             self._conclude_training_epoch()
         return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Forget what an interrupted epoch left behind."""
+        self._train_loss.reset()
+        self._train_top1.reset()
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget what an interrupted validation left behind."""
+        self._begin_evaluation()
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what an interrupted test left behind."""
+        self._begin_evaluation()
 
     def validation_step(self, batch: ClassificationBatch, batch_idx: int) -> None:
         """Gather one batch."""
@@ -114,23 +130,30 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimiser, without decay on norms and biases, and the per-step schedule."""
-        optimizer = self._optimizer(parameter_groups(self.backbone))
+        optimizer = self._optimizer(parameter_groups(self))
         if self._scheduler is None:
             return optimizer
-        schedule = self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ValueError("a schedule needs an end: set max_epochs or max_steps, or train without a scheduler")
+        schedule = self._scheduler(optimizer, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _conclude_training_epoch(self) -> None:
         """Log within the last step: at the epoch's end, callbacks would come before this module and see nothing."""
         values = {"train_loss": self._train_loss.compute(), "train_top1": self._train_top1.compute()}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
-        self._train_loss.reset()
-        self._train_top1.reset()
+
+    def _begin_evaluation(self) -> None:
+        self._eval_metrics.reset()
+        self._gathered = []
 
     def _evaluate(self, batch: ClassificationBatch) -> None:
         logits = self(batch["images"]).float()
         self._eval_metrics.update(logits, batch["labels"])
-        self._gathered.append((logits, batch["labels"], batch["index"]))
+        seen = sum(len(labels) for _, labels, _ in self._gathered)
+        index = batch.get("index", torch.arange(seen, seen + len(logits)))
+        self._gathered.append((logits, batch["labels"], index))
 
     def _conclude(self, split: str) -> None:
         values = self._eval_metrics.compute()
@@ -142,8 +165,7 @@ class Classifier(LightningModule):
         self.log(f"{split}_loss", loss.to(self.device), prog_bar=split == "valid")
         for name, value in values.items():
             self.log(f"{split}_{name}", value, prog_bar=(split, name) == ("valid", "top1"))
-        self._eval_metrics.reset()
-        self._gathered = []
+        self._begin_evaluation()
 
 
 def _join(split: str, batches: list[tuple[Tensor, Tensor, Tensor]]) -> EvaluationOutputs:
