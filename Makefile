@@ -9,18 +9,13 @@ format:
 	uv run ruff check --fix .
 
 check:
-	uv run ruff format --check .
-	uv run ruff check .
-	uv run mypy
-	uv run lint-imports
-	bash .ci/check-requirements
+	bash .ci/check
 
 test:
 	uv run pytest
 
 build:
-	rm -rf dist
-	uv build --all-packages --out-dir dist
+	uv build --all-packages --out-dir dist --clear
 
 # After a change of dependencies or of exclude-newer: write what a fresh resolution gives.
 requirements:

@@ -89,10 +89,39 @@ def test_bad_data_is_named_by_file_and_line(run_app: Any, data_root: Path, damag
         ("~callbacks.best_and_last", "0 of them are cls_callbacks.BestAndLast; exactly one is needed"),
         ("model.weights=nowhere.pth", "weights 'nowhere.pth': no such file"),
         ("seed=one", "seed: Input should be a valid integer"),
+        ("model=null", "model: 'null' is not a choice; choices are resnet18, resnet34, resnet50"),
+        ("augmentation=null", "augmentation: 'null' is not a choice; choices are light, none; to switch it off"),
+        ("optimizer=sgd optimizer.momentun=0.8", "optimizer.momentun: unknown key; did you mean 'momentum'?"),
+        ("optimizer=sgd optimizer.betas=1", "optimizer.betas: unknown key"),
+        ("preprocessing=crop224 preprocessing.resize_too=3", "did you mean 'resize_to'?"),
+        ("trainer.max_epochs=two", "trainer.max_epochs: expected a number of epochs from 1 on, got 'two'"),
+        ("trainer.max_epochs=0", "trainer.max_epochs: expected a number of epochs from 1 on, got 0"),
+        ("+trainer.limit_val_batches=0", "no validation would ever run"),
+        ("trainer.devices=2", "trainer.devices: the app trains on one device, got 2"),
+        ("+trainer.default_root_dir=x", "trainer.default_root_dir: is supplied by the app; remove it"),
+        ("+data.class_weights=balanced +loss.weight=[1,2]", "loss.weight: is supplied by the app; remove it"),
+        ("optimizer.lr=abc", "optimizer: "),
+        ("optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
+        ("+scheduler.warmup=2", "scheduler: warmup is a share of the training steps"),
+        ("loss.label_smoothing=2", "loss: label_smoothing must be between 0.0 and 1.0"),
+        ("scheduler=none +scheduler.warmup=0.2", "scheduler: has no _target_"),
+        ("+logger.name=x", "logger: has no _target_"),
+        ("loss._target_=torch.nn.Flatten ~loss.label_smoothing", "loss: "),
+        ("augmentation._target_=torch.nn.ReLU", "augmentation: torch.nn.ReLU makes a ReLU, expected Augmentation"),
+        ("monitor.metric=valid_loss", "monitor.mode: 'max' would keep the worst valid_loss as best"),
+        ("+hydra.callbacks.x._target_=shutil.copy", "hydra.callbacks: Hydra would build these before"),
+        ("hydra.launcher._target_=os.system", "hydra.launcher._target_: 'os.system' may not be built"),
+        ("-m +hydra.callbacks.x._target_=shutil.copy seed=1,2", "hydra.callbacks: Hydra would build these before"),
+        (
+            "data=synthetic_tiny data.synthetic.classes=[0,7]",
+            "data.synthetic.classes.0: Input should be a valid string",
+        ),
+        ("optimizer._partial_=false", "optimizer: must say _partial_: true"),
+        ("-m seed=1,2 sed=3", "sed: unknown key; did you mean 'seed'?"),
     ],
 )
 def test_a_bad_setting_is_named_by_its_key_path(run_app: Any, data_root: Path, override: str, expected: str) -> None:
-    code, message = run_app("data=jsonl", f"data.root={data_root}", override)
+    code, message = run_app("data=jsonl", f"data.root={data_root}", *override.split())
     assert code == 2
     assert "Traceback" not in message
     assert expected in message
@@ -116,3 +145,17 @@ def test_a_gpu_that_is_not_there_is_said_before_the_data_is_read(run_app: Any, t
     assert "trainer: " in message
     assert "gpu" in message.lower()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_checkpoint_to_resume_from_is_named(run_app: Any, data_root: Path) -> None:
+    from cls_train.folder import RunFolder
+
+    overrides = ["data=jsonl", f"data.root={data_root}", "run.name=one", f"run.root={data_root.parent / 'runs'}"]
+    run_app(*overrides, "trainer.max_epochs=1", "preprocessing.size=[32,32]", "stages.evaluate=false")
+    folder = RunFolder(data_root.parent / "runs/one")
+    folder.summary.unlink()
+    folder.last.write_bytes(folder.last.read_bytes()[:1000])
+    code, message = run_app(*overrides, "trainer.max_epochs=1", "preprocessing.size=[32,32]", "stages.evaluate=false")
+    assert code == 2
+    assert "last.ckpt: not a readable checkpoint" in message
+    assert "Traceback" not in message

@@ -47,6 +47,7 @@ def test_an_interrupted_run_may_be_moved_and_finished_without_export(
     folder = interrupted(config)
     moved = composed(f"run.root={tmp_path}", "run.name=one", "stages.export=false")
     assert folder.begin(moved, mapping(config, "1", "2")) == folder.last
+    assert not folder.read_config().stages.export
 
 
 def test_other_settings_are_refused_and_shown(config: Any, composed: Any, tmp_path: Path) -> None:
@@ -85,3 +86,27 @@ def test_runs_without_a_name_get_different_folders(composed: Any, tmp_path: Path
     second = RunFolder.named(config, "resnet18")
     assert first.path != second.path
     assert "resnet18-seed7" in first.path.name
+
+
+def test_two_unnamed_runs_of_one_second_do_not_share_a_folder(composed: Any, tmp_path: Path) -> None:
+    config = composed(f"run.root={tmp_path}")
+    folder = RunFolder.named(config, "m")
+    folder.begin(config, mapping(config, "1", "2"))
+    with pytest.raises(RunError, match="made by another run this very second"):
+        folder.begin(config, mapping(config, "1", "2"))
+
+
+def test_a_damaged_configuration_is_named(config: Any) -> None:
+    folder = interrupted(config)
+    for text in ("a: [", "just text", "seed: 1\nsurprise: 2\n"):
+        folder.config.write_text(text)
+        with pytest.raises(RunError, match=r"config.yaml is damaged, or was edited"):
+            folder.read_config()
+
+
+def test_the_data_root_is_kept_as_an_absolute_path(composed: Any) -> None:
+    assert Path(composed("data=jsonl", "data.root=mine").data["root"]).is_absolute()
+
+
+def test_a_number_will_do_as_a_name(composed: Any) -> None:
+    assert composed("run.name=2024").run.name == "2024"

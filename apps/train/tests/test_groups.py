@@ -20,7 +20,7 @@ CHOICES = sorted(
 
 def config_of(composed: Any, group: str, choice: str, data_root: Path) -> RunConfig:
     overrides = [f"{group}={choice}"]
-    if group == "debug":  # a debug choice shrinks the rendered set
+    if choice == "synthetic_tiny":
         return composed(*overrides, f"data.root={data_root.parent / 'rendered'}")
     if (group, choice) != ("data", "synthetic"):
         overrides += ["data=jsonl"] if group != "experiment" else []

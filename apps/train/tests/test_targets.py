@@ -1,36 +1,56 @@
 from typing import Any
 
 import pytest
+from torch.nn import CrossEntropyLoss
 
+from cls_data import Augmentation
+from cls_export import Preprocessing
 from cls_train import ConfigError
 from cls_train.targets import build, check_node
 
+HOSTILE = [
+    "os.system",
+    "builtins.open",
+    "builtins.eval",
+    "shutil.copy",
+    "subprocess.run",
+    "hydra.utils.instantiate",
+    "cls_data.store.hashlib.sha256",
+    "cls_train.fit.subprocess.run",
+    "cls_train.fit._git",
+    "cls_data.synthetic.tempfile.TemporaryDirectory",
+    "cls_data.write_atomically",
+    "cls_data.Predictions.load",
+    "cls_export.verify_bundle",
+    "lightning.pytorch.trainer.trainer.os.system",
+    "lightning.pytorch.cli.instantiate_class",
+    "lightning.pytorch.callbacks.model_checkpoint.shutil.rmtree",
+    "lightning.fabric.utilities.cloud_io._load",
+    "lightning.fabric.plugins.io.torch_io.TorchCheckpointIO.remove_checkpoint",
+    "lightning.pytorch.plugins.io.TorchCheckpointIO.remove_checkpoint",
+    "torchvision.datasets.utils.download_url",
+    "torch.nn.modules.module.torch.load",
+    "torch.load",
+    "torch.hub.load",
+    "torch.optim",
+    "cls_data.annotations.SPLITS",
+    "",
+    3,
+]
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        "os.system",
-        "builtins.open",
-        "builtins.eval",
-        "shutil.copy",
-        "subprocess.run",
-        "cls_data.store.hashlib.sha256",
-        "cls_train.fit.subprocess.run",
-        "lightning.pytorch.trainer.trainer.os.system",
-        "torch.nn.modules.module.torch.load",
-        "torch.optim",
-        "cls_data.annotations.SPLITS",
-        "torch.load",
-        "",
-        3,
-    ],
-)
-def test_nothing_but_our_own_and_named_libraries_may_be_built(target: Any) -> None:
-    for node in ({"_target_": target}, {"_target_": "torch.nn.Sequential", "inner": [{"deep": {"_target_": target}}]}):
-        with pytest.raises(
-            ConfigError, match=r"may not be built|not a class or function of an allowed package|takes no"
-        ):
+
+@pytest.mark.parametrize("target", HOSTILE)
+def test_nothing_but_our_own_classes_and_those_of_named_libraries_may_be_built(target: Any) -> None:
+    nested = {"_target_": "lightning.pytorch.Trainer", "plugins": [{"_target_": target}]}
+    for node in ({"_target_": target}, nested):
+        with pytest.raises(ConfigError, match="may not be built"):
             check_node(node, "model")
+    check_node({**nested, "plugins": [{"_target_": "cls_callbacks.AtomicCheckpointIO"}]}, "model")
+
+
+def test_positional_arguments_are_refused() -> None:
+    with pytest.raises(ConfigError, match="takes no '_args_'"):
+        check_node({"_target_": "cls_callbacks.EMA", "_args_": [0.5]}, "ema")
 
 
 def test_a_misspelt_class_is_answered_with_the_nearest() -> None:
@@ -45,11 +65,13 @@ def test_a_misspelt_argument_is_answered_with_the_nearest() -> None:
 
 def test_a_refused_argument_is_named_by_its_key_path() -> None:
     with pytest.raises(ConfigError, match=r"^augmentation: horizontal_flip is a share of the samples"):
-        build({"_target_": "cls_data.LightAugmentation", "horizontal_flip": 3}, "augmentation")
+        build({"_target_": "cls_data.LightAugmentation", "horizontal_flip": 3}, "augmentation", Augmentation)
     with pytest.raises(ConfigError, match=r"preprocessing.mean: Field required"):
-        build({"_target_": "cls_export.Preprocessing", "size": [8, 8]}, "preprocessing")
+        build({"_target_": "cls_export.Preprocessing", "size": [8, 8]}, "preprocessing", Preprocessing)
 
 
 def test_run_time_values_are_added_at_the_end() -> None:
-    loss = build({"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.2}, "loss", ignore_index=3)
+    loss = build(
+        {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.2}, "loss", CrossEntropyLoss, ignore_index=3
+    )
     assert (loss.label_smoothing, loss.ignore_index) == (0.2, 3)

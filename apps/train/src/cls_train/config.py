@@ -16,6 +16,9 @@ OptionalNode = Annotated[Node | None, BeforeValidator(lambda value: value or Non
 """A node, or nothing; Hydra gives an empty mapping for a YAML file that holds null."""
 
 
+_AS_TEXT = BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)  # run.name=2024
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,7 +26,7 @@ class _Section(BaseModel):
 class RunSection(_Section):
     """Where the run's folder lies. A name that is given again resumes an interrupted run."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.=-]*$", max_length=100)] | None
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.=-]*$", max_length=100), _AS_TEXT] | None
     root: Path
 
 
@@ -75,7 +78,12 @@ class RunConfig(_Section):
         except OmegaConfBaseException as error:
             raise ConfigError(f"{error.full_key}: {error.msg or error}") from error
         assert isinstance(plain, dict)
-        return cls.checked({str(key): value for key, value in plain.items()})
+        settings = {str(key): value for key, value in plain.items()}
+        data = settings.get("data")
+        if isinstance(data, dict) and isinstance(data.get("root"), str):
+            # What config.yaml says must hold from any folder.
+            settings["data"] = {**data, "root": str(Path(data["root"]).absolute())}
+        return cls.checked(settings)
 
     @classmethod
     def checked(cls, plain: dict[str, Any]) -> "RunConfig":
@@ -101,4 +109,6 @@ def _explain(item: Any) -> str:
         for key in item["loc"][:-1]:
             parent = parent.model_fields[key].annotation
         return f"{path}: unknown key; {did_you_mean(str(item['loc'][-1]), parent.model_fields)}"
-    return f"{path}: {item['msg']}, got {item['input']!r}"
+    if item["type"] == "missing":
+        return f"{path}: {item['msg']}"
+    return f"{path}: {item['msg']}, got {item['input']!r:.200}"

@@ -7,7 +7,6 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import seed_everything
@@ -23,7 +22,7 @@ from cls_export.exporter import write_bundle
 from cls_models import Classifier, classification_metrics
 from cls_train.config import RunConfig
 from cls_train.errors import IdentityError, RunError
-from cls_train.folder import RunFolder
+from cls_train.folder import RunFolder, load_checkpoint
 from cls_train.logs import log_also_to, set_up_logs
 from cls_train.parts import build_callbacks, build_data, build_module, build_preprocessing, build_trainer, check_nodes
 from cls_train.presentation import exit_on_user_error
@@ -59,8 +58,8 @@ def evaluate(folder: RunFolder) -> Evaluation:
     seed_everything(config.seed, workers=True, verbose=False)
     checkpoint = load_checkpoint(folder.best)
     data = build_data(config, build_preprocessing(config))
-    data.prepare_data()
     data.setup()
+    _refuse_other_data(data, LabelsMapping.load(folder.labels))
     module = build_module(config, data)
     module.load_state_dict(checkpoint["state_dict"])
     scored: ScoredWeights = checkpoint["scored"]
@@ -80,6 +79,11 @@ def evaluate(folder: RunFolder) -> Evaluation:
     return Evaluation(scored, metrics, onnx)
 
 
+def _refuse_other_data(data: ClassificationDataModule, labels: LabelsMapping) -> None:
+    if data.fingerprint != labels.provenance.data_fingerprint:
+        raise RunError(f"{data.config.root}: rows or images have changed since the run was trained on them")
+
+
 def _in_single_precision(config: RunConfig) -> RunConfig:
     """Evaluate on one device in full float32, whatever training used: it is what the deployed runtime computes in."""
     # TF32, the default of convolutions on a GPU, moves logits by 1e-3. Set the old way: the ONNX exporter of torch 2.15
@@ -87,21 +91,6 @@ def _in_single_precision(config: RunConfig) -> RunConfig:
     torch.backends.cudnn.allow_tf32 = False
     trainer = {**config.trainer, "precision": "32-true", "devices": 1, "strategy": "auto", "num_nodes": 1}
     return config.model_copy(update={"trainer": trainer})
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; nothing in it is executed.
-
-    Raises:
-        RunError: missing or damaged.
-    """
-    if not path.is_file():
-        raise RunError(f"{path}: no such checkpoint; the run has not finished an epoch yet")
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load reports a damaged or hostile file by many exceptions
-        raise RunError(f"{path}: not a readable checkpoint ({error})") from error
-    return checkpoint
 
 
 def scores(logits: Tensor, labels: Tensor, split: str) -> dict[str, float]:
@@ -150,8 +139,9 @@ def _check_identity(what: str, value: float, scored: ScoredWeights, config: RunC
     if not difference <= config.stages.identity_tolerance:
         raise IdentityError(
             f"{scored['metric']} was logged as {scored['value']:.6f} when best.ckpt was saved (epoch "
-            f"{scored['epoch'] + 1}), but {what} gives {value:.6f}. These are not the weights that earned it, "
-            "or the data has changed; nothing here can be trusted until that is understood"
+            f"{scored['epoch'] + 1}), but {what} gives {value:.6f}: further apart than stages.identity_tolerance="
+            f"{config.stages.identity_tolerance}. Either these are not the weights that earned it, or training in half "
+            "precision rounds by more than was allowed for; nothing here can be trusted until that is understood"
         )
 
 

@@ -11,7 +11,7 @@ from loguru import logger
 from cls_callbacks import Throughput
 from cls_export import LabelsMapping, Provenance
 from cls_train.config import RunConfig
-from cls_train.folder import RunFolder
+from cls_train.folder import RunFolder, load_checkpoint
 from cls_train.logs import log_also_to
 from cls_train.parts import (
     build_callbacks,
@@ -31,6 +31,7 @@ class Fitted:
     seconds: float
     images_per_second: float | None
     best_score: float | None
+    resumed: bool
 
 
 def fit(config: RunConfig) -> Fitted:
@@ -55,6 +56,8 @@ def fit(config: RunConfig) -> Fitted:
     provenance = Provenance(run=folder.path.name, code_commit=code_commit(), data_fingerprint=data.fingerprint)
     labels = LabelsMapping.from_classes(data.class_to_idx, preprocessing, provenance)
     checkpoint = folder.begin(config, labels)
+    if checkpoint is not None:
+        load_checkpoint(checkpoint)  # a damaged one is named, before Lightning stumbles over it
     with log_also_to(folder.log):
         logger.info("run {}: {}", folder.path, "starts" if checkpoint is None else f"goes on from {checkpoint}")
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
@@ -64,6 +67,7 @@ def fit(config: RunConfig) -> Fitted:
         seconds=time.perf_counter() - started,
         images_per_second=throughput.images / throughput.seconds if throughput and throughput.seconds else None,
         best_score=callbacks.best_and_last.best_score,
+        resumed=checkpoint is not None,
     )
 
 

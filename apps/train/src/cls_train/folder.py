@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 
 from cls_data import write_atomically
@@ -96,10 +97,18 @@ class RunFolder:
         """
         if self.last.exists():
             self._refuse_differences(config, labels)
+            write_atomically(self.config, config.to_yaml().encode())  # stages may differ, and the new ones count
             return self.last
-        self.path.mkdir(parents=True, exist_ok=True)
-        labels.save(self.labels)
-        write_atomically(self.config, config.to_yaml().encode())
+        try:
+            self.path.mkdir(parents=True, exist_ok=config.run.name is not None)
+            labels.save(self.labels)
+            write_atomically(self.config, config.to_yaml().encode())
+        except FileExistsError as error:
+            raise RunError(
+                f"{self.path} was made by another run this very second; start again, or give run.name"
+            ) from error
+        except OSError as error:
+            raise RunError(f"{self.path}: the run's folder cannot be made ({error.strerror})") from error
         return None
 
     def _refuse_differences(self, config: RunConfig, labels: LabelsMapping) -> None:
@@ -126,9 +135,12 @@ class RunFolder:
         """
         if not self.config.is_file():
             raise RunError(f"{self.path}: no config.yaml, so this is not a run's folder")
-        plain = OmegaConf.to_container(OmegaConf.load(self.config))
-        assert isinstance(plain, dict)
-        return RunConfig.checked({str(key): value for key, value in plain.items()})
+        try:
+            plain = OmegaConf.to_container(OmegaConf.load(self.config))
+            assert isinstance(plain, dict)
+            return RunConfig.checked({str(key): value for key, value in plain.items()})
+        except Exception as error:  # a parser reports a damaged file in many ways
+            raise RunError(f"{self.config} is damaged, or was edited: {error}") from error
 
     def write_json(self, path: Path, content: dict[str, Any]) -> None:
         """Write one of the folder's JSON files."""
@@ -139,3 +151,18 @@ def _comparable(config: RunConfig) -> list[str]:
     """Return the settings as lines, without the run's name and place, which are the same folder anyway."""
     plain = config.model_dump(mode="json", exclude={"run", "stages"})
     return OmegaConf.to_yaml(OmegaConf.create(plain)).splitlines()
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; nothing in it is executed.
+
+    Raises:
+        RunError: missing or damaged.
+    """
+    if not path.is_file():
+        raise RunError(f"{path}: no such checkpoint; the run has not finished an epoch yet")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load reports a damaged or hostile file by many exceptions
+        raise RunError(f"{path}: not a readable checkpoint ({error})") from error
+    return checkpoint

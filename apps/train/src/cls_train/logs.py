@@ -15,7 +15,8 @@ _FORMAT = "{time:HH:mm:ss} {level: <7} {message}"
 def set_up_logs() -> None:
     """Send log lines to the terminal, and quiet what Lightning says about itself."""
     logger.remove()
-    logger.add(sys.stderr, format=_FORMAT, level="INFO")
+    # Looked up anew for each line: Rich replaces sys.stderr while its bar is up, so that lines go above it.
+    logger.add(lambda line: print(line, end="", file=sys.stderr), format=_FORMAT, level="INFO")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     # The store is in memory and a batch is one gather: workers would only add copies.

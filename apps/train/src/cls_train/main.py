@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import HydraException
+from loguru import logger
 from omegaconf import DictConfig
 
 from cls_train.config import RunConfig
-from cls_train.errors import ConfigError, RunError
+from cls_train.errors import RunError
 from cls_train.fit import Fitted, fit
 from cls_train.logs import set_up_logs
-from cls_train.overrides import explain
+from cls_train.overrides import check_command_line
 from cls_train.presentation import exit_on_user_error, print_summary
 
 
@@ -25,10 +25,8 @@ def main(config_dir: Path) -> None:
 
     @exit_on_user_error
     def run() -> None:
-        try:
-            hydra.main(version_base="1.3", config_path=str(config_dir), config_name="config")(_task)()
-        except HydraException as error:
-            raise ConfigError(explain(error, config_dir)) from error
+        check_command_line(sys.argv[1:], config_dir)
+        hydra.main(version_base="1.3", config_path=str(config_dir), config_name="config")(_task)()
 
     run()
 
@@ -41,6 +39,8 @@ def _task(composed: DictConfig) -> None:
 def _run(composed: DictConfig) -> None:
     set_up_logs()
     config = RunConfig.from_hydra(composed)
+    if config.stages.export and not config.stages.evaluate:
+        logger.warning("stages.export has no effect without stages.evaluate, which proves what is exported")
     fitted = fit(config)
     evaluation = _evaluate_in_a_clean_process(fitted) if config.stages.evaluate else None
     summary = _summary(fitted, evaluation)
@@ -50,11 +50,12 @@ def _run(composed: DictConfig) -> None:
 
 def _evaluate_in_a_clean_process(fitted: Fitted) -> dict[str, Any]:
     folder = fitted.folder
-    child = subprocess.run([sys.executable, "-m", "cls_train.evaluate", str(folder.path)], check=False)
+    # -P: with -m alone, a statistics.py in the current folder would stand in for the standard library's.
+    child = subprocess.run([sys.executable, "-P", "-m", "cls_train.evaluate", str(folder.path)], check=False)
     if child.returncode != 0:
         raise RunError(
             f"the evaluation of {folder.best} failed (see above), so the run is not finished. "
-            f"When the cause is mended: uv run python -m cls_train.evaluate {folder.path}"
+            f"When the cause is mended, repeat the command with run.name={folder.path.name}: it goes on from here"
         )
     evaluation: dict[str, Any] = json.loads(folder.evaluation.read_bytes())
     return evaluation
@@ -74,6 +75,8 @@ def _rows(fitted: Fitted, evaluation: dict[str, Any] | None) -> dict[str, str]:
     rows = {"run": str(fitted.folder.path)}
     if evaluation is not None:
         metrics = evaluation["metrics"]
+        if "test" not in metrics:
+            rows["no test split"] = "figures are of valid, by which the weights were chosen"
         for split in metrics:
             rows[f"{split} top-1"] = f"{metrics[split][f'{split}_top1']:.2%}"
             rows[f"{split} macro-F1"] = f"{metrics[split][f'{split}_macro_f1']:.4f}"
@@ -81,7 +84,7 @@ def _rows(fitted: Fitted, evaluation: dict[str, Any] | None) -> dict[str, str]:
         rows["best weights"] = (
             f"{scored['weights']}, epoch {scored['epoch'] + 1}, {scored['metric']} {scored['value']:.4f}"
         )
-    rows["fit time"] = f"{fitted.seconds:.0f} s"
+    rows["fit time" if not fitted.resumed else "fit time, resumed part"] = f"{fitted.seconds:.0f} s"
     if fitted.images_per_second is not None:
         rows["training speed"] = f"{fitted.images_per_second:.0f} images/s"
     if evaluation is not None and evaluation["onnx"] is not None:

@@ -2,21 +2,38 @@
 
 import importlib
 import inspect
-from collections.abc import Collection
-from typing import Any
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pydantic import ValidationError
 
+import cls_models
 from cls_train.config import Node
 from cls_train.errors import ConfigError, did_you_mean
 
-ALLOWED = ("cls_", "lightning.", "torch.nn.", "torch.optim.", "torchmetrics.", "torchvision.")
-"""Where a `_target_` may come from. Hydra itself would run os.system or shutil.copy as gladly."""
+T = TypeVar("T")
+
+OWN = ("cls_data.", "cls_models.", "cls_callbacks.", "cls_export.")
+LIBRARIES = (
+    "lightning.pytorch.Trainer",
+    "lightning.pytorch.callbacks.",
+    "lightning.pytorch.loggers.",
+    "lightning.pytorch.plugins.",
+    "lightning.pytorch.profilers.",
+    "lightning.pytorch.strategies.",
+    "torch.nn.",
+    "torch.optim.",
+)
+"""Whose classes a `_target_` may name. Hydra itself would run os.system or shutil.copy as gladly."""
+
+FUNCTIONS = frozenset(f"cls_models.{name}" for name in cls_models.__all__)
+"""Functions that a `_target_` may name besides classes; those of libraries read, write and run all sorts of things."""
 
 _TARGET = "_target_"
-_HYDRA_KEYS = frozenset({_TARGET, "_partial_", "_convert_", "_recursive_", "_args_"})
+_HYDRA_KEYS = frozenset({_TARGET, "_partial_", "_convert_", "_recursive_"})
 
 
 def check_node(node: Any, path: str) -> None:
@@ -47,54 +64,86 @@ def parameters(target: str, path: str) -> frozenset[str] | None:
     return frozenset(signature.parameters)
 
 
-def build(node: Node, path: str, **runtime: Any) -> Any:
-    """Build a checked node; `runtime` adds arguments that are known only now.
+def build(node: Node, path: str, expected: type[T], **runtime: Any) -> T:
+    """Build a checked node.
+
+    Args:
+        node: holds a `_target_`.
+        path: of the node, for errors.
+        expected: class of the result.
+        runtime: arguments that are known only now; the node may not set them as well.
 
     Raises:
-        ConfigError: the constructor refused its arguments.
+        ConfigError: no `_target_`, the constructor refused its arguments, or made something else than expected.
     """
+    built = _instantiate(node, path, runtime)
+    if not isinstance(built, expected):
+        raise ConfigError(f"{path}: {node[_TARGET]} makes a {type(built).__name__}, expected {expected.__name__}")
+    return built
+
+
+def build_partial(node: Node, path: str) -> Callable[..., Any]:
+    """Build a node that says `_partial_: true`: something to be called later with what is still missing.
+
+    Raises:
+        ConfigError: no `_target_`, or no `_partial_`.
+    """
+    if _TARGET in node and node.get("_partial_") is not True:
+        raise ConfigError(f"{path}: must say _partial_: true, since it is built once the parameters are known")
+    return cast("Callable[..., Any]", _instantiate(node, path, {}))
+
+
+def _instantiate(node: Node, path: str, runtime: dict[str, Any]) -> Any:
+    if _TARGET not in node:
+        raise ConfigError(f"{path}: has no _target_, so nothing can be built from {node}; choose one: {path}=NAME")
+    if clash := sorted(node.keys() & runtime.keys()):
+        raise ConfigError(f"{path}.{clash[0]}: is supplied by the app; remove it")
     try:
         return instantiate(node, _convert_="all", **runtime)
     except InstantiationException as error:
         cause = error.__cause__
+        inner = re.search(r"full_key: (\S+)", str(error))
+        full = f"{path}.{inner[1]}" if inner else path
         if isinstance(cause, ValidationError):
-            raise ConfigError("\n".join(_explain(item, path) for item in cause.errors())) from error
-        raise ConfigError(f"{path}: {cause or error}") from error
+            raise ConfigError("\n".join(_explain(item, full) for item in cause.errors())) from error
+        raise ConfigError(f"{full}: {cause or error}") from error
 
 
 def _resolve(target: Any, path: str) -> Any:
-    if not isinstance(target, str) or not target.startswith(ALLOWED):
-        raise ConfigError(
-            f"{path}: {target!r} may not be built; allowed are names that start with {', '.join(ALLOWED)}"
-        )
+    """Find what a target names: a class that was written in an allowed package, or one of the functions."""
+    if not isinstance(target, str) or not target.startswith(OWN + LIBRARIES) or "._" in target:
+        allowed = ", ".join(OWN + LIBRARIES)
+        raise ConfigError(f"{path}: {target!r} may not be built; allowed are names that start with {allowed}")
+    found = _look_up(target, path)
+    # Through an allowed module any other can be reached: cls_data.store.hashlib.sha256 is hashlib's.
+    home = f"{getattr(found, '__module__', '')}."
+    written_there = home.startswith(OWN) or (home.startswith(("lightning.", "torch.")) and target.startswith(LIBRARIES))
+    if not (target in FUNCTIONS or (inspect.isclass(found) and written_there)):
+        raise ConfigError(f"{path}: {target!r} may not be built: it is no class of an allowed package ({found!r})")
+    return found
+
+
+def _look_up(target: str, path: str) -> Any:
     parts = target.split(".")
-    found: Any = None
     for split in range(len(parts) - 1, 0, -1):
         try:
-            found = importlib.import_module(".".join(parts[:split]))
+            found: Any = importlib.import_module(".".join(parts[:split]))
         except ModuleNotFoundError as error:
             if error.name and not target.startswith(error.name):
-                raise ConfigError(
-                    f"{path}: {target} needs the package {error.name!r}, which is not installed"
-                ) from error
+                raise ConfigError(f"{path}: {target} needs the package {error.name!r}, which is not there") from error
             continue
         for number, name in enumerate(parts[split:], start=split):
             if not hasattr(found, name):
                 hint = did_you_mean(name, [known for known in dir(found) if not known.startswith("_")])
                 raise ConfigError(f"{path}: {'.'.join(parts[:number])} has no {name!r}; {hint}")
             found = getattr(found, name)
-        break
-    # Through an allowed module any other can be reached: cls_data.store.os.system is os.system.
-    origin = getattr(found, "__module__", None)
-    if not callable(found) or not isinstance(origin, str) or not f"{origin}.".startswith(ALLOWED):
-        raise ConfigError(f"{path}: {target!r} is not a class or function of an allowed package (found {found!r})")
-    return found
+        return found
+    raise ConfigError(f"{path}: {target!r} does not exist")
 
 
 def _check_arguments(node: Node, path: str, target: Any) -> None:
     known = parameters(node[_TARGET], path)
-    given: Collection[str] = node.keys() - _HYDRA_KEYS
-    for key in sorted(given):
+    for key in sorted(node.keys() - _HYDRA_KEYS):
         if known is not None and key not in known:
             raise ConfigError(f"{path}.{key}: {target.__name__} takes no {key!r}; {did_you_mean(key, known)}")
 
