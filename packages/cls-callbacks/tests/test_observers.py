@@ -18,6 +18,7 @@ from cls_callbacks import (
     DatasetStatisticsCallback,
     EpochLog,
     PredictionsWriter,
+    ProgressBar,
     Throughput,
     TrainingHistory,
 )
@@ -145,6 +146,15 @@ def test_throughput_counts_images_and_time(module: Any, data: Any, make_trainer:
     assert throughput.images == 96
     assert throughput.seconds > 0
     assert float(trainer.callback_metrics["images_per_second"]) > 0
+
+
+def test_the_bar_counts_epochs_as_the_log_does(
+    module: Any, data: Any, make_trainer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_trainer(ProgressBar(), max_epochs=2, enable_progress_bar=True).fit(module, datamodule=data)
+    shown = capsys.readouterr().out
+    assert "Epoch 2/2" in shown
+    assert "Epoch 1/1" not in shown
 
 
 def test_every_epoch_is_one_line(module: Any, data: Any, make_trainer: Any) -> None:

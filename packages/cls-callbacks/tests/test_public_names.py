@@ -11,6 +11,7 @@ def test_the_package_offers_these_names_and_no_others() -> None:
         "DatasetStatisticsCallback",
         "EpochLog",
         "PredictionsWriter",
+        "ProgressBar",
         "ScoredWeights",
         "Throughput",
         "TrainingHistory",

@@ -23,6 +23,9 @@ def main(config_dir: Path) -> None:
     """Run the command line; `config_dir` holds config.yaml and the groups."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, instead of being printed and turned into an exit
 
+    # Wherever -m stands: Hydra's parser stumbles over a flag between overrides.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+
     @exit_on_user_error
     def run() -> None:
         check_command_line(sys.argv[1:], config_dir)

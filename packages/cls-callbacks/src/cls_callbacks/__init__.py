@@ -9,6 +9,7 @@ from cls_callbacks.ema import EMA
 from cls_callbacks.epoch_log import EpochLog
 from cls_callbacks.history import TrainingHistory
 from cls_callbacks.predictions import PredictionsWriter
+from cls_callbacks.progress import ProgressBar
 from cls_callbacks.throughput import Throughput
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "DatasetStatisticsCallback",
     "EpochLog",
     "PredictionsWriter",
+    "ProgressBar",
     "ScoredWeights",
     "Throughput",
     "TrainingHistory",
