@@ -36,7 +36,7 @@ def train_command(tmp_path_factory: pytest.TempPathFactory) -> Command:
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
     """Warnings are errors in the runs, too, but for those that pyproject.toml names."""
-    return {**os.environ, "PYTHONWARNINGS": "error"}
+    return {**os.environ, "PYTHONWARNINGS": "error,ignore:GPU available but not used"}
 
 
 @pytest.fixture(scope="session")
