@@ -30,6 +30,10 @@ def test_one_file_with_weights_mapping_and_a_free_batch_axis(
     model = onnx.load(tmp_path / "model.onnx")
     assert (model.ir_version, model.opset_import[0].version) == (exporter.IR_VERSION, exporter.OPSET)
     assert LabelsMapping.from_json(model.metadata_props[0].value) == labels
+    text = (tmp_path / "model.onnx").read_bytes()
+    assert str(Path.home()).encode() not in text
+    assert str(Path(__file__).parents[3]).encode() not in text
+    assert b"site-packages" not in text
     assert not model.graph.input[0].type.tensor_type.shape.dim[0].HasField("dim_value")
 
 

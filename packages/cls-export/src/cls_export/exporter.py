@@ -161,10 +161,19 @@ def _write(module: nn.Module, labels: LabelsMapping, example: Tensor, path: Path
         external_data=False,
     )
     model = onnx.load(path)
+    _remove_traces(model)
     model.ir_version = IR_VERSION
     onnx.helper.set_model_props(model, {METADATA_KEY: labels.to_json()})
     onnx.checker.check_model(model)
     onnx.save_model(model, path)
+
+
+def _remove_traces(model: "onnx.ModelProto") -> None:
+    """Take out what torch notes of its tracing: source lines and paths of the exporting machine, in every node."""
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.doc_string = ""
+        del part.metadata_props[:]
 
 
 def _write_golden(
