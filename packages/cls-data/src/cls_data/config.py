@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -58,7 +58,3 @@ class DataModuleConfig(BaseModel):
     def corrects_imbalance_twice(self) -> bool:
         """Whether sampler and loss both correct the same imbalance, which over-corrects it."""
         return self.sampler == "weighted" and self.class_weights is not None
-
-    def with_root(self, root: Path) -> Self:
-        """Return a copy that reads another folder."""
-        return self.model_copy(update={"root": root})
