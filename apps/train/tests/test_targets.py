@@ -18,7 +18,7 @@ HOSTILE = [
     "cls_data.store.hashlib.sha256",
     "cls_train.fit.subprocess.run",
     "cls_train.fit._git",
-    "cls_data.synthetic.tempfile.TemporaryDirectory",
+    "cls_data.rendered_folder.tempfile.TemporaryDirectory",
     "cls_data.write_atomically",
     "cls_data.Predictions.load",
     "cls_export.verify_bundle",

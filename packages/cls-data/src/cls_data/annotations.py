@@ -1,20 +1,31 @@
 """Reads `ROOT/{train,valid,test}/**/*.jsonl`: a row an image, checked, with its file and line kept."""
 
+import functools
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from cls_data.errors import DataError
+from cls_data.lines import LONGEST_LINE, read_lines
+from cls_data.quarantine import Quarantine
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
-_ADVICE = 'A row looks like {"image": "relative/path.jpg", "suffix": "23"}; correct or remove the rows named.'
+_EXAMPLE = 'A row looks like {"image": "relative/path.jpg", "suffix": "23"}'
+_ADVICE = (
+    f"{_EXAMPLE}; correct the rows named, or let `cls-data check ROOT --quarantine FILE` write a list that leaves "
+    "them out."
+)
+
+# Control characters: a label's trailing NUL is lost in arrays of text, and a line break in every table.
+Label = Annotated[str, Field(validation_alias=AliasChoices("suffix", "label"), pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
 class _Row(BaseModel):
@@ -23,7 +34,7 @@ class _Row(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     image: str = Field(min_length=1)
-    suffix: str = Field(validation_alias=AliasChoices("suffix", "label"))
+    suffix: Label
     prefix: str | None = None
     group: str | None = None
     metadata: dict[str, JsonValue] | None = None
@@ -50,64 +61,140 @@ class Record:
     source: str
 
 
-def read_split(root: str | os.PathLike[str], split: Split) -> list[Record]:
-    """Read every row of one split, files in sorted order; an absent split folder gives an empty list.
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that is no record.
+
+    Attributes:
+        source: `file:line` of the row.
+        kind: `schema` for a row of another shape; `image_file` for one whose image is missing or out of bounds.
+        reason: what was given, and what was expected.
+    """
+
+    source: str
+    kind: Literal["schema", "image_file"]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """All rows of one split, good and bad, in the order of files (sorted) and lines."""
+
+    records: list[Record]
+    bad: list[BadRow]
+
+
+def read_split(
+    root: str | os.PathLike[str], split: Split, *, annotations: str = "", quarantine: Quarantine | None = None
+) -> list[Record]:
+    """Read every row of one split; an absent split folder gives an empty list.
 
     Raises:
-        DataError: the root is missing, the folder holds no row, or rows are malformed, or name an image that is
-            missing or lies outside the root. All such rows are named, not only the first.
+        DataError: as `scan_split`; or rows are malformed, or name an image that is missing or lies outside the root.
+            All such rows are named, not only the first.
+    """
+    rows = scan_split(root, split, annotations=annotations, quarantine=quarantine)
+    if rows.bad:
+        findings = [f"{bad.source}: {bad.reason}" for bad in rows.bad]
+        where = Path(root) / annotations / split
+        raise DataError.from_findings(f"{len(findings)} bad row(s) under {where}", findings, _ADVICE)
+    return rows.records
+
+
+def scan_split(
+    root: str | os.PathLike[str], split: Split, *, annotations: str = "", quarantine: Quarantine | None = None
+) -> Rows:
+    """Read every row of one split, without refusing the bad ones; an absent split folder gives no rows.
+
+    Args:
+        root: the data root, which no image may leave.
+        split: name of the folder below `annotations`.
+        annotations: subfolder of the root that holds the split folders, such as `folds/0`; the root itself if empty.
+        quarantine: rows to leave out.
+
+    Raises:
+        DataError: the root is missing, the split folder holds no row, or the quarantine was made for other rows.
     """
     base = Path(root).resolve()
     if not base.is_dir():
         raise DataError(f"{root}: no such folder; expected a data root that holds train/ and valid/ with *.jsonl files")
-    folder = base / split
+    above = base / annotations
+    if not above.resolve().is_relative_to(base) or not above.is_dir():
+        raise DataError(f"annotations {annotations!r}: no such folder inside the data root {root}")
+    folder = above / split
     if not folder.is_dir():
-        return []
+        return Rows([], [])
+    _resolved.cache_clear()
     files = sorted(file for file in folder.rglob("*.jsonl") if file.is_file())
-    records: list[Record] = []
-    findings: list[str] = []
-    for file in files:
-        for line, text in _lines(file):
-            source = f"{file.relative_to(base).as_posix()}:{line}"
-            parsed = _parse(text, base, file.parent, source)
-            if isinstance(parsed, Record):
-                records.append(parsed)
-            else:
-                findings.append(f"{source}: {parsed}")
-    if findings:
-        raise DataError.from_findings(f"{len(findings)} bad row(s) under {folder}", findings, _ADVICE)
-    if not records:
+    rows = Rows([], [])
+    left_out = Quarantine({}) if quarantine is None else quarantine.below(folder.relative_to(base).as_posix())
+    seen = set()
+    for source, text, folder_of_file in _sourced_lines(files, base):
+        if left_out.names(source, text):
+            seen.add(source)
+            continue
+        parsed = _too_long(source) if text is None else _parse(text, base, folder_of_file, source)
+        if isinstance(parsed, Record):
+            rows.records.append(parsed)
+        else:
+            rows.bad.append(parsed)
+    left_out.refuse_unseen(seen)
+    if not rows.records and not rows.bad and not seen:
         found = f"{len(files)} *.jsonl file(s), all empty" if files else "no *.jsonl file"
-        raise DataError(f"{folder}: the split is empty ({found}). {_ADVICE.split(';')[0]}; or remove the folder")
-    return records
+        raise DataError(f"{folder}: the split is empty ({found}). {_EXAMPLE}; or remove the folder")
+    return rows
 
 
-def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line  # a byte-order mark
-            if text.strip():
-                yield number, text
+def _sourced_lines(files: list[Path], base: Path) -> Iterator[tuple[str, bytes | None, Path]]:
+    for file in files:
+        name = file.relative_to(base).as_posix()
+        try:
+            for number, text in read_lines(file):
+                yield f"{name}:{number}", text, file.parent
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read ({error.strerror})") from error
 
 
-def _parse(text: bytes, root: Path, folder: Path, source: str) -> Record | str:
-    """Return the row's record, or a sentence on what is wrong with it."""
+def _too_long(source: str) -> BadRow:
+    return BadRow(source, "schema", f"the line is over {LONGEST_LINE:,} bytes long; a row is one line, and short")
+
+
+def _parse(text: bytes, root: Path, folder: Path, source: str) -> Record | BadRow:
     try:
         row = _Row.model_validate_json(text)
     except ValidationError as error:
-        return "; ".join(_explain(item, text) for item in error.errors())
+        return BadRow(source, "schema", "; ".join(_explain(item, text) for item in error.errors()))
     if "\0" in row.image or Path(row.image).is_absolute():
-        return f"image {row.image!r} must be a path relative to the annotation file's folder"
-    path = Path(os.path.realpath(folder / row.image))
-    if not path.is_relative_to(root):
-        return f"image {row.image!r} leaves the data root {root}"
+        reason = f"image {row.image!r} must be a path relative to the annotation file's folder"
+        return BadRow(source, "image_file", reason)
     try:
-        is_file = path.is_file()
+        path = _locate(folder, row.image)
     except OSError as error:  # a name longer than the file system allows
-        return f"image {row.image[:80]!r} cannot be looked up ({error.strerror})"
+        reason = f"image {row.image[:80]!r} cannot be looked up ({error.strerror})"
+        return BadRow(source, "image_file", reason)
+    if not path.is_relative_to(root):
+        return BadRow(source, "image_file", f"image {row.image!r} leaves the data root {root}")
+    try:
+        is_file = stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        is_file = False
     if not is_file:
-        return f"image {row.image!r} does not exist (looked for {path})"
+        return BadRow(source, "image_file", f"image {row.image!r} does not exist (looked for {path})")
     return Record(path.relative_to(root).as_posix(), path, row.suffix, row.group, row.metadata or {}, source)
+
+
+def _locate(folder: Path, image: str) -> Path:
+    """Resolve links and `..`; the folder's part is looked up once, since an annotation file names one folder often."""
+    parent, name = os.path.split(image)
+    path = _resolved(os.path.join(folder, parent)) / name  # noqa: PTH118
+    if name in ("", ".", "..") or path.is_symlink():
+        return Path(os.path.realpath(path))
+    return path
+
+
+@functools.lru_cache(maxsize=256)
+def _resolved(folder: str) -> Path:
+    return Path(os.path.realpath(folder))
 
 
 def _explain(item: Any, text: bytes) -> str:
@@ -122,4 +209,6 @@ def _explain(item: Any, text: bytes) -> str:
         return f"key {key!r} is missing"
     if item["type"] == "string_type" and isinstance(item["input"], int | float):
         return f"{key} is the number {item['input']}; a class name is a string: {json.dumps(str(item['input']))}"
+    if item["type"] == "string_pattern_mismatch":
+        return f"{key} holds a control character: {item['input']!r:.60}"
     return f"{key or 'the row'}: {item['msg']}, got {item['input']!r:.60}"

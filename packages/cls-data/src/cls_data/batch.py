@@ -18,8 +18,13 @@ class StoredBatch(TypedDict):
 
 
 class ClassificationBatch(TypedDict):
-    """Model input: images float32 [B, 3, H, W] normalised, labels int64 [B], index int64 [B] (rows of the split)."""
+    """Model input.
+
+    Shapes: images float32 [B, 3, H, W] normalised, labels int64 [B], index int64 [B] (rows of the split), targets
+    float32 [B, C] whose rows sum to 1; those stand in for the labels in the loss where images were mixed.
+    """
 
     images: Tensor
     labels: Tensor
     index: NotRequired[Tensor]
+    targets: NotRequired[Tensor]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -10,34 +10,45 @@ from loguru import logger
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cls_data.annotations import SPLITS, Record, read_split
-from cls_data.augmentation import Augmentation
+from cls_data.annotations import SPLITS, Record, Split, read_split
+from cls_data.augmentation import Augmentation, Mixing
 from cls_data.batch import ClassificationBatch, StoredBatch
-from cls_data.classes import balancing_weights, class_to_idx, label_indices
+from cls_data.classes import balancing_weights, class_to_idx, effective_number_weights, label_indices, weights_of
 from cls_data.config import DataModuleConfig
 from cls_data.errors import DataError
 from cls_data.fingerprint import fingerprint
+from cls_data.gate import CheckReport, check
 from cls_data.preprocessing import ImagePreprocessing
+from cls_data.quarantine import Quarantine
+from cls_data.resize import resize
 from cls_data.sampling import BatchPlan, EpochSampler, SequentialSampler
 from cls_data.statistics import DatasetStatistics
-from cls_data.store import ImageStore
+from cls_data.store import ImageStore, PixelRows
 
 
 @dataclass(frozen=True, slots=True)
-class _StoredSplit(Dataset[StoredBatch]):
-    """One split in memory; an item is a whole batch, gathered at once."""
+class _Batches(Dataset[StoredBatch]):
+    """What a loader reads: an item is a whole batch, gathered at once. It holds nothing that a worker would copy."""
 
-    records: Sequence[Record]
-    store: ImageStore
+    rows: PixelRows
     labels: Tensor
 
     def __getitem__(self, plan: BatchPlan) -> StoredBatch:
         batch = StoredBatch(
-            images=self.store.gather(plan.index), labels=self.labels.index_select(0, plan.index), index=plan.index
+            images=self.rows.gather(plan.index), labels=self.labels.index_select(0, plan.index), index=plan.index
         )
         if plan.seed is not None:
             batch["seed"] = plan.seed
         return batch
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredSplit:
+    """One split, decoded."""
+
+    records: Sequence[Record]
+    store: ImageStore
+    labels: Tensor
 
 
 class ClassificationDataModule(LightningDataModule):
@@ -47,6 +58,7 @@ class ClassificationDataModule(LightningDataModule):
         config: what to read and how to batch it.
         preprocessing: turns image files into pixels, and pixels into model input; the deployed runtime's own.
         augmentation: applied to training batches alone; None for none.
+        mixing: mixes the augmented training images with each other; None for none.
         progress: show a bar while images are decoded.
     """
 
@@ -56,24 +68,46 @@ class ClassificationDataModule(LightningDataModule):
         preprocessing: ImagePreprocessing,
         augmentation: Augmentation | None = None,
         *,
+        mixing: Mixing | None = None,
         progress: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
         self.preprocessing = preprocessing
         self._augmentation = augmentation
+        self._mixing = mixing
         self._progress = progress
         self._splits: dict[str, _StoredSplit] = {}
         self.class_to_idx: dict[str, int] = {}
         """Class names to indices, from the training split; empty before `setup`."""
+        self.report: CheckReport | None = None
+        """What the gate found; None before `prepare_data`, or where no gate was asked for."""
         scale, bias = preprocessing.scale_and_bias()
         self._scale = torch.from_numpy(scale)[:, None, None]
         self._bias = torch.from_numpy(bias)[:, None, None]
 
     def prepare_data(self) -> None:
-        """Render the synthetic set, where one is asked for and does not lie there yet."""
+        """Render the synthetic set, where one is asked for and does not lie there yet; then let the gate look, once.
+
+        Raises:
+            DataError: a rule whose policy is `error` found something.
+        """
         if self.config.synthetic is not None:
             self.config.synthetic.write(self.config.root)
+        if self.config.gate is None or self.report is not None:
+            return
+        self.report = check(
+            self.config.root,
+            self.preprocessing,
+            self.config.gate,
+            annotations=self.config.annotations,
+            quarantine=self._quarantine(),
+            workers=self.config.workers,
+            progress=self._progress,
+        )
+        self.report.raise_for_errors()
+        for line in self.report.summary("warn"):
+            logger.warning("data gate: {}", line)
 
     def setup(self, stage: str | None = None) -> None:
         """Read and decode all splits, whatever the stage; a second call does nothing.
@@ -83,7 +117,7 @@ class ClassificationDataModule(LightningDataModule):
         """
         if self._splits:
             return
-        records = {split: found for split in SPLITS if (found := read_split(self.config.root, split))}
+        records = {split: found for split in SPLITS if (found := self._read(split))}
         for needed in ("train", "valid"):
             if needed not in records:
                 raise DataError(f"{self.config.root}: no {needed}/ folder; training needs train/ and valid/")
@@ -91,14 +125,41 @@ class ClassificationDataModule(LightningDataModule):
         if len(self.class_to_idx) < 2:
             raise DataError(f"{self.config.root}: train has one class, {list(self.class_to_idx)}; it takes two or more")
         labels = {split: label_indices(rows, self.class_to_idx) for split, rows in records.items()}
+        self._sampling_weights(labels["train"])
         self._splits = {
             split: _StoredSplit(rows, self._decode(split, rows), labels[split]) for split, rows in records.items()
         }
+        self._caution()
+
+    def _read(self, split: Split) -> list[Record]:
+        return read_split(self.config.root, split, annotations=self.config.annotations, quarantine=self._quarantine())
+
+    def _quarantine(self) -> Quarantine | None:
+        return None if self.config.quarantine is None else Quarantine.load(self.config.quarantine)
+
+    def _caution(self) -> None:
+        """Say which settings work against each other, or against the classes."""
         if self.config.corrects_imbalance_twice():
             logger.warning(
-                "data.sampler=weighted and data.class_weights=balanced both correct the same imbalance; "
-                "rare classes now count for too much. Keep one of them."
+                "data.sampler=weighted and data.class_weights={} both correct the same imbalance; "
+                "rare classes now count for too much. Keep one of them.",
+                self.config.class_weights,
             )
+        for caution in self._augmentation.cautions(self.classes) if self._augmentation else ():
+            logger.warning("{}", caution)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: which data it was trained on."""
+        return {"fingerprint": self.fingerprint}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that a checkpoint was trained on this data.
+
+        Raises:
+            DataError: rows or images are others now.
+        """
+        if self._splits and state_dict["fingerprint"] != self.fingerprint:
+            raise DataError(f"{self.config.root}: rows or images have changed since the checkpoint was trained on them")
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -113,7 +174,8 @@ class ClassificationDataModule(LightningDataModule):
     @property
     def fingerprint(self) -> str:
         """SHA-256 over all rows and image bytes, whatever their order."""
-        return fingerprint({name: (split.records, split.store) for name, split in self._splits.items()})
+        rows = {name: zip(split.records, split.store.digests, strict=True) for name, split in self._splits.items()}
+        return fingerprint(rows)
 
     @property
     def statistics(self) -> DatasetStatistics:
@@ -144,20 +206,34 @@ class ClassificationDataModule(LightningDataModule):
 
     def class_weights(self) -> Tensor | None:
         """Return the loss weights that the configuration asks for: float32 [C], or None."""
-        if self.config.class_weights is None:
-            return None
-        return balancing_weights(self._splits["train"].labels, len(self.classes))
+        labels = self._splits["train"].labels
+        if self.config.class_weights == "balanced":
+            return balancing_weights(labels, len(self.classes))
+        if self.config.class_weights == "effective_number":
+            return effective_number_weights(labels, len(self.classes), self.config.effective_number_beta)
+        return None
 
     def train_dataloader(self) -> DataLoader[StoredBatch]:
         """Return shuffled or weighted batches, to be augmented on the device."""
         train = self._splits["train"]
-        weights = None
-        if self.config.sampler == "weighted":
-            weights = balancing_weights(train.labels, len(self.classes))[train.labels]
         sampler = EpochSampler(
-            len(train.records), self.config.batch_size, self.config.seed, weights=weights, **self._ranks()
+            len(train.records),
+            self.config.batch_size,
+            self.config.seed,
+            weights=self._sampling_weights(train.labels),
+            **self._ranks(),
         )
         return self._loader(train, sampler)
+
+    def _sampling_weights(self, labels: Tensor) -> Tensor | None:
+        """Return the relative frequency of each training row: float32 [N], or None to visit each once."""
+        if self.config.sampler == "shuffle":
+            return None
+        per_class = balancing_weights(labels, len(self.class_to_idx))
+        if self.config.sampling_weights is not None:
+            # How often a class comes, shared out to its rows.
+            per_class = per_class * weights_of(self.config.sampling_weights, self.class_to_idx)
+        return per_class[labels]
 
     def val_dataloader(self) -> DataLoader[StoredBatch]:
         """Return the validation split, in order."""
@@ -173,11 +249,17 @@ class ClassificationDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: StoredBatch, dataloader_idx: int) -> ClassificationBatch:
         """Augment (a batch that carries a seed) and normalise, where the batch lies."""
-        if "seed" in batch and self._augmentation is not None:
-            images = self._augmentation(batch["images"], torch.Generator().manual_seed(batch["seed"]))
-        else:
-            images = batch["images"].float()
-        return ClassificationBatch(images=self._normalize(images), labels=batch["labels"], index=batch["index"])
+        images, labels = batch["images"], batch["labels"]
+        if "seed" not in batch:
+            return ClassificationBatch(images=self._normalize(images.float()), labels=labels, index=batch["index"])
+        generator = torch.Generator().manual_seed(batch["seed"])
+        changed = self._augmentation(images, generator) if self._augmentation else images.float()
+        # Normalised while it is small: what follows is linear.
+        changed = resize(self._normalize(changed), self.preprocessing.size)
+        made = ClassificationBatch(images=changed, labels=labels, index=batch["index"])
+        if self._mixing is not None:
+            made["images"], made["targets"] = self._mixing(changed, labels, len(self.class_to_idx), generator)
+        return made
 
     def _normalize(self, images: Tensor) -> Tensor:
         """Apply `pixels * scale + bias` in place, the same two operations as the runtime's."""
@@ -186,8 +268,15 @@ class ClassificationDataModule(LightningDataModule):
         return images.mul_(self._scale).add_(self._bias)
 
     def _decode(self, split: str, rows: Sequence[Record]) -> ImageStore:
-        progress = f"decoding {split}" if self._progress else None
-        return ImageStore.build(rows, self.preprocessing, threads=self.config.threads, progress=progress)
+        stored = self.config.stored_size if split == "train" else None
+        return ImageStore.build(
+            rows,
+            self.preprocessing.at(*stored) if stored else self.preprocessing,
+            workers=self.config.workers,
+            folder=self.config.store,
+            strict=self.config.gate is None or self.config.gate.damaged_images == "error",
+            progress=f"decoding {split}" if self._progress else None,
+        )
 
     def _sequential(self, name: str) -> DataLoader[StoredBatch]:
         if name not in self._splits:
@@ -200,7 +289,7 @@ class ClassificationDataModule(LightningDataModule):
         workers = 0 if device == "mps" else self.config.num_workers  # a forked worker cannot use Metal
         # batch_size=None: the sampler plans whole batches, and an item of the data set is one.
         return DataLoader(
-            split,
+            _Batches(split.store.rows, split.labels),
             sampler=cast("Sampler[int]", sampler),
             batch_size=None,
             num_workers=workers,

@@ -2,19 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from cls_data.annotations import Record
-from cls_data.store import ImageStore
 
 
-def fingerprint(splits: Mapping[str, tuple[Sequence[Record], ImageStore]]) -> str:
-    """Return the SHA-256, in hexadecimal, over all splits' rows and the bytes of their images."""
-    rows = sorted(
-        _row_digest(split, record, image)
-        for split, (records, store) in splits.items()
-        for record, image in zip(records, store.digests, strict=True)
-    )
+def fingerprint(splits: Mapping[str, Iterable[tuple[Record, bytes]]]) -> str:
+    """Return the SHA-256, in hexadecimal, over all splits' rows, each with the SHA-256 of its image's bytes."""
+    rows = sorted(_row_digest(split, record, image) for split, rows in splits.items() for record, image in rows)
     return hashlib.sha256(b"".join(rows)).hexdigest()
 
 

@@ -18,6 +18,15 @@ class ImagePreprocessing(Protocol):
         """Height and width of the pixels, H and W below."""
         ...
 
+    @property
+    def pixels_id(self) -> str:
+        """Tell apart any two objects that may make other pixels of one file: settings, and versions of libraries."""
+        ...
+
+    def at(self, height: int, width: int) -> "ImagePreprocessing":
+        """Return the same preprocessing, seeing as much of an image, for pixels of another size."""
+        ...
+
     def decode(self, source: bytes) -> Image:
         """Decode the bytes of one image file, upright and RGB; raise ValueError for a damaged one."""
         ...

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -21,6 +22,7 @@ MAX_PIXELS = 50_000_000
 ImageSource = bytes | str | PathLike[str] | Image.Image | NDArray[np.uint8]
 """File bytes, a path, a Pillow image, or a uint8 array [height, width, 3] in R, G, B order."""
 
+_PIXELS_VERSION = 1  # raise it when the same file and settings would give other pixels
 _ORIENTATION = ExifTags.Base.Orientation
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -88,6 +90,20 @@ class Preprocessing(BaseModel):
             ImageError: the source cannot be decoded, or is an array of another shape or dtype.
         """
         return self.fit(self.decode(source))
+
+    @property
+    def pixels_id(self) -> str:
+        """All that decides which pixels an image becomes: settings, this code and Pillow, as one text."""
+        settings = self.model_dump_json(exclude={"mean", "std"})
+        return f"cls_export.Preprocessing {_PIXELS_VERSION}, Pillow {PIL.__version__}, {settings}"
+
+    def at(self, height: int, width: int) -> Self:
+        """Return the same preprocessing for another size, such as that of stored images: it sees as much of each."""
+        settings: dict[str, object] = {"size": (height, width)}
+        if self.resize_to is not None:
+            ratio = max(height / self.size[0], width / self.size[1])
+            settings["resize_to"] = max(height, width, round(self.resize_to * ratio))
+        return self.model_validate({**self.model_dump(), **settings})
 
     def decode(self, source: ImageSource) -> Image.Image:
         """Return the image as RGB at its own size, upright (EXIF applied), without alpha, 16 bits cut to 8.

@@ -42,7 +42,7 @@ class Classifier(LightningModule):
     Args:
         backbone: maps float32 [B, 3, H, W] to logits float32 [B, C].
         num_classes: C.
-        loss: maps logits [B, C] and labels int64 [B] to a scalar.
+        loss: maps logits [B, C] and labels int64 [B] to a scalar; or targets float32 [B, C], where images are mixed.
         optimizer: makes the optimiser from parameter groups.
         scheduler: makes the learning-rate schedule; None keeps the rate as it is.
 
@@ -83,7 +83,7 @@ class Classifier(LightningModule):
     def training_step(self, batch: ClassificationBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         logits = self(batch["images"])
-        loss: Tensor = self.loss(logits, batch["labels"])
+        loss: Tensor = self.loss(logits, batch.get("targets", batch["labels"]))
         self._train_loss.update(loss.detach(), weight=len(logits))
         self._train_top1.update(logits.detach(), batch["labels"])
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set undeclared
