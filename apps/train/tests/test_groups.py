@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from cls_data import ClassificationDataModule, DataModuleConfig
+from cls_data import ClassificationDataModule, DataModuleConfig, GateConfig
 from cls_export import Preprocessing
 from cls_train import ConfigError, RunConfig
 from cls_train.parts import build_callbacks, build_data, build_module, build_preprocessing, build_trainer, check_nodes
@@ -20,6 +20,8 @@ CHOICES = sorted(
 
 def config_of(composed: Any, group: str, choice: str, data_root: Path) -> RunConfig:
     overrides = [f"{group}={choice}"]
+    if (group, choice) == ("gate", "strict"):
+        overrides.append("data.gate.rare_class_under=1")  # the set here is small on purpose
     if choice == "synthetic_tiny":
         return composed(*overrides, f"data.root={data_root.parent / 'rendered'}")
     if (group, choice) != ("data", "synthetic"):
@@ -30,8 +32,8 @@ def config_of(composed: Any, group: str, choice: str, data_root: Path) -> RunCon
 
 def test_there_are_choices_in_every_group() -> None:
     assert {group for group, _ in CHOICES} == {
-        "augmentation", "callbacks", "data", "debug", "experiment", "logger", "loss", "model", "optimizer",
-        "preprocessing", "scheduler", "trainer",
+        "augmentation", "callbacks", "data", "debug", "experiment", "gate", "logger", "loss", "mixing", "model",
+        "optimizer", "preprocessing", "scheduler", "trainer",
     }  # fmt: skip
 
 
@@ -76,3 +78,8 @@ def _builds_all(config: RunConfig, data: ClassificationDataModule, folder: Path)
 def test_all_experiments_say_how_they_are_run() -> None:
     for path in (CONF / "experiment").glob("*.yaml"):
         assert "uv run apps/train experiment=" in path.read_text()
+
+
+def test_the_gates_file_says_what_the_code_does_by_default(composed: Any, data_root: Path) -> None:
+    config = composed("data=jsonl", f"data.root={data_root}", "gate=default")
+    assert config.data["gate"] == GateConfig().model_dump()

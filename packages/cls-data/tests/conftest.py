@@ -9,17 +9,27 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 class PlainPreprocessing:
-    """Decode with Pillow, squash to a square, scale to -1..1."""
+    """Decode with Pillow, squash to the size, scale to -1..1."""
 
-    def __init__(self, side: int = 16) -> None:
-        self.size = (side, side)
+    def __init__(self, height: int = 16, width: int | None = None) -> None:
+        self.size = (height, width or height)
+
+    @property
+    def pixels_id(self) -> str:
+        return f"plain {self.size}"
+
+    def at(self, height: int, width: int) -> "PlainPreprocessing":
+        return PlainPreprocessing(height, width)
 
     def decode(self, source: bytes) -> Image.Image:
-        return Image.open(io.BytesIO(source)).convert("RGB")
+        with Image.open(io.BytesIO(source)) as image:
+            upright = ImageOps.exif_transpose(image)
+        # Pillow warns of a palette with alpha that turns RGB at once.
+        return (upright.convert("RGBA") if upright.mode == "P" else upright).convert("RGB")
 
     def fit(self, image: Image.Image) -> NDArray[np.uint8]:
         return np.asarray(image.resize(self.size[::-1], Image.Resampling.BILINEAR))

@@ -45,6 +45,10 @@ class Stages(_Section):
     identity_tolerance: Annotated[float, Field(ge=0)]
 
 
+_PATHS = frozenset({"root", "quarantine", "store"})
+"""Of the data node: what config.yaml says must hold from any folder."""
+
+
 class RunConfig(_Section):
     """One run. The sections hold the skeleton's own settings, the nodes what is to be built."""
 
@@ -55,6 +59,7 @@ class RunConfig(_Section):
     data: Node
     preprocessing: Node
     augmentation: OptionalNode = None
+    mixing: OptionalNode = None
     model: Node
     loss: Node
     optimizer: Node
@@ -80,9 +85,8 @@ class RunConfig(_Section):
         assert isinstance(plain, dict)
         settings = {str(key): value for key, value in plain.items()}
         data = settings.get("data")
-        if isinstance(data, dict) and isinstance(data.get("root"), str):
-            # What config.yaml says must hold from any folder.
-            settings["data"] = {**data, "root": str(Path(data["root"]).absolute())}
+        if isinstance(data, dict):
+            settings["data"] = {key: _absolute(value) if key in _PATHS else value for key, value in data.items()}
         return cls.checked(settings)
 
     @classmethod
@@ -100,6 +104,10 @@ class RunConfig(_Section):
     def to_yaml(self) -> str:
         """Return the text of config.yaml."""
         return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))
+
+
+def _absolute(path: Any) -> Any:
+    return str(Path(path).absolute()) if isinstance(path, str) else path
 
 
 def _explain(item: Any) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cls_callbacks import ScoredWeights
-from cls_data import ClassificationDataModule, EvaluationOutputs
+from cls_data import ClassificationDataModule, EvaluationOutputs, keep_freed_memory
 from cls_export import Classifier as Runtime
 from cls_export import LabelsMapping, Provenance, ScoredMetric, verify_bundle
 from cls_export.exporter import write_bundle
@@ -53,7 +53,8 @@ def evaluate(folder: RunFolder) -> Evaluation:
         IdentityError: PyTorch or the ONNX file, on validation, gives another value than was logged in training.
         RunError: the folder holds no run or no best.ckpt.
     """
-    config = _in_single_precision(folder.read_config())
+    keep_freed_memory()
+    config = _ungated(_in_single_precision(folder.read_config()))
     check_nodes(config)
     seed_everything(config.seed, workers=True, verbose=False)
     checkpoint = load_checkpoint(folder.best)
@@ -82,6 +83,11 @@ def evaluate(folder: RunFolder) -> Evaluation:
 def _refuse_other_data(data: ClassificationDataModule, labels: LabelsMapping) -> None:
     if data.fingerprint != labels.provenance.data_fingerprint:
         raise RunError(f"{data.config.root}: rows or images have changed since the run was trained on them")
+
+
+def _ungated(config: RunConfig) -> RunConfig:
+    """Leave the gate out: this data went through it before training, and its fingerprint is compared."""
+    return config.model_copy(update={"data": {**config.data, "gate": None}})
 
 
 def _in_single_precision(config: RunConfig) -> RunConfig:

@@ -9,6 +9,8 @@ from lightning.pytorch import seed_everything
 from loguru import logger
 
 from cls_callbacks import Throughput
+from cls_data import keep_freed_memory
+from cls_data.gate.report import as_json
 from cls_export import LabelsMapping, Provenance
 from cls_train.config import RunConfig
 from cls_train.folder import RunFolder, load_checkpoint
@@ -41,6 +43,7 @@ def fit(config: RunConfig) -> Fitted:
         ConfigError, DataError, RunError: before the first step, naming what to change.
     """
     started = time.perf_counter()
+    keep_freed_memory()
     check_nodes(config)
     folder = RunFolder.named(config, str(config.model.get("name", "model")))
     folder.refuse_if_taken()
@@ -58,6 +61,8 @@ def fit(config: RunConfig) -> Fitted:
     checkpoint = folder.begin(config, labels)
     if checkpoint is not None:
         load_checkpoint(checkpoint)  # a damaged one is named, before Lightning stumbles over it
+    if data.report is not None:
+        folder.write_json(folder.data_check, as_json(data.report))
     with log_also_to(folder.log):
         logger.info("run {}: {}", folder.path, "starts" if checkpoint is None else f"goes on from {checkpoint}")
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)

@@ -48,6 +48,11 @@ class RunFolder:
         return self.path / "export"
 
     @property
+    def data_check(self) -> Path:
+        """What the data gate found."""
+        return self.path / "data_check.json"
+
+    @property
     def evaluation(self) -> Path:
         """Figures of the evaluation in a clean process."""
         return self.path / "evaluation.json"

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from cls_callbacks import BestAndLast
-from cls_data import Augmentation, ClassificationDataModule, DataModuleConfig
+from cls_data import Augmentation, ClassificationDataModule, DataModuleConfig, Mixing
 from cls_export import Preprocessing
 from cls_models import VALIDATION_METRICS, Classifier, parameter_groups
 from cls_train.config import Node, RunConfig
@@ -22,7 +22,18 @@ from cls_train.targets import build, build_partial, check_node
 EXTRAS = {"TensorBoardLogger": "tensorboard", "WandbLogger": "wandb"}
 """Loggers that need an extra of this app, which is named after the package that it brings."""
 
-NODES = ("data", "preprocessing", "augmentation", "model", "loss", "optimizer", "scheduler", "trainer", "logger")
+NODES = (
+    "data",
+    "preprocessing",
+    "augmentation",
+    "mixing",
+    "model",
+    "loss",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "logger",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +71,9 @@ def build_data(config: RunConfig, preprocessing: Preprocessing) -> Classificatio
     augmentation = None
     if config.augmentation:
         augmentation = build(config.augmentation, "augmentation", Augmentation)  # type: ignore[type-abstract]
+    mixing = build(config.mixing, "mixing", Mixing) if config.mixing else None
     settings = build(config.data, "data", DataModuleConfig)
-    return ClassificationDataModule(settings, preprocessing, augmentation, progress=True)
+    return ClassificationDataModule(settings, preprocessing, augmentation, mixing=mixing, progress=True)
 
 
 def build_module(config: RunConfig, data: ClassificationDataModule) -> Classifier:
@@ -145,7 +157,8 @@ def _try_out(config: RunConfig, module: Classifier, num_classes: int) -> None:
     if config.scheduler:
         scheduler = build_partial(config.scheduler, "scheduler")
         _tried("scheduler", lambda: scheduler(optimizer, 100))
-    loss: Any = _tried("loss", lambda: module.loss(torch.zeros(2, num_classes), torch.tensor([0, 1])))
+    targets = torch.full((2, num_classes), 1 / num_classes) if config.mixing else torch.tensor([0, 1])
+    loss: Any = _tried("loss", lambda: module.loss(torch.zeros(2, num_classes), targets))
     if not isinstance(loss, torch.Tensor) or loss.ndim != 0:
         raise ConfigError(f"loss: {config.loss['_target_']} does not map logits [B, C] and labels [B] to one number")
 

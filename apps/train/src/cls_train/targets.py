@@ -26,6 +26,7 @@ LIBRARIES = (
     "lightning.pytorch.strategies.",
     "torch.nn.",
     "torch.optim.",
+    "torchvision.transforms.v2.",
 )
 """Whose classes a `_target_` may name. Hydra itself would run os.system or shutil.copy as gladly."""
 
@@ -117,7 +118,9 @@ def _resolve(target: Any, path: str) -> Any:
     found = _look_up(target, path)
     # Through an allowed module any other can be reached: cls_data.store.hashlib.sha256 is hashlib's.
     home = f"{getattr(found, '__module__', '')}."
-    written_there = home.startswith(OWN) or (home.startswith(("lightning.", "torch.")) and target.startswith(LIBRARIES))
+    written_there = home.startswith(OWN) or (
+        home.startswith(("lightning.", "torch.", "torchvision.")) and target.startswith(LIBRARIES)
+    )
     if not (target in FUNCTIONS or (inspect.isclass(found) and written_there)):
         raise ConfigError(f"{path}: {target!r} may not be built: it is no class of an allowed package ({found!r})")
     return found

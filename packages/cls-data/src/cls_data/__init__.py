@@ -22,6 +22,7 @@ from cls_data.datamodule import ClassificationDataModule
 from cls_data.errors import DataError
 from cls_data.files import write_atomically
 from cls_data.gate import CheckReport, GateConfig, check
+from cls_data.memory import keep_freed_memory
 from cls_data.outputs import EvaluationOutputs, GathersOutputs, Predictions
 from cls_data.preprocessing import ImagePreprocessing
 from cls_data.quarantine import Quarantine
@@ -65,6 +66,7 @@ __all__ = [
     "check",
     "class_to_idx",
     "effective_number_weights",
+    "keep_freed_memory",
     "read_split",
     "write_atomically",
 ]

@@ -2,11 +2,13 @@
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from cls_data.gate.duplicates import LARGEST_DISTANCE
 
 Policy = Literal["error", "warn", "off"]
+# In YAML, an unquoted off is a boolean.
+_Policy = Annotated[Policy, BeforeValidator(lambda value: "off" if value is False else value)]
 Level = Annotated[float, Field(ge=0, le=255)]
 
 
@@ -49,27 +51,27 @@ class GateConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_errors: Policy = "error"
-    image_files: Policy = "error"
-    damaged_images: Policy = "error"
-    huge_images: Policy = "error"
-    wrong_extensions: Policy = "warn"
-    conflicting_labels: Policy = "error"
-    duplicates_across_splits: Policy = "error"
-    duplicates_within_split: Policy = "warn"
-    near_duplicates_across_splits: Policy = "warn"
-    near_duplicates_within_split: Policy = "warn"
-    groups_across_splits: Policy = "error"
-    unknown_labels: Policy = "error"
-    empty_labels: Policy = "warn"
-    absent_classes: Policy = "warn"
-    rare_classes: Policy = "warn"
-    imbalance: Policy = "warn"
-    outlying_sizes: Policy = "warn"
-    outlying_aspects: Policy = "warn"
-    dark_images: Policy = "warn"
-    bright_images: Policy = "warn"
-    blurred_images: Policy = "warn"
+    schema_errors: _Policy = "error"
+    image_files: _Policy = "error"
+    damaged_images: _Policy = "error"
+    huge_images: _Policy = "error"
+    wrong_extensions: _Policy = "warn"
+    conflicting_labels: _Policy = "error"
+    duplicates_across_splits: _Policy = "error"
+    duplicates_within_split: _Policy = "warn"
+    near_duplicates_across_splits: _Policy = "warn"
+    near_duplicates_within_split: _Policy = "warn"
+    groups_across_splits: _Policy = "error"
+    unknown_labels: _Policy = "error"
+    empty_labels: _Policy = "warn"
+    absent_classes: _Policy = "warn"
+    rare_classes: _Policy = "warn"
+    imbalance: _Policy = "warn"
+    outlying_sizes: _Policy = "warn"
+    outlying_aspects: _Policy = "warn"
+    dark_images: _Policy = "warn"
+    bright_images: _Policy = "warn"
+    blurred_images: _Policy = "warn"
 
     rare_class_under: Annotated[int, Field(ge=1)] = 10
     imbalance_over: Annotated[float, Field(ge=1)] = 20.0

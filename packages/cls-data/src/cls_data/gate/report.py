@@ -84,10 +84,11 @@ def _sheet(report: CheckReport, findings: Sequence[Finding]) -> Image.Image:
     """Draw a tile for each finding: up to four of its images side by side, and the first one's place and labels."""
     rows = -(-len(findings) // _COLUMNS)
     columns = min(_COLUMNS, len(findings))
-    sheet = Image.new("RGB", (columns * _TILE, rows * (_TILE + _CAPTION)), "white")
+    height = _TILE // 2 if all(len(finding.files) == 2 for finding in findings) else _TILE
+    sheet = Image.new("RGB", (columns * _TILE, rows * (height + _CAPTION)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
     for number, finding in enumerate(findings):
-        left, top = number % _COLUMNS * _TILE, number // _COLUMNS * (_TILE + _CAPTION)
+        left, top = number % _COLUMNS * _TILE, number // _COLUMNS * (height + _CAPTION)
         files = finding.files[:4]
         side = _TILE // (1 if len(files) == 1 else 2)
         for place, file in enumerate(files):
@@ -96,7 +97,7 @@ def _sheet(report: CheckReport, findings: Sequence[Finding]) -> Image.Image:
         labels = sorted({row.record.label for file in finding.files for row in report.evidence.by_file[file]})
         place_in_file = finding.sources[0].rpartition("/")[2]
         lines = [place_in_file[-24:], finding.sources[0].partition("/")[0], " ".join(map(repr, labels))[:26]]
-        draw.text((left + 3, top + _TILE), "\n".join(lines), fill="black", font=font, spacing=1)
+        draw.text((left + 3, top + height), "\n".join(lines), fill="black", font=font, spacing=1)
     return sheet
 
 
