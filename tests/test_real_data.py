@@ -1,12 +1,15 @@
 """The real crops, where they are present; their licence is unverified, so they are never part of the repository."""
 
 import collections
+import json
+import re
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from cls_data import class_to_idx, read_split
+from cls_data import Quarantine, class_to_idx, read_split
+from cls_data.cli import main as cls_data_command
 
 ARCHIVE = Path(__file__).resolve().parents[2] / "shared/data/basketball-jersey-numbers-ocr.tar.gz"
 
@@ -31,3 +34,19 @@ def test_the_real_rows_are_read_with_their_counts_and_classes(root: Path) -> Non
     for record in train:
         labels[record.id].add(record.label)
     assert sum(len(names) > 1 for names in labels.values()) == 117
+
+
+def test_the_gate_names_the_doubly_labelled_rows_and_without_them_42_classes_are_left(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, findings = tmp_path / "rows.jsonl", tmp_path / "findings.json"
+    assert cls_data_command(["check", str(root), "--quarantine", str(rows), "--json", str(findings)]) == 1
+    found = json.loads(findings.read_text())["findings"]["conflicting_labels"]
+    assert sum(finding["text"].startswith("train/") for finding in found) == 117
+    assert all(re.match(r"(train|valid)/annotations\.jsonl:\d+: ", finding["text"]) for finding in found)
+    quarantine = Quarantine.load(rows)
+    train = read_split(root, "train", quarantine=quarantine)
+    assert (len(train), len(read_split(root, "valid", quarantine=quarantine))) == (8673, 364)
+    assert len(class_to_idx(train)) == 42
+    assert cls_data_command(["check", str(root), "--without", str(rows)]) == 0
+    assert "passed: 0 errors" in capsys.readouterr().out

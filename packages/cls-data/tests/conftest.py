@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,13 @@ class PlainPreprocessing:
         return PlainPreprocessing(height, width)
 
     def decode(self, source: bytes) -> Image.Image:
-        with Image.open(io.BytesIO(source)) as image:
-            upright = ImageOps.exif_transpose(image)
-        # Pillow warns of a palette with alpha that turns RGB at once.
-        return (upright.convert("RGBA") if upright.mode == "P" else upright).convert("RGB")
+        try:
+            with Image.open(io.BytesIO(source)) as image:
+                upright = ImageOps.exif_transpose(image)
+            # Pillow warns of a palette with alpha that turns RGB at once.
+            return (upright.convert("RGBA") if upright.mode == "P" else upright).convert("RGB")
+        except Exception as error:
+            raise ValueError(f"not a whole image ({error})") from error
 
     def fit(self, image: Image.Image) -> NDArray[np.uint8]:
         return np.asarray(image.resize(self.size[::-1], Image.Resampling.BILINEAR))
@@ -54,7 +57,7 @@ def write_split(tmp_path: Path) -> WriteSplit:
         folder = tmp_path / split
         folder.mkdir()
         rows = [{"image": f"{number}.png", "suffix": label} for number, label in enumerate(labels)]
-        rng = np.random.default_rng(len(split))
+        rng = np.random.default_rng(list(split.encode()))
         for number in range(len(labels)):
             levels = rng.integers(0, 256, (20 + number % 5, 12, 3), dtype=np.uint8)
             Image.fromarray(levels).save(folder / f"{number}.png")
@@ -71,3 +74,46 @@ def root(write_split: WriteSplit) -> Path:
     write_split("train", ["10", "2", "1"] * 10)
     write_split("valid", ["1", "2", "10"] * 3)
     return write_split("test", ["1", "10"] * 3)
+
+
+Picture = Callable[..., Image.Image]
+WriteSet = Callable[[Path, Mapping[str, Sequence[Any]]], Path]
+
+
+@pytest.fixture(scope="session")
+def picture() -> Picture:
+    """Make pictures that no rule of the gate finds fault with, another for every number."""
+
+    def make(number: int, size: tuple[int, int] = (24, 32)) -> Image.Image:
+        coarse = np.random.default_rng(number).integers(0, 256, (8, 6, 3), dtype=np.uint8)
+        return Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_set() -> WriteSet:
+    """Write splits of rows: (name, image or file bytes or None for a file that is there, label, other keys), or a line.
+
+    Returns the data root. An annotation file `annotations.jsonl` has its rows in the order given.
+    """
+
+    def write(root: Path, splits: Mapping[str, Sequence[Any]]) -> Path:
+        for split, rows in splits.items():
+            folder = root / split
+            folder.mkdir(parents=True, exist_ok=True)
+            lines = []
+            for row in rows:
+                if isinstance(row, bytes):
+                    lines.append(row)
+                    continue
+                name, content, label, *more = row
+                if isinstance(content, Image.Image):
+                    content.save(folder / name)
+                elif content is not None:
+                    (folder / name).write_bytes(content)
+                lines.append(json.dumps({"image": name, "suffix": label, **(more[0] if more else {})}).encode())
+            (folder / "annotations.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+        return root
+
+    return write

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from cls_data.annotations import Record, Split, read_split
 from cls_data.errors import DataError
 from cls_data.quarantine import Quarantine, write_quarantine
-from cls_data.splitting import Splitting, stratified_groups, write_folds, write_splits
+from cls_data.splitting import Splitting, write_folds, write_splits
+from cls_data.stratification import stratified_groups
 
 _shares = st.lists(st.sampled_from([0.8, 0.1, 0.5, 1.0, 3.0]), min_size=1, max_size=5)
 _seeds = st.integers(0, 3)

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, Vali
 from cls_data.errors import DataError
 from cls_data.lines import LONGEST_LINE, read_lines
 from cls_data.quarantine import Quarantine
+
+_LONGEST_REASON = 500
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -147,6 +150,8 @@ def scan_split(
 
 def _sourced_lines(files: list[Path], base: Path) -> Iterator[tuple[str, bytes | None, Path]]:
     for file in files:
+        if not _is_utf8(file):
+            raise DataError(f"{str(file)!a}: the name is not UTF-8; rename the file or its folder")
         name = file.relative_to(base).as_posix()
         try:
             for number, text in read_lines(file):
@@ -155,32 +160,60 @@ def _sourced_lines(files: list[Path], base: Path) -> Iterator[tuple[str, bytes |
             raise DataError(f"{file}: cannot be read ({error.strerror})") from error
 
 
+def _bad(source: str, kind: Literal["schema", "image_file"], reason: str) -> BadRow:
+    # A row may be a megabyte of nonsense.
+    return BadRow(source, kind, reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…")
+
+
 def _too_long(source: str) -> BadRow:
-    return BadRow(source, "schema", f"the line is over {LONGEST_LINE:,} bytes long; a row is one line, and short")
+    return _bad(source, "schema", f"the line is over {LONGEST_LINE:,} bytes long; a row is one line, and short")
 
 
 def _parse(text: bytes, root: Path, folder: Path, source: str) -> Record | BadRow:
     try:
         row = _Row.model_validate_json(text)
+        json.loads(text, object_pairs_hook=_refuse_repeated)
     except ValidationError as error:
-        return BadRow(source, "schema", "; ".join(_explain(item, text) for item in error.errors()))
+        return _bad(source, "schema", "; ".join(_explain(item, text) for item in error.errors()))
+    except _RepeatedKeyError as error:
+        return _bad(source, "schema", f"key {error.args[0]!r} is given more than once")
     if "\0" in row.image or Path(row.image).is_absolute():
         reason = f"image {row.image!r} must be a path relative to the annotation file's folder"
-        return BadRow(source, "image_file", reason)
+        return _bad(source, "image_file", reason)
     try:
         path = _locate(folder, row.image)
     except OSError as error:  # a name longer than the file system allows
         reason = f"image {row.image[:80]!r} cannot be looked up ({error.strerror})"
-        return BadRow(source, "image_file", reason)
+        return _bad(source, "image_file", reason)
     if not path.is_relative_to(root):
-        return BadRow(source, "image_file", f"image {row.image!r} leaves the data root {root}")
+        return _bad(source, "image_file", f"image {row.image!r} leaves the data root {root}")
+    if not _is_utf8(path):
+        return _bad(source, "image_file", f"image {row.image!r} lies at {str(path)!a}, which is not UTF-8; rename it")
     try:
         is_file = stat.S_ISREG(path.stat().st_mode)
     except OSError:
         is_file = False
     if not is_file:
-        return BadRow(source, "image_file", f"image {row.image!r} does not exist (looked for {path})")
+        return _bad(source, "image_file", f"image {row.image!r} does not exist (looked for {path})")
     return Record(path.relative_to(root).as_posix(), path, row.suffix, row.group, row.metadata or {}, source)
+
+
+class _RepeatedKeyError(Exception):
+    """A key that an object has twice: of two labels, a parser of JSON takes the last without a word."""
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise _RepeatedKeyError(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether a path can be printed and written to files; the file system allows others."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _locate(folder: Path, image: str) -> Path:

@@ -1,19 +1,17 @@
 """Writes annotations beside images that stay where they are: class folders, a CSV table, a Roboflow export."""
 
-import csv
-import difflib
-import io
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from pydantic import JsonValue
 
 from cls_data.annotations import SPLITS, Split, read_split
+from cls_data.csv_table import column, read_table
 from cls_data.errors import DataError
 from cls_data.files import write_atomically
 
@@ -87,11 +85,11 @@ def convert_csv(
     if not file.is_relative_to(draft.root) or not file.is_file():
         raise DataError(f"{table}: no such file within the data root {draft.root}; put the CSV file there")
     source = file.relative_to(draft.root).as_posix()
-    header, rows = _read_table(file, source, delimiter)
+    header, rows = read_table(file, source, delimiter)
     optional = {role: role for role in ("split", "group") if role in header}
     named = {role: name for role, name in (("split", split), ("group", group)) if name is not None}
     wanted = {"image": image, "label": label, **optional, **named}
-    place = {role: _column(header, name, role, source) for role, name in wanted.items()}
+    place = {role: column(header, name, role, source) for role, name in wanted.items()}
     extra = [index for index, name in enumerate(header) if name and index not in place.values()]
     if "" in header:
         draft.notes.append(f"{source}: {header.count('')} column(s) without a name were left out")
@@ -208,8 +206,8 @@ def _add_one_hot(draft: _Draft, split: Split, folder: Path) -> None:
     if not (folder / _CLASSES_CSV).is_file():
         draft.findings.append(f"{source}: missing, though another split has one")
         return
-    header, rows = _read_table(folder / _CLASSES_CSV, source)
-    place = _column(header, "filename", "image", source)
+    header, rows = read_table(folder / _CLASSES_CSV, source)
+    place = column(header, "filename", "image", source)
     listed = set()
     for line, padded in rows:
         values = [value.strip() for value in padded]  # Roboflow writes a space after every comma
@@ -226,43 +224,6 @@ def _add_one_hot(draft: _Draft, split: Split, folder: Path) -> None:
             draft.add(split, folder / name, classes[0], f"{source}:{line}", roboflow_stem(name), {})
     if forgotten := sum(_is_image(path) and path.name not in listed for path in _visible(folder)):
         draft.notes.append(f"{split}: {forgotten} image(s) that {_CLASSES_CSV} does not name left out")
-
-
-def _read_table(file: Path, source: str, delimiter: str = ",") -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the names of the columns, stripped, and the rows with the lines on which they start."""
-    content = file.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{source}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[tuple[int, list[str]]] = []
-    start = 1
-    try:
-        for values in reader:
-            rows += [(start, values)] if values else []
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{source}:{start}: not valid CSV ({error})") from None
-    if not rows:
-        raise DataError(f"{source}: the file is empty; expected a header and a row an image")
-    header = [name.strip() for name in rows[0][1]]
-    if twice := [name for name, count in Counter(header).items() if name and count > 1]:
-        raise DataError(f"{source}:{rows[0][0]}: the header names {twice[0]!r} twice; rename one of the columns")
-    uneven = [f"{source}:{line}: {len(values)} value(s)" for line, values in rows if len(values) != len(header)]
-    if uneven:
-        summary = f"{len(uneven)} row(s) do not have the header's {len(header)} columns"
-        raise DataError.from_findings(summary, uneven, "Quote values that contain the separator; correct the rows.")
-    return header, rows[1:]
-
-
-def _column(header: Sequence[str], name: str, role: str, source: str) -> int:
-    if name in header:
-        return header.index(name)
-    near = difflib.get_close_matches(name, header, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"the header has {', '.join(map(repr, header))}"
-    raise DataError(f"{source}:1: no column {name!r} for the {role}; {hint}")
 
 
 def _folder(root: str | os.PathLike[str]) -> Path:

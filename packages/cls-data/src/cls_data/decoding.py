@@ -2,10 +2,18 @@
 
 Pillow repairs what it can without a word: of JPEG files whose tail was overwritten it returns some with grey below.
 libjpeg-turbo reports such repairs as warnings; simplejpeg makes them errors, and decodes small crops many times faster.
+Of PNG files Pillow leaves the checksums alone; they are looked at here. BMP, WebP and TIFF have none: within their
+pixels, zeros where data was lost cannot be told from black.
 """
 
+import contextlib
 import io
+import os
 import re
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -37,6 +45,9 @@ _MAGIC: Final = {
 }
 
 
+_stderr = threading.Lock()
+
+
 class DamagedImageError(ValueError):
     """The bytes are no whole image; the message says what the decoder found."""
 
@@ -63,12 +74,18 @@ class StrictDecoder:
             DamagedImageError: not an image, cut short, or with damaged data.
             HugeImageError: more than `MAX_PIXELS`.
         """
+        kind = image_format(data)
         try:
-            if image_format(data) == "JPEG":
+            if kind == "JPEG":
                 return self._jpeg(data)
-            _refuse_huge(*_size(data))
-            return self._preprocessing.decode(data)
-        except HugeImageError:
+            if kind == "PNG":
+                _refuse_damaged_png(data)
+            if kind == "GIF" and not data.endswith(b";"):
+                raise DamagedImageError("cut short: a GIF file ends with a semicolon")
+            with _silent_libtiff() if kind == "TIFF" else contextlib.nullcontext():
+                _refuse_huge(*_size(data))
+                return self._preprocessing.decode(data)
+        except (DamagedImageError, HugeImageError):
             raise
         except Exception as error:  # decoders report damage by nearly any exception
             raise DamagedImageError(str(error) or type(error).__name__) from error
@@ -78,8 +95,8 @@ class StrictDecoder:
         _refuse_huge(width, height)
         plain = colours in ("YCbCr", "Gray", "RGB")
         pixels = simplejpeg.decode_jpeg(data, "RGB" if plain else "CMYK")
-        # EXIF may turn the image, and CMYK has conventions of its own: what to make of them, preprocessing says.
-        if plain and self._same_pixels and b"Exif\0\0" not in data:
+        # EXIF or XMP may turn the image, and CMYK has conventions of its own: what to make of them, preprocessing says.
+        if plain and self._same_pixels and b"Exif\0\0" not in data and b"tiff:Orientation" not in data:
             return Image.fromarray(pixels)
         return self._preprocessing.decode(data)
 
@@ -89,9 +106,49 @@ def image_format(data: bytes) -> str | None:
     return next((name for name, magic in _MAGIC.items() if magic.match(data)), None)
 
 
+@contextlib.contextmanager
+def quiet_decoding() -> Iterator[None]:
+    """Keep to itself what Pillow warns of: a file is either refused here, or as good as preprocessing needs it.
+
+    To be used around all threads that decode, not in one of them: filters of warnings are the whole process's.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+@contextlib.contextmanager
+def _silent_libtiff() -> Iterator[None]:
+    """Send to nowhere what libtiff writes to the standard error stream, past Python; Pillow raises an error, too."""
+    with _stderr, contextlib.ExitStack() as undo:
+        with contextlib.suppress(OSError):  # the stream may be closed
+            kept = os.dup(2)
+            undo.callback(os.close, kept)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            undo.callback(os.close, nowhere)
+            os.dup2(nowhere, 2)
+            undo.callback(os.dup2, kept, 2)
+        yield
+
+
+def _refuse_damaged_png(data: bytes) -> None:
+    start, kind = 8, b""
+    while kind != b"IEND":
+        length, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
+        end = start + 8 + length
+        if end + 4 > len(data):
+            raise DamagedImageError("cut short: a PNG file ends with a chunk IEND")
+        if zlib.crc32(data[start + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise DamagedImageError(f"the checksum of the chunk {kind!r} at byte {start} is wrong")
+        start = end + 4
+
+
 def _size(data: bytes) -> tuple[int, int]:
-    with Image.open(io.BytesIO(data)) as image:  # reads the header alone
-        return image.size
+    try:
+        with Image.open(io.BytesIO(data)) as image:  # reads the header alone
+            return image.size
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise HugeImageError(f"over the limit of {MAX_PIXELS:,} pixels ({error})") from error
 
 
 def _refuse_huge(width: int, height: int) -> None:

@@ -6,9 +6,12 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from rich.progress import Progress
+
+from cls_data.errors import DataError
 
 Result = TypeVar("Result")
 
@@ -35,6 +38,9 @@ def map_chunks(
         length: number of rows.
         workers: processes or threads.
         progress: text beside a progress bar; None for no bar.
+
+    Raises:
+        DataError: a process was killed.
     """
     ranges = [(start, min(start + CHUNK, length)) for start in range(0, length, CHUNK)]
     with Progress(disable=progress is None) as bar:
@@ -60,6 +66,10 @@ def _results(
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"one of {workers} worker processes was killed, maybe for want of memory; start again with fewer"
+            ) from error
         finally:
             for future in waiting:
                 future.cancel()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cls_data.annotations import Record
-from cls_data.decoding import StrictDecoder
+from cls_data.decoding import StrictDecoder, quiet_decoding
 from cls_data.errors import DataError
 from cls_data.parallel import CHUNK, map_chunks
 from cls_data.preprocessing import ImagePreprocessing
@@ -211,7 +211,8 @@ class _Filling:
             write(start * row_bytes, pixels)
             return chunk._replace(checksum=zlib.crc32(pixels.data))
 
-        chunks = list(map_chunks(work, len(self.records), workers=self.workers, progress=self.progress))
+        with quiet_decoding():
+            chunks = list(map_chunks(work, len(self.records), workers=self.workers, progress=self.progress))
         if findings := [finding for chunk in chunks for finding in chunk.findings]:
             raise DataError.from_findings(f"{len(findings)} image(s) cannot be decoded", findings, _ADVICE)
         return _Filled(

@@ -99,11 +99,12 @@ class Draft:
     def write_at(self, offset: int, pixels: NDArray[np.uint8]) -> None:
         """Write some rows at a byte offset; several processes may, each its own rows.
 
-        Written, not mapped: a mapping turns a full disk into a killed process.
+        Written, not mapped: a mapping turns a full disk into a killed process. Buffered, since a bare write may stop
+        halfway (on a disk that is just getting full, or after 2 GB) and only say so in its return value.
         """
-        with self.path.open("r+b", buffering=0) as stream:
+        with self.path.open("r+b") as stream:
             stream.seek(offset)
-            stream.write(pixels.tobytes())
+            stream.write(pixels.data)
 
     def finish(self, sizes: NDArray[np.int64], checksums: Sequence[int]) -> None:
         """Describe the pixels, flush everything to the disk, and take the file's name."""
@@ -135,8 +136,10 @@ def _description(stream: BinaryIO, length: int) -> dict[str, Any]:
 
 def _remove_abandoned(folder: Path) -> None:
     """Remove drafts of processes of this machine that are no more; they can be as large as the whole set."""
-    for draft in folder.glob(f".*.store.{socket.gethostname()}.*"):
-        if not _alive(int(draft.name.rpartition(".")[2])):
+    ours = f".store.{socket.gethostname()}."
+    for draft in folder.glob(".*.store.*"):
+        _, _, process = draft.name.partition(ours)
+        if process.isdecimal() and not _alive(int(process)):
             draft.unlink(missing_ok=True)
 
 

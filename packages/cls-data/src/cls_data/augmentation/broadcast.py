@@ -4,7 +4,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from cls_data.augmentation.draws import (
@@ -15,6 +15,7 @@ from cls_data.augmentation.draws import (
     Share,
     ShareRange,
     Values,
+    ascending,
     change_some,
     on_device,
 )
@@ -48,7 +49,7 @@ class Broadcast(Part):
     noise_probability: Share = 0.5
     noise: PositiveRange = (2.0, 12.0)
     jpeg_probability: Share = 0.5
-    jpeg_quality: tuple[Quality, Quality] = (30, 80)
+    jpeg_quality: Annotated[tuple[Quality, Quality], AfterValidator(ascending)] = (30, 80)
 
     def draw(self, draws: Draws) -> Parameters:
         """Draw what befalls each sample. A factor of the zoom is 1 where there is none."""

@@ -16,15 +16,16 @@ Parameters = dict[str, NDArray[Any]]
 """What was drawn for the samples of a batch; the first axis of each array counts the samples."""
 
 
-def _ascending(span: tuple[float, float]) -> tuple[float, float]:
+def ascending(span: tuple[float, float]) -> tuple[float, float]:
+    """Refuse a span whose first number is the larger one."""
     if not span[0] <= span[1]:
         raise ValueError(f"expected (smallest, largest), got {span}")
     return span
 
 
 Positive = Annotated[float, Field(gt=0)]
-PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
-ShareRange = Annotated[tuple[Share, Share], AfterValidator(_ascending)]
+PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(ascending)]
+ShareRange = Annotated[tuple[Share, Share], AfterValidator(ascending)]
 
 
 class Part(BaseModel):
@@ -33,7 +34,7 @@ class Part(BaseModel):
     A part draws for a whole batch, then changes the images a few at a time.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Draws:

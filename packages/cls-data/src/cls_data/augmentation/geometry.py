@@ -12,6 +12,9 @@ from torch.nn import functional
 
 from cls_data.augmentation.draws import Draws, Part, PositiveRange, Share, ShareRange, Values, on_device
 
+_SMALLEST_CROP = 1e-4
+"""Share of the image's area; of nothing there is no aspect ratio."""
+
 
 class Geometry(Part):
     """How far images are moved. Draws are even, those of factors on a logarithmic scale.
@@ -51,9 +54,10 @@ class Geometry(Part):
             matrices = perspective_matrices(draws.corners(self.perspective)) @ matrices
         if self.crop_area[0] < 1:
             stretch = np.sqrt(draws.factor(*self.crop_aspect))
-            side = np.sqrt(draws.between(*self.crop_area))
-            width, height = np.minimum(side * stretch, 1), np.minimum(side / stretch, 1)
-            matrices = crop_matrices(width, height, draws.between(0, 1), draws.between(0, 1)) @ matrices
+            side = np.sqrt(np.maximum(draws.between(*self.crop_area), _SMALLEST_CROP))
+            stretch = np.clip(stretch, side, 1 / side)  # a side cut off at the border would leave less than was asked
+            crop = crop_matrices(side * stretch, side / stretch, draws.between(0, 1), draws.between(0, 1))
+            matrices = crop @ matrices
         return matrices
 
     def cautions(self) -> list[str]:
@@ -124,7 +128,6 @@ def perspective_matrices(inwards: Values) -> Values:
 def resample(images: Tensor, matrices: Values) -> Tensor:
     """Resample float [B, 3, H, W] once through `matrices` [B, 3, 3], bilinearly; edges repeat beyond the border."""
     height, width = images.shape[2:]
-    flat = not matrices[:, 2, :2].any()
     moved = on_device(matrices, images)[:, :, :, None, None]
     x = (torch.arange(width, device=images.device) * 2 + 1) / width - 1
     y = ((torch.arange(height, device=images.device) * 2 + 1) / height - 1)[:, None]
@@ -132,8 +135,10 @@ def resample(images: Tensor, matrices: Values) -> Tensor:
     grid = torch.empty(len(images), height, width, 2, device=images.device)
     for axis in (0, 1):
         torch.add(moved[:, axis, 0] * x, moved[:, axis, 1] * y + moved[:, axis, 2], out=grid[..., axis])
-    if not flat:
-        grid /= (moved[:, 2, 0] * x + (moved[:, 2, 1] * y + moved[:, 2, 2]))[..., None]
+    if matrices[:, 2, :2].any():
+        depth = moved[:, 2, 0] * x + (moved[:, 2, 1] * y + moved[:, 2, 2])
+        for axis in (0, 1):
+            grid[..., axis] /= depth
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 

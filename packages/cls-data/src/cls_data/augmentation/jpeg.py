@@ -5,6 +5,7 @@ As Pillow writes by default: chroma at half the resolution, the standard's table
 
 import functools
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +29,12 @@ _CHROMA_TABLE = (
 
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
-"""Both from the JFIF specification; chroma is centred on 0 here, on 128 in a file."""
+"""Both from the JFIF specification; luma and chroma are centred on 0 here, on 128 in a file."""
+
+_TIE = 1e-4
+"""Share by which a quotient is enlarged: libjpeg rounds ties, which are frequent, away from zero."""
+_HALF = 0.501
+"""What is added before levels are cut to integers: libjpeg rounds their ties, which float32 may just miss, upwards."""
 
 
 def compress(images: Tensor, quality: Values) -> Tensor:
@@ -39,25 +45,35 @@ def compress(images: Tensor, quality: Values) -> Tensor:
         quality: [B], 1-100 as in Pillow.
     """
     height, width = images.shape[2:]
-    right, below = -width % 16, -height % 16
-    padded = functional.pad(images, (0, right, 0, below), mode="replicate") if right or below else images
-    forth, back = _colour_matrices(images.device)
-    ycc = torch.matmul(forth, padded.round().flatten(2)).view_as(padded).round_()
-    luma, chroma = ycc[:, :1], _halved(ycc[:, 1:])
+    colours = _Colours.on(images.device)
+    ycc = _recoloured(images.round(), colours.forth, colours.luma_down).round_()
     luma_table, chroma_table = on_device(_tables(quality), images)
-    luma = _quantise(luma - 128, luma_table).add_(128).clamp_(0, 255)
-    chroma = _quantise(chroma.round_(), chroma_table).clamp_(-128, 127)
+    luma = _quantise(_padded(ycc[:, :1], -height % 8, -width % 8), luma_table)
+    # Rows are repeated where chroma has its own resolution, columns before: the order of libjpeg's passes.
+    chroma = _halved(_padded(ycc[:, 1:], height % 2, -width % 16))
+    rows, columns = (height + 1) // 2, (width + 1) // 2
+    chroma = _quantise(_padded(chroma, -rows % 8, 0), chroma_table)[:, :, :rows, :columns]
     # libjpeg's "fancy" upsampling weighs the four nearest by 9, 3, 3, 1 sixteenths, which is bilinear.
-    chroma = resize(chroma, (padded.shape[2], padded.shape[3]))
-    rgb = torch.matmul(back, torch.cat([luma, chroma], dim=1).flatten(2)).round_().clamp_(0, 255)
-    return rgb.view_as(padded)[:, :, :height, :width]
+    chroma = resize(chroma, (2 * rows, 2 * columns)).round_()
+    ycc = torch.cat([luma[:, :, :height, :width], chroma[:, :, :height, :width]], dim=1)
+    return _recoloured(ycc, colours.back, colours.grey_up).round_().clamp_(0, 255)
+
+
+def _recoloured(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
+    flat = torch.baddbmm(offset, matrix.expand(len(images), -1, -1), images.flatten(2))
+    return flat.view_as(images)
+
+
+def _padded(planes: Tensor, below: int, right: int) -> Tensor:
+    return functional.pad(planes, (0, right, 0, below), mode="replicate") if right or below else planes
 
 
 def _halved(planes: Tensor) -> Tensor:
-    """Return the means of 2x2 places of [B, C, H, W]: [B, C, H / 2, W / 2]."""
+    """Return the means of 2x2 places of [B, C, H, W], ties rounded down and up in turns: [B, C, H / 2, W / 2]."""
     upper, lower = planes[:, :, ::2], planes[:, :, 1::2]
     rows = upper + lower
-    return (rows[..., ::2] + rows[..., 1::2]).mul_(0.25)
+    sums = rows[..., ::2] + rows[..., 1::2]
+    return sums.add_(_turns(sums.shape[3], planes.device)).mul_(0.25).floor_()
 
 
 def _quantise(planes: Tensor, table: Tensor) -> Tensor:
@@ -66,8 +82,10 @@ def _quantise(planes: Tensor, table: Tensor) -> Tensor:
     cosines = _cosines(planes.device)
     blocks = planes.view(batch, channels, height // 8, 8, width // 8, 8).permute(0, 1, 2, 4, 3, 5)
     steps = table[:, None]
-    coefficients = (blocks.reshape(batch, -1, 64) @ cosines.T).div_(steps).round_().mul_(steps)
-    restored = (coefficients @ cosines).round_()
+    # libjpeg's coefficients are integers, eight times as large; that is why so many of their quotients are ties.
+    coefficients = (blocks.reshape(batch, -1, 64) @ (8 * cosines.T)).round_()
+    coefficients.div_(steps * (8 * (1 - _TIE))).round_().mul_(steps)
+    restored = (coefficients @ cosines).add_(_HALF).floor_().clamp_(-128, 127)
     blocks = restored.view(batch, channels, height // 8, width // 8, 8, 8).permute(0, 1, 2, 4, 3, 5)
     return blocks.reshape(planes.shape)
 
@@ -89,6 +107,22 @@ def _cosines(device: torch.device) -> Tensor:
     return torch.kron(line, line).float().to(device)
 
 
-@functools.lru_cache(maxsize=8)
-def _colour_matrices(device: torch.device) -> tuple[Tensor, Tensor]:
-    return torch.tensor(_TO_YCC, device=device), torch.tensor(_TO_RGB, device=device)
+@functools.lru_cache(maxsize=64)
+def _turns(length: int, device: torch.device) -> Tensor:
+    return (torch.arange(length) % 2 + 1.0).to(device)
+
+
+class _Colours(NamedTuple):
+    """Both colour transforms: matrices [3, 3], and what is added to each plane [3, 1]."""
+
+    forth: Tensor
+    luma_down: Tensor
+    back: Tensor
+    grey_up: Tensor
+
+    @classmethod
+    @functools.lru_cache(maxsize=8)
+    def on(cls, device: torch.device) -> "_Colours":
+        # The fraction decides ties, which libjpeg rounds up for luma and down for chroma.
+        values = (_TO_YCC, [[1e-4 - 128], [-1e-4], [-1e-4]], _TO_RGB, [[128.0]] * 3)
+        return cls(*(torch.tensor(value, device=device) for value in values))

@@ -97,7 +97,7 @@ class Recipe(Part, Augmentation):
         return drawn
 
     def _change(self, stored: Tensor, clean: NDArray[np.bool_], drawn: Mapping[str, Parameters]) -> Tensor:
-        images = stored.float()
+        images = stored.to(torch.float32, copy=True)  # the parts work in place
         if "geometry" in drawn:
             images = resample(images, drawn["geometry"]["matrices"])
         for name in ("colour", "blur", "broadcast", "erasing"):

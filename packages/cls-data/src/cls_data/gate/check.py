@@ -26,6 +26,7 @@ class CheckReport:
         config: policies and thresholds.
         findings: by rule, for the rules that are not off and that found something; the worst first.
         fingerprint: SHA-256 over all good rows and the bytes of their images, whatever their order.
+        preprocessing: what decoded the images.
     """
 
     root: Path
@@ -33,6 +34,7 @@ class CheckReport:
     config: GateConfig
     findings: Mapping[str, Sequence[Finding]]
     fingerprint: str
+    preprocessing: ImagePreprocessing
 
     def count(self, policy: Policy) -> int:
         """Return the number of findings of the rules with a policy."""
@@ -132,13 +134,14 @@ def check(
     records: dict[str, list[Record]] = {split: rows.records for split, rows in scanned.items()}
     bad = [row for rows in scanned.values() for row in rows.bad]
     if not bad and not any(records.values()):
-        raise DataError(f"{base / annotations}: no train/, valid/ or test/ folder with *.jsonl files")
+        left = ", of which the quarantine leaves some" if quarantine and quarantine.rows else ""
+        raise DataError(f"{base / annotations}: no rows; expected *.jsonl files in train/, valid/ or test/{left}")
     evidence = _gather(records, bad, preprocessing, workers, "checking images" if progress else None)
     digests: dict[str, list[tuple[Record, bytes]]] = {
         split: [(row.record, evidence.files.file_digests[row.file]) for row in evidence.rows if row.split == split]
         for split in SPLITS
     }
-    return CheckReport(base, evidence, config, _judge(evidence, config), fingerprint(digests))
+    return CheckReport(base, evidence, config, _judge(evidence, config), fingerprint(digests), preprocessing)
 
 
 def _gather(

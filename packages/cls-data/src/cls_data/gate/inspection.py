@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cls_data.decoding import HugeImageError, StrictDecoder, image_format
+from cls_data.decoding import HugeImageError, StrictDecoder, image_format, quiet_decoding
 from cls_data.parallel import map_chunks
 from cls_data.preprocessing import ImagePreprocessing
 
@@ -63,7 +63,8 @@ class Inspection:
         def inspect(start: int, stop: int) -> Inspection:
             return _inspect(names[start:stop], decoder)
 
-        parts = list(map_chunks(inspect, len(names), workers=workers, progress=progress))
+        with quiet_decoding():
+            parts = list(map_chunks(inspect, len(names), workers=workers, progress=progress))
         return cls._joined(parts or [_inspect([], decoder)])
 
     @classmethod

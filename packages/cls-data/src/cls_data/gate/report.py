@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cls_data.decoding import quiet_decoding
 from cls_data.files import write_atomically
 from cls_data.gate.check import CheckReport
 from cls_data.gate.config import RULES
@@ -103,9 +104,9 @@ def _sheet(report: CheckReport, findings: Sequence[Finding]) -> Image.Image:
 
 def _tile(report: CheckReport, file: int, side: int) -> Image.Image:
     """Read one image again, enlarged by whole pixels or shrunk to fit."""
-    path = report.evidence.by_file[file][0].record.path
-    with Image.open(path) as image:
-        shown = image.convert("RGB")
+    data = report.evidence.by_file[file][0].record.path.read_bytes()
+    with quiet_decoding():
+        shown = report.preprocessing.decode(data)
     ratio = min(side / shown.width, side / shown.height)
     size = (max(1, round(shown.width * ratio)), max(1, round(shown.height * ratio)))
     return shown.resize(size, Image.Resampling.NEAREST if ratio > 1 else Image.Resampling.BOX)

@@ -66,12 +66,17 @@ class Evidence:
         return [file for file, rows in enumerate(self.by_file) if rows and file not in self.files.problems]
 
     @cached_property
-    def same_images(self) -> list[list[Row]]:
-        """Rows whose images have the same pixels (the same bytes then have, too), where there are several."""
+    def images(self) -> list[list[Row]]:
+        """The rows of each image: those whose files have the same pixels (the same bytes then have, too)."""
         rows: dict[bytes, list[Row]] = {}
         for file in self.decoded:
             rows.setdefault(self.files.pixel_digests[file], []).extend(self.by_file[file])
-        return [same for same in rows.values() if len(same) > 1]
+        return list(rows.values())
+
+    @cached_property
+    def same_images(self) -> list[list[Row]]:
+        """The rows of each image that has several."""
+        return [rows for rows in self.images if len(rows) > 1]
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ def _wrong_extensions(evidence: Evidence, config: GateConfig) -> Iterator[Findin
         name, rows = evidence.files.formats[file], evidence.by_file[file]
         suffix = rows[0].record.path.suffix.lower()
         if name is not None and suffix not in SUFFIXES[name]:
-            yield _about(rows[:1], f"is a {name} file, but its name ends in {suffix!r}")
+            yield _about(rows, f"is a {name} file, but its name ends in {suffix!r}", leave_out=rows)
 
 
 def _conflicting_labels(evidence: Evidence, config: GateConfig) -> Iterator[Finding]:
@@ -175,13 +180,8 @@ def _near_duplicates_within_split(evidence: Evidence, config: GateConfig) -> Ite
 
 
 def _look_alikes(evidence: Evidence, config: GateConfig) -> Iterator[list[Row]]:
-    """Yield the rows of images that look alike, but are not the same; a set of those is found elsewhere."""
-    files, known = [], set()
-    for file in evidence.decoded:
-        if (digest := evidence.files.pixel_digests[file]) not in known:
-            known.add(digest)
-            files.append(file)
-    places = np.array(files, np.int64)
+    """Yield the rows of images that look alike; several rows of one image, and no other, are found elsewhere."""
+    places = np.array([rows[0].file for rows in evidence.images], np.int64)
     clusters = look_alike(
         evidence.files.hashes[places],
         evidence.files.thumbnails[places],
@@ -189,7 +189,7 @@ def _look_alikes(evidence: Evidence, config: GateConfig) -> Iterator[list[Row]]:
         levels=config.near_duplicate_levels,
     )
     for cluster in clusters:
-        yield [row for place in cluster for row in evidence.by_file[files[place]]]
+        yield [row for place in cluster for row in evidence.images[place]]
 
 
 def _groups_across_splits(evidence: Evidence, config: GateConfig) -> Iterator[Finding]:

@@ -1,0 +1,149 @@
+"""The commands, called as the shell calls them, on small real folders."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from cls_data import read_split
+from cls_data.cli import main
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def conflict(root: Path) -> Path:
+    """A data root in which one training image has two labels."""
+    with (root / "train" / "annotations.jsonl").open("a") as stream:
+        stream.write('{"image": "0.png", "suffix": "2"}\n')
+    return root
+
+
+def test_check_names_the_rows_and_leaves_the_data_as_it_was(
+    conflict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, out = contents(conflict), tmp_path.parent / f"{tmp_path.name}-out"
+    written = ["--quarantine", f"{out}/q.jsonl", "--json", f"{out}/f.json", "--pictures", f"{out}/pictures"]
+    assert main(["check", str(conflict), "--workers", "1", *written]) == 1
+    said = capsys.readouterr().out
+    assert "conflicting_labels (1)" in said
+    assert "train/annotations.jsonl:1" in said
+    assert "FAILED: 1 errors" in said
+    assert json.loads((out / "f.json").read_text())["passed"] is False
+    with Image.open(out / "pictures" / "conflicting_labels.png") as picture:
+        assert picture.width > 100
+    assert contents(conflict) == before
+    assert main(["check", str(conflict), "--without", f"{out}/q.jsonl"]) == 0
+
+
+def test_policies_come_from_a_yaml_file_and_single_settings_win(
+    conflict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gate.yaml").write_text("conflicting_labels: off\nrare_class_under: 3\n")
+    config = ["--config", str(tmp_path / "gate.yaml")]
+    assert main(["check", str(conflict), *config]) == 0
+    assert main(["check", str(conflict), *config, "--set", "conflicting_labels=error"]) == 1
+    assert main(["check", str(conflict), "--set", "conflicting_labels=warn"]) == 0
+    assert "1 warnings" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--set", "conflicting_label=warn"], "conflicting_label: Extra inputs"),
+        (["--set", "conflicting_labels"], "expected KEY=VALUE"),
+        (["--set", "imbalance=loud"], "imbalance: Input should be 'error', 'warn' or 'off'"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
+        (["--without", "nowhere.jsonl"], "the quarantine cannot be read"),
+        (["--annotations", "folds/0"], "no such folder inside the data root"),
+    ],
+)
+def test_a_wrong_call_is_explained(
+    root: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    assert main(["check", str(root), *arguments]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_split_and_folds_are_read_back_by_the_annotations_that_they_name(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["split", str(root), "--shares", "0.6,0.2,0.2", "--seed", "3", "--name", "mine"]) == 0
+    assert main(["split", str(root), "--folds", "3"]) == 0
+    assert "data.annotations=folds/0" in capsys.readouterr().out
+    rows = {split: len(read_split(root, split, annotations="mine")) for split in ("train", "valid", "test")}
+    assert sum(rows.values()) == 45
+    assert rows["train"] > 20
+    validated = [record.id for fold in range(3) for record in read_split(root, "valid", annotations=f"folds/{fold}")]
+    assert sorted(validated) == sorted(set(validated))
+    assert len(validated) == 45
+
+
+@pytest.mark.parametrize("shares", ["a,b", "1", "0.5,0.2,0.2,0.1"])
+def test_shares_that_are_none_are_refused(root: Path, capsys: pytest.CaptureFixture[str], shares: str) -> None:
+    assert main(["split", str(root), "--shares", shares]) == 2
+    assert f"--shares {shares}: expected" in capsys.readouterr().err
+
+
+def test_convert_writes_annotations_beside_class_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val"):
+        for label in ("7", "07"):
+            (tmp_path / split / label).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / split / label / "a.png")
+    assert main(["convert", str(tmp_path), "--from", "image-folder"]) == 0
+    assert {record.label for record in read_split(tmp_path, "valid")} == {"7", "07"}
+    assert "2 rows" in capsys.readouterr().out
+    assert main(["convert", str(tmp_path), "--from", "csv"]) == 2
+
+
+def test_stats_print_and_draw(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "classes.png"
+    assert main(["stats", str(root), "--by", "source", "--picture", str(picture)]) == 0
+    said = capsys.readouterr().out
+    assert "train by source" in said
+    with Image.open(picture) as drawn:
+        assert drawn.width > 200
+
+
+def test_synth_renders_a_set_and_tops_up_rare_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "set"
+    assert main(["synth", str(root), "--classes", "7"]) == 2
+    assert "at least 2 items" in capsys.readouterr().err
+    assert main(["synth", str(root), "--classes", "7,23"]) == 0
+    before = len(read_split(root, "train"))
+    assert main(["synth", str(root), "--classes", "23", "--up-to", str(before // 2 + 5)]) == 0
+    assert len(read_split(root, "train")) == before + 5
+
+
+def test_preview_draws_originals_beside_eight_draws(root: Path, tmp_path: Path) -> None:
+    assert main(["preview", str(root), "--out", str(tmp_path / "p"), "--images", "3", "--size", "32"]) == 0
+    for recipe in ("none", "light", "broadcast", "photo"):
+        with Image.open(tmp_path / "p" / f"{recipe}.png") as picture:
+            assert picture.size == (9 * 96 + 6, 3 * 96)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("check", "stats", "preview", "split"):
+        assert main([command, str(tmp_path / "nowhere")]) == 2
+        assert "nowhere: no such folder" in capsys.readouterr().err
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert all(command in said for command in ("check", "convert", "split", "stats", "synth", "preview"))
+
+
+def test_commands_are_installed_under_their_name() -> None:
+    from importlib.metadata import entry_points
+
+    (script,) = entry_points(group="console_scripts", name="cls-data")
+    loaded: Any = script.load()
+    assert loaded is main
