@@ -40,6 +40,7 @@ def read_table(file: Path, source: str, delimiter: str = ",") -> tuple[list[str]
 
 
 def column(header: Sequence[str], name: str, role: str, source: str) -> int:
+    """Return the place of a column; the error for one that is missing names the nearest."""
     if name in header:
         return header.index(name)
     near = difflib.get_close_matches(name, header, n=1)

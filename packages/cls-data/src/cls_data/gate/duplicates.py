@@ -35,14 +35,27 @@ def look_alike(
     _, firsts, inverse = np.unique(both, axis=0, return_index=True, return_inverse=True)
     clusters = _Clusters(len(firsts))
     hashes, thumbnails = hashes[firsts], thumbnails[firsts].astype(np.int16)
+    means = thumbnails.mean(axis=1)
     for band in range(_BANDS):
-        keys = (hashes >> np.uint64(16 * band)) & np.uint64(0xFFFF)
-        for one, other in _pairs_of_equal(keys):
-            near = np.bitwise_count(hashes[one] ^ hashes[other]) <= bits
+        for one, other in _pairs_of_equal(_band(hashes, band)):
+            difference = hashes[one] ^ hashes[other]
+            near = np.bitwise_count(difference) <= bits
+            for earlier in range(band):
+                near &= _band(difference, earlier) != 0  # that band has yielded the others
             one, other = one[near], other[near]
+            # Two pictures differ by at least as much as their means do. Comparing the pictures costs the most.
+            close = np.abs(means[one] - means[other]) <= levels
+            one, other = one[close], other[close]
+            apart = clusters.roots(one) != clusters.roots(other)
+            one, other = one[apart], other[apart]
             alike = np.abs(thumbnails[one] - thumbnails[other]).mean(axis=1) <= levels
             clusters.join(one[alike], other[alike])
-    return _members(np.array([clusters.root(row) for row in range(len(firsts))], np.int64)[inverse.ravel()])
+    return _members(clusters.roots(np.arange(len(firsts)))[inverse.ravel()])
+
+
+def _band(hashes: NDArray[np.uint64], band: int) -> NDArray[np.uint64]:
+    bits: NDArray[np.uint64] = (hashes >> np.uint64(16 * band)) & np.uint64(0xFFFF)
+    return bits
 
 
 def _pairs_of_equal(keys: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -69,15 +82,20 @@ class _Clusters:
     """Disjoint sets of rows."""
 
     def __init__(self, length: int) -> None:
-        self._parent = list(range(length))
+        self._parent = np.arange(length)
 
-    def root(self, row: int) -> int:
-        parent = self._parent
-        while parent[row] != row:
-            parent[row] = parent[parent[row]]
-            row = parent[row]
-        return row
+    def roots(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        found = self._parent[rows]
+        while np.any(found != (above := self._parent[found])):
+            found = above
+        self._parent[rows] = found
+        return found
 
     def join(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
         for first, second in zip(one.tolist(), other.tolist(), strict=True):
-            self._parent[self.root(first)] = self.root(second)
+            self._parent[self._root(first)] = self._root(second)
+
+    def _root(self, row: int) -> int:
+        while (above := int(self._parent[row])) != row:
+            self._parent[row] = row = int(self._parent[above])
+        return row
