@@ -30,8 +30,11 @@ from torch import nn
 from torchvision.transforms import v2
 
 from cls_data import BroadcastAugmentation, ImageStore, SyntheticNumbers, check, keep_freed_memory, read_split
+from cls_data.loading import Batches, batch_loader
 from cls_data.plain import PlainPreprocessing
 from cls_data.resize import resize
+from cls_data.sampling import EpochSampler
+from cls_data.store import PixelRows
 
 BILINEAR = v2.InterpolationMode.BILINEAR
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -216,7 +219,7 @@ def gate(root: Path, rounds: int) -> None:
 def memory(rounds: int) -> None:
     """Compare the memory of a process with four loader workers to that with one; the store holds 2 GiB."""
     command = [sys.executable, __file__, "--memory-of"]
-    taken = {workers: [] for workers in (1, 4)}
+    taken: dict[int, list[float]] = {1: [], 4: []}
     for _ in range(min(rounds, 3)):
         for workers, megabytes in taken.items():
             output = subprocess.run([*command, str(workers)], check=True, capture_output=True, text=True).stdout
@@ -229,14 +232,9 @@ def memory(rounds: int) -> None:
 
 def proportional_memory(workers: int) -> float:
     """Return the megabytes of this process and its workers, shared pages counted once (Linux)."""
-    from cls_data.datamodule import _Batches
-    from cls_data.sampling import EpochSampler
-    from cls_data.store import PixelRows
-
     pixels = torch.empty(2**31 // (3 * 64 * 64), 3, 64, 64, dtype=torch.uint8).random_()
-    batches = _Batches(PixelRows(pixels), torch.zeros(len(pixels), dtype=torch.int64))
-    sampler = EpochSampler(len(pixels), BATCH, 0)
-    loader: Any = torch.utils.data.DataLoader(batches, sampler=sampler, batch_size=None, num_workers=workers)  # type: ignore[arg-type]
+    batches = Batches(PixelRows(pixels), torch.zeros(len(pixels), dtype=torch.int64))
+    loader = batch_loader(batches, EpochSampler(len(pixels), BATCH, 0), workers=workers)
     total = 0.0
     for number, _ in enumerate(loader):
         if number == 400:  # every worker has worked by then

@@ -44,7 +44,7 @@ class PlainPreprocessing:
 WriteSplit = Callable[..., Path]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def preprocessing() -> PlainPreprocessing:
     return PlainPreprocessing()
 

@@ -43,7 +43,11 @@ def test_colour_changes_together_are_saturation_then_contrast_then_brightness(im
     mild = images // 4 + 96
     for one, image in zip(recoloured(mild, saturation=0.7, contrast=1.2, brightness=0.9), mild, strict=True):
         theirs = Image.fromarray(image.permute(1, 2, 0).numpy())
-        for enhancer, factor in ((ImageEnhance.Color, 0.7), (ImageEnhance.Contrast, 1.2), (ImageEnhance.Brightness, 0.9)):
+        for enhancer, factor in (
+            (ImageEnhance.Color, 0.7),
+            (ImageEnhance.Contrast, 1.2),
+            (ImageEnhance.Brightness, 0.9),
+        ):
             theirs = enhancer(theirs).enhance(factor)
         assert np.abs(one.permute(1, 2, 0).numpy() - np.asarray(theirs)).max() <= 3  # Pillow rounds four times
 

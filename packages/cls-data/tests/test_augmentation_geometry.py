@@ -39,7 +39,8 @@ def moved(images: Tensor, **change: Any) -> Tensor:
 
 def untouched_by_the_border(images: Tensor, transform: Any) -> Tensor:
     """Return where an image of ones stays 1: beyond its border the reference sees black, and we the nearest pixel."""
-    return transform(torch.ones_like(images[:1])) > 0.9999
+    inside: Tensor = transform(torch.ones_like(images[:1])) > 0.9999
+    return inside
 
 
 def differs_at_most(ours: Tensor, theirs: Tensor, inside: Tensor) -> float:

@@ -1,3 +1,9 @@
+import json
+import pickle
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -5,14 +11,26 @@ import numpy as np
 import pytest
 import torch
 from loguru import logger
+from torch import Tensor
 
-from cls_data import ClassificationBatch, ClassificationDataModule, DataError, DataModuleConfig, LightAugmentation
+from cls_data import (
+    BroadcastAugmentation,
+    ClassificationBatch,
+    ClassificationDataModule,
+    DataError,
+    DataModuleConfig,
+    Geometry,
+    LightAugmentation,
+    Mixing,
+    check,
+)
 
 
-def module(root: Path, preprocessing: Any, **settings: Any) -> ClassificationDataModule:
-    data = ClassificationDataModule(
-        DataModuleConfig(root=root, batch_size=8, **settings), preprocessing, LightAugmentation()
-    )
+def module(
+    root: Path, preprocessing: Any, *, augmentation: Any = None, mixing: Mixing | None = None, **settings: Any
+) -> ClassificationDataModule:
+    config = DataModuleConfig(root=root, batch_size=8, **settings)
+    data = ClassificationDataModule(config, preprocessing, augmentation or LightAugmentation(), mixing=mixing)
     data.prepare_data()
     data.setup()
     return data
@@ -20,6 +38,32 @@ def module(root: Path, preprocessing: Any, **settings: Any) -> ClassificationDat
 
 def batches(data: ClassificationDataModule, loader: Any) -> list[ClassificationBatch]:
     return [data.on_after_batch_transfer(batch, 0) for batch in loader]
+
+
+def images_of(data: ClassificationDataModule, loader: Any) -> Tensor:
+    return torch.cat([batch["images"] for batch in batches(data, loader)])
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What is logged."""
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{level}: {message}")
+    yield lines
+    logger.remove(sink)
+
+
+def relabel(root: Path, split: str, row: int, label: str) -> None:
+    """Give one row of a split another label."""
+    file = root / split / "annotations.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[row]["suffix"] = label
+    file.write_text("".join(json.dumps(each) + "\n" for each in rows))
+
+
+def append(root: Path, split: str, **row: Any) -> None:
+    with (root / split / "annotations.jsonl").open("a") as stream:
+        stream.write(json.dumps(row) + "\n")
 
 
 def test_a_training_batch_has_the_shapes_and_types_of_the_contract(root: Path, preprocessing: Any) -> None:
@@ -31,29 +75,44 @@ def test_a_training_batch_has_the_shapes_and_types_of_the_contract(root: Path, p
     assert [data.classes[label] for label in batch["labels"].tolist()] == names
 
 
-def test_an_evaluation_batch_is_bit_for_bit_what_numpy_normalises(root: Path, preprocessing: Any) -> None:
-    data = module(root, preprocessing)
+@pytest.mark.parametrize("stored_size", [None, (24, 20), (8, 8)])
+def test_an_evaluation_batch_is_bit_for_bit_what_numpy_normalises(
+    root: Path, preprocessing: Any, stored_size: tuple[int, int] | None
+) -> None:
+    data = module(root, preprocessing, stored_size=stored_size, mixing=Mixing(probability=1))
     scale, bias = preprocessing.scale_and_bias()
-    images = torch.cat([batch["images"] for batch in batches(data, data.val_dataloader())]).numpy()
+    images = images_of(data, data.val_dataloader()).numpy()
     for record, row in zip(data.records("valid"), images, strict=True):
         pixels = preprocessing.fit(preprocessing.decode(record.path.read_bytes())).astype(np.float32)
         assert np.array_equal(row.transpose(1, 2, 0), pixels * scale + bias)
 
 
-def test_an_epoch_is_the_same_in_a_new_process_and_with_workers(root: Path, preprocessing: Any) -> None:
-    epochs = []
+@pytest.mark.parametrize("store", [None, "store"])
+def test_an_epoch_is_the_same_in_a_new_process_and_with_workers(
+    root: Path, preprocessing: Any, store: str | None
+) -> None:
+    epochs: list[Any] = []
     for workers in (0, 2):
-        data = module(root, preprocessing, num_workers=workers)
+        data = module(
+            root,
+            preprocessing,
+            augmentation=BroadcastAugmentation(),
+            mixing=Mixing(),
+            num_workers=workers,
+            store=store and root / store,
+        )
         loader: Any = data.train_dataloader()
         loader.sampler.set_epoch(5)
-        epochs.append(torch.cat([batch["images"] for batch in batches(data, loader)]))
-    assert torch.equal(*epochs)
+        epochs.append(batches(data, loader))
+    for one, other in zip(*epochs, strict=True):
+        for name in ("images", "labels", "index", "targets"):
+            assert torch.equal(one[name], other[name])
 
 
 def test_valid_and_test_are_never_augmented(root: Path, preprocessing: Any) -> None:
     data = module(root, preprocessing)
     for loader in (data.val_dataloader, data.test_dataloader, data.predict_dataloader):
-        first, second = (torch.cat([batch["images"] for batch in batches(data, loader())]) for _ in range(2))
+        first, second = (images_of(data, loader()) for _ in range(2))
         assert torch.equal(first, second)
 
 
@@ -80,16 +139,188 @@ def test_the_fingerprint_ignores_order_and_sees_every_label_and_byte(root: Path,
 
 def test_class_weights_come_only_when_asked_for(root: Path, preprocessing: Any) -> None:
     assert module(root, preprocessing).class_weights() is None
-    weights = module(root, preprocessing, class_weights="balanced").class_weights()
+    weights: Any = module(root, preprocessing, class_weights="balanced").class_weights()
     assert torch.equal(weights, torch.ones(3))
 
 
-def test_correcting_an_imbalance_twice_is_said(root: Path, preprocessing: Any) -> None:
-    lines: list[str] = []
-    sink = logger.add(lines.append, format="{message}")
-    module(root, preprocessing, class_weights="balanced", sampler="weighted")
-    logger.remove(sink)
-    assert any("both correct the same imbalance" in line for line in lines)
+def test_class_weights_of_the_effective_number_lie_between_none_and_balanced(root: Path, preprocessing: Any) -> None:
+    for row in range(0, 24, 3):
+        relabel(root, "train", row, "2")
+    weights: dict[float, Any] = {
+        beta: module(root, preprocessing, class_weights="effective_number", effective_number_beta=beta).class_weights()
+        for beta in (0.0, 0.9, 0.999999)
+    }
+    assert torch.allclose(weights[0.0], torch.ones(3))
+    balanced: Any = module(root, preprocessing, class_weights="balanced").class_weights()
+    assert torch.allclose(weights[0.999999], balanced, rtol=1e-3)
+    rare = module(root, preprocessing).class_to_idx["10"]
+    assert 1 < weights[0.9][rare] < weights[0.999999][rare]
+
+
+@pytest.mark.parametrize("class_weights", ["balanced", "effective_number"])
+def test_correcting_an_imbalance_twice_is_said(
+    root: Path, preprocessing: Any, said: list[str], class_weights: str
+) -> None:
+    module(root, preprocessing, class_weights=class_weights, sampler="weighted")
+    (line,) = [line for line in said if "both correct the same imbalance" in line]
+    assert line.startswith(f"WARNING: data.sampler=weighted and data.class_weights={class_weights} ")
+
+
+@pytest.mark.parametrize("settings", [{"sampler": "weighted"}, {"class_weights": "balanced"}, {}])
+def test_correcting_an_imbalance_once_is_no_reason_to_speak(
+    root: Path, preprocessing: Any, said: list[str], settings: dict[str, Any]
+) -> None:
+    module(root, preprocessing, **settings)
+    assert not any("imbalance;" in line for line in said)
+
+
+def test_settings_that_turn_one_digit_into_another_are_said(root: Path, preprocessing: Any, said: list[str]) -> None:
+    module(root, preprocessing, augmentation=LightAugmentation(geometry=Geometry(horizontal_flip=0.5)))
+    assert any("WARNING: augmentation.geometry.horizontal_flip=0.5" in line for line in said)
+
+
+def labels_drawn(data: ClassificationDataModule, epochs: int) -> Counter[str]:
+    loader: Any = data.train_dataloader()
+    drawn: Counter[str] = Counter()
+    for epoch in range(epochs):
+        loader.sampler.set_epoch(epoch)
+        drawn.update(data.classes[label] for batch in loader for label in batch["labels"].tolist())
+    return drawn
+
+
+def test_a_weighted_sampler_brings_all_classes_equally_often_or_as_often_as_is_asked(
+    root: Path, preprocessing: Any
+) -> None:
+    for row in range(0, 24, 3):
+        relabel(root, "train", row, "2")
+    data = module(root, preprocessing, sampler="weighted")
+    assert data.statistics.counts["train"] == {"1": 10, "10": 2, "2": 18}
+    drawn = labels_drawn(data, 100)
+    assert all(drawn[name] / drawn.total() == pytest.approx(1 / 3, abs=0.04) for name in data.classes)
+    asked = {"10": 2.0, "1": 1.0, "2": 1.0}
+    drawn = labels_drawn(module(root, preprocessing, sampler="weighted", sampling_weights=asked), 100)
+    assert all(drawn[name] / drawn.total() == pytest.approx(share / 4, abs=0.04) for name, share in asked.items())
+
+
+def test_sampling_weights_for_other_classes_are_refused(root: Path, preprocessing: Any) -> None:
+    with pytest.raises(DataError, match="missing or unknown: '10', '3'"):
+        module(root, preprocessing, sampler="weighted", sampling_weights={"1": 1, "2": 1, "3": 1})
+    with pytest.raises(ValueError, match="sampling_weights are for sampler=weighted alone"):
+        module(root, preprocessing, sampling_weights={"1": 1, "2": 1, "10": 1})
+
+
+@pytest.mark.parametrize("stored_size", [(24, 20), (8, 12), (16, 16)])
+def test_training_images_are_stored_at_their_own_size_and_reach_the_model_at_its(
+    root: Path, preprocessing: Any, stored_size: tuple[int, int]
+) -> None:
+    data = module(root, preprocessing, stored_size=stored_size)
+    assert data.pixels("train").shape == (30, 3, *stored_size)
+    assert data.pixels("valid").shape == (9, 3, 16, 16)
+    for batch in batches(data, data.train_dataloader()):
+        assert batch["images"].shape == (8, 3, 16, 16)
+        assert -1.001 <= batch["images"].min() <= batch["images"].max() <= 1.001
+
+
+def test_mixing_gives_targets_to_training_batches_alone(root: Path, preprocessing: Any) -> None:
+    data = module(root, preprocessing, mixing=Mixing(probability=1))
+    for batch in batches(data, data.train_dataloader()):
+        assert (batch["targets"].shape, batch["targets"].dtype) == ((8, 3), torch.float32)
+        assert torch.allclose(batch["targets"].sum(dim=1), torch.ones(8))
+        assert (batch["labels"].shape, batch["labels"].dtype) == ((8,), torch.int64)
+    for loader in (data.val_dataloader(), data.test_dataloader(), data.predict_dataloader()):
+        assert all("targets" not in batch for batch in batches(data, loader))
+    plain = module(root, preprocessing)
+    assert all("targets" not in batch for batch in batches(plain, plain.train_dataloader()))
+
+
+def test_the_gate_stops_a_run_before_anything_is_decoded(root: Path, preprocessing: Any) -> None:
+    append(root, "train", image="0.png", suffix="2")
+    data = ClassificationDataModule(DataModuleConfig(root=root), preprocessing)
+    with pytest.raises(DataError, match=r"conflicting_labels, (.|\n)*train/annotations.jsonl:31"):
+        data.prepare_data()
+    assert data.splits == ()
+
+
+def test_a_rule_that_only_warns_is_said_once(root: Path, preprocessing: Any, said: list[str]) -> None:
+    append(root, "train", image="0.png", suffix="2")
+    data = module(root, preprocessing, gate={"conflicting_labels": "warn"})
+    data.prepare_data()
+    assert data.report is not None
+    assert data.report.passed
+    assert len([line for line in said if line.startswith("WARNING: data gate: conflicting_labels: ")]) == 1
+
+
+def test_without_a_gate_nothing_is_checked(root: Path, preprocessing: Any) -> None:
+    append(root, "train", image="0.png", suffix="2")
+    data = module(root, preprocessing, gate=None)
+    assert data.report is None
+    assert len(data.records("train")) == 31
+
+
+def test_rows_in_quarantine_are_left_out(root: Path, preprocessing: Any, tmp_path: Path) -> None:
+    append(root, "train", image="0.png", suffix="2")
+    check(root, preprocessing).write_quarantine(tmp_path / "quarantine.jsonl")
+    data = module(root, preprocessing, quarantine=tmp_path / "quarantine.jsonl")
+    assert data.report is not None
+    assert data.report.passed
+    assert "train/0.png" not in [record.id for record in data.records("train")]
+    assert len(data.records("train")) == len(data.pixels("train")) == 29
+
+
+def test_annotations_may_lie_in_a_subfolder_of_their_own(root: Path, preprocessing: Any) -> None:
+    for split, rows in (("train", range(6, 30)), ("valid", range(6))):
+        folder = root / "folds/0" / split
+        folder.mkdir(parents=True)
+        labels = ["10", "2", "1"] * 10
+        lines = [{"image": f"../../../train/{row}.png", "suffix": labels[row]} for row in rows]
+        (folder / "annotations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = module(root, preprocessing, annotations="folds/0")
+    assert data.splits == ("train", "valid")
+    assert [record.id for record in data.records("valid")] == [f"train/{row}.png" for row in range(6)]
+    assert len(data.records("train")) == 24
+
+
+def test_a_second_run_maps_the_store_of_the_first(
+    root: Path, preprocessing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"store": tmp_path / "store", "stored_size": (24, 20), "gate": None}
+    first = module(root, preprocessing, **settings)
+    files = sorted((tmp_path / "store").iterdir())
+    assert len(files) == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(type(preprocessing), "fit", None)  # whoever decodes again fails
+        second = module(root, preprocessing, **settings)
+    for split in first.splits:
+        assert torch.equal(second.pixels(split), first.pixels(split))
+    assert sorted((tmp_path / "store").iterdir()) == files
+    in_memory = module(root, preprocessing, stored_size=(24, 20))
+    assert torch.equal(in_memory.pixels("train"), first.pixels("train"))
+    assert first.fingerprint == second.fingerprint == in_memory.fingerprint
+
+
+def test_a_checkpoint_of_other_data_is_refused(root: Path, preprocessing: Any) -> None:
+    before = module(root, preprocessing)
+    module(root, preprocessing).load_state_dict(before.state_dict())
+    relabel(root, "train", 0, "2")
+    with pytest.raises(DataError, match="have changed since the checkpoint"):
+        module(root, preprocessing).load_state_dict(before.state_dict())
+
+
+@pytest.mark.parametrize("store", [None, "store"])
+def test_a_loader_worker_is_sent_pixels_and_labels_and_nothing_else(
+    root: Path, preprocessing: Any, store: str | None
+) -> None:
+    data = module(root, preprocessing, store=store and root / store)
+    dataset: Any = data.train_dataloader().dataset
+    sent = pickle.dumps(dataset)
+    assert b".png" not in sent
+    assert b"jsonl" not in sent
+    pixels = data.pixels("train").nbytes
+    assert len(sent) < (pixels if store is None else 0) + 3000
+    plan = next(iter(data.train_dataloader().sampler))
+    arrived: Any = pickle.loads(sent)
+    for name in ("images", "labels", "index"):
+        assert torch.equal(arrived[plan][name], dataset[plan][name])
 
 
 def test_a_data_root_without_valid_is_refused(write_split: Any, preprocessing: Any) -> None:
@@ -133,3 +364,62 @@ def test_a_preview_shows_the_stored_images_first(root: Path, preprocessing: Any)
     assert grid.shape == (5, 2, 3, 16, 16)
     assert torch.equal(grid[0], data.pixels("train")[[0, 3]])
     assert not torch.equal(grid[1], grid[2])
+
+
+_TRAINS_ON_TWO_RANKS = """
+import json, sys
+from pathlib import Path
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from cls_data import ClassificationDataModule, DataModuleConfig, LightAugmentation
+from cls_data.plain import PlainPreprocessing
+
+class Notes(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 3)
+        self.rows = {"train": [[], []], "valid": [[], []]}
+        self.images = []
+
+    def training_step(self, batch, number):
+        self.rows["train"][self.current_epoch] += batch["index"].tolist()
+        self.images += [image.sum().item() for image in batch["images"]]
+        return torch.nn.functional.cross_entropy(self.layer(batch["images"].mean(dim=(2, 3))), batch["labels"])
+
+    def validation_step(self, batch, number):
+        self.rows["valid"][self.current_epoch] += batch["index"].tolist()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+root = Path(sys.argv[1])
+data = ClassificationDataModule(
+    DataModuleConfig(root=root, batch_size=3, eval_batch_size=4, sampler=sys.argv[2], store=root / "store"),
+    PlainPreprocessing((16, 16)),
+    LightAugmentation(),
+)
+trainer = Trainer(
+    accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False, enable_checkpointing=False,
+    enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+)
+notes = Notes()
+trainer.fit(notes, data)
+(root / f"rank{trainer.global_rank}.json").write_text(json.dumps([notes.rows, notes.images]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["shuffle", "weighted"])
+def test_two_ranks_see_every_row_once_between_them(root: Path, tmp_path: Path, sampler: str) -> None:
+    script = tmp_path / "trains.py"
+    script.write_text(_TRAINS_ON_TWO_RANKS)
+    subprocess.run([sys.executable, script, root, sampler], check=True, timeout=300)
+    ranks = [json.loads((root / f"rank{rank}.json").read_text()) for rank in range(2)]
+    for epoch in range(2):
+        train, valid = ([rows[split][epoch] for rows, _ in ranks] for split in ("train", "valid"))
+        assert [len(rows) for rows in train] == [15, 15]
+        assert sorted(valid[0] + valid[1]) == list(range(9))
+        if sampler == "shuffle":
+            assert sorted(train[0] + train[1]) == list(range(30))
+    assert ranks[0][0]["train"][0] != ranks[0][0]["train"][1]
+    assert not set(ranks[0][1]) & set(ranks[1][1])  # nor are two images changed alike

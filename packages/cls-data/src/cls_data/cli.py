@@ -272,6 +272,7 @@ def _preview(options: argparse.Namespace) -> None:
     records = read_split(options.root, "train", annotations=options.annotations, quarantine=_quarantine(options))
     if not records:
         raise DataError(f"{options.root}: no train/ folder, whose images a preview shows")
+    records.sort(key=lambda record: record.label)  # so that evenly spaced ones are of many classes
     shown = [records[row] for row in torch.linspace(0, len(records) - 1, options.images).long().tolist()]
     store = ImageStore.build(shown, PlainPreprocessing((options.size, options.size)))
     options.out.mkdir(parents=True, exist_ok=True)

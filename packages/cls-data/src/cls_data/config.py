@@ -51,7 +51,7 @@ class DataModuleConfig(BaseModel):
     num_workers: Annotated[int, Field(ge=0)] = 0
     persistent_workers: bool = True
     sampler: Literal["shuffle", "weighted"] = "shuffle"
-    sampling_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    sampling_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
     class_weights: Literal["balanced", "effective_number"] | None = None
     effective_number_beta: Annotated[float, Field(ge=0, lt=1)] = 0.999
     seed: Annotated[int, Field(ge=0)] = 0

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from loguru import logger
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from cls_data.annotations import SPLITS, Record, Split, read_split
 from cls_data.augmentation import Augmentation, Mixing
@@ -18,28 +18,13 @@ from cls_data.config import DataModuleConfig
 from cls_data.errors import DataError
 from cls_data.fingerprint import fingerprint
 from cls_data.gate import CheckReport, check
+from cls_data.loading import Batches, batch_loader
 from cls_data.preprocessing import ImagePreprocessing
 from cls_data.quarantine import Quarantine
 from cls_data.resize import resize
 from cls_data.sampling import BatchPlan, EpochSampler, SequentialSampler
 from cls_data.statistics import DatasetStatistics
-from cls_data.store import ImageStore, PixelRows
-
-
-@dataclass(frozen=True, slots=True)
-class _Batches(Dataset[StoredBatch]):
-    """What a loader reads: an item is a whole batch, gathered at once. It holds nothing that a worker would copy."""
-
-    rows: PixelRows
-    labels: Tensor
-
-    def __getitem__(self, plan: BatchPlan) -> StoredBatch:
-        batch = StoredBatch(
-            images=self.rows.gather(plan.index), labels=self.labels.index_select(0, plan.index), index=plan.index
-        )
-        if plan.seed is not None:
-            batch["seed"] = plan.seed
-        return batch
+from cls_data.store import ImageStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,14 +271,11 @@ class ClassificationDataModule(LightningDataModule):
 
     def _loader(self, split: _StoredSplit, sampler: Sampler[BatchPlan]) -> DataLoader[StoredBatch]:
         device = "cpu" if self.trainer is None else self.trainer.strategy.root_device.type
-        workers = 0 if device == "mps" else self.config.num_workers  # a forked worker cannot use Metal
-        # batch_size=None: the sampler plans whole batches, and an item of the data set is one.
-        return DataLoader(
-            _Batches(split.store.rows, split.labels),
-            sampler=cast("Sampler[int]", sampler),
-            batch_size=None,
-            num_workers=workers,
-            persistent_workers=self.config.persistent_workers and workers > 0,
+        return batch_loader(
+            Batches(split.store.rows, split.labels),
+            sampler,
+            workers=0 if device == "mps" else self.config.num_workers,  # a forked worker cannot use Metal
+            persistent_workers=self.config.persistent_workers,
             pin_memory=device == "cuda",
         )
 

@@ -18,7 +18,7 @@ from typing import Final
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from cls_data.preprocessing import ImagePreprocessing
 
@@ -147,6 +147,8 @@ def _size(data: bytes) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(data)) as image:  # reads the header alone
             return image.size
+    except UnidentifiedImageError as error:  # its message tells an address in memory, another in every run
+        raise DamagedImageError("not an image of a known format") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise HugeImageError(f"over the limit of {MAX_PIXELS:,} pixels ({error})") from error
 

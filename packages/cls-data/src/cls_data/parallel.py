@@ -15,7 +15,7 @@ from cls_data.errors import DataError
 
 Result = TypeVar("Result")
 
-CHUNK = 256
+CHUNK = 128
 """Rows that one call works on."""
 
 _WORTH_A_PROCESS = 512

@@ -4,6 +4,7 @@ N images, stored with height H and width W.
 """
 
 import hashlib
+import math
 import mmap
 import os
 import zlib
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from cls_data.annotations import Record
 from cls_data.decoding import StrictDecoder, quiet_decoding
@@ -44,7 +46,13 @@ class PixelRows:
 
     def gather(self, index: Tensor) -> Tensor:
         """Return some rows: int64 [B] to uint8 [B, 3, H, W]."""
-        return self.pixels.index_select(0, index)
+        if get_worker_info() is None:
+            return self.pixels.index_select(0, index)
+        # A loader worker hands its batches over in shared memory: written there, they are not copied into it, and
+        # leave no holes in the worker's own (torch.utils.data's default_collate does the same).
+        shape = torch.Size((len(index), *self.pixels.shape[1:]))
+        memory = torch.UntypedStorage._new_shared(math.prod(shape))
+        return torch.index_select(self.pixels, 0, index, out=self.pixels.new_empty(0).set_(memory, 0, shape))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A mapped file is mapped again; sent as a tensor, it would be copied into shared memory first.

@@ -69,8 +69,9 @@ class Evidence:
     def images(self) -> list[list[Row]]:
         """The rows of each image: those whose files have the same pixels (the same bytes then have, too)."""
         rows: dict[bytes, list[Row]] = {}
-        for file in self.decoded:
-            rows.setdefault(self.files.pixel_digests[file], []).extend(self.by_file[file])
+        for row in self.rows:
+            if row.file not in self.files.problems:
+                rows.setdefault(self.files.pixel_digests[row.file], []).append(row)
         return list(rows.values())
 
     @cached_property
