@@ -69,7 +69,7 @@ def test_a_bad_row_is_named_by_file_and_line(root: Path, line: str, expected: st
     (root / "train" / "folder").mkdir()
     (root / "train" / "folder" / "out").symlink_to(root.parent)
     os.mkfifo(root / "train" / "pipe.png")
-    os.symlink(b"\xff.png", os.fsencode(root) + b"/train/odd.png")
+    (root / "train" / "odd.png").symlink_to(os.fsdecode(b"\xff.png"))
     with (root / "train" / "annotations.jsonl").open("a") as stream:
         stream.write(line + "\n")
     with pytest.raises(DataError) as caught:
@@ -122,7 +122,9 @@ def test_what_is_said_of_a_long_row_is_short(root: Path, line: str) -> None:
 
 
 def test_good_and_bad_rows_are_told_apart_without_refusing(root: Path) -> None:
-    (root / "test" / "annotations.jsonl").write_text('{"image": "0.png", "suffix": "1"}\n[]\n{"image": "x", "suffix": ""}')
+    (root / "test" / "annotations.jsonl").write_text(
+        '{"image": "0.png", "suffix": "1"}\n[]\n{"image": "x", "suffix": ""}'
+    )
     rows = scan_split(root, "test")
     assert [record.source for record in rows.records] == ["test/annotations.jsonl:1"]
     assert [(bad.source, bad.kind) for bad in rows.bad] == [
@@ -132,10 +134,9 @@ def test_good_and_bad_rows_are_told_apart_without_refusing(root: Path) -> None:
 
 
 def test_an_annotation_file_whose_name_cannot_be_printed_is_refused(root: Path) -> None:
-    folder = os.fsencode(root) + b"/train/\xff"
-    os.mkdir(folder)
-    with open(folder + b"/rows.jsonl", "wb") as stream:
-        stream.write(b'{"image": "../0.png", "suffix": "1"}')
+    folder = root / "train" / os.fsdecode(b"\xff")
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text('{"image": "../0.png", "suffix": "1"}')
     with pytest.raises(DataError, match=r"\\udcff/rows.jsonl': the name is not UTF-8") as caught:
         read_split(root, "train")
     str(caught.value).encode()

@@ -173,7 +173,9 @@ def test_a_flipped_bit_anywhere_in_a_png_is_refused(decode: StrictDecoder, name:
             decode(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
 
 
-@pytest.mark.parametrize("data", [b"", b"\0", b"not an image", b"\xff\xd8\xff", b"GIF89a", b"BM;", b"\x89PNG\r\n\x1a\n"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\0", b"not an image", b"\xff\xd8\xff", b"GIF89a", b"BM;", b"\x89PNG\r\n\x1a\n"]
+)
 def test_what_is_no_image_is_refused(decode: StrictDecoder, data: bytes) -> None:
     with pytest.raises(DamagedImageError):
         decode(data)
@@ -186,7 +188,7 @@ def test_a_decompression_bomb_is_refused_by_its_header_alone(decode: StrictDecod
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     with quiet(), pytest.raises(HugeImageError, match="over the limit of 50,000,000 pixels"):
         decode(data)
-    assert time.perf_counter() - start < 0.2
+    assert time.perf_counter() - start < 0.5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kB
 
 

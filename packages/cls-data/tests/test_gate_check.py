@@ -269,9 +269,7 @@ def test_folds_are_checked_and_left_out_by_their_own_rows(
     for split, labels in (("train", ["1", "1", "2"]), ("valid", ["1"])):
         folder = root / "folds" / "0" / split
         folder.mkdir(parents=True)
-        rows = [
-            {"image": f"../../../{split}/{min(row, 1)}.png", "suffix": label} for row, label in enumerate(labels)
-        ]
+        rows = [{"image": f"../../../{split}/{min(row, 1)}.png", "suffix": label} for row, label in enumerate(labels)]
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     report = check(root, preprocessing, annotations="folds/0")
     assert set(report.to_leave_out()) == {"folds/0/train/rows.jsonl:2", "folds/0/train/rows.jsonl:3"}

@@ -83,9 +83,7 @@ def test_json_holds_every_finding_and_setting(report: CheckReport, tmp_path: Pat
     assert content["findings"].keys() == report.findings.keys()
     assert {"schema_errors", "damaged_images", "conflicting_labels", "wrong_extensions"} <= content["findings"].keys()
     for rule, found in report.findings.items():
-        assert content["findings"][rule] == [
-            {"text": finding.text, "rows": list(finding.sources)} for finding in found
-        ]
+        assert content["findings"][rule] == [{"text": finding.text, "rows": list(finding.sources)} for finding in found]
     assert "é[bold]2" in text
 
 
@@ -93,7 +91,9 @@ def test_the_worst_offenders_are_drawn_for_every_rule_about_images(report: Check
     written = draw_offenders(report, tmp_path / "new" / "pictures")
     about_images = [rule for rule, found in report.findings.items() if any(finding.files for finding in found)]
     assert [path.name for path in written] == [f"{rule}.png" for rule in about_images]
-    assert {"conflicting_labels", "wrong_extensions", "outlying_aspects", "duplicates_within_split"} <= set(about_images)
+    assert {"conflicting_labels", "wrong_extensions", "outlying_aspects", "duplicates_within_split"} <= set(
+        about_images
+    )
     for path in written:
         with Image.open(path) as image:
             image.load()

@@ -90,7 +90,7 @@ def test_damaged_images_are_cut_short_or_empty_or_none(found: Any, picture: Any)
     rows = [("a.jpg", whole[:-9], "1"), ("b.jpg", b"", "1"), ("c.jpg", b"text", "2"), ("d.jpg", overwritten, "1")]
     findings = found("damaged_images", train=rows)
     assert sorted(finding.leave_out for finding in findings) == [at("train", line) for line in (25, 26, 27, 28)]
-    assert f"train/annotations.jsonl:26: train/b.jpg: 0 bytes: not an image of a known format" in texts(findings)
+    assert "train/annotations.jsonl:26: train/b.jpg: 0 bytes: not an image of a known format" in texts(findings)
     assert all(not finding.files for finding in findings)
 
 
@@ -302,7 +302,11 @@ def test_imbalance_is_the_ratio_of_the_largest_class_to_the_smallest(found: Any,
 
 
 def test_outlying_sizes_are_far_from_the_others_or_too_small_to_read(found: Any, picture: Any) -> None:
-    rows = [("a.png", picture(0, (240, 320)), "1"), ("b.png", picture(1, (1, 1)), "1"), ("c.png", picture(2, (7, 90)), "1")]
+    rows = [
+        ("a.png", picture(0, (240, 320)), "1"),
+        ("b.png", picture(1, (1, 1)), "1"),
+        ("c.png", picture(2, (7, 90)), "1"),
+    ]
     findings = found("outlying_sizes", train=rows)
     assert sorted(texts(findings)) == [
         "train/annotations.jsonl:25: train/a.png: 240x320 px; usual are about 28 px a side",
@@ -315,7 +319,11 @@ def test_outlying_sizes_are_far_from_the_others_or_too_small_to_read(found: Any,
 
 
 def test_outlying_aspects_are_far_narrower_or_wider_than_the_others(found: Any, picture: Any) -> None:
-    rows = [("a.png", picture(0, (90, 8)), "1"), ("b.png", Image.new("RGB", (10_000, 1)), "1"), ("c.png", picture(2, (30, 32)), "1")]
+    rows = [
+        ("a.png", picture(0, (90, 8)), "1"),
+        ("b.png", Image.new("RGB", (10_000, 1)), "1"),
+        ("c.png", picture(2, (30, 32)), "1"),
+    ]
     findings = found("outlying_aspects", valid=rows)
     assert texts(findings) == [
         "valid/annotations.jsonl:6: valid/b.png: 10000x1 px; usual is a width of 0.75 times the height",

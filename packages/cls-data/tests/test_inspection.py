@@ -86,7 +86,9 @@ def test_no_files_are_no_facts(preprocessing: Any) -> None:
 
 
 def test_facts_are_in_order_whoever_finds_them(tmp_path: Path, preprocessing: Any) -> None:
-    contents = [encoded(Image.new("RGB", (1 + number % 50, 1 + number // 50), (number % 256, 0, 0))) for number in range(600)]
+    contents = [
+        encoded(Image.new("RGB", (1 + number % 50, 1 + number // 50), (number % 256, 0, 0))) for number in range(600)
+    ]
     contents[300] = b"damaged"
     one, two = (inspected(*contents, folder=tmp_path, preprocessing=preprocessing, workers=count) for count in (1, 2))
     assert one.sizes[[7, 599]].tolist() == [[8, 1], [50, 12]]

@@ -62,7 +62,10 @@ def edit(root: Path, change: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda lines: lines.insert(0, lines[5]), "annotations.jsonl:4: the quarantine names this row, but with another"),
+        (
+            lambda lines: lines.insert(0, lines[5]),
+            "annotations.jsonl:4: the quarantine names this row, but with another",
+        ),
         (lambda lines: lines.__setitem__(3, lines[3].replace('"10"', '"2"')), ":4: the quarantine names this row"),
         (lambda lines: lines.__delitem__(slice(3, None)), r"1 row\(s\) of the quarantine are not there:\n.*:4\n"),
         (lambda lines: lines.__setitem__(3, ""), r"1 row\(s\) of the quarantine are not there"),

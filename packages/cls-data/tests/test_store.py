@@ -396,7 +396,7 @@ def test_a_disk_that_fills_is_an_error_that_names_the_folder(many: Path, tmp_pat
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_may_not_be_written_is_named(root: Path, tmp_path: Path) -> None:
     (tmp_path / "stores").mkdir(mode=0o500)
-    with pytest.raises(DataError, match="stores: .* cannot be written"):
+    with pytest.raises(DataError, match=r"stores: .* cannot be written"):
         build(root, tmp_path / "stores")
 
 

@@ -1,9 +1,8 @@
 """Reads `ROOT/{train,valid,test}/**/*.jsonl`: a row an image, checked, with its file and line kept."""
 
-import functools
 import json
 import os
-import stat
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from cls_data.errors import DataError
+from cls_data.image_paths import ImagePathError, forget_folders, is_utf8, locate
 from cls_data.lines import LONGEST_LINE, read_lines
 from cls_data.quarantine import Quarantine
 
@@ -29,6 +29,10 @@ _ADVICE = (
 
 # Control characters: a label's trailing NUL is lost in arrays of text, and a line break in every table.
 Label = Annotated[str, Field(validation_alias=AliasChoices("suffix", "label"), pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+_KEY = re.compile(rb'"\s*:')
+"""What follows each key, and may stand in text: where there are no more of them than keys, no key is repeated."""
 
 
 class _Row(BaseModel):
@@ -127,7 +131,7 @@ def scan_split(
     folder = above / split
     if not folder.is_dir():
         return Rows([], [])
-    _resolved.cache_clear()
+    forget_folders()
     files = sorted(file for file in folder.rglob("*.jsonl") if file.is_file())
     rows = Rows([], [])
     left_out = Quarantine({}) if quarantine is None else quarantine.below(folder.relative_to(base).as_posix())
@@ -136,7 +140,7 @@ def scan_split(
         if left_out.names(source, text):
             seen.add(source)
             continue
-        parsed = _too_long(source) if text is None else _parse(text, base, folder_of_file, source)
+        parsed = _too_long(source) if text is None else _parse(text, str(base), folder_of_file, source)
         if isinstance(parsed, Record):
             rows.records.append(parsed)
         else:
@@ -148,14 +152,14 @@ def scan_split(
     return rows
 
 
-def _sourced_lines(files: list[Path], base: Path) -> Iterator[tuple[str, bytes | None, Path]]:
+def _sourced_lines(files: list[Path], base: Path) -> Iterator[tuple[str, bytes | None, str]]:
     for file in files:
-        if not _is_utf8(file):
+        if not is_utf8(file):
             raise DataError(f"{str(file)!a}: the name is not UTF-8; rename the file or its folder")
         name = file.relative_to(base).as_posix()
         try:
             for number, text in read_lines(file):
-                yield f"{name}:{number}", text, file.parent
+                yield f"{name}:{number}", text, str(file.parent)
         except OSError as error:
             raise DataError(f"{file}: cannot be read ({error.strerror})") from error
 
@@ -169,33 +173,21 @@ def _too_long(source: str) -> BadRow:
     return _bad(source, "schema", f"the line is over {LONGEST_LINE:,} bytes long; a row is one line, and short")
 
 
-def _parse(text: bytes, root: Path, folder: Path, source: str) -> Record | BadRow:
+def _parse(text: bytes, root: str, folder: str, source: str) -> Record | BadRow:
     try:
         row = _Row.model_validate_json(text)
-        json.loads(text, object_pairs_hook=_refuse_repeated)
+        if len(_KEY.findall(text)) > len(row.model_fields_set) + len(row.metadata or ()):
+            json.loads(text, object_pairs_hook=_refuse_repeated)
     except ValidationError as error:
         return _bad(source, "schema", "; ".join(_explain(item, text) for item in error.errors()))
     except _RepeatedKeyError as error:
         return _bad(source, "schema", f"key {error.args[0]!r} is given more than once")
-    if "\0" in row.image or Path(row.image).is_absolute():
-        reason = f"image {row.image!r} must be a path relative to the annotation file's folder"
-        return _bad(source, "image_file", reason)
     try:
-        path = _locate(folder, row.image)
-    except OSError as error:  # a name longer than the file system allows
-        reason = f"image {row.image[:80]!r} cannot be looked up ({error.strerror})"
-        return _bad(source, "image_file", reason)
-    if not path.is_relative_to(root):
-        return _bad(source, "image_file", f"image {row.image!r} leaves the data root {root}")
-    if not _is_utf8(path):
-        return _bad(source, "image_file", f"image {row.image!r} lies at {str(path)!a}, which is not UTF-8; rename it")
-    try:
-        is_file = stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        is_file = False
-    if not is_file:
-        return _bad(source, "image_file", f"image {row.image!r} does not exist (looked for {path})")
-    return Record(path.relative_to(root).as_posix(), path, row.suffix, row.group, row.metadata or {}, source)
+        path = locate(root, folder, row.image)
+    except ImagePathError as error:
+        return _bad(source, "image_file", str(error))
+    name = path[len(root) :].replace(os.sep, "/").lstrip("/")
+    return Record(name, Path(path), row.suffix, row.group, row.metadata or {}, source)
 
 
 class _RepeatedKeyError(Exception):
@@ -205,29 +197,6 @@ class _RepeatedKeyError(Exception):
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
     if len({key for key, _ in pairs}) < len(pairs):
         raise _RepeatedKeyError(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
-
-
-def _is_utf8(path: Path) -> bool:
-    """Whether a path can be printed and written to files; the file system allows others."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _locate(folder: Path, image: str) -> Path:
-    """Resolve links and `..`; the folder's part is looked up once, since an annotation file names one folder often."""
-    parent, name = os.path.split(image)
-    path = _resolved(os.path.join(folder, parent)) / name  # noqa: PTH118
-    if name in ("", ".", "..") or path.is_symlink():
-        return Path(os.path.realpath(path))
-    return path
-
-
-@functools.lru_cache(maxsize=256)
-def _resolved(folder: str) -> Path:
-    return Path(os.path.realpath(folder))
 
 
 def _explain(item: Any, text: bytes) -> str:

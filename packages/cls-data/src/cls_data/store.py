@@ -50,9 +50,9 @@ class PixelRows:
             return self.pixels.index_select(0, index)
         # A loader worker hands its batches over in shared memory: written there, they are not copied into it, and
         # leave no holes in the worker's own (torch.utils.data's default_collate does the same).
-        shape = torch.Size((len(index), *self.pixels.shape[1:]))
-        memory = torch.UntypedStorage._new_shared(math.prod(shape))
-        return torch.index_select(self.pixels, 0, index, out=self.pixels.new_empty(0).set_(memory, 0, shape))
+        shape = (len(index), *self.pixels.shape[1:])
+        memory = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
+        return torch.index_select(self.pixels, 0, index, out=self.pixels.new_empty(0).set_(memory).view(shape))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A mapped file is mapped again; sent as a tensor, it would be copied into shared memory first.
