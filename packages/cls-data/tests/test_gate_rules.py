@@ -9,7 +9,8 @@ from PIL import Image, ImageFilter
 
 from cls_data import GateConfig, check
 from cls_data.gate.config import RULES
-from cls_data.gate.rules import JUDGES, Finding
+from cls_data.gate.evidence import Finding
+from cls_data.gate.rules import JUDGES
 
 
 @pytest.fixture

@@ -318,4 +318,6 @@ def test_too_few_groups_are_refused_before_anything_is_written(tmp_path: Path) -
 
 def test_a_root_without_splits_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no split"):
+        write_folds(tmp_path)
+    with pytest.raises(DataError, match="nowhere: no such folder"):
         write_folds(tmp_path / "nowhere")

@@ -75,6 +75,8 @@ class StrictDecoder:
             HugeImageError: more than `MAX_PIXELS`.
         """
         kind = image_format(data)
+        if kind is None:  # Pillow would ask Ghostscript for some
+            raise DamagedImageError(f"not an image of a known format ({', '.join(SUFFIXES)})")
         try:
             if kind == "JPEG":
                 return self._jpeg(data)
@@ -145,7 +147,7 @@ def _refuse_damaged_png(data: bytes) -> None:
 
 def _size(data: bytes) -> tuple[int, int]:
     try:
-        with Image.open(io.BytesIO(data)) as image:  # reads the header alone
+        with Image.open(io.BytesIO(data), formats=list(SUFFIXES)) as image:  # reads the header alone
             return image.size
     except UnidentifiedImageError as error:  # its message tells an address in memory, another in every run
         raise DamagedImageError("not an image of a known format") from error

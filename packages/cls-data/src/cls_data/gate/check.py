@@ -10,8 +10,9 @@ from cls_data.annotations import SPLITS, BadRow, Record, scan_split
 from cls_data.errors import SHOWN, DataError
 from cls_data.fingerprint import fingerprint
 from cls_data.gate.config import RULES, GateConfig, Policy
+from cls_data.gate.evidence import Evidence, Finding, Row
 from cls_data.gate.inspection import Inspection
-from cls_data.gate.rules import JUDGES, Evidence, Finding, Row
+from cls_data.gate.rules import JUDGES
 from cls_data.preprocessing import ImagePreprocessing
 from cls_data.quarantine import Quarantine, write_quarantine
 

@@ -16,7 +16,7 @@ from cls_data.decoding import quiet_decoding
 from cls_data.files import write_atomically
 from cls_data.gate.check import CheckReport
 from cls_data.gate.config import RULES
-from cls_data.gate.rules import Finding
+from cls_data.gate.evidence import Finding
 
 SHOWN_A_RULE = 5
 _PICTURES_A_RULE, _COLUMNS, _TILE, _CAPTION = 24, 6, 150, 44
