@@ -99,7 +99,7 @@ class StrictDecoder:
         pixels = simplejpeg.decode_jpeg(data, "RGB" if plain else "CMYK")
         # EXIF or XMP may turn the image, and CMYK has conventions of its own: what to make of them, preprocessing says.
         if plain and self._same_pixels and b"Exif\0\0" not in data and b"tiff:Orientation" not in data:
-            return Image.fromarray(pixels)
+            return Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
         return self._preprocessing.decode(data)
 
 

@@ -84,7 +84,7 @@ def _quantise(planes: Tensor, table: Tensor) -> Tensor:
     steps = table[:, None]
     # libjpeg's coefficients are integers, eight times as large; that is why so many of their quotients are ties.
     coefficients = (blocks.reshape(batch, -1, 64) @ (8 * cosines.T)).round_()
-    coefficients.div_(steps * (8 * (1 - _TIE))).round_().mul_(steps)
+    coefficients.mul_(1 / (steps * (8 * (1 - _TIE)))).round_().mul_(steps)
     restored = (coefficients @ cosines).add_(_HALF).floor_().clamp_(-128, 127)
     blocks = restored.view(batch, channels, height // 8, width // 8, 8, 8).permute(0, 1, 2, 4, 3, 5)
     return blocks.reshape(planes.shape)

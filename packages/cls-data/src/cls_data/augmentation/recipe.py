@@ -73,10 +73,10 @@ class Recipe(Part, Augmentation):
         draws = Draws(len(images), generator)
         clean = draws.chance(self.clean)
         drawn = self._draw(draws, images.shape[3] / images.shape[2])
-        if images.device.type != "cpu":
+        at_once = max(1, _PIXELS_AT_ONCE // (images.shape[2] * images.shape[3]))
+        if images.device.type != "cpu" or len(images) <= at_once:
             return self._change(images, clean, drawn)
         result = torch.empty(images.shape)
-        at_once = max(1, _PIXELS_AT_ONCE // (images.shape[2] * images.shape[3]))
         for start in range(0, len(images), at_once):
             some = slice(start, start + at_once)
             theirs = {part: {name: values[some] for name, values in each.items()} for part, each in drawn.items()}
