@@ -64,8 +64,11 @@ def test_a_misspelt_argument_is_answered_with_the_nearest() -> None:
 
 
 def test_a_refused_argument_is_named_by_its_key_path() -> None:
-    with pytest.raises(ConfigError, match=r"^augmentation: horizontal_flip is a share of the samples"):
-        build({"_target_": "cls_data.LightAugmentation", "horizontal_flip": 3}, "augmentation", Augmentation)
+    flips = {"_target_": "cls_data.LightAugmentation", "geometry": {"horizontal_flip": 3}}
+    with pytest.raises(
+        ConfigError, match=r"^augmentation.geometry.horizontal_flip: Input should be less than or equal"
+    ):
+        build(flips, "augmentation", Augmentation)
     with pytest.raises(ConfigError, match=r"preprocessing.mean: Field required"):
         build({"_target_": "cls_export.Preprocessing", "size": [8, 8]}, "preprocessing", Preprocessing)
 
