@@ -147,3 +147,28 @@ def test_commands_are_installed_under_their_name() -> None:
     (script,) = entry_points(group="console_scripts", name="cls-data")
     loaded: Any = script.load()
     assert loaded is main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["check", "--without", "a", "--quarantine", "b"], "drop one"),
+        (["split", "--folds", "3", "--shares", "0.5,0.5"], "drop --shares"),
+        (["convert", "--from", "image-folder", "--label-column", "x"], "--label-column goes with --from csv"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    root: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    assert main([arguments[0], str(root), *arguments[1:]]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_quarantine_for_other_annotations_is_refused(
+    conflict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path.parent / f"{tmp_path.name}-q.jsonl"
+    assert main(["check", str(conflict), "--quarantine", str(rows)]) == 1
+    assert main(["split", str(conflict), "--name", "mine"]) == 0
+    assert main(["check", str(conflict), "--annotations", "mine", "--without", str(rows)]) == 2
+    assert "belong to other annotations than mine/" in capsys.readouterr().err

@@ -20,7 +20,7 @@ NO_VALID = "there is no valid split; make one with `cls-data split`"
 def _touch(root: Path, names: Sequence[str]) -> Path:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"")
+        (root / name).write_bytes(os.fsencode(name))
     return root
 
 

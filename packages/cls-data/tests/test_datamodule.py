@@ -423,3 +423,16 @@ def test_two_ranks_see_every_row_once_between_them(root: Path, tmp_path: Path, s
             assert sorted(train[0] + train[1]) == list(range(30))
     assert ranks[0][0]["train"][0] != ranks[0][0]["train"][1]
     assert not set(ranks[0][1]) & set(ranks[1][1])  # nor are two images changed alike
+
+
+def test_predictions_for_train_have_the_models_size_whatever_is_stored(root: Path, preprocessing: Any) -> None:
+    data = module(root, preprocessing, stored_size=(24, 24), predict_split="train")
+    assert all(batch["images"].shape[2:] == (16, 16) for batch in batches(data, data.predict_dataloader()))
+
+
+def test_a_checkpoint_of_other_data_is_refused_also_before_the_data_is_read(root: Path, preprocessing: Any) -> None:
+    data = ClassificationDataModule(DataModuleConfig(root=root), preprocessing)
+    data.load_state_dict({"fingerprint": "of other data"})
+    with pytest.raises(DataError, match="have changed since the checkpoint"):
+        data.setup()
+    module(root, preprocessing).load_state_dict({})

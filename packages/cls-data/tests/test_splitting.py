@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cls_data.annotations import Record, Split, read_split
+from cls_data.annotations import SPLITS, Record, Split, read_split
 from cls_data.errors import DataError
 from cls_data.quarantine import Quarantine, write_quarantine
 from cls_data.splitting import Splitting, write_folds, write_splits
@@ -26,7 +26,7 @@ def _write(root: Path, split: str, rows: Sequence[dict[str, Any]]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     lines = [{"image": f"{number}.png", **row} for number, row in enumerate(rows)]
     for line in lines:
-        (folder / line["image"]).write_bytes(b"")
+        (folder / line["image"]).write_bytes(str(folder / line["image"]).encode())
     (folder / "annotations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return root
 
@@ -321,3 +321,16 @@ def test_a_root_without_splits_is_refused(tmp_path: Path) -> None:
         write_folds(tmp_path)
     with pytest.raises(DataError, match="nowhere: no such folder"):
         write_folds(tmp_path / "nowhere")
+
+
+def test_copies_of_one_image_under_other_names_stay_together(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    lines = []
+    for number in range(40):
+        (tmp_path / "train" / f"{number}.png").write_bytes(bytes([number // 2]))  # each image twice
+        lines.append(json.dumps({"image": f"{number}.png", "suffix": "7"}))
+    (tmp_path / "train" / "rows.jsonl").write_text("\n".join(lines))
+    write_splits(tmp_path, name="mine")
+    for split in SPLITS:
+        numbers = {int(record.path.stem) for record in read_split(tmp_path, split, annotations="mine")}
+        assert {number ^ 1 for number in numbers} == numbers

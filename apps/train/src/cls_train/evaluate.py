@@ -54,11 +54,11 @@ def evaluate(folder: RunFolder) -> Evaluation:
         RunError: the folder holds no run or no best.ckpt.
     """
     keep_freed_memory()
-    config = _ungated(_in_single_precision(folder.read_config()))
+    config = _in_single_precision(folder.read_config())
     check_nodes(config)
     seed_everything(config.seed, workers=True, verbose=False)
     checkpoint = load_checkpoint(folder.best)
-    data = build_data(config, build_preprocessing(config))
+    data = build_data(config, build_preprocessing(config), checked=True)
     data.setup()
     _refuse_other_data(data, LabelsMapping.load(folder.labels))
     module = build_module(config, data)
@@ -83,11 +83,6 @@ def evaluate(folder: RunFolder) -> Evaluation:
 def _refuse_other_data(data: ClassificationDataModule, labels: LabelsMapping) -> None:
     if data.fingerprint != labels.provenance.data_fingerprint:
         raise RunError(f"{data.config.root}: rows or images have changed since the run was trained on them")
-
-
-def _ungated(config: RunConfig) -> RunConfig:
-    """Leave the gate out: this data went through it before training, and its fingerprint is compared."""
-    return config.model_copy(update={"data": {**config.data, "gate": None}})
 
 
 def _in_single_precision(config: RunConfig) -> RunConfig:

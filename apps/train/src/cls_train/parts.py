@@ -66,14 +66,16 @@ def build_preprocessing(config: RunConfig) -> Preprocessing:
     return build(config.preprocessing, "preprocessing", Preprocessing)
 
 
-def build_data(config: RunConfig, preprocessing: Preprocessing) -> ClassificationDataModule:
-    """Build the data module; nothing is read yet."""
+def build_data(config: RunConfig, preprocessing: Preprocessing, *, checked: bool = False) -> ClassificationDataModule:
+    """Build the data module; nothing is read yet. Data that was checked before does not go through the gate again."""
     augmentation = None
     if config.augmentation:
         augmentation = build(config.augmentation, "augmentation", Augmentation)  # type: ignore[type-abstract]
     mixing = build(config.mixing, "mixing", Mixing) if config.mixing else None
     settings = build(config.data, "data", DataModuleConfig)
-    return ClassificationDataModule(settings, preprocessing, augmentation, mixing=mixing, progress=True)
+    return ClassificationDataModule(
+        settings, preprocessing, augmentation, mixing=mixing, checked=checked, progress=True
+    )
 
 
 def build_module(config: RunConfig, data: ClassificationDataModule) -> Classifier:

@@ -129,12 +129,13 @@ def scan_split(
     if not above.resolve().is_relative_to(base) or not above.is_dir():
         raise DataError(f"annotations {annotations!r}: no such folder inside the data root {root}")
     folder = above / split
+    left_out = Quarantine({}) if quarantine is None else quarantine.below(folder.relative_to(base).as_posix())
     if not folder.is_dir():
+        left_out.refuse_unseen(set())
         return Rows([], [])
     forget_folders()
     files = sorted(file for file in folder.rglob("*.jsonl") if file.is_file())
     rows = Rows([], [])
-    left_out = Quarantine({}) if quarantine is None else quarantine.below(folder.relative_to(base).as_posix())
     seen = set()
     for source, text, folder_of_file in _sourced_lines(files, base):
         if left_out.names(source, text):

@@ -76,11 +76,9 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument(f"--{name}-column", metavar="NAME", help=f"where the table holds the {name}")
 
     made = command("split", _split, "share rows out to train, valid and test, or to folds, by class and group")
-    made.add_argument(
-        "--shares", metavar="S,S,S", default="0.8,0.1,0.1", help="of train, valid, test (default: %(default)s)"
-    )
+    made.add_argument("--shares", metavar="S,S,S", help="of train, valid, test (default: 0.8,0.1,0.1)")
     made.add_argument("--folds", metavar="K", type=_positive, help="K folds instead")
-    made.add_argument("--seed", metavar="N", type=int, default=0)
+    made.add_argument("--seed", metavar="N", type=_seed, default=0)
     made.add_argument("--name", metavar="FOLDER", help="below ROOT, of the new annotations")
     made.add_argument("--group-by", metavar="KEY", help="metadata whose equal values stay together")
     made.add_argument("--keep-test", action="store_true", help="leave the test split as it is")
@@ -96,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "--up-to", metavar="N", type=_positive, help="render for classes of ROOT with fewer training rows"
     )
     made.add_argument("--classes", metavar="A,B,C", help="only these")
-    made.add_argument("--seed", metavar="N", type=int, default=0)
+    made.add_argument("--seed", metavar="N", type=_seed, default=0)
 
     made = command("preview", _preview, "draw originals beside what augmentation makes of them")
     _add_reading(made)
@@ -104,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--out", metavar="FOLDER", type=Path, default=Path("preview"), help="(default: %(default)s)")
     made.add_argument("--size", metavar="PIXELS", type=_positive, default=64, help="(default: %(default)s)")
     made.add_argument("--images", metavar="N", type=_positive, default=8, help="(default: %(default)s)")
-    made.add_argument("--seed", metavar="N", type=int, default=0)
+    made.add_argument("--seed", metavar="N", type=_seed, default=0)
     return parser
 
 
@@ -122,11 +120,20 @@ def _positive(text: str) -> int:
     return value
 
 
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"must be 0 to {2**32 - 1}, got {value}")
+    return value
+
+
 def _quarantine(options: argparse.Namespace) -> Quarantine | None:
     return None if options.without is None else Quarantine.load(options.without)
 
 
 def _check(options: argparse.Namespace) -> int:
+    if options.quarantine and options.without:
+        raise DataError("--quarantine with --without would write a list that lacks the rows left out already; drop one")
     report = check(
         options.root,
         PlainPreprocessing(),
@@ -170,7 +177,7 @@ def _gate_config(file: Path | None, settings: Sequence[str]) -> GateConfig:
                 raise DataError(f"--set {setting}: expected KEY=VALUE, such as near_duplicates_within_split=off")
             values[key] = value
         return GateConfig.model_validate(values)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: not YAML ({error})") from error
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
@@ -181,12 +188,14 @@ def _gate_config(file: Path | None, settings: Sequence[str]) -> GateConfig:
 def _convert(options: argparse.Namespace) -> None:
     if (options.layout == "csv") != (options.csv is not None):
         raise DataError("--csv FILE goes with --from csv, and only with it")
+    named = {
+        name: value
+        for name in ("image", "label", "split", "group")
+        if (value := getattr(options, f"{name}_column")) is not None
+    }
+    if named and options.layout != "csv":
+        raise DataError(f"--{next(iter(named))}-column goes with --from csv, and only with it")
     if options.layout == "csv":
-        named = {
-            name: value
-            for name in ("image", "label", "split", "group")
-            if (value := getattr(options, f"{name}_column")) is not None
-        }
         made = convert_csv(options.root, options.csv, **named)
     else:
         made = {"image-folder": convert_image_folder, "roboflow": convert_roboflow}[options.layout](options.root)
@@ -209,10 +218,12 @@ def _split(options: argparse.Namespace) -> None:
     }
     if options.name is not None:
         settings["name"] = options.name
+    if options.folds is not None and options.shares is not None:
+        raise DataError("--folds have equal shares; drop --shares")
     if options.folds is not None:
         made = write_folds(options.root, options.folds, **settings)
     else:
-        made = write_splits(options.root, _shares(options.shares), **settings)
+        made = write_splits(options.root, _shares(options.shares or "0.8,0.1,0.1"), **settings)
     _say_what_was_split(made)
 
 
@@ -256,7 +267,8 @@ def _synth(options: argparse.Namespace) -> None:
         try:
             rendered = SyntheticNumbers(seed=options.seed, **settings)
         except ValidationError as error:
-            raise DataError(f"--classes {options.classes}: {error.errors()[0]['msg']}") from error
+            wrong = error.errors()[0]
+            raise DataError(f"--{wrong['loc'][0]}: {wrong['msg']}, got {wrong['input']!r}") from error
         rendered.write(options.root)
         print(f"{options.root}: {len(rendered.classes)} classes rendered")
         return

@@ -44,6 +44,7 @@ class ClassificationDataModule(LightningDataModule):
         preprocessing: turns image files into pixels, and pixels into model input; the deployed runtime's own.
         augmentation: applied to training batches alone; None for none.
         mixing: mixes the augmented training images with each other; None for none.
+        checked: this data went through the gate before, such as when its training run was made.
         progress: show a bar while images are decoded.
     """
 
@@ -54,6 +55,7 @@ class ClassificationDataModule(LightningDataModule):
         augmentation: Augmentation | None = None,
         *,
         mixing: Mixing | None = None,
+        checked: bool = False,
         progress: bool = False,
     ) -> None:
         super().__init__()
@@ -61,6 +63,8 @@ class ClassificationDataModule(LightningDataModule):
         self.preprocessing = preprocessing
         self._augmentation = augmentation
         self._mixing = mixing
+        self._checked = checked
+        self._expected_fingerprint: str | None = None
         self._progress = progress
         self._splits: dict[str, _StoredSplit] = {}
         self.class_to_idx: dict[str, int] = {}
@@ -79,7 +83,7 @@ class ClassificationDataModule(LightningDataModule):
         """
         if self.config.synthetic is not None:
             self.config.synthetic.write(self.config.root)
-        if self.config.gate is None or self.report is not None:
+        if self.config.gate is None or self._checked:
             return
         self.report = check(
             self.config.root,
@@ -91,6 +95,7 @@ class ClassificationDataModule(LightningDataModule):
             progress=self._progress,
         )
         self.report.raise_for_errors()
+        self._checked = True
         for line in self.report.summary("warn"):
             logger.warning("data gate: {}", line)
 
@@ -102,6 +107,8 @@ class ClassificationDataModule(LightningDataModule):
         """
         if self._splits:
             return
+        if (quarantine := self._quarantine()) is not None:
+            quarantine.refuse_others(self.config.annotations)
         records = {split: found for split in SPLITS if (found := self._read(split))}
         for needed in ("train", "valid"):
             if needed not in records:
@@ -114,6 +121,7 @@ class ClassificationDataModule(LightningDataModule):
         self._splits = {
             split: _StoredSplit(rows, self._decode(split, rows), labels[split]) for split, rows in records.items()
         }
+        self._refuse_other_data()
         self._caution()
 
     def _read(self, split: Split) -> list[Record]:
@@ -138,12 +146,17 @@ class ClassificationDataModule(LightningDataModule):
         return {"fingerprint": self.fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that a checkpoint was trained on this data.
+        """Check, now or once the data is read, that a checkpoint was trained on this data.
 
         Raises:
             DataError: rows or images are others now.
         """
-        if self._splits and state_dict["fingerprint"] != self.fingerprint:
+        self._expected_fingerprint = state_dict.get("fingerprint")
+        if self._splits:
+            self._refuse_other_data()
+
+    def _refuse_other_data(self) -> None:
+        if self._expected_fingerprint not in (None, self.fingerprint):
             raise DataError(f"{self.config.root}: rows or images have changed since the checkpoint was trained on them")
 
     @property
@@ -236,7 +249,9 @@ class ClassificationDataModule(LightningDataModule):
         """Augment (a batch that carries a seed) and normalise, where the batch lies."""
         images, labels = batch["images"], batch["labels"]
         if "seed" not in batch:
-            return ClassificationBatch(images=self._normalize(images.float()), labels=labels, index=batch["index"])
+            # Resized for predictions of a train split that is stored at another size; the others fit.
+            shown = resize(self._normalize(images.float()), self.preprocessing.size)
+            return ClassificationBatch(images=shown, labels=labels, index=batch["index"])
         generator = torch.Generator().manual_seed(batch["seed"])
         changed = self._augmentation(images, generator) if self._augmentation else images.float()
         # Normalised while it is small: what follows is linear.

@@ -9,6 +9,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
+from rich.console import Console
 from rich.progress import Progress
 
 from cls_data.errors import DataError
@@ -43,7 +44,7 @@ def map_chunks(
         DataError: a process was killed.
     """
     ranges = [(start, min(start + CHUNK, length)) for start in range(0, length, CHUNK)]
-    with Progress(disable=progress is None) as bar:
+    with Progress(console=Console(stderr=True), disable=progress is None) as bar:
         task = bar.add_task(progress or "", total=length)
         for (start, stop), result in zip(ranges, _results(work, ranges, length, workers), strict=True):
             bar.advance(task, stop - start)

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,6 +14,7 @@ from cls_data.errors import DataError
 from cls_data.files import write_atomically
 from cls_data.lines import read_lines
 
+_SPLITS = ("train", "valid", "test")
 _AGAIN = "Run `cls-data check ROOT --quarantine FILE` again: the annotations were edited since it was written."
 
 
@@ -63,6 +64,22 @@ class Quarantine:
     def below(self, folder: str) -> "Quarantine":
         """Return the entries of one folder's files; the folder is relative to the data root."""
         return Quarantine({row: digest for row, digest in self.rows.items() if row.startswith(f"{folder}/")})
+
+    def refuse_others(self, annotations: str) -> None:
+        """Refuse entries of other annotation sets than the one that is read.
+
+        Raises:
+            DataError: the quarantine was made for another set.
+        """
+        start = PurePosixPath(annotations).as_posix().removeprefix(".")
+        start = f"{start}/" if start else ""
+        others = [row for row in self.rows if not row.startswith(tuple(f"{start}{split}/" for split in _SPLITS))]
+        if others:
+            raise DataError.from_findings(
+                f"{len(others)} row(s) of the quarantine belong to other annotations than {start or 'the root'}",
+                others,
+                "Write the list with `cls-data check ROOT --annotations FOLDER --quarantine FILE` for those.",
+            )
 
     def names(self, source: str, text: bytes | None) -> bool:
         """Whether a row is to be left out; its text is None where the line was too long to be read.

@@ -36,7 +36,8 @@ class EpochSampler(DistributedSampler[BatchPlan]):
 
     Without weights an epoch is a permutation of the rows; with weights it is as many draws with replacement.
     A last batch that is not full is dropped (batch norm cannot take a batch of one), unless it is the only one;
-    since every epoch has another order, no row is dropped for good. All ranks get equally many batches.
+    since every epoch has another order, no row is dropped for good. All ranks get equally many batches; a rank
+    that finds fewer rows than ranks may get an empty one.
 
     Args:
         length: rows of the split.

@@ -1,6 +1,7 @@
 """Deals annotated images into splits and folds: groups stay whole, and every class is spread over the parts."""
 
 import difflib
+import hashlib
 import json
 import os
 from collections import Counter, defaultdict
@@ -183,6 +184,9 @@ def _groups(records: Sequence[Record], group_by: str | None) -> list[str]:
     links = _Links()
     for record in records:
         links.join(f"image {record.id}", _stated_group(record, key) or f"image {record.id}")
+    for image, path in {record.id: record.path for record in records}.items():
+        # Copies under other names are the same image, and the gate would find them in two splits.
+        links.join(f"image {image}", f"bytes {hashlib.sha256(path.read_bytes()).hexdigest()}")
     return [links.find(f"image {record.id}") for record in records]
 
 

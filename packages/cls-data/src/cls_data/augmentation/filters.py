@@ -69,7 +69,7 @@ def filter_separably(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return torch.matmul(rows[:, None], across)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=8)
 def _mirrored_shifts(length: int, radius: int, device: torch.device) -> Tensor:
     """Return float [2 radius + 1, length, length]: matrices that move a line by -radius to radius places."""
     line = torch.eye(length)[None]

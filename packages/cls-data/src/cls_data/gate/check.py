@@ -101,7 +101,8 @@ class CheckReport:
             f"{self.root}: the data does not pass the gate\n"
             + "\n".join(lines)
             + f"\nCorrect the rows, or leave them out: `cls-data check {self.root} --quarantine FILE` writes a list, "
-            "data.quarantine=FILE trains without them. data.gate.RULE=warn lets a rule only speak."
+            "data.quarantine=FILE trains without them. data.gate.RULE=warn lets a rule only speak, though what cannot "
+            "be read at all is refused in any case."
         )
 
 
@@ -131,6 +132,8 @@ def check(
     """
     config = config or GateConfig()
     base = Path(root).resolve()
+    if quarantine is not None:
+        quarantine.refuse_others(annotations)
     scanned = {split: scan_split(base, split, annotations=annotations, quarantine=quarantine) for split in SPLITS}
     records: dict[str, list[Record]] = {split: rows.records for split, rows in scanned.items()}
     bad = [row for rows in scanned.values() for row in rows.bad]

@@ -15,6 +15,9 @@ Level = Annotated[float, Field(ge=0, le=255)]
 class GateConfig(BaseModel):
     """A policy for each rule, then the rules' thresholds. `error` stops a run; `warn` is only said.
 
+    Rows and images that nothing can be made of (malformed, missing, huge, beyond repair, of a label that train lacks)
+    are refused by the reader and the store in any case, as soon as a run wants them.
+
     Attributes:
         schema_errors: rows of another shape than the schema's.
         image_files: rows whose image is missing, or lies outside the root.

@@ -37,15 +37,12 @@ def look_alike(
     hashes, thumbnails = hashes[firsts], thumbnails[firsts].astype(np.int16)
     means = thumbnails.mean(axis=1)
     for band in range(_BANDS):
-        for one, other in _pairs_of_equal(_band(hashes, band)):
+        for one, other in _pairs_of_equal(_band(hashes, band), means, levels):
             difference = hashes[one] ^ hashes[other]
             near = np.bitwise_count(difference) <= bits
             for earlier in range(band):
                 near &= _band(difference, earlier) != 0  # that band has yielded the others
             one, other = one[near], other[near]
-            # Two pictures differ by at least as much as their means do. Comparing the pictures costs the most.
-            close = np.abs(means[one] - means[other]) <= levels
-            one, other = one[close], other[close]
             apart = clusters.roots(one) != clusters.roots(other)
             one, other = one[apart], other[apart]
             alike = np.abs(thumbnails[one] - thumbnails[other]).mean(axis=1) <= levels
@@ -58,14 +55,21 @@ def _band(hashes: NDArray[np.uint64], band: int) -> NDArray[np.uint64]:
     return bits
 
 
-def _pairs_of_equal(keys: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield all pairs of places with equal keys: those next to each other in sorted order, and so on."""
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
+def _pairs_of_equal(
+    keys: NDArray[np.uint64], means: NDArray[np.float64], levels: float
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield all pairs of places with equal keys and near means: neighbours in sorted order, and so on.
+
+    Two pictures differ by at least as much as their means do. Sorting by these keeps sets in check whose images all
+    have the same border, and so the same key.
+    """
+    order = np.lexsort((means, keys))
+    keys, means = keys[order], means[order]
     starts = np.arange(len(keys))
     for offset in range(1, len(keys)):
         starts = starts[starts + offset < len(keys)]
-        starts = starts[keys[starts] == keys[starts + offset]]
+        ends = starts + offset
+        starts = starts[(keys[starts] == keys[ends]) & (means[ends] - means[starts] <= levels)]
         if not len(starts):
             return
         yield order[starts], order[starts + offset]
