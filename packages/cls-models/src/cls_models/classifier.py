@@ -3,7 +3,8 @@
 Shapes: B images in a batch, N in a split, C classes.
 """
 
-from typing import Any, Protocol
+import math
+from typing import Any, Protocol, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -15,9 +16,17 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from cls_data import ClassificationBatch, EvaluationOutputs
+from cls_data import ClassificationBatch, ClassificationDataModule, EvaluationOutputs
+from cls_models.distillation import Distillation
+from cls_models.feature_cache import FeatureCache
 from cls_models.metrics import CLASS_ACCURACY, classification_metrics
-from cls_models.optimisation import parameter_groups
+from cls_models.optimisation import build_optimizer, fused_allowed
+from cls_models.schedules import Plateau
+from cls_models.transfer import Transfer
+
+
+class NotFiniteLossError(ArithmeticError):
+    """The training loss became infinite or not a number. The message says what to change."""
 
 
 class OptimizerFactory(Protocol):
@@ -45,12 +54,19 @@ class Classifier(LightningModule):
         loss: maps logits [B, C] and labels int64 [B] to a scalar; or targets float32 [B, C], where images are mixed.
         optimizer: makes the optimiser from parameter groups.
         scheduler: makes the learning-rate schedule; None keeps the rate as it is.
+        transfer: what of the backbone trains, from which epoch on, and how fast; None trains all of it alike.
+        distillation: adds a teacher's answers to the loss.
 
     Without `index` in a batch, rows are counted as they come.
 
     Logged once an epoch: train_loss, train_top1 (on augmented images), and for `valid` and `test`
     {split}_loss (mean negative log-likelihood in nats), _top1, _top5, _macro_f1. Every
-    `trainer.log_every_n_steps` steps: train_loss_step and lr.
+    `trainer.log_every_n_steps` steps: train_loss_step, lr (of the first parameter group, whose layers have the full
+    rate), and loss_scale where float16 has one.
+
+    Raises:
+        NotFiniteLossError: in training, at the next of those steps, or where the epoch ends before it; or in its
+            validation, for a loss that is not a number.
     """
 
     def __init__(
@@ -60,16 +76,24 @@ class Classifier(LightningModule):
         loss: nn.Module,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
+        *,
+        transfer: Transfer | None = None,
+        distillation: Distillation | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.loss = loss
+        self.transfer = transfer
         self.outputs: EvaluationOutputs | None = None
         """Every sample of the latest evaluation; None before the first."""
         self.class_accuracy: Tensor | None = None
         """Accuracy of each class in the latest evaluation: float32 [C] on the CPU; None before the first."""
         self._optimizer = optimizer
         self._scheduler = scheduler
+        self._distillation = distillation
+        self._cache_features = transfer is not None and transfer.cache_features
+        self._cache: FeatureCache | None = None
+        self._plateau: Plateau | None = None
         self._train_loss = MeanMetric(nan_strategy="disable")  # the check would make the device wait at every step
         self._train_top1 = MulticlassAccuracy(num_classes, average="micro")
         self._eval_metrics = classification_metrics(num_classes)
@@ -80,24 +104,39 @@ class Classifier(LightningModule):
         logits: Tensor = self.backbone(images)
         return logits
 
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        if mode and self.transfer is not None:
+            self.transfer.hold(self.backbone)
+        return self
+
+    def on_train_start(self) -> None:
+        """Freeze, which must also be done where a run goes on in the middle of an epoch; and fill the cache."""
+        self._freeze()
+        if self._cache_features:
+            self._cache = self._computed_features()
+
+    def on_train_epoch_start(self) -> None:
+        """Unfreeze what trains from this epoch on, and forget what an interrupted epoch left behind."""
+        self._freeze()
+        self._train_loss.reset()
+        self._train_top1.reset()
+
     def training_step(self, batch: ClassificationBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
-        logits = self(batch["images"])
+        logits = self(batch["images"]) if self._cache is None else self._cache.logits(batch["index"])
         loss: Tensor = self.loss(logits, batch.get("targets", batch["labels"]))
+        if self._distillation is not None:
+            loss = self._distillation(batch["images"], logits, loss)
         self._train_loss.update(loss.detach(), weight=len(logits))
         self._train_top1.update(logits.detach(), batch["labels"])
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set undeclared
         if every and self.global_step % every == 0:
-            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-            self.log_dict({"train_loss_step": loss.detach(), "lr": rate}, batch_size=len(logits))
+            self._log_step(loss.detach())
         if self.trainer.is_last_batch:
             self._conclude_training_epoch()
         return loss
-
-    def on_train_epoch_start(self) -> None:
-        """Forget what an interrupted epoch left behind."""
-        self._train_loss.reset()
-        self._train_top1.reset()
 
     def on_validation_epoch_start(self) -> None:
         """Forget what an interrupted validation left behind."""
@@ -129,20 +168,66 @@ class Classifier(LightningModule):
         self._conclude("test")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimiser, without decay on norms and biases, and the per-step schedule."""
-        optimizer = self._optimizer(parameter_groups(self))
+        """Build the optimiser, without decay on norms and biases, and the schedule."""
+        optimizer = build_optimizer(
+            self._optimizer, self.backbone, self.transfer, others=[self.loss], fused=fused_allowed(self.trainer)
+        )
         if self._scheduler is None:
             return optimizer
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise ValueError("a schedule needs an end: set max_epochs or max_steps, or train without a scheduler")
         schedule = self._scheduler(optimizer, int(steps))
+        if isinstance(schedule, Plateau):
+            # Kept by Lightning, and so saved and restored, but stepped here: Lightning would step it only when the
+            # epoch's checkpoint has been written.
+            self._plateau = schedule
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "reduce_on_plateau": False}}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """Step a schedule, but for one that waits for a metric."""
+        if scheduler is not self._plateau:
+            super().lr_scheduler_step(scheduler, metric)
+
+    def _freeze(self) -> None:
+        if self.transfer is not None:
+            self.transfer.apply(self.backbone, self.current_epoch)
+
+    def _computed_features(self) -> FeatureCache:
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # set undeclared
+        if not isinstance(data, ClassificationDataModule):
+            raise TypeError(f"cache_features needs a ClassificationDataModule to read the training split, got {data}")
+        batches = data.unaugmented("train", self.device)
+        return FeatureCache.compute(self.backbone, batches, len(data.records("train")))
+
+    def _log_step(self, loss: Tensor) -> None:
+        values = {"train_loss_step": loss, "lr": self.trainer.optimizers[0].param_groups[0]["lr"]}
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None:
+            values["loss_scale"] = scaler.get_scale()
+        self.log_dict(values, batch_size=1)
+        self._refuse_what_is_not_finite()
+
+    def _refuse_what_is_not_finite(self) -> None:
+        """Ask for the epoch's sum so far, which one such loss spoils; seldom, since the host has to wait for it."""
+        total = float(self._train_loss.mean_value)
+        if not math.isfinite(total):
+            raise self._not_finite("training", total)
+
+    def _not_finite(self, kind: str, loss: float) -> NotFiniteLossError:
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        return NotFiniteLossError(
+            f"the {kind} loss became {loss} in epoch {self.current_epoch + 1}, by step {self.global_step}, at a "
+            f"learning rate of {rate:.2g}: lower optimizer.lr, clip with +trainer.gradient_clip_val=1.0, or train in "
+            "float32 with trainer.precision=32-true"
+        )
 
     def _conclude_training_epoch(self) -> None:
         """Log within the last step: at the epoch's end, callbacks would come before this module and see nothing."""
         values = {"train_loss": self._train_loss.compute(), "train_top1": self._train_top1.compute()}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
+        self._refuse_what_is_not_finite()
 
     def _begin_evaluation(self) -> None:
         self._eval_metrics.reset()
@@ -165,7 +250,16 @@ class Classifier(LightningModule):
         self.log(f"{split}_loss", loss.to(self.device), prog_bar=split == "valid")
         for name, value in values.items():
             self.log(f"{split}_{name}", value, prog_bar=(split, name) == ("valid", "top1"))
+        if split == "valid" and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self._after_validation_in_training(loss, values)
         self._begin_evaluation()
+
+    def _after_validation_in_training(self, loss: Tensor, values: dict[str, Tensor]) -> None:
+        # Before such weights can be called the best: the first epoch's last step may have spoilt them.
+        if loss.isnan():
+            raise self._not_finite("validation", float(loss))
+        if self._plateau is not None:
+            self._plateau.step(float({"loss": loss, **values}[self._plateau.monitor.removeprefix("valid_")]))
 
 
 def _join(split: str, batches: list[tuple[Tensor, Tensor, Tensor]]) -> EvaluationOutputs:

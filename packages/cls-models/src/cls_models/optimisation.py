@@ -1,42 +1,151 @@
-"""Which parameters decay, and how the learning rate moves."""
+"""Which parameters decay, how fast each layer trains, and the optimiser made of both."""
 
-import math
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
+import torch
+from lightning.pytorch import Trainer
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+
+from cls_models.layers import layer_numbers, weight_names
+from cls_models.transfer import Transfer
+
+_WEIGHTS, _PLAIN, _MATRICES = range(3)
 
 
-def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Return two groups of the trainable parameters: those that decay, and norms and biases, which do not.
+def parameter_groups(
+    backbone: nn.Module, transfer: Transfer | None = None, others: Iterable[nn.Module] = ()
+) -> list[dict[str, Any]]:
+    """Return the parameters in groups, each parameter in exactly one, for any optimiser of torch.
 
-    The first takes the optimiser's own weight_decay, the second sets it to 0.
-    """
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return [
-        {"params": [parameter for parameter in trainable if parameter.ndim >= 2]},
-        {"params": [parameter for parameter in trainable if parameter.ndim < 2], "weight_decay": 0.0},
-    ]
+    A group's keys besides `params`:
 
+    - `weight_decay`: 0 for all but the weights of linear layers, convolutions and attention; else left to the
+      optimiser. Decay bounds the scale of a weight; biases, norms, class tokens, position embeddings and layer
+      scales are offsets and gains that it would only pull away from where they have to be.
+    - `lr_scale`: share of the optimiser's learning rate, which `build_optimizer` applies; see `Transfer.layer_decay`.
+    - `matrices`: whether these are the hidden weight matrices that `Muon` is meant for: dense weights, and filters
+      of ungrouped convolutions, above the stem and below the head.
 
-def warmup_cosine(optimizer: Optimizer, total_steps: int, *, warmup: float = 0.1, final: float = 0.01) -> LambdaLR:
-    """Raise the learning rate linearly, then lower it along half a cosine; step it after every optimiser step.
+    The first group has lr_scale 1, so that its rate is the one that was set and scheduled.
 
     Args:
-        optimizer: its own learning rate is the peak.
-        total_steps: optimiser steps of the whole training.
-        warmup: share of the steps that the rise takes, 0 to below 1.
-        final: share of the peak that is left at the end.
+        backbone: its parameters that require a gradient, or all of them if there is a transfer, which will freeze
+            and unfreeze them later.
+        transfer: sets the layers' rates.
+        others: modules beside the backbone with parameters of their own, such as a loss; they train as the head does.
     """
-    if not 0 <= warmup < 1:
-        raise ValueError(f"warmup is a share of the training steps, 0 to below 1; got {warmup}")
-    rise = max(1, round(warmup * total_steps))
+    scales = transfer.lr_scales(backbone) if transfer else {}
+    members: dict[tuple[float, int], list[nn.Parameter]] = {}
+    kinds = _kinds(backbone)
+    for name, parameter in backbone.named_parameters():
+        if transfer or parameter.requires_grad:
+            members.setdefault((scales.get(name, 1.0), kinds[name]), []).append(parameter)
+    known = {id(parameter) for parameter in backbone.parameters()}
+    for parameter, kind in _of_others(others):
+        if parameter.requires_grad and id(parameter) not in known:
+            members.setdefault((1.0, kind), []).append(parameter)
+            known.add(id(parameter))
+    return [_group(*key, members[key]) for key in sorted(members, key=lambda key: (-key[0], key[1]))]
 
-    def factor(step: int) -> float:
-        if step < rise:
-            return (step + 1) / rise
-        progress = min(1.0, (step - rise) / max(1, total_steps - rise))
-        return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
-    return LambdaLR(optimizer, factor)
+def build_optimizer(
+    factory: Callable[..., Optimizer],
+    backbone: nn.Module,
+    transfer: Transfer | None = None,
+    others: Iterable[nn.Module] = (),
+    *,
+    fused: bool = True,
+) -> Optimizer:
+    """Make an optimiser of `parameter_groups`, each at its own share of the optimiser's learning rate.
+
+    The rates are scaled once it is made, and every schedule starts from the rates that it finds in the groups.
+
+    Args:
+        factory: makes an optimiser from parameter groups; usually a partial of its class.
+        backbone: as in `parameter_groups`.
+        transfer: as in `parameter_groups`.
+        others: as in `parameter_groups`.
+        fused: use the fused kernels where the optimiser and the parameters' device have them, unless the factory
+            says itself what `fused` is to be; on a CPU they take a quarter of the plain loop's time for AdamW.
+    """
+    groups = parameter_groups(backbone, transfer, others)
+    staged = transfer is not None and bool(transfer.unfreeze_at)
+    optimizer = factory(groups, fused=True) if fused and _has_fused(factory, groups, staged) else factory(groups)
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"] * group["lr_scale"]
+    return optimizer
+
+
+def fused_allowed(trainer: Trainer) -> bool:
+    """Whether a trainer can work with a fused optimiser.
+
+    Such a one undoes the loss scaling of float16 itself, after the gradients would have to be clipped; Lightning
+    refuses the two together.
+    """
+    return not trainer.gradient_clip_val or getattr(trainer.precision_plugin, "scaler", None) is None
+
+
+def _has_fused(factory: Callable[..., Optimizer], groups: list[dict[str, Any]], staged: bool) -> bool:
+    """Whether a factory leaves `fused` open, and the kernels are there for these parameters.
+
+    Torch says so nowhere in public but in the first step, so one is taken on parameters of one element. Where some will
+    begin to train late, a second one is taken with more of them: torch 2.15's fused SGD fails if only some parameters
+    of a group have a momentum yet.
+    """
+    if "fused" in getattr(factory, "keywords", {}) or "fused" not in inspect.signature(factory).parameters:
+        return False
+    with suppress(RuntimeError, TypeError):
+        for device, dtype in {(parameter.device, parameter.dtype) for group in groups for parameter in group["params"]}:
+            ones = [nn.Parameter(torch.ones(1, 1, device=device, dtype=dtype)) for _ in range(4)]
+            tried = factory(
+                [{"params": ones[:2], "matrices": True}, {"params": ones[2:], "matrices": False}], fused=True
+            )
+            for training in (ones[::2], ones) if staged else (ones,):
+                for one in training:
+                    one.grad = torch.ones_like(one)
+                tried.step()
+        return True
+    return False
+
+
+def _group(scale: float, kind: int, params: list[nn.Parameter]) -> dict[str, Any]:
+    group: dict[str, Any] = {"params": params, "lr_scale": scale, "matrices": kind == _MATRICES}
+    return {**group, "weight_decay": 0.0} if kind == _PLAIN else group
+
+
+def _kinds(backbone: nn.Module) -> Mapping[str, int]:
+    weights = weight_names(backbone)
+    hidden = _hidden(backbone) - _no_matrices(backbone)
+    return {
+        name: _PLAIN if name not in weights else _MATRICES if name in hidden else _WEIGHTS
+        for name, _ in backbone.named_parameters()
+    }
+
+
+def _hidden(backbone: nn.Module) -> set[str]:
+    try:
+        numbers = layer_numbers(backbone)
+    except ValueError:  # a network of one's own without a head that can be found; only Muon and transfer need one
+        return set()
+    last = max(numbers.values(), default=0)
+    return {name for name, number in numbers.items() if 0 < number < last}
+
+
+def _no_matrices(backbone: nn.Module) -> set[str]:
+    """Name the weights that are no linear map from all inputs to all outputs."""
+    return {
+        f"{path}.weight"
+        for path, module in backbone.named_modules()
+        if isinstance(module, nn.Embedding) or getattr(module, "groups", 1) != 1
+    }
+
+
+def _of_others(others: Iterable[nn.Module]) -> Iterator[tuple[nn.Parameter, int]]:
+    for module in others:
+        weights = weight_names(module)
+        for name, parameter in module.named_parameters():
+            yield parameter, _WEIGHTS if name in weights else _PLAIN

@@ -1,0 +1,149 @@
+import copy
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from cls_models import SmallMapConv2d, build_backbone, write_out_small_maps
+from cls_models.small_maps import MOST_PAIRS, _WrittenOut
+
+
+def both(inputs: int, outputs: int, stride: int) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """Return a plain convolution and one that may be written out, with the same weights."""
+    plain = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    holder = nn.Sequential(copy.deepcopy(plain))
+    assert write_out_small_maps(holder) == 1
+    return plain, holder[0]
+
+
+@given(
+    st.integers(1, 4),
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.sampled_from((1, 2)),
+)
+@settings(deadline=None, max_examples=60)
+def test_the_matrix_gives_the_convolutions_answers_and_gradients(
+    batch: int, inputs: int, outputs: int, height: int, width: int, stride: int
+) -> None:
+    torch.manual_seed(batch + 10 * height + 100 * width)
+    plain, _ = both(inputs, outputs, stride)
+    images = torch.randn(batch, inputs, height, width, requires_grad=True)
+    expected = plain(images)
+    made = _WrittenOut.apply(images, plain.weight, stride)
+    assert made.shape == expected.shape
+    assert torch.allclose(made, expected, atol=1e-5)
+    gradient = torch.randn_like(expected)
+    theirs = torch.autograd.grad(expected, (images, plain.weight), gradient)
+    ours = torch.autograd.grad(made, (images, plain.weight), gradient)
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize(("size", "written_out"), [((2, 2), True), ((4, 1), True), ((2, 1), True), ((3, 2), False)])
+def test_only_small_maps_are_written_out_and_only_in_training(size: tuple[int, int], written_out: bool) -> None:
+    _, conv = both(3, 4, 1)
+    assert (size[0] * size[1]) ** 2 <= MOST_PAIRS or not written_out
+    images = torch.randn(2, 3, *size)
+    assert ("_WrittenOut" in _origin(conv.train()(images))) == written_out
+    assert "_WrittenOut" not in _origin(conv.eval()(images))
+
+
+def _origin(made: torch.Tensor) -> str:
+    assert made.grad_fn is not None
+    return made.grad_fn.name()
+
+
+def test_another_precision_goes_through_the_plain_convolution() -> None:
+    plain, conv = both(3, 4, 1)
+    for dtype in (torch.float64, torch.bfloat16):
+        images = torch.randn(2, 3, 2, 2, dtype=dtype)
+        assert torch.equal(conv.to(dtype)(images), plain.to(dtype)(images))
+
+
+def test_under_autocast_convolutions_stay_with_the_library() -> None:
+    plain, conv = both(3, 4, 1)
+    images = torch.randn(2, 3, 2, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made, expected = conv.train()(images), plain(images)
+    assert made.dtype == torch.bfloat16
+    assert torch.equal(made, expected)
+    made.float().sum().backward()
+    assert conv.weight.grad is not None
+
+
+def test_a_training_on_small_maps_is_that_of_the_plain_convolution() -> None:
+    losses = []
+    for layer in both(3, 4, 2):
+        torch.manual_seed(1)
+        model = nn.Sequential(layer.to(memory_format=torch.channels_last), nn.Flatten(), nn.Linear(8, 2)).train()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        images, labels = torch.randn(8, 3, 4, 2), torch.arange(8) % 2
+        for _ in range(10):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(images), labels)
+            loss.backward()
+            optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_a_whole_network_keeps_its_parameters_their_names_and_its_answers() -> None:
+    torch.manual_seed(0)
+    network = build_backbone("resnet18", 5)
+    original = copy.deepcopy(network)
+    parameters = dict(network.named_parameters())
+    assert write_out_small_maps(network) == 16
+    assert write_out_small_maps(network) == 0, "a second time there is nothing left"
+    assert all(parameter is parameters[name] for name, parameter in network.named_parameters())
+    assert list(network.state_dict()) == list(original.state_dict())
+    images = torch.randn(4, 3, 48, 32)
+    assert torch.allclose(network.train()(images), original.train()(images), atol=1e-4)
+    assert torch.equal(copy.deepcopy(network).eval()(images), network.eval()(images))
+
+
+def test_what_cannot_be_written_out_is_left_alone() -> None:
+    layers = nn.Sequential(
+        nn.Conv2d(4, 4, 3, padding=1, groups=2, bias=False),
+        nn.Conv2d(4, 4, 3, padding=2, dilation=2, bias=False),
+        nn.Conv2d(4, 4, 3, padding=1, bias=True),
+        nn.Conv2d(4, 4, 5, padding=2, bias=False),
+        nn.Conv2d(4, 4, 3, padding=0, bias=False),
+        nn.Conv2d(4, 4, 3, padding=1, bias=False, padding_mode="reflect"),
+        nn.Conv2d(4, 4, 3, stride=3, padding=1, bias=False),
+    )
+    assert write_out_small_maps(layers) == 0
+    assert not any(isinstance(layer, SmallMapConv2d) for layer in layers)
+
+
+def test_a_layer_with_a_hook_is_left_alone() -> None:
+    seen: list[torch.Tensor] = []
+    layers = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, bias=False), _weight_normed())
+    layers[0].register_forward_hook(lambda _, inputs, output: seen.append(output))
+    assert write_out_small_maps(layers) == 0
+    assert len(seen) == 0
+    layers(torch.randn(2, 4, 2, 2))
+    assert len(seen) == 1
+
+
+def _weight_normed() -> nn.Module:
+    """Return a layer whose weight is no parameter: a hook computes it before each forward."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return torch.nn.utils.weight_norm(nn.Conv2d(4, 4, 3, padding=1, bias=False))
+
+
+def test_an_exported_network_has_the_convolutions_themselves(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    _, conv = both(3, 4, 1)
+    path = tmp_path / "model.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about itself
+        torch.onnx.export(conv.eval(), (torch.randn(2, 3, 2, 2),), str(path), dynamo=True, verbose=False)
+    assert [node.op_type for node in onnx.load(path).graph.node] == ["Conv"]
