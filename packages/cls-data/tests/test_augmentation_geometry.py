@@ -105,6 +105,13 @@ def test_mirroring_swaps_left_and_right(images: Tensor) -> None:
     assert torch.allclose(moved(images, mirrored=True), images.flip(3), atol=0.01)
 
 
+def test_a_vertical_flip_swaps_top_and_bottom_and_is_cautioned_against(images: Tensor) -> None:
+    flipped = Geometry(vertical_flip=1)
+    matrices = flipped.matrices(Draws(len(images), torch.Generator()), aspect=1.0)
+    assert torch.allclose(resample(images, matrices), images.flip(2), atol=0.01)
+    assert flipped.cautions() == ["vertical_flip=1.0: a 2 upside down is a 5"]
+
+
 def test_at_rest_nothing_moves(images: Tensor) -> None:
     still = Geometry().matrices(Draws(4, torch.Generator()), WIDTH / HEIGHT)
     assert torch.allclose(resample(images, still), images, atol=0.01)

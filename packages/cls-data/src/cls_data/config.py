@@ -1,5 +1,6 @@
 """Settings of the data module."""
 
+import itertools
 import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -11,6 +12,20 @@ from cls_data.synthetic import SyntheticNumbers
 
 Count = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=8192)]
+
+
+class GrowingSize(BaseModel):
+    """Training images are of this size until a share of the epochs is over.
+
+    Attributes:
+        until: share of all epochs, above 0 and below 1.
+        size: height and width in pixels.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    until: Annotated[float, Field(gt=0, lt=1)]
+    size: tuple[Side, Side]
 
 
 class DataModuleConfig(BaseModel):
@@ -35,6 +50,8 @@ class DataModuleConfig(BaseModel):
         predict_split: what the predict loader reads.
         stored_size: height and width in pixels of the stored training images; the model's input size if None. More
             leaves a random crop something to cut, less makes augmentation cheaper: it is enlarged last.
+        growing_sizes: stages of smaller training images, the first ones first; what follows the last stage is trained
+            at the model's input size, at which everything else sees images all along (progressive resizing).
         store: folder for files of stored images, mapped by all runs and ranks that need them; None for memory.
         decode_workers: processes that check and decode images; all cores when None.
         synthetic: a set to render into `root` first, unless it lies there already.
@@ -57,6 +74,7 @@ class DataModuleConfig(BaseModel):
     seed: Annotated[int, Field(ge=0)] = 0
     predict_split: Literal["train", "valid", "test"] = "valid"
     stored_size: tuple[Side, Side] | None = None
+    growing_sizes: tuple[GrowingSize, ...] = ()
     store: Path | None = None
     decode_workers: Count | None = None
     synthetic: SyntheticNumbers | None = None
@@ -72,6 +90,13 @@ class DataModuleConfig(BaseModel):
     def _sampling_weights_are_for_a_weighted_sampler(self) -> Self:
         if self.sampling_weights is not None and self.sampler != "weighted":
             raise ValueError(f"sampling_weights are for sampler=weighted alone, and sampler is {self.sampler!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _growing_sizes_follow_each_other(self) -> Self:
+        ends = [stage.until for stage in self.growing_sizes]
+        if any(later <= earlier for earlier, later in itertools.pairwise(ends)):
+            raise ValueError(f"growing_sizes: each stage must last longer than the one before, got until {ends}")
         return self
 
     @property

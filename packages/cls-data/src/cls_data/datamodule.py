@@ -1,10 +1,11 @@
 """The Lightning data module: annotations, stores, loaders, and augmentation on the device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
 from lightning.pytorch import LightningDataModule
 from loguru import logger
 from torch import Tensor
@@ -202,6 +203,10 @@ class ClassificationDataModule(LightningDataModule):
             shown.append(changed.round().to(torch.uint8))
         return torch.stack(shown)
 
+    def class_counts(self) -> Tensor:
+        """Return how many training rows each class has: int64 [C]."""
+        return torch.bincount(self._splits["train"].labels, minlength=len(self.classes))
+
     def class_weights(self) -> Tensor | None:
         """Return the loss weights that the configuration asks for: float32 [C], or None."""
         labels = self._splits["train"].labels
@@ -245,6 +250,11 @@ class ClassificationDataModule(LightningDataModule):
         """Return the split that `predict_split` names, in order and not augmented."""
         return self._sequential(self.config.predict_split)
 
+    def unaugmented(self, split: str, device: torch.device) -> Iterator[ClassificationBatch]:
+        """Yield all rows of a split in order, as validation sees them, on a device."""
+        for batch in self._sequential(split):
+            yield self.on_after_batch_transfer(move_data_to_device(batch, device), 0)
+
     def on_after_batch_transfer(self, batch: StoredBatch, dataloader_idx: int) -> ClassificationBatch:
         """Augment (a batch that carries a seed) and normalise, where the batch lies."""
         images, labels = batch["images"], batch["labels"]
@@ -255,11 +265,18 @@ class ClassificationDataModule(LightningDataModule):
         generator = torch.Generator().manual_seed(batch["seed"])
         changed = self._augmentation(images, generator) if self._augmentation else images.float()
         # Normalised while it is small: what follows is linear.
-        changed = resize(self._normalize(changed), self.preprocessing.size)
+        changed = resize(self._normalize(changed), self._training_size())
         made = ClassificationBatch(images=changed, labels=labels, index=batch["index"])
         if self._mixing is not None:
             made["images"], made["targets"] = self._mixing(changed, labels, len(self.class_to_idx), generator)
         return made
+
+    def _training_size(self) -> tuple[int, int]:
+        """Return height and width of this epoch's training images."""
+        if not self.config.growing_sizes or self.trainer is None:
+            return self.preprocessing.size
+        done = self.trainer.current_epoch / max(1, self.trainer.max_epochs or 1)
+        return next((stage.size for stage in self.config.growing_sizes if done < stage.until), self.preprocessing.size)
 
     def _normalize(self, images: Tensor) -> Tensor:
         """Apply `pixels * scale + bias` in place, the same two operations as the runtime's."""

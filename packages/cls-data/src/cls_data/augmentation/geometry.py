@@ -28,6 +28,7 @@ class Geometry(Part):
         crop_area: smallest and largest share of the image's area that a crop keeps; (1, 1) for no crops.
         crop_aspect: smallest and largest factor by which a crop's aspect ratio differs from the image's.
         horizontal_flip: share of the samples that are mirrored. Off by default: a mirrored digit is another sign.
+        vertical_flip: share of the samples that are turned upside down, as in a mirror on the floor.
     """
 
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
@@ -38,6 +39,7 @@ class Geometry(Part):
     crop_area: ShareRange = (1.0, 1.0)
     crop_aspect: PositiveRange = (1.0, 1.0)
     horizontal_flip: Share = 0.0
+    vertical_flip: Share = 0.0
 
     def matrices(self, draws: Draws, aspect: float) -> Values:
         """Draw float32 [B, 3, 3] for `resample`; `aspect` is the images' width over their height."""
@@ -50,6 +52,8 @@ class Geometry(Part):
             mirrored=draws.chance(self.horizontal_flip),
             aspect=aspect,
         )
+        if self.vertical_flip:
+            matrices[draws.chance(self.vertical_flip), 1] *= -1
         if self.perspective:
             matrices = perspective_matrices(draws.corners(self.perspective)) @ matrices
         if self.crop_area[0] < 1:
@@ -65,6 +69,8 @@ class Geometry(Part):
         said = []
         if self.horizontal_flip:
             said.append(f"horizontal_flip={self.horizontal_flip}: a mirrored digit is another sign")
+        if self.vertical_flip:
+            said.append(f"vertical_flip={self.vertical_flip}: a 2 upside down is a 5")
         if self.rotation > 45:
             said.append(f"rotation={self.rotation}: a 6 turned by half is a 9, and a 1 on its side is a dash")
         if self.crop_area[0] < 0.5:
