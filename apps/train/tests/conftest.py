@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
+from torchvision.models import get_model
 
 from cls_train import RunConfig, main
 
@@ -53,6 +55,14 @@ def run_app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.Captu
         return code, capfd.readouterr().err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state dict of a ResNet-18, as torchvision publishes them."""
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.save(get_model("resnet18", weights=None).state_dict(), path)
+    return path
 
 
 @pytest.fixture

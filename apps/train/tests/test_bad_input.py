@@ -92,7 +92,34 @@ def test_bad_data_is_named_by_file_and_line(run_app: Any, data_root: Path, damag
         ("~callbacks.best_and_last", "0 of them are cls_callbacks.BestAndLast; exactly one is needed"),
         ("model.weights=nowhere.pth", "weights 'nowhere.pth': no such file"),
         ("seed=one", "seed: Input should be a valid integer"),
-        ("model=null", "model: 'null' is not a choice; choices are resnet18, resnet34, resnet50"),
+        ("model=null", "model: 'null' is not a choice; choices are convnext_tiny, efficientnet_b0"),
+        ("model=torchvision", "model.name has no value; give it one on the command line: model.name=VALUE"),
+        ("model=torchvision model.name=convnext_tyni", "did you mean 'convnext_tiny'"),
+        ("model.weights=IMAGENET1K_V9", "did you mean 'IMAGENET1K_V1'"),
+        ("model=torchvision model.name=alexnet preprocessing.size=[24,24]", "the smallest square that works is 63x63"),
+        ("preprocessing=pretrained", "'weights' takes it from pretrained weights, and model.weights is null"),
+        ("preprocessing=crop224 preprocessing.size=auto", "'auto' cannot be used with resize: shortest_edge"),
+        (
+            "preprocessing.size=auto +preprocessing.resample=auto",
+            "preprocessing.resample: 'auto' is for size, mean and",
+        ),
+        ("+data.batch_size=1 preprocessing.size=[32,32] model=resnet34 +model.stem=standard", "batches of one image"),
+        ("+trainer.precision=16-mixed", "precision 16-mixed was asked for on a CPU, which does not train in float16"),
+        ("+trainer.precision=8-bit", "unknown precision '8-bit'; did you mean"),
+        ("transfer=linear_probe +transfer.cache_features=true", "features cannot be cached with augmentation"),
+        ("+transfer.frozen=all_but_head", "transfer: has no _target_"),
+        ("transfer=staged transfer.unfreeze_at=[2,1]", "unfreeze_at must be rising epochs from 1 on, got [2, 1]"),
+        ("distillation=checkpoint", "distillation.run has no value; give it one"),
+        ("distillation=checkpoint distillation.run=nowhere", "nowhere: no config.yaml, so this is not a run's folder"),
+        ("+model.init_from=nowhere", "nowhere: no such run; expected a run's folder, a .ckpt in it, or its export/"),
+        ("+model.init_from=mine", "mine: labels_mapping.json is missing; expected the folder of a run"),
+        ("distillation=checkpoint distillation.run=mine", "mine: no config.yaml, so this is not a run's folder"),
+        ("loss=logit_adjusted +data.class_weights=balanced", "corrects the imbalance, and so does data.class_weights"),
+        ("loss=logit_adjusted +data.sampler=weighted", "corrects the imbalance, and so does data.sampler=weighted"),
+        (
+            "+data.growing_sizes=[{until:0.5,size:[8,8]},{until:0.2,size:[16,16]}]",
+            "each stage must last longer than the one before",
+        ),
         (
             "augmentation=null",
             "augmentation: 'null' is not a choice; choices are broadcast, light, none, photo, randaugment, trivial; to",
@@ -151,6 +178,17 @@ def test_a_gpu_that_is_not_there_is_said_before_the_data_is_read(run_app: Any, t
     assert "trainer: " in message
     assert "gpu" in message.lower()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_advice(run_app: Any, data_root: Path) -> None:
+    settings = ["optimizer=sgd", "optimizer.lr=1e30", "preprocessing.size=[40,40]", "trainer.log_every_n_steps=1"]
+    code, message = run_app("data=jsonl", f"data.root={data_root}", "+data.batch_size=2", *settings)
+    assert code == 2
+    assert "NotFiniteLossError: the training loss became" in message
+    assert "lower optimizer.lr, clip with +trainer.gradient_clip_val=1.0" in message
+    assert "Traceback" not in message
+    (run,) = (data_root.parent / "runs").iterdir()
+    assert not (run / "summary.json").exists(), "it is not finished"
 
 
 def test_a_damaged_checkpoint_to_resume_from_is_named(run_app: Any, data_root: Path) -> None:

@@ -1,6 +1,8 @@
 """Every choice of every config group composes, passes the checks, and builds."""
 
 import importlib.util
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import torch
 
 from cls_data import ClassificationDataModule, DataModuleConfig, GateConfig
 from cls_export import Preprocessing
+from cls_models import build_optimizer
 from cls_train import ConfigError, RunConfig
+from cls_train.model_input import resolve_model_input
 from cls_train.parts import build_callbacks, build_data, build_module, build_preprocessing, build_trainer, check_nodes
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
@@ -18,8 +22,22 @@ CHOICES = sorted(
 )
 
 
-def config_of(composed: Any, group: str, choice: str, data_root: Path) -> RunConfig:
-    overrides = [f"{group}={choice}"]
+NEEDED = {
+    ("model", "torchvision"): ["model.name=mobilenet_v3_small"],
+    ("preprocessing", "pretrained"): ["model.weights={weights}"],
+    ("experiment", "photos_small"): ["model.weights={weights}"],
+    ("transfer", "linear_probe"): ["augmentation=none", "+transfer.cache_features=true"],
+}
+"""What a choice does not say by itself."""
+
+ELSEWHERE = {
+    ("distillation", "checkpoint"): "needs a run that is finished: tests/test_transfer_between_runs.py",
+    ("model", "timm"): "needs the extra: see the two tests below",
+}
+
+
+def config_of(composed: Callable[..., RunConfig], group: str, choice: str, data_root: Path, weights: Path) -> RunConfig:
+    overrides = [f"{group}={choice}", *(text.format(weights=weights) for text in NEEDED.get((group, choice), []))]
     if (group, choice) == ("gate", "strict"):
         overrides.append("data.gate.rare_class_under=1")  # the set here is small on purpose
     if choice == "synthetic_tiny":
@@ -32,17 +50,20 @@ def config_of(composed: Any, group: str, choice: str, data_root: Path) -> RunCon
 
 def test_there_are_choices_in_every_group() -> None:
     assert {group for group, _ in CHOICES} == {
-        "augmentation", "callbacks", "data", "debug", "experiment", "gate", "logger", "loss", "mixing", "model",
-        "optimizer", "preprocessing", "scheduler", "trainer",
+        "augmentation", "callbacks", "data", "debug", "distillation", "experiment", "gate", "logger", "loss", "mixing",
+        "model", "optimizer", "preprocessing", "scheduler", "trainer", "transfer",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_builds(
-    composed: Any, data_root: Path, tmp_path: Path, group: str, choice: str
+    composed: Any, data_root: Path, weights_file: Path, tmp_path: Path, group: str, choice: str
 ) -> None:
-    config = config_of(composed, group, choice, data_root)
+    if reason := ELSEWHERE.get((group, choice)):
+        pytest.skip(reason)
+    config = config_of(composed, group, choice, data_root, weights_file)
     check_nodes(config)
+    config = resolve_model_input(config)
     preprocessing = build_preprocessing(config)
     assert isinstance(preprocessing, Preprocessing)
     data = build_data(config, preprocessing)
@@ -70,9 +91,26 @@ def _builds_all(config: RunConfig, data: ClassificationDataModule, folder: Path)
             build_trainer(config, folder, callbacks, logging=True)
     else:
         trainer = build_trainer(config, folder, callbacks, logging=True)
-        optimizer: Any = module._optimizer([{"params": list(module.parameters())}])
+        optimizer = build_optimizer(module._optimizer, module.backbone, module.transfer)
         assert trainer.max_epochs == config.trainer["max_epochs"]
         assert optimizer.param_groups[0]["lr"] > 0
+
+
+def test_a_network_of_timm_builds_where_timm_is_installed(composed: Any, data_root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    config = composed("model=timm", "model.name=resnet10t", "data=jsonl", f"data.root={data_root}")
+    check_nodes(config)
+    _builds_all(config, build_data(config, build_preprocessing(config)), tmp_path)
+
+
+def test_without_timm_the_install_line_is_given(run_app: Any, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)  # which is how Python says that it cannot be imported
+    for more in ([], ["model.weights=DEFAULT", "preprocessing=pretrained"]):
+        settings = ["model=timm", "model.name=resnet10t", "data=jsonl", f"data.root={data_root}", *more]
+        code, message = run_app(*settings)
+        assert code == 2
+        assert 'ConfigError: model: timm is missing; timm backbones need: pip install "cls-models[timm]"' in message
+        assert "Traceback" not in message
 
 
 def test_all_experiments_say_how_they_are_run() -> None:

@@ -45,8 +45,8 @@ class Stages(_Section):
     identity_tolerance: Annotated[float, Field(ge=0)]
 
 
-_PATHS = frozenset({"root", "quarantine", "store"})
-"""Of the data node: what config.yaml says must hold from any folder."""
+_PATHS = {"data": ("root", "quarantine", "store"), "model": ("init_from",), "distillation": ("run",)}
+"""By node: what config.yaml says must hold from any folder."""
 
 
 class RunConfig(_Section):
@@ -61,7 +61,9 @@ class RunConfig(_Section):
     augmentation: OptionalNode = None
     mixing: OptionalNode = None
     model: Node
+    transfer: OptionalNode = None
     loss: Node
+    distillation: OptionalNode = None
     optimizer: Node
     scheduler: OptionalNode = None
     callbacks: dict[str, Node | None]
@@ -84,9 +86,9 @@ class RunConfig(_Section):
             raise ConfigError(f"{error.full_key}: {error.msg or error}") from error
         assert isinstance(plain, dict)
         settings = {str(key): value for key, value in plain.items()}
-        data = settings.get("data")
-        if isinstance(data, dict):
-            settings["data"] = {key: _absolute(value) if key in _PATHS else value for key, value in data.items()}
+        for name, paths in _PATHS.items():
+            if isinstance(node := settings.get(name), dict):
+                settings[name] = {key: _absolute(value) if key in paths else value for key, value in node.items()}
         return cls.checked(settings)
 
     @classmethod

@@ -24,7 +24,15 @@ from cls_train.config import RunConfig
 from cls_train.errors import IdentityError, RunError
 from cls_train.folder import RunFolder, load_checkpoint
 from cls_train.logs import log_also_to, set_up_logs
-from cls_train.parts import build_callbacks, build_data, build_module, build_preprocessing, build_trainer, check_nodes
+from cls_train.parts import (
+    build_callbacks,
+    build_data,
+    build_module,
+    build_preprocessing,
+    build_trainer,
+    check_nodes,
+    speed_up,
+)
 from cls_train.presentation import exit_on_user_error
 
 GOLDEN_IMAGES = 8
@@ -61,11 +69,12 @@ def evaluate(folder: RunFolder) -> Evaluation:
     data = build_data(config, build_preprocessing(config), checked=True)
     data.setup()
     _refuse_other_data(data, LabelsMapping.load(folder.labels))
-    module = build_module(config, data)
+    module = build_module(config, data, trained=True)
     module.load_state_dict(checkpoint["state_dict"])
     scored: ScoredWeights = checkpoint["scored"]
 
     trainer = build_trainer(config, folder.path, build_callbacks(config).all, logging=False)
+    speed_up(module, trainer)
     metrics = {"valid": dict(trainer.validate(module, datamodule=data, verbose=False)[0])}
     assert module.outputs is not None
     valid = module.outputs
@@ -76,7 +85,11 @@ def evaluate(folder: RunFolder) -> Evaluation:
         logger.warning(
             "{} has no test/: the figures below are those of valid, by which the weights were chosen", data.config.root
         )
-    onnx = _export(folder, module.cpu(), data, valid, scored, config) if config.stages.export else None
+    onnx = (
+        _export(folder, module.cpu().to(memory_format=torch.contiguous_format), data, valid, scored, config)
+        if config.stages.export
+        else None
+    )
     return Evaluation(scored, metrics, onnx)
 
 

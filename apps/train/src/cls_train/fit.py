@@ -14,7 +14,8 @@ from cls_data.gate.report import as_json
 from cls_export import LabelsMapping, Provenance
 from cls_train.config import RunConfig
 from cls_train.folder import RunFolder, load_checkpoint
-from cls_train.logs import log_also_to
+from cls_train.logs import keep_lines, log_also_to
+from cls_train.model_input import resolve_model_input
 from cls_train.parts import (
     build_callbacks,
     build_data,
@@ -22,6 +23,8 @@ from cls_train.parts import (
     build_preprocessing,
     build_trainer,
     check_nodes,
+    record_stem,
+    speed_up,
 )
 
 
@@ -47,15 +50,19 @@ def fit(config: RunConfig) -> Fitted:
     check_nodes(config)
     folder = RunFolder.named(config, str(config.model.get("name", "model")))
     folder.refuse_if_taken()
-    seed_everything(config.seed, workers=True, verbose=False)
-    preprocessing = build_preprocessing(config)
-    callbacks = build_callbacks(config)
-    data = build_data(config, preprocessing)
-    # Built before the data is read and the folder made, so that a missing GPU or logger is known by then.
-    trainer = build_trainer(config, folder.path, callbacks.all, logging=True)
-    data.prepare_data()
-    data.setup()
-    module = build_module(config, data)
+    with keep_lines() as earlier:
+        seed_everything(config.seed, workers=True, verbose=False)
+        config = resolve_model_input(config)
+        preprocessing = build_preprocessing(config)
+        callbacks = build_callbacks(config)
+        data = build_data(config, preprocessing)
+        # Built before the data is read and the folder made, so that a missing GPU or logger is known by then.
+        trainer = build_trainer(config, folder.path, callbacks.all, logging=True)
+        data.prepare_data()
+        data.setup()
+        module = build_module(config, data)
+        config = record_stem(config, module.backbone)
+        speed_up(module, trainer)
     provenance = Provenance(run=folder.path.name, code_commit=code_commit(), data_fingerprint=data.fingerprint)
     labels = LabelsMapping.from_classes(data.class_to_idx, preprocessing, provenance)
     checkpoint = folder.begin(config, labels)
@@ -63,7 +70,7 @@ def fit(config: RunConfig) -> Fitted:
         load_checkpoint(checkpoint)  # a damaged one is named, before Lightning stumbles over it
     if data.report is not None:
         folder.write_json(folder.data_check, as_json(data.report))
-    with log_also_to(folder.log):
+    with log_also_to(folder.log, earlier):
         logger.info("run {}: {}", folder.path, "starts" if checkpoint is None else f"goes on from {checkpoint}")
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
     throughput = next((callback for callback in callbacks.all if isinstance(callback, Throughput)), None)

@@ -1,7 +1,7 @@
 """From a checked configuration to the objects that train."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,27 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
+from loguru import logger
 from torch import nn
 
 from cls_callbacks import BestAndLast
 from cls_data import Augmentation, ClassificationDataModule, DataModuleConfig, Mixing
-from cls_export import Preprocessing
-from cls_models import VALIDATION_METRICS, Classifier, parameter_groups
+from cls_export import LabelsMapping, Preprocessing
+from cls_models import (
+    VALIDATION_METRICS,
+    Classifier,
+    Distillation,
+    Transfer,
+    build_optimizer,
+    check_precision,
+    prepare_for_device,
+    refuse_batch_of_one,
+    refuse_what_changes_between_epochs,
+)
 from cls_train.config import Node, RunConfig
 from cls_train.errors import ConfigError, did_you_mean
-from cls_train.targets import build, build_partial, check_node
+from cls_train.folder import RunFolder
+from cls_train.targets import build, build_partial, check_node, takes
 
 EXTRAS = {"TensorBoardLogger": "tensorboard", "WandbLogger": "wandb"}
 """Loggers that need an extra of this app, which is named after the package that it brings."""
@@ -28,7 +40,9 @@ NODES = (
     "augmentation",
     "mixing",
     "model",
+    "transfer",
     "loss",
+    "distillation",
     "optimizer",
     "scheduler",
     "trainer",
@@ -78,31 +92,69 @@ def build_data(config: RunConfig, preprocessing: Preprocessing, *, checked: bool
     )
 
 
-def build_module(config: RunConfig, data: ClassificationDataModule) -> Classifier:
+def build_module(config: RunConfig, data: ClassificationDataModule, *, trained: bool = False) -> Classifier:
     """Build the LightningModule for the classes and class weights that the data gave.
+
+    Args:
+        config: of the run.
+        data: set up.
+        trained: weights will be loaded into it, so that none need be had for its beginning, and no teacher.
 
     Raises:
         ConfigError: the configuration states another number of classes, or class weights of its own beside
             data.class_weights; or optimiser, schedule or loss refuse their settings, which is tried here.
     """
-    num_classes = len(data.classes)
-    stated = config.model.get("num_classes", num_classes)
-    if stated != num_classes:
-        raise ConfigError(
-            f"model.num_classes is {stated}, but the training split has {num_classes} classes; "
-            "remove the setting, the number comes from the data"
-        )
-    weights = data.class_weights()
-    node = {key: value for key, value in config.model.items() if key != "num_classes"}
+    transfer = build(config.transfer, "transfer", Transfer) if config.transfer else None
     module = Classifier(
-        backbone=build(node, "model", nn.Module, num_classes=num_classes),
-        num_classes=num_classes,
-        loss=build(config.loss, "loss", nn.Module, **({} if weights is None else {"weight": weights})),
+        backbone=build_network(config, data.classes, data.preprocessing.size, trained=trained),
+        num_classes=len(data.classes),
+        loss=_build_loss(config, data),
         optimizer=build_partial(config.optimizer, "optimizer"),
         scheduler=build_partial(config.scheduler, "scheduler") if config.scheduler else None,
+        transfer=transfer,
+        distillation=None if trained or not config.distillation else _build_distillation(config, data),
     )
-    _try_out(config, module, num_classes)
+    _try_out(config, module, data)
     return module
+
+
+def build_network(
+    config: RunConfig, classes: Sequence[str], image_size: tuple[int, int], *, trained: bool = False
+) -> nn.Module:
+    """Build the network of a run's model node, with or without the weights that its training began with.
+
+    Raises:
+        ConfigError: the configuration states another number of classes.
+    """
+    stated = config.model.get("num_classes", len(classes))
+    if stated != len(classes):
+        raise ConfigError(
+            f"model.num_classes is {stated}, but the training split has {len(classes)} classes; "
+            "remove the setting, the number comes from the data"
+        )
+    left_out = {"num_classes", *(("weights", "init_from") if trained else ())}
+    node = {key: value for key, value in config.model.items() if key not in left_out}
+    known: dict[str, Any] = {"image_size": image_size}
+    if node.get("init_from"):
+        known["classes"] = list(classes)
+    runtime = {key: value for key, value in known.items() if takes(node, key, "model")}
+    return build(node, "model", nn.Module, num_classes=len(classes), **runtime)
+
+
+def record_stem(config: RunConfig, network: nn.Module) -> RunConfig:
+    """Return the configuration with the stem that the network was given, where it was left to the input's size."""
+    stem = getattr(network, "stem_kind", None)
+    if not isinstance(stem, str) or not takes(config.model, "stem", "model"):
+        return config
+    return config.model_copy(update={"model": {**config.model, "stem": stem}})
+
+
+def speed_up(module: Classifier, trainer: Trainer) -> None:
+    """Prepare the network for the device that trains or evaluates it: same weights, same answers but for rounding."""
+    device = trainer.strategy.root_device
+    precision = check_precision(trainer.precision, device)
+    for note in prepare_for_device(module.backbone, device, precision):
+        logger.debug("{}", note)
 
 
 def build_callbacks(config: RunConfig) -> Callbacks:
@@ -131,9 +183,18 @@ def build_trainer(config: RunConfig, folder: Path, callbacks: list[Callback], *,
     for key in ("devices", "num_nodes"):
         if config.trainer.get(key, 1) not in (1, "1", [0]):
             raise ConfigError(f"trainer.{key}: the app trains on one device, got {config.trainer[key]}")
-    logger = _build_logger(config.logger, folder) if logging and config.logger else False
+    loggers = _build_logger(config.logger, folder) if logging and config.logger else False
+    # Twice, since only a trainer knows which device `accelerator: auto` finds.
+    node = {key: value for key, value in config.trainer.items() if key != "precision"}
+    device = build({**node, "plugins": None, "logger": False}, "trainer", Trainer).strategy.root_device
+    precision = check_precision(config.trainer.get("precision", "32-true"), device)
     trainer = build(
-        config.trainer, "trainer", Trainer, callbacks=callbacks, logger=logger, default_root_dir=str(folder)
+        {**node, "precision": precision},
+        "trainer",
+        Trainer,
+        callbacks=callbacks,
+        logger=loggers,
+        default_root_dir=str(folder),
     )
     epochs: Any = trainer.max_epochs
     if not isinstance(epochs, int) or epochs == 0:
@@ -153,16 +214,91 @@ def _build_logger(node: Node, folder: Path) -> Logger:
         raise
 
 
-def _try_out(config: RunConfig, module: Classifier, num_classes: int) -> None:
+def _build_loss(config: RunConfig, data: ClassificationDataModule) -> nn.Module:
+    """Build the loss with what it takes of the training split: weights or counts of the classes."""
+    runtime: dict[str, Any] = {}
+    weights = data.class_weights()
+    if takes(config.loss, "class_counts", "loss"):
+        if weights is not None or data.config.sampler == "weighted":
+            setting = "class_weights" if weights is not None else "sampler"
+            raise ConfigError(
+                f"loss: {config.loss['_target_']} corrects the imbalance, and so does data.{setting}="
+                f"{getattr(data.config, setting)}; keep one of them"
+            )
+        runtime["class_counts"] = data.class_counts()
+    elif weights is not None:
+        runtime["weight"] = weights
+    return build(config.loss, "loss", nn.Module, **runtime)
+
+
+def _build_distillation(config: RunConfig, data: ClassificationDataModule) -> Distillation:
+    """Build the teacher as its own run's config.yaml describes it."""
+    assert config.distillation is not None
+    run = Path(str(config.distillation.get("run")))
+    folder = RunFolder(run.parent.parent if run.suffix == ".ckpt" else run)
+    theirs = folder.read_config()
+    check_node(theirs.model, f"model of {folder.config}")
+    size = LabelsMapping.load(folder.labels).preprocessing.size
+
+    def teacher(*, num_classes: int) -> nn.Module:
+        return build_network(theirs, [str(index) for index in range(num_classes)], size, trained=True)
+
+    mean, std = config.preprocessing["mean"], config.preprocessing["std"]
+    return build(
+        config.distillation, "distillation", Distillation, backbone=teacher, classes=data.classes, mean=mean, std=std
+    )
+
+
+def _try_out(config: RunConfig, module: Classifier, data: ClassificationDataModule) -> None:
     """Make an optimiser and a schedule, and compute one loss, so that a bad setting is known before the first step."""
-    optimizer = _tried("optimizer", lambda: build_partial(config.optimizer, "optimizer")(parameter_groups(module)))
+    num_classes = len(data.classes)
+    factory = build_partial(config.optimizer, "optimizer")
+    optimizer = _tried("optimizer", lambda: build_optimizer(factory, module.backbone, module.transfer, [module.loss]))
     if config.scheduler:
         scheduler = build_partial(config.scheduler, "scheduler")
-        _tried("scheduler", lambda: scheduler(optimizer, 100))
+        schedule = _tried("scheduler", lambda: scheduler(optimizer, _most_steps(config, data)))
+        if (metric := getattr(schedule, "monitor", VALIDATION_METRICS[0])) not in VALIDATION_METRICS:
+            raise ConfigError(
+                f"scheduler.monitor: {metric!r} is not logged; {did_you_mean(metric, VALIDATION_METRICS)}"
+            )
     targets = torch.full((2, num_classes), 1 / num_classes) if config.mixing else torch.tensor([0, 1])
     loss: Any = _tried("loss", lambda: module.loss(torch.zeros(2, num_classes), targets))
     if not isinstance(loss, torch.Tensor) or loss.ndim != 0:
         raise ConfigError(f"loss: {config.loss['_target_']} does not map logits [B, C] and labels [B] to one number")
+    if (transfer := module.transfer) is not None:
+        _tried("transfer", lambda: transfer.apply(module.backbone, 0))
+        for note in transfer.notes(module.backbone, config.trainer.get("max_epochs") or 1):
+            logger.warning("transfer: {}", note)
+        if transfer.cache_features:
+            refuse_what_changes_between_epochs(
+                module.backbone, augmented=config.augmentation is not None, mixed=config.mixing is not None
+            )
+            if data.config.growing_sizes:
+                logger.warning("data.growing_sizes has no effect with transfer.cache_features, which sees images once")
+    for stage in data.config.growing_sizes:
+        _try_size(module, data, stage.size, "data.growing_sizes")
+    _try_size(module, data, data.preprocessing.size, "preprocessing.size")
+
+
+def _most_steps(config: RunConfig, data: ClassificationDataModule) -> int:
+    """Return how many optimiser steps there will be, unless other settings of the trainer leave some out."""
+    epochs = config.trainer.get("max_epochs")
+    steps = max(1, len(data.records("train")) // data.config.batch_size)
+    return epochs * steps if isinstance(epochs, int) and epochs > 0 else 100 * steps
+
+
+def _try_size(module: Classifier, data: ClassificationDataModule, size: tuple[int, int], path: str) -> None:
+    """Show the network an image of a size that it is to train on."""
+    try:
+        with torch.no_grad():
+            module.eval()(torch.zeros(1, 3, *size))
+    except Exception as error:  # each network fails in a way of its own
+        raise ConfigError(
+            f"{path}: the network cannot take images of {size[0]} x {size[1]} pixels ({error})"
+        ) from error
+    finally:
+        module.train()
+    refuse_batch_of_one(module, len(data.records("train")), data.config.batch_size, size)
 
 
 def _tried(path: str, attempt: Callable[[], Any]) -> Any:

@@ -9,10 +9,22 @@ from rich.table import Table
 
 from cls_data import DataError
 from cls_export import BundleError, ImageError
-from cls_models import BackboneError
+from cls_models import BackboneError, DistillationError, FeatureCacheError, HardwareError, NotFiniteLossError
 from cls_train.errors import ConfigError, IdentityError, RunError
 
-USER_ERRORS = (BackboneError, BundleError, ConfigError, DataError, IdentityError, ImageError, RunError)
+USER_ERRORS = (
+    BackboneError,
+    BundleError,
+    ConfigError,
+    DataError,
+    DistillationError,
+    FeatureCacheError,
+    HardwareError,
+    IdentityError,
+    ImageError,
+    NotFiniteLossError,
+    RunError,
+)
 
 EXIT_USER_ERROR = 2
 

@@ -65,6 +65,12 @@ def parameters(target: str, path: str) -> frozenset[str] | None:
     return frozenset(signature.parameters)
 
 
+def takes(node: Node, argument: str, path: str) -> bool:
+    """Whether a node's target has an argument of this name, or takes any."""
+    known = parameters(node[_TARGET], path) if _TARGET in node else frozenset()
+    return known is None or argument in known
+
+
 def build(node: Node, path: str, expected: type[T], **runtime: Any) -> T:
     """Build a checked node.
 

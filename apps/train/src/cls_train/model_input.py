@@ -1,0 +1,130 @@
+"""What a recipe leaves to the data or to the pretrained weights: size, mean and std of the model's input.
+
+`auto` and `weights` in the preprocessing node become numbers here, before anything else is built, so that config.yaml,
+labels_mapping.json and a resumed run hold numbers alone.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from loguru import logger
+
+from cls_data import DataModuleConfig, Quarantine, Record, read_split
+from cls_export import ImageError, Preprocessing
+from cls_models import BACKBONES, PretrainedInput, pretrained_input, timm_pretrained_input
+from cls_train.config import Node, RunConfig
+from cls_train.errors import ConfigError, did_you_mean
+from cls_train.targets import build
+
+LOOKED_AT = 500
+"""Training images, evenly spaced, from which size, mean and std are estimated."""
+
+STEP, LARGEST = 16, 224
+"""Pixels. Sides are multiples of 16, so that little of a map is lost where networks halve it; more than ImageNet's
+usual 224 is dear and a choice to be made on purpose."""
+
+_AUTO, _WEIGHTS = "auto", "weights"
+_KEYS = {"size": "size", "resize_to": "resize_size", "resample": "interpolation", "mean": "mean", "std": "std"}
+"""Of the node, and what `PretrainedInput` calls them."""
+
+
+def resolve_model_input(config: RunConfig) -> RunConfig:
+    """Replace every `auto` and `weights` of the preprocessing node by what it stands for.
+
+    `auto` for the size is the median training image, each side rounded up to a multiple of 16 and at most 224; for mean
+    and std it is those of the pretrained weights, or of the training images where there are none. `weights` is
+    always what the pretrained weights were evaluated with.
+
+    Raises:
+        ConfigError: `weights` without pretrained weights, or `auto` for a key or a resize that it cannot be used with.
+        DataError: the training split cannot be read.
+    """
+    node = dict(config.preprocessing)
+    asked = {key: node[key] for key in _KEYS if node.get(key) in (_AUTO, _WEIGHTS)}
+    if not asked:
+        return config
+    pretrained = _pretrained(config.model)
+    for key in [key for key, word in asked.items() if word == _WEIGHTS or (key != "size" and pretrained)]:
+        node[key] = _of_weights(key, pretrained)
+        del asked[key]
+    if asked:
+        node |= _of_data(config.data, node, asked)
+    return config.model_copy(update={"preprocessing": node})
+
+
+def fitting_size(heights: Sequence[int], widths: Sequence[int]) -> tuple[int, int]:
+    """Return height and width for images of these sizes in pixels: the medians, rounded up to 16, at most 224."""
+    height, width = (min(LARGEST, -(-int(np.median(sides)) // STEP) * STEP) for sides in (heights, widths))
+    return height, width
+
+
+def _pretrained(model: Node) -> PretrainedInput | None:
+    if not (weights := model.get("weights")):
+        return None
+    name, target = str(model.get("name")), model.get("_target_")
+    if target == "cls_models.build_timm_backbone":
+        try:
+            return timm_pretrained_input(name, str(weights))
+        except ImportError as error:
+            raise ConfigError(f"model: {error}") from error
+    if name not in BACKBONES:
+        raise ConfigError(f"model.name: unknown backbone {name!r}; {did_you_mean(name, BACKBONES)}")
+    return pretrained_input(name, str(weights))
+
+
+def _of_weights(key: str, pretrained: PretrainedInput | None) -> Any:
+    if pretrained is None:
+        raise ConfigError(
+            f"preprocessing.{key}: 'weights' takes it from pretrained weights, and model.weights is null; "
+            "set model.weights=DEFAULT, or choose another preprocessing, such as preprocessing=auto"
+        )
+    value = getattr(pretrained, _KEYS[key])
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _of_data(data: Node, node: Node, asked: dict[str, str]) -> dict[str, Any]:
+    if unknown := sorted(asked.keys() - {"size", "mean", "std"}):
+        raise ConfigError(f"preprocessing.{unknown[0]}: 'auto' is for size, mean and std alone")
+    if "size" in asked and node.get("resize") == "shortest_edge":
+        raise ConfigError(
+            "preprocessing.size: 'auto' cannot be used with resize: shortest_edge, since it would have to choose how "
+            "much is cut off; give numbers, or use squash or letterbox"
+        )
+    images = _training_images(build(data, "data", DataModuleConfig))
+    found: dict[str, Any] = {}
+    if "size" in asked:
+        heights, widths = zip(*(image.shape[:2] for image in images), strict=True)
+        found["size"] = list(fitting_size(heights, widths))
+        logger.info(
+            "preprocessing.size: {} x {} px for a median training image of {:.0f} x {:.0f} (height x width, {} seen)",
+            *found["size"], np.median(heights), np.median(widths), len(images),
+        )  # fmt: skip
+    if asked.keys() & {"mean", "std"}:
+        # Each image counts the same, whatever its size.
+        means = np.mean([image.mean(axis=(0, 1)) for image in images], axis=0) / 255
+        squares = np.mean([np.square(image / 255).mean(axis=(0, 1)) for image in images], axis=0)
+        values = {"mean": means, "std": np.sqrt(np.maximum(squares - means**2, 1e-6))}
+        for key in asked.keys() & {"mean", "std"}:
+            found[key] = [round(float(value), 4) for value in values[key]]
+            logger.info("preprocessing.{}: {} of {} training images", key, found[key], len(images))
+    return found
+
+
+def _training_images(settings: DataModuleConfig) -> list[Any]:
+    """Return some training images as uint8 [height, width, 3], each at its own size."""
+    if settings.synthetic is not None:
+        settings.synthetic.write(settings.root)
+    quarantine = None if settings.quarantine is None else Quarantine.load(settings.quarantine)
+    records = read_split(settings.root, "train", annotations=settings.annotations, quarantine=quarantine)
+    images = [image for record in records[:: max(1, len(records) // LOOKED_AT)] if (image := _decoded(record))]
+    if not images:
+        raise ConfigError(f"{settings.root}: no readable training image to take the preprocessing's settings from")
+    return [np.asarray(image) for image in images]
+
+
+def _decoded(record: Record) -> Any:
+    try:
+        return Preprocessing(size=(1, 1), mean=(0, 0, 0), std=(1, 1, 1)).decode(record.path.read_bytes())
+    except (ImageError, OSError):
+        return None  # the data gate will name it, with its row

@@ -1,0 +1,44 @@
+"""Settings that only the data, or the network, can tell to be wrong: known before the run's folder is made."""
+
+from typing import Any
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ("scheduler=one_cycle trainer.max_epochs=2", "scheduler: one_cycle needs at least 3 optimiser steps"),
+        ("scheduler=plateau scheduler.monitor=valid_f1", "scheduler.monitor: 'valid_f1' is not logged; did you mean"),
+        (
+            "model=torchvision model.name=alexnet preprocessing.size=[64,64] "
+            "+data.growing_sizes=[{until:0.5,size:[16,16]}]",
+            "data.growing_sizes: the network cannot take images of 16 x 16 pixels",
+        ),
+        (
+            "model=torchvision model.name=alexnet preprocessing.size=[24,24]",
+            "model: alexnet cannot take images of 24x24 pixels; the smallest square that works is 63x63",
+        ),
+        (
+            "+data.batch_size=1 preprocessing.size=[64,64] +data.growing_sizes=[{until:0.5,size:[32,32]}]",
+            "would see one value per channel at 32 x 32 px",
+        ),
+    ],
+)
+def test_what_the_data_or_the_network_refuses_is_said_before_training(
+    run_app: Any, data_root: Any, overrides: str, expected: str
+) -> None:
+    code, message = run_app("data=jsonl", f"data.root={data_root}", *overrides.split())
+    assert code == 2
+    assert expected in message
+    assert "Traceback" not in message
+    assert not (data_root.parent / "runs").exists()
+
+
+def test_sizes_that_cached_features_never_see_are_said(run_app: Any, data_root: Any) -> None:
+    cached = ["transfer=linear_probe", "+transfer.cache_features=true", "augmentation=none"]
+    settings = ["preprocessing.size=[32,32]", "stages.evaluate=false", "callbacks=none", "trainer.max_epochs=1"]
+    growing = "+data.growing_sizes=[{until:0.5,size:[16,16]}]"
+    code, message = run_app("data=jsonl", f"data.root={data_root}", *cached, *settings, growing)
+    assert code == 0
+    assert "data.growing_sizes has no effect with transfer.cache_features" in message
