@@ -97,6 +97,17 @@ def test_logged_metrics_are_those_of_the_gathered_logits(data: ClassificationDat
         assert module.class_accuracy.tolist() == pytest.approx(shares)
 
 
+def test_validation_answers_in_float32_while_training_is_in_bfloat16(
+    data: ClassificationDataModule, tmp_path: Path
+) -> None:
+    module = classifier()
+    trainer(tmp_path, precision="bf16-mixed").fit(module, datamodule=data)
+    assert module.outputs is not None
+    images = torch.cat([batch["images"] for batch in data.unaugmented("valid", torch.device("cpu"))])
+    with torch.no_grad():
+        assert torch.allclose(module.outputs.logits, module.eval()(images), atol=1e-5)
+
+
 def test_training_metrics_are_there_when_callbacks_look(data: ClassificationDataModule, tmp_path: Path) -> None:
     from lightning.pytorch import Callback, LightningModule
 

@@ -234,7 +234,9 @@ class Classifier(LightningModule):
         self._gathered = []
 
     def _evaluate(self, batch: ClassificationBatch) -> None:
-        logits = self(batch["images"]).float()
+        # In float32 whatever the training's precision is, as the deployed model answers.
+        with torch.autocast(self.device.type, enabled=False):
+            logits = self(batch["images"])
         self._eval_metrics.update(logits, batch["labels"])
         seen = sum(len(labels) for _, labels, _ in self._gathered)
         index = batch.get("index", torch.arange(seen, seen + len(logits)))
