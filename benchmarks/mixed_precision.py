@@ -1,6 +1,6 @@
 """Does clipping matter under float16: gradient_clip_val 1.0 against 5.0, 500 steps each, on a GPU.
 
-Command:  uv run python benchmarks/mixed_precision.py        (under a minute on an H100; it needs a CUDA device)
+Command:  uv run python benchmarks/mixed_precision.py        (it needs a CUDA device)
 Expected: a row every 50 steps: mean training loss and median gradient norm of the 50, scale of the loss, and steps
 skipped so far, for each setting.
 """

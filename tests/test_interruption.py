@@ -12,6 +12,8 @@ import torch
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 EPOCHS = 12
+SETTINGS = (f"trainer.max_epochs={EPOCHS}", "stages.evaluate=false", "+model.dropout=0.2")
+"""With dropout, so that the network draws in every step."""
 
 
 def start(command: list[str], environment: dict[str, str], folder: Path) -> subprocess.Popen[bytes]:
@@ -35,7 +37,7 @@ def logged(run: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, train_command: Any, environment: dict[str, str]) -> Path:
     root = tmp_path_factory.mktemp("uninterrupted")
-    command = train_command(root, "whole", f"trainer.max_epochs={EPOCHS}", "stages.evaluate=false")
+    command = train_command(root, "whole", *SETTINGS)
     subprocess.run(command, env=environment, cwd=root, check=True)
     return root / "whole"
 
@@ -44,7 +46,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, train_command: Any, 
 def test_resume_after_kill_gives_the_same_weights_and_metrics(
     uninterrupted: Path, tmp_path: Path, train_command: Any, environment: dict[str, str], epochs: int, delay: float
 ) -> None:
-    command = train_command(tmp_path, "killed", f"trainer.max_epochs={EPOCHS}", "stages.evaluate=false")
+    command = train_command(tmp_path, "killed", *SETTINGS)
     run = tmp_path / "killed"
     process = start(command, environment, tmp_path)
     while epochs_logged(run) < epochs or not (run / "checkpoints/last.ckpt").exists():

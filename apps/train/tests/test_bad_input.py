@@ -185,7 +185,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice(run_app: Any, data_r
     code, message = run_app("data=jsonl", f"data.root={data_root}", "+data.batch_size=2", *settings)
     assert code == 2
     assert "NotFiniteLossError: the training loss became" in message
-    assert "lower optimizer.lr, clip with +trainer.gradient_clip_val=1.0" in message
+    assert "lower optimizer.lr, clip gradients with ++trainer.gradient_clip_val=1.0" in message
     assert "Traceback" not in message
     (run,) = (data_root.parent / "runs").iterdir()
     assert not (run / "summary.json").exists(), "it is not finished"

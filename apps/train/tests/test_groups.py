@@ -25,6 +25,7 @@ CHOICES = sorted(
 NEEDED = {
     ("model", "torchvision"): ["model.name=mobilenet_v3_small"],
     ("preprocessing", "pretrained"): ["model.weights={weights}"],
+    ("experiment", "jersey_numbers_pretrained"): ["model.weights={weights}"],
     ("experiment", "photos_small"): ["model.weights={weights}"],
     ("transfer", "linear_probe"): ["augmentation=none", "+transfer.cache_features=true"],
 }

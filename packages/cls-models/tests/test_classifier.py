@@ -108,6 +108,14 @@ def test_validation_answers_in_float32_while_training_is_in_bfloat16(
         assert torch.allclose(module.outputs.logits, module.eval()(images), atol=1e-5)
 
 
+def test_mixed_precision_goes_with_clipping_and_an_optimiser_that_could_be_fused(
+    data: ClassificationDataModule, tmp_path: Path
+) -> None:
+    module = classifier()
+    trainer(tmp_path, precision="bf16-mixed", gradient_clip_val=1.0, max_epochs=1).fit(module, datamodule=data)
+    assert isinstance(module.optimizers().optimizer, torch.optim.AdamW)  # type: ignore[union-attr]
+
+
 def test_training_metrics_are_there_when_callbacks_look(data: ClassificationDataModule, tmp_path: Path) -> None:
     from lightning.pytorch import Callback, LightningModule
 

@@ -39,6 +39,17 @@ def test_weights_from_a_file_are_loaded_but_for_a_head_of_another_size(tmp_path:
     assert changed == {"fc.weight", "fc.bias"}
 
 
+def test_rows_of_the_head_follow_their_classes_from_an_earlier_run(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    theirs = build_timm_backbone("test_resnet", num_classes=2)
+    (tmp_path / "checkpoints").mkdir()
+    state = {f"backbone.{key}": value for key, value in theirs.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "checkpoints/best.ckpt")
+    (tmp_path / "labels_mapping.json").write_text('{"class_to_idx": {"a": 0, "b": 1}}')
+    ours = build_timm_backbone("test_resnet", 3, init_from=str(tmp_path), classes=["b", "c", "a"])
+    assert torch.equal(head(ours).weight[[2, 0]], head(theirs).weight)
+
+
 def test_an_unknown_name_or_tag_is_answered_with_the_nearest() -> None:
     pytest.importorskip("timm")
     with pytest.raises(BackboneError, match="unknown timm backbone 'resnet81'; did you mean 'resnet18'"):

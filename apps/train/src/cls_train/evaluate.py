@@ -154,8 +154,9 @@ def _check_identity(what: str, value: float, scored: ScoredWeights, config: RunC
         raise IdentityError(
             f"{scored['metric']} was logged as {scored['value']:.6f} when best.ckpt was saved (epoch "
             f"{scored['epoch'] + 1}), but {what} gives {value:.6f}: further apart than stages.identity_tolerance="
-            f"{config.stages.identity_tolerance}. Either these are not the weights that earned it, or training in half "
-            "precision rounds by more than was allowed for; nothing here can be trusted until that is understood"
+            f"{config.stages.identity_tolerance}. Either these are not the weights that earned it, or the device "
+            "that trained rounds by more than was allowed for (TF32 on a GPU); "
+            "nothing here can be trusted until that is understood"
         )
 
 

@@ -5,10 +5,11 @@ labels_mapping.json and a resumed run hold numbers alone.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from loguru import logger
+from numpy.typing import NDArray
 
 from cls_data import DataModuleConfig, Quarantine, Record, read_split
 from cls_export import ImageError, Preprocessing
@@ -18,7 +19,7 @@ from cls_train.errors import ConfigError, did_you_mean
 from cls_train.targets import build
 
 LOOKED_AT = 500
-"""Training images, evenly spaced, from which size, mean and std are estimated."""
+"""At most so many training images, evenly spaced, from which size, mean and std are estimated."""
 
 STEP, LARGEST = 16, 224
 """Pixels. Sides are multiples of 16, so that little of a map is lost where networks halve it; more than ImageNet's
@@ -27,6 +28,15 @@ usual 224 is dear and a choice to be made on purpose."""
 _AUTO, _WEIGHTS = "auto", "weights"
 _KEYS = {"size": "size", "resize_to": "resize_size", "resample": "interpolation", "mean": "mean", "std": "std"}
 """Of the node, and what `PretrainedInput` calls them."""
+
+
+class _Look(NamedTuple):
+    """Of one image: its size in pixels, and float [3] of its values, scaled to 0-1."""
+
+    height: int
+    width: int
+    mean: NDArray[np.float32]
+    mean_square: NDArray[np.float32]
 
 
 def resolve_model_input(config: RunConfig) -> RunConfig:
@@ -91,40 +101,41 @@ def _of_data(data: Node, node: Node, asked: dict[str, str]) -> dict[str, Any]:
             "preprocessing.size: 'auto' cannot be used with resize: shortest_edge, since it would have to choose how "
             "much is cut off; give numbers, or use squash or letterbox"
         )
-    images = _training_images(build(data, "data", DataModuleConfig))
+    heights, widths, means, squares = zip(*_looks(build(data, "data", DataModuleConfig)), strict=True)
     found: dict[str, Any] = {}
     if "size" in asked:
-        heights, widths = zip(*(image.shape[:2] for image in images), strict=True)
         found["size"] = list(fitting_size(heights, widths))
         logger.info(
             "preprocessing.size: {} x {} px for a median training image of {:.0f} x {:.0f} (height x width, {} seen)",
-            *found["size"], np.median(heights), np.median(widths), len(images),
+            *found["size"], np.median(heights), np.median(widths), len(heights),
         )  # fmt: skip
     if asked.keys() & {"mean", "std"}:
-        # Each image counts the same, whatever its size.
-        means = np.mean([image.mean(axis=(0, 1)) for image in images], axis=0) / 255
-        squares = np.mean([np.square(image / 255).mean(axis=(0, 1)) for image in images], axis=0)
-        values = {"mean": means, "std": np.sqrt(np.maximum(squares - means**2, 1e-6))}
-        for key in asked.keys() & {"mean", "std"}:
-            found[key] = [round(float(value), 4) for value in values[key]]
-            logger.info("preprocessing.{}: {} of {} training images", key, found[key], len(images))
+        mean = np.mean(means, axis=0)  # each image counts the same, whatever its size
+        deviation = np.sqrt(np.maximum(np.mean(squares, axis=0) - mean**2, 1e-6))
+        for key, values in (("mean", mean), ("std", deviation)):
+            if key in asked:
+                found[key] = [round(float(value), 4) for value in values]
+                logger.info("preprocessing.{}: {} of {} training images", key, found[key], len(heights))
     return found
 
 
-def _training_images(settings: DataModuleConfig) -> list[Any]:
-    """Return some training images as uint8 [height, width, 3], each at its own size."""
+def _looks(settings: DataModuleConfig) -> list[_Look]:
+    """Look at some training images, one at a time, each at its own size."""
     if settings.synthetic is not None:
         settings.synthetic.write(settings.root)
     quarantine = None if settings.quarantine is None else Quarantine.load(settings.quarantine)
     records = read_split(settings.root, "train", annotations=settings.annotations, quarantine=quarantine)
-    images = [image for record in records[:: max(1, len(records) // LOOKED_AT)] if (image := _decoded(record))]
-    if not images:
+    looks = [look for record in records[:: -(-len(records) // LOOKED_AT)] if (look := _look(record))]
+    if not looks:
         raise ConfigError(f"{settings.root}: no readable training image to take the preprocessing's settings from")
-    return [np.asarray(image) for image in images]
+    return looks
 
 
-def _decoded(record: Record) -> Any:
+def _look(record: Record) -> _Look | None:
     try:
-        return Preprocessing(size=(1, 1), mean=(0, 0, 0), std=(1, 1, 1)).decode(record.path.read_bytes())
+        image = Preprocessing(size=(1, 1), mean=(0, 0, 0), std=(1, 1, 1)).decode(record.path.read_bytes())
     except (ImageError, OSError):
         return None  # the data gate will name it, with its row
+    pixels = np.asarray(image, dtype=np.float32) / 255
+    height, width, _ = pixels.shape
+    return _Look(height, width, pixels.mean(axis=(0, 1)), np.square(pixels).mean(axis=(0, 1)))

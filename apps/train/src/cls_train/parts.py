@@ -153,6 +153,8 @@ def speed_up(module: Classifier, trainer: Trainer) -> None:
     """Prepare the network for the device that trains or evaluates it: same weights, same answers but for rounding."""
     device = trainer.strategy.root_device
     precision = check_precision(trainer.precision, device)
+    if precision != "32-true":
+        logger.info("trains in {}", precision)
     for note in prepare_for_device(module.backbone, device, precision):
         logger.debug("{}", note)
 
@@ -197,9 +199,9 @@ def build_trainer(config: RunConfig, folder: Path, callbacks: list[Callback], *,
         default_root_dir=str(folder),
     )
     epochs: Any = trainer.max_epochs
-    if not isinstance(epochs, int) or epochs == 0:
+    if not isinstance(epochs, int) or epochs < 1:
         raise ConfigError(f"trainer.max_epochs: expected a number of epochs from 1 on, got {epochs!r}")
-    if trainer.limit_val_batches == 0 or (trainer.check_val_every_n_epoch or 1) > epochs > 0:
+    if trainer.limit_val_batches == 0 or (trainer.check_val_every_n_epoch or 1) > epochs:
         raise ConfigError("trainer: no validation would ever run, so no weights could be called best")
     return trainer
 
@@ -284,7 +286,7 @@ def _most_steps(config: RunConfig, data: ClassificationDataModule) -> int:
     """Return how many optimiser steps there will be, unless other settings of the trainer leave some out."""
     epochs = config.trainer.get("max_epochs")
     steps = max(1, len(data.records("train")) // data.config.batch_size)
-    return epochs * steps if isinstance(epochs, int) and epochs > 0 else 100 * steps
+    return epochs * steps if isinstance(epochs, int) else steps
 
 
 def _try_size(module: Classifier, data: ClassificationDataModule, size: tuple[int, int], path: str) -> None:

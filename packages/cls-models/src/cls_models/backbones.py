@@ -73,7 +73,7 @@ def build_backbone(
     if name not in BACKBONES:
         near = difflib.get_close_matches(name, BACKBONES, n=3, cutoff=0.0)
         raise BackboneError(f"unknown backbone {name!r}; did you mean {near[0]!r}, {near[1]!r} or {near[2]!r}?")
-    _check_classes(num_classes, weights, init_from, classes)
+    check_classes(num_classes, weights, init_from, classes)
     size = as_size(image_size)
     stem_kind = choose_stem(name, stem, size, pretrained=weights is not None)
     network = _network(name, num_classes, weights, size)
@@ -88,6 +88,25 @@ def build_backbone(
     if init_from is not None and classes is not None:
         load_by_class_name(network, init_from, classes)
     return network  # type: ignore[no-any-return]
+
+
+def check_classes(num_classes: int, weights: str | None, init_from: str | None, classes: Sequence[str] | None) -> None:
+    """Check what `build_backbone` is told of classes.
+
+    Raises:
+        BackboneError: fewer than 2 classes, or `init_from` with weights beside it or without the names of classes.
+    """
+    if num_classes < 2:
+        raise BackboneError(f"num_classes must be at least 2, got {num_classes}")
+    if init_from is None:
+        return
+    if weights is not None:
+        raise BackboneError(
+            f"init_from {init_from!r} replaces all weights, so weights={weights!r} has no effect; drop one"
+        )
+    if classes is None or len(classes) != num_classes:
+        given = "none" if classes is None else len(classes)
+        raise BackboneError(f"init_from needs the names of the {num_classes} classes, got {given}")
 
 
 def as_size(image_size: Sequence[int] | None) -> tuple[int, int] | None:
@@ -140,20 +159,6 @@ def runs_at(network: nn.Module, size: tuple[int, int]) -> bool:
     finally:
         network.train(training)
     return True
-
-
-def _check_classes(num_classes: int, weights: str | None, init_from: str | None, classes: Sequence[str] | None) -> None:
-    if num_classes < 2:
-        raise BackboneError(f"num_classes must be at least 2, got {num_classes}")
-    if init_from is None:
-        return
-    if weights is not None:
-        raise BackboneError(
-            f"init_from {init_from!r} replaces all weights, so weights={weights!r} has no effect; drop one"
-        )
-    if classes is None or len(classes) != num_classes:
-        given = "none" if classes is None else len(classes)
-        raise BackboneError(f"init_from needs the names of the {num_classes} classes, got {given}")
 
 
 def _network(name: str, num_classes: int, weights: str | None, size: tuple[int, int] | None) -> Any:

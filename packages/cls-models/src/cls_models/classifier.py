@@ -4,6 +4,7 @@ Shapes: B images in a batch, N in a split, C classes.
 """
 
 import math
+import random
 from typing import Any, Protocol, Self
 
 import torch
@@ -57,7 +58,8 @@ class Classifier(LightningModule):
         transfer: what of the backbone trains, from which epoch on, and how fast; None trains all of it alike.
         distillation: adds a teacher's answers to the loss.
 
-    Without `index` in a batch, rows are counted as they come.
+    Without `index` in a batch, rows are counted as they come. What the network draws in a training step is a function
+    of the step and of the seed that torch had when the module was made (`torch.initial_seed`).
 
     Logged once an epoch: train_loss, train_top1 (on augmented images), and for `valid` and `test`
     {split}_loss (mean negative log-likelihood in nats), _top1, _top5, _macro_f1. Every
@@ -88,6 +90,7 @@ class Classifier(LightningModule):
         """Every sample of the latest evaluation; None before the first."""
         self.class_accuracy: Tensor | None = None
         """Accuracy of each class in the latest evaluation: float32 [C] on the CPU; None before the first."""
+        self._seed = torch.initial_seed()
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._distillation = distillation
@@ -123,13 +126,18 @@ class Classifier(LightningModule):
         self._train_loss.reset()
         self._train_top1.reset()
 
+    def on_train_batch_start(self, batch: ClassificationBatch, batch_idx: int) -> None:
+        """Seed what the network draws in this step, such as dropout: a run that goes on draws the same."""
+        step = f"{self._seed} {self.current_epoch} {batch_idx} {self.global_rank}"
+        torch.manual_seed(random.Random(step).getrandbits(63))
+
     def training_step(self, batch: ClassificationBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         logits = self(batch["images"]) if self._cache is None else self._cache.logits(batch["index"])
         loss: Tensor = self.loss(logits, batch.get("targets", batch["labels"]))
         if self._distillation is not None:
             loss = self._distillation(batch["images"], logits, loss)
-        self._train_loss.update(loss.detach(), weight=len(logits))
+        self._train_loss.update(loss.detach())  # all batches are of one size; a weight would make the device wait
         self._train_top1.update(logits.detach(), batch["labels"])
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set undeclared
         if every and self.global_step % every == 0:
@@ -219,8 +227,8 @@ class Classifier(LightningModule):
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         return NotFiniteLossError(
             f"the {kind} loss became {loss} in epoch {self.current_epoch + 1}, by step {self.global_step}, at a "
-            f"learning rate of {rate:.2g}: lower optimizer.lr, clip with +trainer.gradient_clip_val=1.0, or train in "
-            "float32 with trainer.precision=32-true"
+            f"learning rate of {rate:.2g}: lower optimizer.lr, clip gradients "
+            "with ++trainer.gradient_clip_val=1.0, or train in float32 with ++trainer.precision=32-true"
         )
 
     def _conclude_training_epoch(self) -> None:

@@ -64,6 +64,7 @@ class Compilation(Callback):
 
     def _decide(self, trainer: Trainer, pl_module: LightningModule, side: int) -> None:
         left = int(trainer.estimated_stepping_batches) - trainer.global_step
+        left *= trainer.accumulate_grad_batches  # a batch is what is timed
         assert self._clock.seconds is not None
         decision = decide_compilation(pl_module.device, side, left, self._clock.seconds)
         _log.info("%s", decision.reason if self.when == "auto" else "compiled, as asked")

@@ -1,4 +1,4 @@
-"""Features of a frozen backbone, computed once: afterwards a step of training is a gather and the head.
+"""Features of a frozen backbone, computed once: afterwards a step of training does without the backbone.
 
 Shapes: N rows of the training split, B images in a batch, F features before the head, C classes.
 """
@@ -208,5 +208,5 @@ def _refuse_too_much(rows: int, width: int, limit_bytes: int) -> None:
     if needed > limit_bytes:
         raise FeatureCacheError(
             f"caching {rows:,} rows of {width:,} float32 features takes {needed:,} bytes, over the limit of "
-            f"{limit_bytes:,}; raise the limit if the device has that much to spare, or train without the cache"
+            f"{limit_bytes:,}; train without the cache"
         )

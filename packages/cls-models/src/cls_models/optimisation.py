@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 from torch.optim import Optimizer
 
@@ -83,10 +84,10 @@ def build_optimizer(
 def fused_allowed(trainer: Trainer) -> bool:
     """Whether a trainer can work with a fused optimiser.
 
-    Such a one undoes the loss scaling of float16 itself, after the gradients would have to be clipped; Lightning
-    refuses the two together.
+    Such a one undoes the loss scaling of float16 itself, after the gradients would have to be clipped; Lightning 2.6.6
+    refuses the two together, in bfloat16 too, where there is no scaling.
     """
-    return not trainer.gradient_clip_val or getattr(trainer.precision_plugin, "scaler", None) is None
+    return not (trainer.gradient_clip_val and isinstance(trainer.precision_plugin, MixedPrecision))
 
 
 def _has_fused(factory: Callable[..., Optimizer], groups: list[dict[str, Any]], staged: bool) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from cls_models.backbones import as_size, check_image_size, runs_at
+from cls_models.backbones import as_size, check_classes, check_image_size, runs_at
 from cls_models.heads import BackboneError, check_rate
+from cls_models.remapping import load_by_class_name
 from cls_models.weights import PretrainedInput, fit_state_dict, read_state_dict
 
 
@@ -21,6 +22,8 @@ def build_timm_backbone(
     *,
     image_size: Sequence[int] | None = None,
     dropout: float | None = None,
+    init_from: str | None = None,
+    classes: Sequence[str] | None = None,
 ) -> nn.Module:
     """Build a network of timm that maps float32 [N, 3, H, W] to logits float32 [N, num_classes].
 
@@ -32,6 +35,8 @@ def build_timm_backbone(
         image_size: H and W; networks of a fixed size are built for it, and a size that the network cannot take is
             refused. None leaves timm's own.
         dropout: the share of features dropped in front of the head while training; None leaves timm's own.
+        init_from: a run or checkpoint of ours to start from, its head's rows matched by the names of classes.
+        classes: the names of this network's classes in index order; needed with `init_from` only.
 
     Raises:
         BackboneError: an unknown name, fewer than 2 classes, an image size that the network cannot take, or weights
@@ -40,8 +45,7 @@ def build_timm_backbone(
     """
     timm = _timm()
     _check_name(timm, name)
-    if num_classes < 2:
-        raise BackboneError(f"num_classes must be at least 2, got {num_classes}")
+    check_classes(num_classes, weights, init_from, classes)
     size = as_size(image_size)
     options: dict[str, Any] = {"num_classes": num_classes}
     if dropout is not None:
@@ -50,6 +54,8 @@ def build_timm_backbone(
     network: nn.Module = _network(timm, name, size, options, pretrained=weights == "DEFAULT")
     if weights is not None and weights != "DEFAULT":
         fit_state_dict(network, read_state_dict(weights), f"{name} weights {weights!r}")
+    if init_from is not None and classes is not None:
+        load_by_class_name(network, init_from, classes)
     return network
 
 
