@@ -17,7 +17,7 @@ from cls_train.config import RunConfig
 from cls_train.logs import set_up_logs
 from cls_train.parts import build_callbacks, build_data, build_module, build_preprocessing, build_trainer, speed_up
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 STEPS, EVERY = 500, 50
 
 

@@ -40,7 +40,7 @@ from cls_train.logs import set_up_logs
 from cls_train.model_input import resolve_model_input
 from cls_train.parts import build_callbacks, build_data, build_module, build_preprocessing, build_trainer, speed_up
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 EPOCHS = 15
 
 
@@ -53,6 +53,7 @@ def main() -> None:
     overhead_of.add_argument("--batch", type=int, default=64)
     overhead_of.add_argument("--epochs", type=int, default=7)
     overhead_of.add_argument("--augmentation", default="light")
+    overhead_of.add_argument("--size", type=int, default=64, metavar="PIXELS")
     commands.add_parser("layouts")
     recipe_of = commands.add_parser("recipe")
     recipe_of.add_argument("root", type=Path)
@@ -63,21 +64,22 @@ def main() -> None:
     recipe_of.add_argument("--without-timm", action="store_true")
     options = parser.parse_args()
     if options.command == "overhead":
-        overhead(options.trainer, options.batch, options.epochs, options.augmentation)
+        overhead(options.trainer, options.batch, options.epochs, options.augmentation, options.size)
     elif options.command == "layouts":
         layouts()
     else:
         recipe(options)
 
 
-def overhead(trainer: str, batch: int, epochs: int, augmentation: str) -> None:
+def overhead(trainer: str, batch: int, epochs: int, augmentation: str, size: int) -> None:
     """Print images/s of the app's training and of a bare loop, and their ratio."""
     set_up_logs()
     keep_freed_memory()
-    classes, rows = (12, 1440) if trainer == "cpu" else (12, 24000)
+    classes, rows = (12, 1440) if trainer == "cpu" else (12, 6000)
     overrides = [
         f"trainer={trainer}", f"++data.batch_size={batch}", f"trainer.max_epochs={epochs}", "seed=1",
         f"augmentation={augmentation}", f"++data.synthetic.train={rows // classes}", "data.gate=null",
+        f"preprocessing.size=[{size},{size}]",
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -93,9 +95,9 @@ def overhead(trainer: str, batch: int, epochs: int, augmentation: str) -> None:
         speed_up(module, made)
         made.fit(module, datamodule=data)
     whole, bare = statistics.median(beside.whole[1:]), statistics.median(beside.bare[1:])
-    print(f"{'device':<24}{'batch':>7}{'trainer img/s':>15}{'bare loop img/s':>17}{'overhead':>10}")
+    print(f"{'device':<24}{'batch':>7}{'pixels':>9}{'trainer img/s':>15}{'bare loop img/s':>17}{'overhead':>10}")
     name = torch.cuda.get_device_name() if trainer == "gpu" else f"{torch.get_num_threads()} CPU threads"
-    print(f"{name:<24}{batch:>7}{whole:>15.0f}{bare:>17.0f}{bare / whole - 1:>10.1%}")
+    print(f"{name:<24}{batch:>7}{f'{size}x{size}':>9}{whole:>15.0f}{bare:>17.0f}{bare / whole - 1:>10.1%}")
 
 
 class BesideABareLoop(Callback):

@@ -157,6 +157,21 @@ def test_the_bar_counts_epochs_as_the_log_does(
     assert "Epoch 1/1" not in shown
 
 
+def test_the_bar_reads_metrics_after_a_validation_and_not_after_every_step(
+    module: Any, data: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    whole = ProgressBar.get_metrics
+
+    def reading(self: ProgressBar, trainer: Any, pl_module: Any) -> Any:
+        read.append(trainer.global_step)
+        return whole(self, trainer, pl_module)
+
+    monkeypatch.setattr(ProgressBar, "get_metrics", reading)
+    make_trainer(ProgressBar(), max_epochs=2, enable_progress_bar=True).fit(module, datamodule=data)
+    assert set(read) == {3, 6}, "an epoch has three steps, and ends with its validation"
+
+
 def test_every_epoch_is_one_line(module: Any, data: Any, make_trainer: Any) -> None:
     lines: list[str] = []
     sink = logger.add(lines.append, format="{message}")

@@ -16,6 +16,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 RAW = "raw_state_dict"
 """Checkpoint key of the optimiser's own weights; `state_dict` holds the averaged ones."""
 
+_Pairs = tuple[list[Tensor], list[Tensor]]
+
 
 class EMA(Callback):
     """Averages every floating-point tensor of the module's state after each optimiser step.
@@ -38,6 +40,7 @@ class EMA(Callback):
         self.updates = 0
         self._average: dict[str, Tensor] = {}
         self._live: dict[str, Tensor] = {}
+        self._pairs: tuple[_Pairs, _Pairs] = (([], []), ([], []))
         self._swapped = False
         self._latest_step = -1
 
@@ -54,8 +57,6 @@ class EMA(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the average on the module's own device, or bring a resumed one there."""
         self._bind(pl_module)
-        if not self._average:
-            self._average = {name: tensor.clone() for name, tensor in self._live.items()}
         self._latest_step = trainer.global_step
         self._report_unreachable_decay(trainer.estimated_stepping_batches)
 
@@ -66,12 +67,11 @@ class EMA(Callback):
         if trainer.global_step == self._latest_step:
             return
         self._latest_step = trainer.global_step
-        averaged, live = self._floating_pairs()
+        (averages, weights), (copies, counters) = self._pairs
         update = get_ema_multi_avg_fn(self.effective_decay)  # type: ignore[no-untyped-call]
-        update(averaged, live, self.updates)
-        for name, tensor in self._live.items():
-            if not tensor.is_floating_point():
-                self._average[name].copy_(tensor)
+        update(averages, weights, self.updates)
+        if counters:
+            torch._foreach_copy_(copies, counters)
         self.updates += 1
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -126,14 +126,19 @@ class EMA(Callback):
     def _forget(self) -> None:
         self.updates = 0
         self._average, self._live, self._swapped = {}, {}, False
+        self._pairs = (([], []), ([], []))
 
     def _bind(self, pl_module: LightningModule) -> None:
-        """Take hold of the module's tensors, and bring the average to where they lie.
+        """Take hold of the module's tensors, and bring the average to where they lie, or start it there.
 
         Again before each swap: Lightning moves the module back to the CPU after a fit, which replaces its tensors.
         """
         self._live = {name: tensor.detach() for name, tensor in pl_module.state_dict(keep_vars=True).items()}
-        self._average = {name: tensor.to(self._live[name].device) for name, tensor in self._average.items()}
+        if self._average:
+            self._average = {name: tensor.to(self._live[name].device) for name, tensor in self._average.items()}
+        else:
+            self._average = {name: tensor.clone() for name, tensor in self._live.items()}
+        self._pairs = self._paired(floating=True), self._paired(floating=False)
 
     def _swap(self, pl_module: LightningModule, *, to_average: bool) -> None:
         """Exchange the contents of module and average, unless they are in the wanted places already."""
@@ -147,8 +152,9 @@ class EMA(Callback):
                 self._average[name].copy_(kept)
         self._swapped = to_average
 
-    def _floating_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
-        names = [name for name, tensor in self._live.items() if tensor.is_floating_point()]
+    def _paired(self, *, floating: bool) -> _Pairs:
+        """Return what is averaged, or what is copied, beside the module's own."""
+        names = [name for name, tensor in self._live.items() if tensor.is_floating_point() == floating]
         return [self._average[name] for name in names], [self._live[name] for name in names]
 
     def _report_unreachable_decay(self, steps: float) -> None:
