@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from cls_callbacks import EMA, AtomicCheckpointIO, BestAndLast
 
@@ -80,3 +81,31 @@ def test_a_failed_write_keeps_the_previous_file_and_leaves_no_rest(
         AtomicCheckpointIO().save_checkpoint({"step": 2}, target)
     assert torch.load(target, weights_only=True) == {"step": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+class Steps(Callback):
+    """Notes at which steps last.ckpt is written."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self.seen.append(trainer.global_step)
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"), [({"every_n_steps": 2}, {2, 3, 5, 6}), ({"every_minutes": 1e-9}, {1, 2, 3, 4, 5, 6})]
+)
+def test_last_is_saved_within_an_epoch_when_it_is_time(
+    module: Any, data: Any, make_trainer: Any, settings: dict[str, Any], steps: set[int]
+) -> None:
+    noted = Steps()
+    make_trainer(noted, BestAndLast(**settings), max_epochs=2).fit(module, datamodule=data)
+    assert set(noted.seen) == steps
+
+
+@pytest.mark.parametrize("name", ["every_n_steps", "every_minutes"])
+def test_a_checkpoint_every_nothing_is_refused(name: str) -> None:
+    settings: dict[str, Any] = {name: 0}
+    with pytest.raises(ValueError, match=f"{name} must be above 0, or null for epochs alone, got 0"):
+        BestAndLast(**settings)

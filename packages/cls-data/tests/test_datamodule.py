@@ -102,11 +102,36 @@ def test_an_epoch_is_the_same_in_a_new_process_and_with_workers(
             store=store and root / store,
         )
         loader: Any = data.train_dataloader()
+        iterator = iter(loader)  # before the epoch is known: so does Lightning where a run goes on
         loader.sampler.set_epoch(5)
-        epochs.append(batches(data, loader))
+        epochs.append(batches(data, iterator))
     for one, other in zip(*epochs, strict=True):
         for name in ("images", "labels", "index", "targets"):
             assert torch.equal(one[name], other[name])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_goes_on_in_the_middle_of_an_epoch_and_starts_the_next_one_at_its_beginning(
+    root: Path, preprocessing: Any, workers: int
+) -> None:
+    data = module(root, preprocessing, num_workers=workers)
+    loader, again = data.train_dataloader(), data.train_dataloader()
+    sampler: Any = loader.sampler
+    sampler.set_epoch(4)
+    whole, half = list(loader), iter(loader)
+    next(half)
+    assert len(whole) == 3
+    state: Any = loader
+    resumed: Any = again
+    resumed.load_state_dict(state.state_dict())
+    iterator = iter(resumed)
+    resumed.sampler.set_epoch(4)
+    rest = list(iterator)
+    assert len(rest) == 2
+    for one, other in zip(whole[1:], rest, strict=True):
+        assert one["seed"] == other["seed"]
+        assert torch.equal(one["images"], other["images"])
+    assert len(list(resumed)) == 3
 
 
 def test_valid_and_test_are_never_augmented(root: Path, preprocessing: Any) -> None:

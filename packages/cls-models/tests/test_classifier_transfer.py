@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from cls_data import ClassificationDataModule, DataModuleConfig, SyntheticNumbers
 from cls_data.plain import PlainPreprocessing
-from cls_models import Classifier, Distillation, NotFiniteLossError, Transfer, plateau
+from cls_models import Classifier, Distillation, NotFiniteLossError, Transfer, plateau, warmup_linear
 
 EPOCHS = 4
 
@@ -172,3 +173,90 @@ def test_the_learning_rate_is_logged(data: ClassificationDataModule, tmp_path: P
     running = trainer(tmp_path)
     running.fit(classifier(), datamodule=data)
     assert float(running.callback_metrics["lr"]) == pytest.approx(0.1)
+
+
+class KeepsAll(Logger):
+    """Keeps what it is given, with the step that it is said to be of."""
+
+    name, version = "all", 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[int, dict[str, float]]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        assert step is not None
+        self.rows.append((step, metrics))
+
+    def log_hyperparams(self, *args: Any, **settings: Any) -> None:
+        pass
+
+
+class EveryStep(Callback):
+    """Keeps the learning rate and the loss of each step."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+        self.losses: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+        self.losses.append(float(outputs["loss"]))
+
+
+def test_a_logger_gets_the_rate_and_the_loss_of_the_very_step_that_it_writes_down(
+    data: ClassificationDataModule, tmp_path: Path
+) -> None:
+    seen, logger = EveryStep(), KeepsAll()
+    module = classifier(scheduler=functools.partial(warmup_linear, warmup=0.5))
+    trainer(tmp_path, callbacks=[seen], logger=logger, log_every_n_steps=3).fit(module, datamodule=data)
+    rows = [(step, row) for step, row in logger.rows if "lr" in row]
+    assert [step for step, _ in rows] == [2, 5, 8, 11]
+    for step, row in rows:
+        assert row["lr"] == pytest.approx(seen.rates[step])
+        assert row["train_loss_step"] == pytest.approx(seen.losses[step])
+
+
+def test_a_step_leaves_nothing_behind_for_devices_that_are_not_in_use(
+    data: ClassificationDataModule, tmp_path: Path
+) -> None:
+    before = len(torch.cuda._queued_calls)
+    trainer(tmp_path, max_epochs=1).fit(classifier(), datamodule=data)
+    assert len(torch.cuda._queued_calls) == before
+
+
+class SaveAt(Callback):
+    """Writes a checkpoint at the end of one training batch."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "middle.ckpt")
+
+
+class EveryMetric(Callback):
+    """Keeps what each epoch logged."""
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+@pytest.mark.parametrize("every", [1, 1000])
+def test_an_epoch_that_goes_on_in_its_middle_logs_what_an_uninterrupted_one_does(
+    data: ClassificationDataModule, tmp_path: Path, every: int
+) -> None:
+    settings: dict[str, Any] = {"max_epochs": 2, "log_every_n_steps": every}
+    schedule = functools.partial(warmup_linear, warmup=0.5)
+    whole, rest = EveryMetric(), EveryMetric()
+    trainer(tmp_path, callbacks=[whole, SaveAt(4)], **settings).fit(classifier(scheduler=schedule), datamodule=data)
+    again = trainer(tmp_path, callbacks=[rest], **settings)
+    again.fit(classifier(scheduler=schedule), datamodule=data, ckpt_path=tmp_path / "middle.ckpt", weights_only=True)
+    assert rest.epochs == whole.epochs[1:]
+    assert {"train_loss", "train_top1", "lr", "valid_loss"} <= rest.epochs[0].keys()

@@ -1,6 +1,7 @@
 """best.ckpt and last.ckpt, each with the score that its very weights earned."""
 
 import math
+import time
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -26,22 +27,53 @@ class ScoredWeights(TypedDict):
 
 
 class BestAndLast(Checkpoint):
-    """Saves best.ckpt right after the validation that earned it, and last.ckpt at the end of every epoch.
+    """Saves best.ckpt right after the validation that earned it, and last.ckpt at the end of every epoch and within it.
 
     Both lie in `trainer.default_root_dir/checkpoints`. Of equal scores the earlier stays.
 
     Args:
         monitor: the metric that decides, as the module logs it.
         mode: whether it is to be large or small.
+        every_n_steps: save last.ckpt after so many optimiser steps, too; None for epochs alone.
+        every_minutes: save last.ckpt when so many minutes have passed since it was last saved, too.
     """
 
-    def __init__(self, monitor: str = "valid_top1", mode: Literal["max", "min"] = "max") -> None:
+    def __init__(
+        self,
+        monitor: str = "valid_top1",
+        mode: Literal["max", "min"] = "max",
+        *,
+        every_n_steps: int | None = None,
+        every_minutes: float | None = None,
+    ) -> None:
         if mode not in ("max", "min"):
             raise ValueError(f"mode must be 'max' or 'min', got {mode!r}")
+        for name, value in (("every_n_steps", every_n_steps), ("every_minutes", every_minutes)):
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be above 0, or null for epochs alone, got {value}")
         self.monitor = monitor
         self.mode = mode
+        self.every_n_steps = every_n_steps
+        self.every_minutes = every_minutes
         self.best_score: float | None = None
         self._score: ScoredWeights | None = None
+        self._saved_at = 0.0
+        self._saved_step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save last.ckpt if it is time, and the training can go on from here."""
+        steps, minutes = trainer.global_step - self._saved_step, (time.monotonic() - self._saved_at) / 60
+        due = (self.every_n_steps is not None and steps >= self.every_n_steps) or (
+            self.every_minutes is not None and minutes >= self.every_minutes
+        )
+        if due and can_go_on_behind(trainer, batch_idx):
+            self._save_last(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save best.ckpt if this validation beat all before it."""
@@ -53,11 +85,11 @@ class BestAndLast(Checkpoint):
         )
         if self._is_better(value):
             self.best_score = value
-            trainer.save_checkpoint(_folder(trainer) / BEST)
+            trainer.save_checkpoint(checkpoints_folder(trainer) / BEST)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save last.ckpt, from which a run goes on."""
-        trainer.save_checkpoint(_folder(trainer) / LAST)
+        self._save_last(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write the score beside the weights that earned it; EMA has said before whether it averaged them."""
@@ -72,6 +104,10 @@ class BestAndLast(Checkpoint):
         """Go on from a saved state."""
         if (state_dict["monitor"], state_dict["mode"]) == (self.monitor, self.mode):
             self.best_score = state_dict["best_score"]
+
+    def _save_last(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(checkpoints_folder(trainer) / LAST)
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
     def _monitored(self, trainer: Trainer) -> float:
         if self.monitor not in trainer.callback_metrics:
@@ -88,5 +124,18 @@ class BestAndLast(Checkpoint):
         return value > self.best_score if self.mode == "max" else value < self.best_score
 
 
-def _folder(trainer: Trainer) -> Path:
+def checkpoints_folder(trainer: Trainer) -> Path:
+    """Return where a run's checkpoints lie."""
     return Path(trainer.default_root_dir) / "checkpoints"
+
+
+def can_go_on_behind(trainer: Trainer, batch_idx: int) -> bool:
+    """Say whether a checkpoint that is saved at the end of this training batch loses nothing.
+
+    It does where gradients are being accumulated, which no checkpoint holds; and where a validation follows, which
+    Lightning would skip in the run that goes on (lightning 2.6.6).
+    """
+    validation = trainer.val_check_batch
+    validates = isinstance(validation, int) and (batch_idx + 1) % validation == 0
+    accumulates = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
+    return not (trainer.is_last_batch or validates or accumulates)

@@ -20,10 +20,13 @@ class Throughput(Callback):
         self._started = 0.0
         self._latest = 0.0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock where a run goes on in the middle of an epoch, of which the rest is measured."""
+        self._start()
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._epoch_images = 0
-        self._started = self._latest = time.perf_counter()
+        self._start()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -39,6 +42,10 @@ class Throughput(Callback):
         self.seconds += seconds
         if seconds > 0:
             pl_module.log("images_per_second", self._epoch_images / seconds)
+
+    def _start(self) -> None:
+        self._epoch_images = 0
+        self._started = self._latest = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums so far."""

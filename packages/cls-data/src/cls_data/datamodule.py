@@ -19,7 +19,7 @@ from cls_data.config import DataModuleConfig
 from cls_data.errors import DataError
 from cls_data.fingerprint import fingerprint
 from cls_data.gate import CheckReport, check
-from cls_data.loading import Batches, batch_loader
+from cls_data.loading import Batches, BatchLoader, TrainingLoader, batch_loader
 from cls_data.preprocessing import ImagePreprocessing
 from cls_data.quarantine import Quarantine
 from cls_data.resize import resize
@@ -66,6 +66,8 @@ class ClassificationDataModule(LightningDataModule):
         self._mixing = mixing
         self._checked = checked
         self._expected_fingerprint: str | None = None
+        self._training: TrainingLoader | None = None
+        self._goes_on_at = 0
         self._progress = progress
         self._splits: dict[str, _StoredSplit] = {}
         self.class_to_idx: dict[str, int] = {}
@@ -143,16 +145,20 @@ class ClassificationDataModule(LightningDataModule):
             logger.warning("{}", caution)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: which data it was trained on."""
-        return {"fingerprint": self.fingerprint}
+        """Return what a checkpoint keeps: which data it was trained on, and how far into an epoch."""
+        batches = 0
+        if self._training is not None and self.trainer is not None and not self.trainer.is_last_batch:
+            batches = self._training.handed_out
+        return {"fingerprint": self.fingerprint, "batches": batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check, now or once the data is read, that a checkpoint was trained on this data.
+        """Go on behind the batches that were trained on, and check, now or once the data is read, that it is this data.
 
         Raises:
             DataError: rows or images are others now.
         """
         self._expected_fingerprint = state_dict.get("fingerprint")
+        self._goes_on_at = state_dict.get("batches", 0)
         if self._splits:
             self._refuse_other_data()
 
@@ -226,7 +232,13 @@ class ClassificationDataModule(LightningDataModule):
             weights=self._sampling_weights(train.labels),
             **self._ranks(),
         )
-        return self._loader(train, sampler)
+        loader = self._loader(train, sampler)
+        assert isinstance(loader, TrainingLoader)
+        # Lightning itself restores no loader that was made before the checkpoint was read, such as by a schedule that
+        # asked for the number of steps (2.6.6).
+        loader.load_state_dict({"batches": self._goes_on_at})
+        self._training, self._goes_on_at = loader, 0
+        return loader
 
     def _sampling_weights(self, labels: Tensor) -> Tensor | None:
         """Return the relative frequency of each training row: float32 [N], or None to visit each once."""
@@ -301,7 +313,7 @@ class ClassificationDataModule(LightningDataModule):
         split = self._splits[name]
         return self._loader(split, SequentialSampler(len(split.records), self.config.eval_batch_size, **self._ranks()))
 
-    def _loader(self, split: _StoredSplit, sampler: Sampler[BatchPlan]) -> DataLoader[StoredBatch]:
+    def _loader(self, split: _StoredSplit, sampler: Sampler[BatchPlan]) -> BatchLoader:
         device = "cpu" if self.trainer is None else self.trainer.strategy.root_device.type
         return batch_loader(
             Batches(split.store.rows, split.labels),

@@ -1,6 +1,7 @@
 """From plans of batches to batches: what a loader and its workers do, which is one gather."""
 
 import gc
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -8,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cls_data.batch import StoredBatch
-from cls_data.sampling import BatchPlan
+from cls_data.sampling import BatchPlan, EpochSampler
 from cls_data.store import PixelRows
 
 
@@ -33,6 +34,51 @@ class Batches(Dataset[StoredBatch]):
         return batch
 
 
+class BatchLoader(DataLoader[StoredBatch]):
+    """A loader whose workers start with the first batch that is asked for, and not when an iterator is made.
+
+    Lightning makes the first iterator before it tells the sampler which epoch comes (lightning 2.6.6). Workers that
+    fetched ahead by then would give a resumed run the batches of epoch 0.
+    """
+
+    def __iter__(self) -> Iterator[StoredBatch]:  # type: ignore[override]  # an iterator is all that is asked of it
+        return self._batches()
+
+    def _batches(self) -> Iterator[StoredBatch]:
+        yield from super().__iter__()
+
+
+class TrainingLoader(BatchLoader):
+    """A loader that can go on in the middle of an epoch: its state is how many batches of the epoch were handed out.
+
+    Attributes:
+        handed_out: that number; of what workers have fetched ahead, nothing counts.
+    """
+
+    sampler: EpochSampler
+    handed_out = 0
+    _start = 0
+
+    def __iter__(self) -> Iterator[StoredBatch]:  # type: ignore[override]
+        # Taken here and not at the first batch: where a run goes on in an epoch's validation, no batch is asked for.
+        start, self._start = self._start, 0
+        return self._batches_from(start)
+
+    def _batches_from(self, start: int) -> Iterator[StoredBatch]:
+        self.sampler.start = self.handed_out = start
+        for batch in self._batches():
+            self.handed_out += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where the epoch stands."""
+        return {"batches": self.handed_out}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Let the next iterator start behind the batches that were handed out."""
+        self._start = state_dict["batches"]
+
+
 def batch_loader(
     batches: Batches,
     sampler: Sampler[BatchPlan],
@@ -40,10 +86,11 @@ def batch_loader(
     workers: int = 0,
     persistent_workers: bool = False,
     pin_memory: bool = False,
-) -> DataLoader[StoredBatch]:
+) -> BatchLoader:
     """Return a loader of the batches that the sampler plans; without workers it gathers in this process."""
+    kind = TrainingLoader if isinstance(sampler, EpochSampler) else BatchLoader
     # batch_size=None: an item of the data set is a batch already.
-    return DataLoader(
+    return kind(
         batches,
         sampler=cast("Sampler[int]", sampler),
         batch_size=None,

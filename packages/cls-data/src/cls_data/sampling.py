@@ -66,6 +66,8 @@ class EpochSampler(DistributedSampler[BatchPlan]):
         self._rank = rank
         self._world_size = world_size
         self.epoch = 0
+        self.start = 0
+        """Number of the first batch that comes, above 0 where a run goes on in the middle of an epoch."""
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches come next; Lightning calls this before each."""
@@ -76,7 +78,7 @@ class EpochSampler(DistributedSampler[BatchPlan]):
 
     def __iter__(self) -> Iterator[BatchPlan]:
         order = self._order()
-        for number in range(len(self)):
+        for number in range(self.start, len(self)):
             step = order[number * self._batch_size * self._world_size :][: self._batch_size * self._world_size]
             yield BatchPlan(
                 step[self._rank :: self._world_size], _mix(_AUGMENTATION, self._seed, self.epoch, number, self._rank)

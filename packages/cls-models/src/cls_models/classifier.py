@@ -20,7 +20,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from cls_data import ClassificationBatch, ClassificationDataModule, EvaluationOutputs
 from cls_models.distillation import Distillation
 from cls_models.feature_cache import FeatureCache
-from cls_models.metrics import CLASS_ACCURACY, classification_metrics
+from cls_models.metrics import CLASS_ACCURACY, classification_metrics, restore_state, state_of
 from cls_models.optimisation import build_optimizer, fused_allowed
 from cls_models.schedules import Plateau
 from cls_models.transfer import Transfer
@@ -101,6 +101,10 @@ class Classifier(LightningModule):
         self._train_top1 = MulticlassAccuracy(num_classes, average="micro")
         self._eval_metrics = classification_metrics(num_classes)
         self._gathered: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._concluded: dict[str, float] = {}
+        """What the epoch's training part logged, once its last step is done."""
+        self._resumed_with: dict[str, float] = {}
+        """The same, of an earlier process, where this one goes on in that epoch's validation."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Map float32 [B, 3, H, W] to logits [B, C]."""
@@ -125,11 +129,12 @@ class Classifier(LightningModule):
         self._freeze()
         self._train_loss.reset()
         self._train_top1.reset()
+        self._concluded, self._resumed_with = {}, {}
 
     def on_train_batch_start(self, batch: ClassificationBatch, batch_idx: int) -> None:
         """Seed what the network draws in this step, such as dropout: a run that goes on draws the same."""
         step = f"{self._seed} {self.current_epoch} {batch_idx} {self.global_rank}"
-        torch.manual_seed(random.Random(step).getrandbits(63))
+        _seed_generators(random.Random(step).getrandbits(63), self.device)
 
     def training_step(self, batch: ClassificationBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
@@ -140,7 +145,8 @@ class Classifier(LightningModule):
         self._train_loss.update(loss.detach())  # all batches are of one size; a weight would make the device wait
         self._train_top1.update(logits.detach(), batch["labels"])
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set undeclared
-        if every and self.global_step % every == 0:
+        # Where loggers write, so that they write this step's values; and last, so that every epoch has a rate.
+        if (every and (self.global_step + 1) % every == 0) or self.trainer.is_last_batch:
             self._log_step(loss.detach())
         if self.trainer.is_last_batch:
             self._conclude_training_epoch()
@@ -198,6 +204,19 @@ class Classifier(LightningModule):
         if scheduler is not self._plateau:
             super().lr_scheduler_step(scheduler, metric)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the epoch's training metrics hold so far."""
+        checkpoint["training_metrics"] = {
+            "loss": state_of(self._train_loss), "top1": state_of(self._train_top1), "concluded": self._concluded,
+        }  # fmt: skip
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the metrics of an epoch that was not finished; the start of another one forgets them."""
+        if kept := checkpoint.get("training_metrics"):
+            restore_state(self._train_loss, kept["loss"])
+            restore_state(self._train_top1, kept["top1"])
+            self._concluded = self._resumed_with = kept["concluded"]
+
     def _freeze(self) -> None:
         if self.transfer is not None:
             self.transfer.apply(self.backbone, self.current_epoch)
@@ -236,6 +255,8 @@ class Classifier(LightningModule):
         values = {"train_loss": self._train_loss.compute(), "train_top1": self._train_top1.compute()}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
         self._refuse_what_is_not_finite()
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self._concluded = {"lr": rate, **{name: float(value) for name, value in values.items()}}
 
     def _begin_evaluation(self) -> None:
         self._eval_metrics.reset()
@@ -260,6 +281,7 @@ class Classifier(LightningModule):
         self.log(f"{split}_loss", loss.to(self.device), prog_bar=split == "valid")
         for name, value in values.items():
             self.log(f"{split}_{name}", value, prog_bar=(split, name) == ("valid", "top1"))
+        self.log_dict(self._resumed_with)
         if split == "valid" and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self._after_validation_in_training(loss, values)
         self._begin_evaluation()
@@ -270,6 +292,17 @@ class Classifier(LightningModule):
             raise self._not_finite("validation", float(loss))
         if self._plateau is not None:
             self._plateau.step(float({"loss": loss, **values}[self._plateau.monitor.removeprefix("valid_")]))
+
+
+def _seed_generators(seed: int, device: torch.device) -> None:
+    """Seed the generators of the CPU and of one device.
+
+    `torch.manual_seed` seeds those of all kinds of device; for the kinds that are not in use it keeps the call, with a
+    formatted stack trace, in a list that grows with every step (torch 2.15).
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
 
 
 def _join(split: str, batches: list[tuple[Tensor, Tensor, Tensor]]) -> EvaluationOutputs:

@@ -1,6 +1,7 @@
 """Metrics of a classifier, all through torchmetrics: update, compute, reset."""
 
-from torchmetrics import MetricCollection
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 CLASS_ACCURACY = "class_accuracy"
@@ -22,3 +23,14 @@ def classification_metrics(num_classes: int) -> MetricCollection:
             CLASS_ACCURACY: MulticlassAccuracy(num_classes, average="none"),
         }
     )
+
+
+def state_of(metric: Metric) -> dict[str, Tensor]:
+    """Return what a metric has gathered since its reset, on the CPU: all its states, each one tensor."""
+    return {name: value.detach().cpu() for name, value in metric.metric_state.items() if isinstance(value, Tensor)}
+
+
+def restore_state(metric: Metric, state: dict[str, Tensor]) -> None:
+    """Let a metric go on from what `state_of` returned."""
+    for name, value in state.items():
+        setattr(metric, name, value.to(metric.device))
