@@ -1,6 +1,7 @@
 """A run that dies and goes on cannot be told from one that did not."""
 
 import csv
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -12,8 +13,8 @@ import torch
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 EPOCHS = 12
-SETTINGS = (f"trainer.max_epochs={EPOCHS}", "stages.evaluate=false", "+model.dropout=0.2")
-"""With dropout, so that the network draws in every step."""
+SETTINGS = (f"trainer.max_epochs={EPOCHS}", "stages.evaluate=false", "data.batch_size=4", "+model.dropout=0.2")
+"""Six steps an epoch; with dropout, so that the network draws in each."""
 
 
 def start(command: list[str], environment: dict[str, str], folder: Path) -> subprocess.Popen[bytes]:
@@ -42,23 +43,25 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, train_command: Any, 
     return root / "whole"
 
 
-@pytest.mark.parametrize(("epochs", "delay"), [(1, 0.0), (4, 0.05), (7, 0.15)])
-def test_resume_after_kill_gives_the_same_weights_and_metrics(
-    uninterrupted: Path, tmp_path: Path, train_command: Any, environment: dict[str, str], epochs: int, delay: float
-) -> None:
-    command = train_command(tmp_path, "killed", *SETTINGS)
-    run = tmp_path / "killed"
-    process = start(command, environment, tmp_path)
+def stopped(
+    command: list[str], environment: dict[str, str], run: Path, *, epochs: int, delay: float, numbers: list[int]
+) -> int:
+    """Start a run, send it signals once it has logged some epochs, and return its exit code."""
+    process = start(command, environment, run.parent)
     while epochs_logged(run) < epochs or not (run / "checkpoints/last.ckpt").exists():
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert process.poll() is None, "the run ended before it could be stopped"
         time.sleep(0.01)
     time.sleep(delay)
-    process.kill()
-    process.wait()
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.001)
+    return process.wait(timeout=10)
+
+
+def assert_goes_on_exactly(command: list[str], environment: dict[str, str], run: Path, uninterrupted: Path) -> None:
     assert epochs_logged(run) < EPOCHS
     assert not (run / "summary.json").exists()
-
-    subprocess.run(command, env=environment, cwd=tmp_path, check=True)
+    subprocess.run(command, env=environment, cwd=run.parent, check=True)
     assert "goes on from" in (run / "train.log").read_text()
     for name in ("last", "best"):
         one, other = (
@@ -68,3 +71,52 @@ def test_resume_after_kill_gives_the_same_weights_and_metrics(
         for key in ("state_dict", "raw_state_dict"):
             assert all(torch.equal(one[key][weight], other[key][weight]) for weight in one[key]), (name, key)
     assert logged(run) == logged(uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "delay", "more"),
+    [
+        (1, 0.0, []),
+        (4, 0.5, ["callbacks.best_and_last.every_n_steps=4"]),
+        (7, 1.0, ["callbacks.best_and_last.every_n_steps=4", "+data.num_workers=1"]),
+    ],
+    ids=["at an epoch's end", "within an epoch", "with a worker"],
+)
+def test_resume_after_kill_gives_the_same_weights_and_metrics(
+    uninterrupted: Path,
+    tmp_path: Path,
+    train_command: Any,
+    environment: dict[str, str],
+    epochs: int,
+    delay: float,
+    more: list[str],
+) -> None:
+    command = train_command(tmp_path, "killed", *SETTINGS, *more)
+    stopped(command, environment, tmp_path / "killed", epochs=epochs, delay=delay, numbers=[signal.SIGKILL])
+    assert_goes_on_exactly(command, environment, tmp_path / "killed", uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "delay"), [("SIGTERM", 143, 0.02), ("SIGUSR1", 143, 0.1), ("SIGINT", 130, 0.2)]
+)
+def test_a_signal_saves_leaves_with_its_exit_code_and_the_run_goes_on_exactly(
+    uninterrupted: Path,
+    tmp_path: Path,
+    train_command: Any,
+    environment: dict[str, str],
+    name: str,
+    code: int,
+    delay: float,
+) -> None:
+    command, run = train_command(tmp_path, "left", *SETTINGS), tmp_path / "left"
+    sent = [getattr(signal, name)]
+    assert stopped(command, environment, run, epochs=2, delay=delay, numbers=sent) == code
+    assert f"{name}: left at step " in (run / "train.log").read_text()
+    assert_goes_on_exactly(command, environment, run, uninterrupted)
+
+
+def test_a_second_signal_ends_the_run_at_once(tmp_path: Path, train_command: Any, environment: dict[str, str]) -> None:
+    command, run = train_command(tmp_path, "left", *SETTINGS), tmp_path / "left"
+    twice = [signal.SIGTERM, signal.SIGINT]
+    assert stopped(command, environment, run, epochs=1, delay=0, numbers=twice) in (130, 143)
+    assert not (run / "summary.json").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning.pytorch import seed_everything
 from loguru import logger
 
-from cls_callbacks import Throughput
+from cls_callbacks import Interrupted, Throughput
 from cls_data import keep_freed_memory
 from cls_data.gate.report import as_json
 from cls_export import LabelsMapping, Provenance
@@ -72,7 +72,14 @@ def fit(config: RunConfig) -> Fitted:
         folder.write_json(folder.data_check, as_json(data.report))
     with log_also_to(folder.log, earlier):
         logger.info("run {}: {}", folder.path, "starts" if checkpoint is None else f"goes on from {checkpoint}")
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+        except Interrupted as interrupted:
+            logger.warning(
+                "{}: left at step {} of epoch {}, {} saved; the same command with run.name={} goes on from there",
+                interrupted.signal, trainer.global_step, trainer.current_epoch + 1, folder.last, folder.path.name,
+            )  # fmt: skip
+            raise
     throughput = next((callback for callback in callbacks.all if isinstance(callback, Throughput)), None)
     return Fitted(
         folder,

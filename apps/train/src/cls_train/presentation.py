@@ -27,10 +27,12 @@ USER_ERRORS = (
 )
 
 EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+"""As a shell reports Ctrl-C; in the fit, where there is something to save, `cls_callbacks.SaveOnSignal` sees to it."""
 
 
 def exit_on_user_error(command: Callable[[], None]) -> Callable[[], None]:
-    """Turn an error that the user can act on into one message and exit code 2."""
+    """Turn an error that the user can act on into one message and exit code 2, and Ctrl-C into exit code 130."""
 
     @functools.wraps(command)
     def wrapped() -> None:
@@ -39,6 +41,9 @@ def exit_on_user_error(command: Callable[[], None]) -> Callable[[], None]:
         except USER_ERRORS as error:
             print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
             sys.exit(EXIT_USER_ERROR)
+        except KeyboardInterrupt:
+            print("\ninterrupted", file=sys.stderr)
+            sys.exit(EXIT_INTERRUPTED)
 
     return wrapped
 

@@ -10,6 +10,7 @@ from cls_callbacks.epoch_log import EpochLog
 from cls_callbacks.history import TrainingHistory
 from cls_callbacks.predictions import PredictionsWriter
 from cls_callbacks.progress import ProgressBar
+from cls_callbacks.signals import Interrupted, SaveOnSignal
 from cls_callbacks.throughput import Throughput
 
 __all__ = [
@@ -20,8 +21,10 @@ __all__ = [
     "ConfusionMatrix",
     "DatasetStatisticsCallback",
     "EpochLog",
+    "Interrupted",
     "PredictionsWriter",
     "ProgressBar",
+    "SaveOnSignal",
     "ScoredWeights",
     "Throughput",
     "TrainingHistory",

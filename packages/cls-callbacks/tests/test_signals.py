@@ -1,0 +1,151 @@
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from cls_callbacks import EMA, BestAndLast, Interrupted, SaveOnSignal
+
+EPOCHS = 3
+"""Of three batches and one batch of validation each."""
+
+
+class Send(Callback):
+    """Sends this process a signal at one moment of its training."""
+
+    def __init__(self, hook: str, epoch: int, batch: int = 0, number: int = signal.SIGTERM) -> None:
+        self.moment = (hook, epoch, batch)
+        self.number = number
+
+    def send(self, trainer: Any, hook: str, batch: int = 0) -> None:
+        if (hook, trainer.current_epoch, batch) == self.moment:
+            os.kill(os.getpid(), self.number)
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.send(trainer, "batch", batch_idx)
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        self.send(trainer, "validation")
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.send(trainer, "end")
+
+
+def callbacks(*more: Callback) -> list[Callback]:
+    return [EMA(decay=0.9), BestAndLast("valid_loss", "min"), SaveOnSignal(), *more]
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, Any]:
+    checkpoint: dict[str, Any] = torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)
+    return {"step": checkpoint["global_step"], **checkpoint["state_dict"], **{
+        f"raw {key}": value for key, value in checkpoint["raw_state_dict"].items()
+    }}  # fmt: skip
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(
+        torch.equal(torch.as_tensor(one[key]), torch.as_tensor(other[key])) for key in one
+    )
+
+
+@pytest.fixture
+def whole(new_module: Any, data: Any, make_trainer: Any, tmp_path: Path, settings: dict[str, Any]) -> Path:
+    """The folder of a training that nothing interrupts."""
+    folder = tmp_path / "whole"
+    make_trainer(*callbacks(), max_epochs=EPOCHS, default_root_dir=folder, **settings).fit(
+        new_module(), datamodule=data
+    )
+    return folder
+
+
+MOMENTS = {
+    "the first step": ("batch", 0, 0, 1),
+    "in the middle of an epoch": ("batch", 1, 1, 5),
+    "the last step of an epoch": ("batch", 1, 2, 6),
+    "a validation": ("validation", 1, 0, 6),
+    "the end of an epoch": ("end", 0, 0, 3),
+    "the end of the last epoch": ("end", 2, 0, 9),
+}
+
+
+@pytest.mark.parametrize("settings", [{}], ids=["plain"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_training_that_a_signal_ends_goes_on_as_if_nothing_had_been(
+    whole: Path, new_module: Any, data: Any, make_trainer: Any, tmp_path: Path, moment: str
+) -> None:
+    hook, epoch, batch, step = MOMENTS[moment]
+    with pytest.raises(Interrupted) as caught:
+        make_trainer(*callbacks(Send(hook, epoch, batch)), max_epochs=EPOCHS).fit(new_module(), datamodule=data)
+    assert caught.value.code == 143
+    assert weights(tmp_path / "run")["step"] == step
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    make_trainer(*callbacks(), max_epochs=EPOCHS).fit(new_module(), datamodule=data, ckpt_path=last, weights_only=True)
+    for name in ("last", "best"):
+        assert same(weights(tmp_path / "run", name), weights(whole, name)), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "batch", "step"),
+    [
+        ({"accumulate_grad_batches": 2}, 0, 1),
+        ({"check_val_every_n_epoch": 3}, 2, 3),
+        ({"val_check_interval": 2}, 1, 2),
+    ],
+    ids=["gradients are accumulated", "no validation follows the epoch", "validations come within an epoch"],
+)
+def test_it_leaves_where_nothing_is_lost(
+    whole: Path,
+    new_module: Any,
+    data: Any,
+    make_trainer: Any,
+    tmp_path: Path,
+    settings: dict[str, Any],
+    batch: int,
+    step: int,
+) -> None:
+    sender = Send("batch", 0, batch)
+    with pytest.raises(Interrupted):
+        make_trainer(*callbacks(sender), max_epochs=EPOCHS, **settings).fit(new_module(), datamodule=data)
+    assert weights(tmp_path / "run")["step"] == step
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    again = make_trainer(*callbacks(), max_epochs=EPOCHS, **settings)
+    again.fit(new_module(), datamodule=data, ckpt_path=last, weights_only=True)
+    assert same(weights(tmp_path / "run"), weights(whole))
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 143), ("SIGINT", 130)])
+def test_each_signal_has_its_exit_code_and_is_listened_to_no_more_afterwards(
+    module: Any, data: Any, make_trainer: Any, name: str, code: int
+) -> None:
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as caught:
+        make_trainer(*callbacks(Send("batch", 0, 0, number))).fit(module, datamodule=data)
+    assert (caught.value.code, caught.value.signal) == (code, name)
+    assert signal.getsignal(number) == before
+
+
+def test_without_a_signal_nothing_is_left_behind(module: Any, data: Any, make_trainer: Any) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
+    make_trainer(*callbacks(), max_epochs=1).fit(module, datamodule=data)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)] == before
+
+
+def test_a_training_in_another_thread_is_left_alone(module: Any, data: Any, make_trainer: Any) -> None:
+    trainer = make_trainer(SaveOnSignal(), BestAndLast(), max_epochs=1)
+    failed: list[BaseException] = []
+
+    def train() -> None:
+        try:
+            trainer.fit(module, datamodule=data)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert failed == []
