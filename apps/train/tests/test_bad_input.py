@@ -201,5 +201,5 @@ def test_a_damaged_checkpoint_to_resume_from_is_named(run_app: Any, data_root: P
     folder.last.write_bytes(folder.last.read_bytes()[:1000])
     code, message = run_app(*overrides, "trainer.max_epochs=1", "preprocessing.size=[32,32]", "stages.evaluate=false")
     assert code == 2
-    assert "last.ckpt: not a readable checkpoint" in message
+    assert "last.ckpt: its bytes are not those that were written" in message
     assert "Traceback" not in message

@@ -1,8 +1,16 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loguru import logger
 
+from cls_callbacks import AtomicCheckpointIO
 from cls_export import LabelsMapping, Provenance
 from cls_train.errors import RunError
 from cls_train.folder import RunFolder
@@ -110,3 +118,60 @@ def test_the_data_root_is_kept_as_an_absolute_path(composed: Any) -> None:
 
 def test_a_number_will_do_as_a_name(composed: Any) -> None:
     assert composed("run.name=2024").run.name == "2024"
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from cls_train.folder import RunFolder
+RunFolder(Path(sys.argv[1]))._take()
+print("holds", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def other_process(config: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process that trains the run."""
+    folder = interrupted(config)
+    folder.release()
+    process = subprocess.Popen([sys.executable, "-c", HOLDS, str(folder.path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "holds\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_run_that_another_process_trains_is_refused_and_the_process_named(
+    config: Any, other_process: subprocess.Popen[str]
+) -> None:
+    folder = RunFolder.named(config, "m")
+    for refuses in (folder.refuse_if_taken, lambda: folder.begin(config, mapping(config, "1", "2"))):
+        with pytest.raises(RunError, match=f"'one' is being trained by process {other_process.pid} on .*, since 20"):
+            refuses()
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(config: Any, other_process: subprocess.Popen[str]) -> None:
+    other_process.kill()
+    other_process.wait()
+    folder = RunFolder.named(config, "m")
+    folder.refuse_if_taken()
+    assert folder.begin(config, mapping(config, "1", "2")) == folder.last
+    assert json.loads(folder.owner.read_bytes())["process"] == os.getpid()
+    folder.release()
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before_with_a_message(config: Any) -> None:
+    folder, lines = interrupted(config), []
+    for path, step in ((folder.previous, 1), (folder.last, 2)):
+        AtomicCheckpointIO().save_checkpoint({"step": step}, path)
+    assert folder.sound_checkpoint() == folder.last
+    folder.last.write_bytes(folder.last.read_bytes()[:-1] + b"x")
+    sink = logger.add(lines.append, format="{level}: {message}")
+    assert folder.sound_checkpoint() == folder.previous
+    logger.remove(sink)
+    assert re.search(r"WARNING: .*last.ckpt: its bytes are not .*; going on from previous.ckpt", str(lines[0]))
+    folder.previous.unlink()
+    with pytest.raises(RunError, match=r"last.ckpt: its bytes are not those that were written"):
+        folder.sound_checkpoint()

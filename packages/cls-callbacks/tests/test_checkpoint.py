@@ -1,4 +1,7 @@
 import errno
+import hashlib
+import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from cls_callbacks import EMA, AtomicCheckpointIO, BestAndLast
+from cls_callbacks import EMA, AtomicCheckpointIO, BestAndLast, DamagedCheckpointError, verify_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,8 @@ def test_a_failed_write_keeps_the_previous_file_and_leaves_no_rest(
     with pytest.raises(OSError, match="no space left"):
         AtomicCheckpointIO().save_checkpoint({"step": 2}, target)
     assert torch.load(target, weights_only=True) == {"step": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
+    verify_checkpoint(target)
 
 
 class Steps(Callback):
@@ -109,3 +113,63 @@ def test_a_checkpoint_every_nothing_is_refused(name: str) -> None:
     settings: dict[str, Any] = {name: 0}
     with pytest.raises(ValueError, match=f"{name} must be above 0, or null for epochs alone, got 0"):
         BestAndLast(**settings)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    path = tmp_path / "one.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"weight": torch.randn(300)}}, path)
+    return path
+
+
+def test_a_checkpoint_has_its_checksum_beside_it_as_sha256sum_reads_it(written: Path) -> None:
+    verify_checkpoint(written)
+    digest = hashlib.sha256(written.read_bytes()).hexdigest()
+    assert written.with_name("one.ckpt.sha256").read_text() == f"{digest}  one.ckpt\n"
+    assert sorted(path.name for path in written.parent.iterdir()) == ["one.ckpt", "one.ckpt.sha256"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_flipped_bit_and_a_missing_tail_are_noticed(written: Path, seed: int) -> None:
+    content, draw = bytearray(written.read_bytes()), random.Random(seed)
+    place = draw.randrange(len(content))
+    written.write_bytes(content[:place])
+    with pytest.raises(DamagedCheckpointError, match=r"one.ckpt: its bytes are not those that were written"):
+        verify_checkpoint(written)
+    content[place] ^= 1 << draw.randrange(8)
+    written.write_bytes(content)
+    with pytest.raises(DamagedCheckpointError):
+        verify_checkpoint(written)
+
+
+def test_a_checkpoint_without_a_checksum_is_taken_as_it_is(written: Path) -> None:
+    written.with_name("one.ckpt.sha256").unlink()
+    verify_checkpoint(written)
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_process_that_dies_between_two_renames_leaves_a_checkpoint_that_verifies(
+    written: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    replace, done = os.replace, []
+
+    def dies(source: Any, target: Any) -> None:
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(replace(source, target))
+
+    monkeypatch.setattr(os, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        AtomicCheckpointIO().save_checkpoint({"state_dict": {"weight": torch.randn(300)}}, written)
+    verify_checkpoint(written)
+
+
+def test_the_checkpoint_before_the_last_is_kept_with_its_checksum(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    make_trainer(BestAndLast(), max_epochs=3, plugins=[AtomicCheckpointIO()]).fit(module, datamodule=data)
+    folder = tmp_path / "run/checkpoints"
+    for name, epoch in (("last", 2), ("previous", 1)):
+        verify_checkpoint(folder / f"{name}.ckpt")
+        assert (folder / f"{name}.ckpt.sha256").exists()
+        assert torch.load(folder / f"{name}.ckpt", weights_only=True)["epoch"] == epoch

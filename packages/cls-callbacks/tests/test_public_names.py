@@ -8,6 +8,7 @@ def test_the_package_offers_these_names_and_no_others() -> None:
         "AugmentedSamples",
         "BestAndLast",
         "ConfusionMatrix",
+        "DamagedCheckpointError",
         "DatasetStatisticsCallback",
         "EpochLog",
         "Interrupted",
@@ -17,5 +18,6 @@ def test_the_package_offers_these_names_and_no_others() -> None:
         "ScoredWeights",
         "Throughput",
         "TrainingHistory",
+        "verify_checkpoint",
     }
     assert all(hasattr(cls_callbacks, name) for name in cls_callbacks.__all__)

@@ -13,7 +13,7 @@ from cls_data import keep_freed_memory
 from cls_data.gate.report import as_json
 from cls_export import LabelsMapping, Provenance
 from cls_train.config import RunConfig
-from cls_train.folder import RunFolder, load_checkpoint
+from cls_train.folder import RunFolder
 from cls_train.logs import keep_lines, log_also_to
 from cls_train.model_input import resolve_model_input
 from cls_train.parts import (
@@ -66,11 +66,11 @@ def fit(config: RunConfig) -> Fitted:
     provenance = Provenance(run=folder.path.name, code_commit=code_commit(), data_fingerprint=data.fingerprint)
     labels = LabelsMapping.from_classes(data.class_to_idx, preprocessing, provenance)
     checkpoint = folder.begin(config, labels)
-    if checkpoint is not None:
-        load_checkpoint(checkpoint)  # a damaged one is named, before Lightning stumbles over it
     if data.report is not None:
         folder.write_json(folder.data_check, as_json(data.report))
     with log_also_to(folder.log, earlier):
+        if checkpoint is not None:
+            checkpoint = folder.sound_checkpoint()  # before Lightning stumbles over a damaged one
         logger.info("run {}: {}", folder.path, "starts" if checkpoint is None else f"goes on from {checkpoint}")
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)

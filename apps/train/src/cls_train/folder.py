@@ -2,18 +2,26 @@
 
 import difflib
 import json
+import os
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
+from loguru import logger
 from omegaconf import OmegaConf
 
+from cls_callbacks import DamagedCheckpointError, verify_checkpoint
 from cls_data import write_atomically
 from cls_export import LabelsMapping
 from cls_train.config import RunConfig
 from cls_train.errors import RunError
+
+_HELD: dict[Path, FileLock] = {}
+"""Locks of the runs that this process trains. The system takes them back when it ends, however it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,11 @@ class RunFolder:
         return self.path / "checkpoints" / "last.ckpt"
 
     @property
+    def previous(self) -> Path:
+        """What the checkpoint to go on from was before, in case that one is damaged."""
+        return self.path / "checkpoints" / "previous.ckpt"
+
+    @property
     def bundle(self) -> Path:
         """The exported bundle."""
         return self.path / "export"
@@ -67,6 +80,16 @@ class RunFolder:
         """What was logged."""
         return self.path / "train.log"
 
+    @property
+    def lock(self) -> Path:
+        """Locked by the process that trains the run."""
+        return self.path / ".lock"
+
+    @property
+    def owner(self) -> Path:
+        """Which process that is."""
+        return self.path / ".owner.json"
+
     @classmethod
     def named(cls, config: RunConfig, model: str) -> "RunFolder":
         """Find the folder of a run, by its given name or by a new one made from date, model and seed."""
@@ -79,7 +102,7 @@ class RunFolder:
         return cls(folder)
 
     def refuse_if_taken(self) -> None:
-        """Refuse a finished run and a folder of something else, before any work is done.
+        """Refuse a finished run, one that is being trained, and a folder of something else, before any work is done.
 
         Raises:
             RunError: says which, and what to do.
@@ -90,9 +113,11 @@ class RunFolder:
             )
         if self.path.exists() and not self.config.exists() and any(self.path.iterdir()):
             raise RunError(f"{self.path} is not a run's folder; choose another run.name or run.root")
+        if self.lock.exists() and self.path not in _HELD:
+            self._acquire().release()
 
     def begin(self, config: RunConfig, labels: LabelsMapping) -> Path | None:
-        """Make the folder, or check that an interrupted run can go on as asked.
+        """Make the folder, or check that an interrupted run can go on as asked; keep other processes out of it.
 
         Returns:
             The checkpoint to go on from; None for a start from the beginning.
@@ -100,12 +125,14 @@ class RunFolder:
         Raises:
             RunError: the interrupted run had another configuration, other classes or other data; says what differs.
         """
-        if self.last.exists():
+        if self.last.exists() or self.previous.exists():
+            self._take()
             self._refuse_differences(config, labels)
             write_atomically(self.config, config.to_yaml().encode())  # stages may differ, and the new ones count
             return self.last
         try:
             self.path.mkdir(parents=True, exist_ok=config.run.name is not None)
+            self._take()
             labels.save(self.labels)
             write_atomically(self.config, config.to_yaml().encode())
         except FileExistsError as error:
@@ -115,6 +142,56 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{self.path}: the run's folder cannot be made ({error.strerror})") from error
         return None
+
+    def sound_checkpoint(self) -> Path:
+        """Return last.ckpt to go on from; or the one before, with a warning, where that is damaged or missing.
+
+        Raises:
+            RunError: neither can be used; says of last.ckpt why.
+        """
+        errors = []
+        for path in (self.last, self.previous):
+            try:
+                load_checkpoint(path)
+            except RunError as error:
+                errors.append(error)
+            else:
+                if errors:
+                    logger.warning("{}; going on from {}, which was saved before it", errors[0], path.name)
+                return path
+        raise errors[0]
+
+    def release(self) -> None:
+        """Let other processes train the run."""
+        if (lock := _HELD.pop(self.path, None)) is not None:
+            lock.release()
+
+    def _take(self) -> None:
+        if self.path in _HELD:
+            return
+        _HELD[self.path] = self._acquire()
+        here = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        self.write_json(self.owner, here)
+
+    def _acquire(self) -> FileLock:
+        lock = FileLock(self.lock, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise RunError(
+                f"run {self.path.name!r} is being trained by {self._named_owner()}; "
+                "wait for its end, or choose another run.name"
+            ) from error
+        except OSError as error:
+            raise RunError(f"{self.lock}: cannot be written ({error.strerror})") from error
+        return lock
+
+    def _named_owner(self) -> str:
+        try:
+            owner = json.loads(self.owner.read_bytes())
+            return f"process {owner['process']} on {owner['host']}, since {owner['since']}"
+        except (OSError, ValueError, KeyError, TypeError):  # it has only just begun
+            return "another process"
 
     def _refuse_differences(self, config: RunConfig, labels: LabelsMapping) -> None:
         then, now = _comparable(self.read_config()), _comparable(config)
@@ -167,7 +244,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"{path}: no such checkpoint; the run has not finished an epoch yet")
     try:
+        verify_checkpoint(path)
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except DamagedCheckpointError as error:
+        raise RunError(str(error)) from error
     except Exception as error:  # torch.load reports a damaged or hostile file by many exceptions
         raise RunError(f"{path}: not a readable checkpoint ({error})") from error
     return checkpoint

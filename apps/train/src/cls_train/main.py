@@ -48,6 +48,7 @@ def _run(composed: DictConfig) -> None:
     evaluation = _evaluate_in_a_clean_process(fitted) if config.stages.evaluate else None
     summary = _summary(fitted, evaluation)
     fitted.folder.write_json(fitted.folder.summary, summary)
+    fitted.folder.release()
     print_summary(_rows(fitted, evaluation))
 
 

@@ -1,6 +1,6 @@
 """Lightning callbacks that say which weights are which, keep them safe, and show what training does."""
 
-from cls_callbacks.atomic_io import AtomicCheckpointIO
+from cls_callbacks.atomic_io import AtomicCheckpointIO, DamagedCheckpointError, verify_checkpoint
 from cls_callbacks.augmented_samples import AugmentedSamples
 from cls_callbacks.checkpoint import BestAndLast, ScoredWeights
 from cls_callbacks.confusion import ConfusionMatrix
@@ -19,6 +19,7 @@ __all__ = [
     "AugmentedSamples",
     "BestAndLast",
     "ConfusionMatrix",
+    "DamagedCheckpointError",
     "DatasetStatisticsCallback",
     "EpochLog",
     "Interrupted",
@@ -28,4 +29,5 @@ __all__ = [
     "ScoredWeights",
     "Throughput",
     "TrainingHistory",
+    "verify_checkpoint",
 ]

@@ -1,6 +1,8 @@
-"""A checkpoint is on disk whole, or the previous one still is."""
+"""A checkpoint is on disk whole, or the previous one still is; and whether it still is what was written."""
 
+import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,15 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 
+class DamagedCheckpointError(ValueError):
+    """A checkpoint's bytes are not those that were written."""
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, flushes to the disk, then renames.
+    """Writes beside the target, flushes to the disk, then renames; `NAME.sha256` holds the file's checksum.
+
+    Of a byte that a disk or a copy flips, `torch.load` notices little: the checksum is for `verify_checkpoint`, and for
+    `sha256sum -c`.
 
     Lightning's own writes to the temporary folder first, which may be another file system: its copy onto the
     target is then not atomic, and it swallows some errors. Here every error reaches the caller.
@@ -33,10 +42,71 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
+            checksum = _checksum(draft)
+            # Both, since the process may die between the two renames; afterwards the new one alone.
+            _write_checksums(target, [checksum, *_checksums(target)])
             os.replace(draft, target)
+            _write_checksums(target, [checksum])
         finally:
             draft.unlink(missing_ok=True)
         _flush_folder(target.parent)
+
+
+def verify_checkpoint(path: Path) -> None:
+    """Check a checkpoint against the checksum beside it; one without is taken as it is.
+
+    Raises:
+        DamagedCheckpointError: they do not fit.
+        OSError: the file cannot be read.
+    """
+    written = _checksums(path)
+    if written and _checksum(path) not in written:
+        raise DamagedCheckpointError(
+            f"{path}: its bytes are not those that were written ({_sidecar(path).name} holds their checksum)"
+        )
+
+
+def keep_copy(path: Path, copy: Path) -> None:
+    """Let `copy` be what `path` is now, its checksum too; where possible by a second name for the same bytes."""
+    for source, target in ((path, copy), (_sidecar(path), _sidecar(copy))):
+        if not source.exists():
+            continue
+        draft = target.with_name(f".{target.name}.{os.getpid()}")
+        draft.unlink(missing_ok=True)
+        try:
+            os.link(source, draft)
+        except OSError:  # a mounted bucket, for one
+            shutil.copyfile(source, draft)
+        os.replace(draft, target)
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _checksums(path: Path) -> list[str]:
+    """Return what the file beside a checkpoint says that it may be; nothing where there is none."""
+    try:
+        return [line.split()[0] for line in _sidecar(path).read_text().splitlines() if line.strip()]
+    except (FileNotFoundError, UnicodeDecodeError):
+        return []
+
+
+def _write_checksums(path: Path, checksums: list[str]) -> None:
+    draft = _sidecar(path).with_name(f".{path.name}.sha256.{os.getpid()}")
+    try:
+        with draft.open("w") as stream:
+            stream.writelines(f"{checksum}  {path.name}\n" for checksum in checksums)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(draft, _sidecar(path))
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:

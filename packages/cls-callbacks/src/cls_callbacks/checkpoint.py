@@ -8,8 +8,12 @@ from typing import Any, Literal, TypedDict
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from cls_callbacks.atomic_io import keep_copy
+
 BEST = "best.ckpt"
 LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"
+"""What last.ckpt was before; for the case that it is damaged."""
 
 
 class ScoredWeights(TypedDict):
@@ -29,7 +33,8 @@ class ScoredWeights(TypedDict):
 class BestAndLast(Checkpoint):
     """Saves best.ckpt right after the validation that earned it, and last.ckpt at the end of every epoch and within it.
 
-    Both lie in `trainer.default_root_dir/checkpoints`. Of equal scores the earlier stays.
+    Both lie in `trainer.default_root_dir/checkpoints`, beside previous.ckpt, which last.ckpt was before. Of equal
+    scores the earlier stays.
 
     Args:
         monitor: the metric that decides, as the module logs it.
@@ -106,7 +111,7 @@ class BestAndLast(Checkpoint):
             self.best_score = state_dict["best_score"]
 
     def _save_last(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(checkpoints_folder(trainer) / LAST)
+        save_last(trainer)
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
     def _monitored(self, trainer: Trainer) -> float:
@@ -127,6 +132,14 @@ class BestAndLast(Checkpoint):
 def checkpoints_folder(trainer: Trainer) -> Path:
     """Return where a run's checkpoints lie."""
     return Path(trainer.default_root_dir) / "checkpoints"
+
+
+def save_last(trainer: Trainer) -> None:
+    """Save last.ckpt, and keep the one before as previous.ckpt."""
+    last = checkpoints_folder(trainer) / LAST
+    if trainer.is_global_zero and last.exists():
+        keep_copy(last, last.with_name(PREVIOUS))
+    trainer.save_checkpoint(last)
 
 
 def can_go_on_behind(trainer: Trainer, batch_idx: int) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from cls_callbacks.checkpoint import LAST, can_go_on_behind, checkpoints_folder
+from cls_callbacks.checkpoint import can_go_on_behind, save_last
 
 EXIT_CODES = {"SIGTERM": 143, "SIGUSR1": 143, "SIGINT": 130}
 """By signal. A scheduler tells from 143 that the work is not done; Lightning's own leaves with 0 (2.6.6)."""
@@ -103,7 +103,7 @@ class SaveOnSignal(Checkpoint):
         os.write(2, f"\n{name}: saves behind this batch and leaves; a second one leaves at once\n".encode())
 
     def _save_and_leave(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(checkpoints_folder(trainer) / LAST)
+        save_last(trainer)
         self._leave()
 
     def _leave(self) -> None:
