@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning.pytorch import seed_everything
 from loguru import logger
 
-from cls_callbacks import Interrupted, Throughput
+from cls_callbacks import EarlyWarnings, Interrupted, Throughput
 from cls_data import keep_freed_memory
 from cls_data.gate.report import as_json
 from cls_export import LabelsMapping, Provenance
@@ -30,12 +30,16 @@ from cls_train.parts import (
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What the fit leaves to say: seconds include reading the data; images per second do not include validation."""
+    """What the fit leaves to say: seconds include reading the data; images per second do not include validation.
+
+    `warnings` are those of `cls_callbacks.EarlyWarnings`.
+    """
 
     folder: RunFolder
     seconds: float
     images_per_second: float | None
     best_score: float | None
+    warnings: list[str]
     resumed: bool
 
 
@@ -81,11 +85,13 @@ def fit(config: RunConfig) -> Fitted:
             )  # fmt: skip
             raise
     throughput = next((callback for callback in callbacks.all if isinstance(callback, Throughput)), None)
+    warnings = [line for callback in callbacks.all if isinstance(callback, EarlyWarnings) for line in callback.said]
     return Fitted(
         folder,
         seconds=time.perf_counter() - started,
         images_per_second=throughput.images / throughput.seconds if throughput and throughput.seconds else None,
         best_score=callbacks.best_and_last.best_score,
+        warnings=warnings,
         resumed=checkpoint is not None,
     )
 

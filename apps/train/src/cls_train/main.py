@@ -71,6 +71,7 @@ def _summary(fitted: Fitted, evaluation: dict[str, Any] | None) -> dict[str, Any
         "fit_seconds": fitted.seconds,
         "train_images_per_second": fitted.images_per_second,
         "best_score": fitted.best_score,
+        "warnings": fitted.warnings,
         "evaluation": evaluation,
     }
 
@@ -88,6 +89,8 @@ def _rows(fitted: Fitted, evaluation: dict[str, Any] | None) -> dict[str, str]:
         rows["best weights"] = (
             f"{scored['weights']}, epoch {scored['epoch'] + 1}, {scored['metric']} {scored['value']:.4f}"
         )
+    if fitted.warnings:
+        rows["warnings"] = "\n".join(fitted.warnings)
     rows["fit time" if not fitted.resumed else "fit time, resumed part"] = f"{fitted.seconds:.0f} s"
     if fitted.images_per_second is not None:
         rows["training speed"] = f"{fitted.images_per_second:.0f} images/s"

@@ -5,11 +5,14 @@ from cls_callbacks.augmented_samples import AugmentedSamples
 from cls_callbacks.checkpoint import BestAndLast, ScoredWeights
 from cls_callbacks.confusion import ConfusionMatrix
 from cls_callbacks.dataset_statistics import DatasetStatisticsCallback
+from cls_callbacks.early_warnings import EarlyWarnings
 from cls_callbacks.ema import EMA
 from cls_callbacks.epoch_log import EpochLog
+from cls_callbacks.gradient_norm import GradientNorm
 from cls_callbacks.history import TrainingHistory
 from cls_callbacks.predictions import PredictionsWriter
 from cls_callbacks.progress import ProgressBar
+from cls_callbacks.sample_predictions import SamplePredictions
 from cls_callbacks.signals import Interrupted, SaveOnSignal
 from cls_callbacks.throughput import Throughput
 
@@ -21,10 +24,13 @@ __all__ = [
     "ConfusionMatrix",
     "DamagedCheckpointError",
     "DatasetStatisticsCallback",
+    "EarlyWarnings",
     "EpochLog",
+    "GradientNorm",
     "Interrupted",
     "PredictionsWriter",
     "ProgressBar",
+    "SamplePredictions",
     "SaveOnSignal",
     "ScoredWeights",
     "Throughput",

@@ -34,7 +34,7 @@ class TrainingHistory(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep what the epoch logged, training and validation alike, and write the file."""
-        stale = ["train_loss_step"]
+        stale = ["train_loss_step", "grad_norm"]  # of single steps
         stale += [] if self._validated else [name for name in trainer.callback_metrics if name.startswith("valid_")]
         stale += [] if trainer.is_last_batch else ["train_loss", "train_top1"]  # stopped before the epoch's end
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name not in stale}
