@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
+from loguru import logger
 
 from cls_callbacks import EMA, AtomicCheckpointIO, BestAndLast, DamagedCheckpointError, verify_checkpoint
 
@@ -173,3 +174,42 @@ def test_the_checkpoint_before_the_last_is_kept_with_its_checksum(
         verify_checkpoint(folder / f"{name}.ckpt")
         assert (folder / f"{name}.ckpt.sha256").exists()
         assert torch.load(folder / f"{name}.ckpt", weights_only=True)["epoch"] == epoch
+
+
+def test_checkpoints_are_copied_to_another_place_with_their_checksums(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    callback = BestAndLast(copy_to=f"file://{tmp_path}/elsewhere")
+    make_trainer(callback, max_epochs=2, plugins=[AtomicCheckpointIO()]).fit(module, datamodule=data)
+    for name in ("best.ckpt", "last.ckpt"):
+        copied = tmp_path / "elsewhere/run/checkpoints" / name
+        assert copied.read_bytes() == (tmp_path / "run/checkpoints" / name).read_bytes()
+        assert copied.with_name(f"{name}.sha256").exists()
+        verify_checkpoint(copied)
+
+
+def test_a_copy_that_fails_is_told_and_training_goes_on(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").write_text("a file, where a folder should be")
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}", level="WARNING")
+    callback = BestAndLast(copy_to=str(tmp_path / "elsewhere"))
+    make_trainer(callback, max_epochs=1).fit(module, datamodule=data)
+    logger.remove(sink)
+    assert (tmp_path / "run/checkpoints/last.ckpt").exists()
+    assert all("could not be copied to" in line and "training goes on" in line for line in lines)
+    assert len(lines) == 2, "best and last"
+
+
+def test_a_place_that_nothing_can_reach_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="copy_to 'nowhere://bucket': Protocol not known: nowhere"):
+        BestAndLast(copy_to="nowhere://bucket")
+
+
+def test_a_checkpoint_carries_what_it_is_given(module: Any, data: Any, make_trainer: Any, tmp_path: Path) -> None:
+    callback = BestAndLast()
+    callback.carries = {"config": {"seed": 1}, "versions": {"torch": "2"}}
+    make_trainer(callback, max_epochs=1).fit(module, datamodule=data)
+    for name in ("best", "last"):
+        assert torch.load(tmp_path / f"run/checkpoints/{name}.ckpt", weights_only=True)["run"] == callback.carries

@@ -1,8 +1,10 @@
 """The first half of a run, in this process: check, read the data, train."""
 
+import platform
 import subprocess
 import time
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from lightning.pytorch import seed_everything
@@ -25,6 +27,18 @@ from cls_train.parts import (
     check_nodes,
     record_stem,
     speed_up,
+)
+
+_DEPENDED_ON = (
+    "cls-data",
+    "cls-models",
+    "cls-callbacks",
+    "cls-export",
+    "lightning",
+    "numpy",
+    "pillow",
+    "torch",
+    "torchvision",
 )
 
 
@@ -69,6 +83,11 @@ def fit(config: RunConfig) -> Fitted:
         speed_up(module, trainer)
     provenance = Provenance(run=folder.path.name, code_commit=code_commit(), data_fingerprint=data.fingerprint)
     labels = LabelsMapping.from_classes(data.class_to_idx, preprocessing, provenance)
+    callbacks.best_and_last.carries = {
+        "config": config.model_dump(mode="json"),
+        "labels": labels.model_dump(mode="json"),
+        "versions": versions(),
+    }
     checkpoint = folder.begin(config, labels)
     if data.report is not None:
         folder.write_json(folder.data_check, as_json(data.report))
@@ -94,6 +113,11 @@ def fit(config: RunConfig) -> Fitted:
         warnings=warnings,
         resumed=checkpoint is not None,
     )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a run's figures depend on."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in _DEPENDED_ON}}
 
 
 def code_commit() -> str | None:

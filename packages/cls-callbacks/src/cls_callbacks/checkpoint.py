@@ -5,8 +5,10 @@ import time
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+import fsspec
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from loguru import logger
 
 from cls_callbacks.atomic_io import keep_copy
 
@@ -41,6 +43,8 @@ class BestAndLast(Checkpoint):
         mode: whether it is to be large or small.
         every_n_steps: save last.ckpt after so many optimiser steps, too; None for epochs alone.
         every_minutes: save last.ckpt when so many minutes have passed since it was last saved, too.
+        copy_to: copy best.ckpt and last.ckpt, each with its checksum, to RUN/checkpoints below this folder or fsspec
+            URL (gs://bucket/runs) when they have been saved. A copy that fails is told, and training goes on.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class BestAndLast(Checkpoint):
         *,
         every_n_steps: int | None = None,
         every_minutes: float | None = None,
+        copy_to: str | None = None,
     ) -> None:
         if mode not in ("max", "min"):
             raise ValueError(f"mode must be 'max' or 'min', got {mode!r}")
@@ -60,6 +65,9 @@ class BestAndLast(Checkpoint):
         self.mode = mode
         self.every_n_steps = every_n_steps
         self.every_minutes = every_minutes
+        self.carries: dict[str, Any] = {}
+        """Plain values that each checkpoint keeps under `run`: of what data, settings and code it is."""
+        self._remote = None if copy_to is None else _Remote(copy_to)
         self.best_score: float | None = None
         self._score: ScoredWeights | None = None
         self._saved_at = 0.0
@@ -78,7 +86,7 @@ class BestAndLast(Checkpoint):
             self.every_minutes is not None and minutes >= self.every_minutes
         )
         if due and can_go_on_behind(trainer, batch_idx):
-            self._save_last(trainer)
+            self.save_last(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save best.ckpt if this validation beat all before it."""
@@ -91,13 +99,15 @@ class BestAndLast(Checkpoint):
         if self._is_better(value):
             self.best_score = value
             trainer.save_checkpoint(checkpoints_folder(trainer) / BEST)
+            self._copy(trainer, BEST)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save last.ckpt, from which a run goes on."""
-        self._save_last(trainer)
+        self.save_last(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write the score beside the weights that earned it; EMA has said before whether it averaged them."""
+        checkpoint["run"] = self.carries
         if self._score is not None and self._score["step"] == trainer.global_step:
             checkpoint["scored"] = {**self._score, "weights": checkpoint.get("weights", "raw")}
 
@@ -110,9 +120,18 @@ class BestAndLast(Checkpoint):
         if (state_dict["monitor"], state_dict["mode"]) == (self.monitor, self.mode):
             self.best_score = state_dict["best_score"]
 
-    def _save_last(self, trainer: Trainer) -> None:
-        save_last(trainer)
+    def save_last(self, trainer: Trainer) -> None:
+        """Save last.ckpt, and keep the one before as previous.ckpt."""
+        last = checkpoints_folder(trainer) / LAST
+        if trainer.is_global_zero and last.exists():
+            keep_copy(last, last.with_name(PREVIOUS))
+        trainer.save_checkpoint(last)
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+        self._copy(trainer, LAST)
+
+    def _copy(self, trainer: Trainer, name: str) -> None:
+        if self._remote is not None and trainer.is_global_zero:
+            self._remote.take(checkpoints_folder(trainer) / name, Path(trainer.default_root_dir).name)
 
     def _monitored(self, trainer: Trainer) -> float:
         if self.monitor not in trainer.callback_metrics:
@@ -134,12 +153,26 @@ def checkpoints_folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir) / "checkpoints"
 
 
-def save_last(trainer: Trainer) -> None:
-    """Save last.ckpt, and keep the one before as previous.ckpt."""
-    last = checkpoints_folder(trainer) / LAST
-    if trainer.is_global_zero and last.exists():
-        keep_copy(last, last.with_name(PREVIOUS))
-    trainer.save_checkpoint(last)
+class _Remote:
+    """A folder elsewhere, by fsspec: a bucket, or a mounted one, where a file cannot be renamed."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._files, self._root = fsspec.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"copy_to {url!r}: {error}") from error
+        self._url = url
+
+    def take(self, checkpoint: Path, run: str) -> None:
+        """Copy a checkpoint and its checksum; log what goes wrong."""
+        folder = f"{self._root.rstrip('/')}/{run}/checkpoints"
+        try:
+            self._files.makedirs(folder, exist_ok=True)
+            for path in (checkpoint, checkpoint.with_name(f"{checkpoint.name}.sha256")):
+                if path.exists():
+                    self._files.put_file(str(path), f"{folder}/{path.name}")
+        except Exception as error:  # each kind of storage fails in a way of its own
+            logger.warning("{} could not be copied to {} ({}); training goes on", checkpoint, self._url, error)
 
 
 def can_go_on_behind(trainer: Trainer, batch_idx: int) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from cls_callbacks.checkpoint import can_go_on_behind, save_last
+from cls_callbacks.checkpoint import BestAndLast, can_go_on_behind
 
 EXIT_CODES = {"SIGTERM": 143, "SIGUSR1": 143, "SIGINT": 130}
 """By signal. A scheduler tells from 143 that the work is not done; Lightning's own leaves with 0 (2.6.6)."""
@@ -28,10 +28,10 @@ class Interrupted(SystemExit):
 
 
 class SaveOnSignal(Checkpoint):
-    """On SIGTERM, SIGUSR1 and SIGINT saves last.ckpt at the end of the batch, and raises `Interrupted`.
+    """On SIGTERM, SIGUSR1 and SIGINT has BestAndLast save last.ckpt at the end of the batch, and raises `Interrupted`.
 
     In a validation it is saved before the next batch of that, and the run that goes on begins the validation anew. At
-    an epoch's end BestAndLast has saved it. A second signal ends the process at once, and nothing is saved.
+    an epoch's end it has been saved. A second signal ends the process at once, and nothing is saved.
 
     It is a Checkpoint for Lightning to call it behind the callbacks whose state is saved. Signals reach a process's
     main thread alone; a training in another thread is left to them as it was.
@@ -103,7 +103,9 @@ class SaveOnSignal(Checkpoint):
         os.write(2, f"\n{name}: saves behind this batch and leaves; a second one leaves at once\n".encode())
 
     def _save_and_leave(self, trainer: Trainer) -> None:
-        save_last(trainer)
+        for keeper in trainer.checkpoint_callbacks:
+            if isinstance(keeper, BestAndLast):
+                keeper.save_last(trainer)
         self._leave()
 
     def _leave(self) -> None:
