@@ -40,9 +40,11 @@ def loss(logits: Any, labels: Any) -> float:
 def test_a_finished_run_has_every_file_that_was_promised(finished_run: Path) -> None:
     for name in (
         "config.yaml", "labels_mapping.json", "metrics.csv", "statistics.json", "evaluation.json", "summary.json",
-        "train.log", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "predictions/valid.npz", "predictions/test.npz",
-        "plots/history.png", "plots/confusion_valid.png", "plots/confusion_test.png", "plots/class_distribution.png",
-        "plots/augmented.png", "export/model.onnx", "export/labels_mapping.json", "export/golden/golden.json",
+        "train.log", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/last.ckpt.sha256",
+        "predictions/valid.npz", "predictions/test.npz", "plots/history.png", "plots/confusion_valid.png",
+        "plots/confusion_test.png", "plots/class_distribution.png", "plots/augmented.png",
+        "plots/predictions_valid.png", "plots/predictions_test.png", "export/model.onnx",
+        "export/labels_mapping.json", "export/golden/golden.json",
     ):  # fmt: skip
         assert (finished_run / name).stat().st_size > 0, name
     rests = list(finished_run.rglob(".*"))

@@ -83,12 +83,12 @@ class RunFolder:
     @property
     def lock(self) -> Path:
         """Locked by the process that trains the run."""
-        return self.path / ".lock"
+        return self.path / "run.lock"
 
     @property
     def owner(self) -> Path:
-        """Which process that is."""
-        return self.path / ".owner.json"
+        """Which process that is; gone when it has finished the run."""
+        return self.path / "owner.json"
 
     @classmethod
     def named(cls, config: RunConfig, model: str) -> "RunFolder":
@@ -164,6 +164,7 @@ class RunFolder:
     def release(self) -> None:
         """Let other processes train the run."""
         if (lock := _HELD.pop(self.path, None)) is not None:
+            self.owner.unlink(missing_ok=True)
             lock.release()
 
     def _take(self) -> None:
