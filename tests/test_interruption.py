@@ -54,7 +54,7 @@ def stopped(
     time.sleep(delay)
     for number in numbers:
         process.send_signal(number)
-        time.sleep(0.001)
+        time.sleep(0.01)
     return process.wait(timeout=10)
 
 
@@ -109,14 +109,7 @@ def test_a_signal_saves_leaves_with_its_exit_code_and_the_run_goes_on_exactly(
     delay: float,
 ) -> None:
     command, run = train_command(tmp_path, "left", *SETTINGS), tmp_path / "left"
-    sent = [getattr(signal, name)]
+    sent = [getattr(signal, name)] * 2  # `uv run` passes on what the whole group got
     assert stopped(command, environment, run, epochs=2, delay=delay, numbers=sent) == code
     assert f"{name}: left at step " in (run / "train.log").read_text()
     assert_goes_on_exactly(command, environment, run, uninterrupted)
-
-
-def test_a_second_signal_ends_the_run_at_once(tmp_path: Path, train_command: Any, environment: dict[str, str]) -> None:
-    command, run = train_command(tmp_path, "left", *SETTINGS), tmp_path / "left"
-    twice = [signal.SIGTERM, signal.SIGINT]
-    assert stopped(command, environment, run, epochs=1, delay=0, numbers=twice) in (130, 143)
-    assert not (run / "summary.json").exists()

@@ -172,6 +172,9 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before_with_a_message(co
     assert folder.sound_checkpoint() == folder.previous
     logger.remove(sink)
     assert re.search(r"WARNING: .*last.ckpt: its bytes are not .*; going on from previous.ckpt", str(lines[0]))
+    AtomicCheckpointIO().save_checkpoint({"step": 3}, folder.last.with_name("next.ckpt"))
+    assert folder.sound_checkpoint().name == "next.ckpt", "the process died between two renames"
+    folder.last.with_name("next.ckpt").unlink()
     folder.previous.unlink()
     with pytest.raises(RunError, match=r"last.ckpt: its bytes are not those that were written"):
         folder.sound_checkpoint()

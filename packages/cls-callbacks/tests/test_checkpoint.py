@@ -172,8 +172,26 @@ def test_the_checkpoint_before_the_last_is_kept_with_its_checksum(
     folder = tmp_path / "run/checkpoints"
     for name, epoch in (("last", 2), ("previous", 1)):
         verify_checkpoint(folder / f"{name}.ckpt")
-        assert (folder / f"{name}.ckpt.sha256").exists()
+        assert (folder / f"{name}.ckpt.sha256").read_text().endswith(f"  {name}.ckpt\n")
         assert torch.load(folder / f"{name}.ckpt", weights_only=True)["epoch"] == epoch
+
+
+def test_a_damaged_last_is_not_all_that_is_left_when_the_next_save_fails(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(callback := BestAndLast(), max_epochs=2, plugins=[AtomicCheckpointIO()])
+    trainer.fit(module, datamodule=data)
+    folder = tmp_path / "run/checkpoints"
+    (folder / "last.ckpt").write_bytes(b"damaged")
+
+    def disk_full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr("os.fsync", disk_full)
+    with pytest.raises(OSError, match="no space left"):
+        callback.save_last(trainer)
+    verify_checkpoint(folder / "previous.ckpt")
+    assert torch.load(folder / "previous.ckpt", weights_only=True)["epoch"] == 0
 
 
 def test_checkpoints_are_copied_to_another_place_with_their_checksums(

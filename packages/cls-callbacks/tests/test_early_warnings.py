@@ -27,9 +27,6 @@ class Reports(Callback):
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         trainer.callback_metrics.update(self.values)
 
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        trainer.callback_metrics.update(self.values)
-
 
 def still(module: Any) -> Any:
     """A module whose weights do not move."""
@@ -51,14 +48,16 @@ def test_a_training_that_learns_says_nothing_of_its_loss(
     assert not [line for line in said if "the training loss" in line]
 
 
-@pytest.mark.parametrize(("train", "told"), [(0.5, True), (0.8, False)])
-def test_a_validation_far_better_than_training_is_told(
-    module: Any, data: Any, make_trainer: Any, said: list[str], train: float, told: bool
+@pytest.mark.parametrize(("train", "told"), [(0.5, 1), (0.8, 0)])
+def test_a_validation_far_better_than_training_is_told_when_training_ends(
+    module: Any, data: Any, make_trainer: Any, said: list[str], train: float, told: int
 ) -> None:
     reports = Reports(train_top1=train, valid_top1=0.9)
-    make_trainer(reports, EarlyWarnings(), max_epochs=1).fit(module, datamodule=data)
-    expected = "top-1 is 90.0% on valid and 50.0% on augmented training images"
-    assert any(expected in line for line in said) == told
+    warnings = EarlyWarnings()
+    make_trainer(reports, warnings, max_epochs=2).fit(module, datamodule=data)
+    about = f"top-1 is 90.0% on valid and {train:.1%} on augmented training images"
+    assert len([line for line in said if about in line]) == told
+    assert len([line for line in warnings.said if about in line]) == told
 
 
 def test_classes_that_are_never_predicted_are_named(module: Any, data: Any, make_trainer: Any, said: list[str]) -> None:
@@ -77,3 +76,17 @@ def test_a_resumed_training_remembers_what_was_said(
     last = tmp_path / "run/checkpoints/last.ckpt"
     trainer.fit(still(new_module()), datamodule=data, ckpt_path=last, weights_only=True)
     assert len([line for line in again.said if "the training loss" in line]) == 1
+
+
+def test_a_finished_training_that_is_fit_again_still_knows_what_was_said(
+    module: Any, new_module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    first, again = EarlyWarnings(still=0.05), EarlyWarnings(still=0.05)
+    with torch.no_grad():
+        module.net[-1].bias[:] = torch.tensor([0.0, 100.0, 0.0])
+    make_trainer(first, BestAndLast(), max_epochs=3).fit(still(module), datamodule=data)
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    trainer = make_trainer(again, BestAndLast(), max_epochs=3)
+    trainer.fit(still(new_module()), datamodule=data, ckpt_path=last, weights_only=True)
+    assert len(first.said) == 2
+    assert again.said == first.said

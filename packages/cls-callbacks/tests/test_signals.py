@@ -1,6 +1,9 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +152,69 @@ def test_a_training_in_another_thread_is_left_alone(module: Any, data: Any, make
     thread.start()
     thread.join()
     assert failed == []
+
+
+WAITS = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import conftest
+from lightning.pytorch import Callback, Trainer
+from cls_callbacks import BestAndLast, SaveOnSignal
+from cls_data import ClassificationDataModule, DataModuleConfig
+
+class Wait(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        print("waits", flush=True)
+        end = time.monotonic() + float(sys.argv[4])
+        while time.monotonic() < end:
+            time.sleep(0.05)
+
+data = ClassificationDataModule(DataModuleConfig(root=sys.argv[2], batch_size=16), conftest.PlainPreprocessing())
+Trainer(
+    accelerator="cpu", max_epochs=3, logger=False, enable_progress_bar=False, enable_model_summary=False,
+    default_root_dir=sys.argv[3], callbacks=[BestAndLast(), SaveOnSignal(), Wait()],
+).fit(conftest.SmallModule(), datamodule=data)
+"""
+
+
+@pytest.mark.parametrize(
+    ("step_seconds", "apart", "code", "saved"),
+    [(2.0, 0.05, 143, True), (60.0, 1.5, 130, False)],
+    ids=["echo", "second"],
+)
+def test_an_echo_of_a_signal_changes_nothing_and_a_second_one_ends_the_process_at_once(
+    data_root: Path, tmp_path: Path, step_seconds: float, apart: float, code: int, saved: bool
+) -> None:
+    arguments = [str(Path(__file__).parent), str(data_root), str(tmp_path / "run"), str(step_seconds)]
+    command = [sys.executable, "-c", WAITS, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any(line == "waits\n" for line in iter(process.stdout.readline, "")), "it trains"
+        process.send_signal(signal.SIGTERM)
+        time.sleep(apart)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == code
+    assert (tmp_path / "run/checkpoints/last.ckpt").exists() == saved
+
+
+def test_a_validation_that_is_counted_across_epochs_is_not_skipped(
+    new_module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    # Two batches an epoch, and a validation behind each third: the signal comes in the batch that one follows.
+    class Validated(Callback):
+        def __init__(self) -> None:
+            self.steps: list[int] = []
+
+        def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+            self.steps.append(trainer.global_step)
+
+    limits: dict[str, Any] = {"limit_train_batches": 2, "val_check_interval": 3, "check_val_every_n_epoch": None}
+    first, rest = Validated(), Validated()
+    with pytest.raises(Interrupted):
+        make_trainer(*callbacks(first, Send("batch", 1, 0)), max_epochs=EPOCHS, **limits).fit(
+            new_module(), datamodule=data
+        )
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    again = make_trainer(*callbacks(rest), max_epochs=EPOCHS, **limits)
+    again.fit(new_module(), datamodule=data, ckpt_path=last, weights_only=True)
+    assert first.steps + rest.steps == [3, 6]

@@ -132,6 +132,9 @@ def test_a_loader_goes_on_in_the_middle_of_an_epoch_and_starts_the_next_one_at_i
         assert one["seed"] == other["seed"]
         assert torch.equal(one["images"], other["images"])
     assert len(list(resumed)) == 3
+    resumed.load_state_dict({"batches": 2})
+    iter(resumed)
+    assert resumed.state_dict() == {"batches": 2}, "though no batch was asked for yet"
 
 
 def test_valid_and_test_are_never_augmented(root: Path, preprocessing: Any) -> None:

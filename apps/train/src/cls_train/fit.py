@@ -15,6 +15,7 @@ from cls_data import keep_freed_memory
 from cls_data.gate.report import as_json
 from cls_export import LabelsMapping, Provenance
 from cls_train.config import RunConfig
+from cls_train.errors import ConfigError
 from cls_train.folder import RunFolder
 from cls_train.logs import keep_lines, log_also_to
 from cls_train.model_input import resolve_model_input
@@ -66,6 +67,8 @@ def fit(config: RunConfig) -> Fitted:
     started = time.perf_counter()
     keep_freed_memory()
     check_nodes(config)
+    if config.trainer.get("max_steps", -1) != -1:
+        raise ConfigError("trainer.max_steps: a run that ends so cannot be resumed exactly; set trainer.max_epochs")
     folder = RunFolder.named(config, str(config.model.get("name", "model")))
     folder.refuse_if_taken()
     with keep_lines() as earlier:
@@ -99,8 +102,9 @@ def fit(config: RunConfig) -> Fitted:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
         except Interrupted as interrupted:
             logger.warning(
-                "{}: left at step {} of epoch {}, {} saved; the same command with run.name={} goes on from there",
-                interrupted.signal, trainer.global_step, trainer.current_epoch + 1, folder.last, folder.path.name,
+                "{}: left at step {} of epoch {}; the same command with run.name={} goes on from {}",
+                interrupted.signal, trainer.global_step, trainer.current_epoch + 1, folder.path.name,
+                folder.last if folder.last.exists() else "the beginning",
             )  # fmt: skip
             raise
     throughput = next((callback for callback in callbacks.all if isinstance(callback, Throughput)), None)

@@ -21,7 +21,7 @@ from cls_train.config import RunConfig
 from cls_train.errors import RunError
 
 _HELD: dict[Path, FileLock] = {}
-"""Locks of the runs that this process trains. The system takes them back when it ends, however it ends."""
+"""Locks of the runs that this process trains, by folder. The system takes them back when it ends, however it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class RunFolder:
             )
         if self.path.exists() and not self.config.exists() and any(self.path.iterdir()):
             raise RunError(f"{self.path} is not a run's folder; choose another run.name or run.root")
-        if self.lock.exists() and self.path not in _HELD:
+        if self.lock.exists() and self.path.resolve() not in _HELD:
             self._acquire().release()
 
     def begin(self, config: RunConfig, labels: LabelsMapping) -> Path | None:
@@ -125,10 +125,12 @@ class RunFolder:
         Raises:
             RunError: the interrupted run had another configuration, other classes or other data; says what differs.
         """
-        if self.last.exists() or self.previous.exists():
+        if any(checkpoint.exists() for checkpoint in self._checkpoints):
             self._take()
             self._refuse_differences(config, labels)
             write_atomically(self.config, config.to_yaml().encode())  # stages may differ, and the new ones count
+            for draft in self.last.parent.glob(".*"):  # of a process that died while it wrote
+                draft.unlink()
             return self.last
         try:
             self.path.mkdir(parents=True, exist_ok=config.run.name is not None)
@@ -147,37 +149,49 @@ class RunFolder:
         """Return last.ckpt to go on from; or the one before, with a warning, where that is damaged or missing.
 
         Raises:
-            RunError: neither can be used; says of last.ckpt why.
+            RunError: none can be used; says of last.ckpt why.
         """
         errors = []
-        for path in (self.last, self.previous):
+        for path in self._checkpoints:
             try:
                 load_checkpoint(path)
             except RunError as error:
                 errors.append(error)
             else:
                 if errors:
-                    logger.warning("{}; going on from {}, which was saved before it", errors[0], path.name)
+                    logger.warning("{}; going on from {}", errors[0], path.name)
                 return path
         raise errors[0]
 
     def release(self) -> None:
         """Let other processes train the run."""
-        if (lock := _HELD.pop(self.path, None)) is not None:
+        if (lock := _HELD.pop(self.path.resolve(), None)) is not None:
             self.owner.unlink(missing_ok=True)
             lock.release()
 
+    @property
+    def _checkpoints(self) -> tuple[Path, ...]:
+        """What can be gone on from, the newest that is surely whole first; next.ckpt is there between two renames."""
+        return self.last, self.last.with_name("next.ckpt"), self.previous
+
     def _take(self) -> None:
-        if self.path in _HELD:
+        if self.path.resolve() in _HELD:
             return
-        _HELD[self.path] = self._acquire()
+        lock = self._acquire()
         here = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        self.write_json(self.owner, here)
+        try:
+            self.write_json(self.owner, here)
+        except OSError as error:
+            lock.release()
+            raise RunError(f"{self.owner}: cannot be written ({error.strerror})") from error
+        _HELD[self.path.resolve()] = lock
 
     def _acquire(self) -> FileLock:
-        lock = FileLock(self.lock, timeout=0)
+        lock = FileLock(self.lock, timeout=0, fallback_to_soft=False)
         try:
             lock.acquire()
+        except NotImplementedError:
+            logger.warning("{}: this file system has no locks; nothing keeps a second process out", self.path)
         except Timeout as error:
             raise RunError(
                 f"run {self.path.name!r} is being trained by {self._named_owner()}; "

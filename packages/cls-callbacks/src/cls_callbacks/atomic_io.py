@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +65,17 @@ def verify_checkpoint(path: Path) -> None:
         )
 
 
-def keep_copy(path: Path, copy: Path) -> None:
-    """Let `copy` be what `path` is now, its checksum too; where possible by a second name for the same bytes."""
-    for source, target in ((path, copy), (_sidecar(path), _sidecar(copy))):
-        if not source.exists():
-            continue
-        draft = target.with_name(f".{target.name}.{os.getpid()}")
-        draft.unlink(missing_ok=True)
-        try:
-            os.link(source, draft)
-        except OSError:  # a mounted bucket, for one
-            shutil.copyfile(source, draft)
-        os.replace(draft, target)
+def rename_checkpoint(path: Path, target: Path) -> None:
+    """Rename a checkpoint, its checksum with it; whenever the process dies, what `target` then is verifies."""
+    checksums = _checksums(path)
+    if checksums:
+        _write_checksums(target, [*checksums, *_checksums(target)])
+    else:
+        _sidecar(target).unlink(missing_ok=True)
+    os.replace(path, target)
+    if checksums:
+        _write_checksums(target, checksums)
+    _sidecar(path).unlink(missing_ok=True)
 
 
 def _sidecar(path: Path) -> Path:

@@ -10,12 +10,14 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from loguru import logger
 
-from cls_callbacks.atomic_io import keep_copy
+from cls_callbacks.atomic_io import rename_checkpoint
 
 BEST = "best.ckpt"
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"
 """What last.ckpt was before; for the case that it is damaged."""
+NEXT = "next.ckpt"
+"""What is about to be last.ckpt; it has this name for a moment, between being written and two renames."""
 
 
 class ScoredWeights(TypedDict):
@@ -122,10 +124,12 @@ class BestAndLast(Checkpoint):
 
     def save_last(self, trainer: Trainer) -> None:
         """Save last.ckpt, and keep the one before as previous.ckpt."""
-        last = checkpoints_folder(trainer) / LAST
-        if trainer.is_global_zero and last.exists():
-            keep_copy(last, last.with_name(PREVIOUS))
-        trainer.save_checkpoint(last)
+        folder = checkpoints_folder(trainer)
+        trainer.save_checkpoint(folder / NEXT)  # first of all: last.ckpt may be damaged, and the disk full
+        if trainer.is_global_zero:
+            if (folder / LAST).exists():
+                rename_checkpoint(folder / LAST, folder / PREVIOUS)
+            rename_checkpoint(folder / NEXT, folder / LAST)
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
         self._copy(trainer, LAST)
 
@@ -168,7 +172,10 @@ class _Remote:
         folder = f"{self._root.rstrip('/')}/{run}/checkpoints"
         try:
             self._files.makedirs(folder, exist_ok=True)
-            for path in (checkpoint, checkpoint.with_name(f"{checkpoint.name}.sha256")):
+            checksum = checkpoint.with_name(f"{checkpoint.name}.sha256")
+            if self._files.exists(f"{folder}/{checksum.name}"):
+                self._files.rm_file(f"{folder}/{checksum.name}")  # it is not that of what comes
+            for path in (checkpoint, checksum):
                 if path.exists():
                     self._files.put_file(str(path), f"{folder}/{path.name}")
         except Exception as error:  # each kind of storage fails in a way of its own
@@ -176,12 +183,18 @@ class _Remote:
 
 
 def can_go_on_behind(trainer: Trainer, batch_idx: int) -> bool:
-    """Say whether a checkpoint that is saved at the end of this training batch loses nothing.
+    """Say whether a training goes on exactly from a checkpoint that is saved at the end of this training batch.
 
-    It does where gradients are being accumulated, which no checkpoint holds; and where a validation follows, which
-    Lightning would skip in the run that goes on (lightning 2.6.6).
+    It does not where gradients are being accumulated, which no checkpoint holds; nor where a validation or the epoch's
+    end follows, which Lightning would skip in the run that goes on (lightning 2.6.6).
     """
-    validation = trainer.val_check_batch
-    validates = isinstance(validation, int) and (batch_idx + 1) % validation == 0
-    accumulates = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
-    return not (trainer.is_last_batch or validates or accumulates)
+    every = trainer.val_check_batch
+    across_epochs = trainer.check_val_every_n_epoch is None
+    counted = trainer.fit_loop.epoch_loop.total_batch_idx if across_epochs else batch_idx
+    validates = isinstance(every, int) and (counted + 1) % every == 0
+    return not (trainer.is_last_batch or validates or accumulates(trainer, batch_idx))
+
+
+def accumulates(trainer: Trainer, batch_idx: int) -> bool:
+    """Say whether gradients of this training batch, the epoch's `batch_idx`-th, wait for those of the next."""
+    return not trainer.is_last_batch and (batch_idx + 1) % trainer.accumulate_grad_batches != 0

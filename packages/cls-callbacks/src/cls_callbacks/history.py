@@ -26,20 +26,24 @@ class TrainingHistory(Callback):
 
     def __init__(self) -> None:
         self.epochs: list[Row] = []
-        self._validated = False
+        self._scores: Row = {}
+        """Of the epoch's latest validation; empty before the first."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that this epoch's validation metrics are its own, not an earlier one's."""
-        self._validated = True
+        """Keep what this epoch's validation found: a run may go on behind it."""
+        if not trainer.sanity_checking:
+            found = trainer.callback_metrics.items()
+            self._scores = {name: float(value) for name, value in found if name.startswith("valid_")}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep what the epoch logged, training and validation alike, and write the file."""
         stale = ["train_loss_step", "grad_norm"]  # of single steps
-        stale += [] if self._validated else [name for name in trainer.callback_metrics if name.startswith("valid_")]
+        stale += [name for name in trainer.callback_metrics if name.startswith("valid_")]  # or of an earlier epoch
         stale += [] if trainer.is_last_batch else ["train_loss", "train_top1"]  # stopped before the epoch's end
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name not in stale}
+        metrics |= self._scores
         self.epochs.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
-        self._validated = False
+        self._scores = {}
         if trainer.is_global_zero:
             write_atomically(Path(trainer.default_root_dir) / "metrics.csv", _table(self.epochs).encode())
 
@@ -49,12 +53,12 @@ class TrainingHistory(Callback):
             save_figure(history_figure(self.epochs), plots_folder(trainer) / "history.png")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epochs so far."""
-        return {"epochs": self.epochs}
+        """Return the epochs so far, and the scores of the one that is under way."""
+        return {"epochs": self.epochs, "scores": self._scores}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the epochs so far."""
-        self.epochs = list(state_dict["epochs"])
+        self.epochs, self._scores = list(state_dict["epochs"]), dict(state_dict.get("scores", {}))
 
 
 def _table(rows: list[Row]) -> str:

@@ -1,18 +1,23 @@
 """A signal ends a training behind the batch that it is at, with a checkpoint from which it goes on exactly."""
 
+import contextlib
 import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from cls_callbacks.checkpoint import BestAndLast, can_go_on_behind
+from cls_callbacks.checkpoint import BestAndLast, accumulates, can_go_on_behind
 
 EXIT_CODES = {"SIGTERM": 143, "SIGUSR1": 143, "SIGINT": 130}
 """By signal. A scheduler tells from 143 that the work is not done; Lightning's own leaves with 0 (2.6.6)."""
+
+_ECHO_SECONDS = 1.0
+"""Signals that follow the first so soon are its echo: `uv run` passes on what the whole process group got."""
 
 
 class Interrupted(SystemExit):
@@ -22,16 +27,16 @@ class Interrupted(SystemExit):
         signal: its name, such as SIGTERM.
     """
 
-    def __init__(self, signal: str) -> None:
-        super().__init__(EXIT_CODES[signal])
-        self.signal = signal
+    def __init__(self, name: str) -> None:
+        super().__init__(EXIT_CODES[name])
+        self.signal = name
 
 
 class SaveOnSignal(Checkpoint):
     """On SIGTERM, SIGUSR1 and SIGINT has BestAndLast save last.ckpt at the end of the batch, and raises `Interrupted`.
 
     In a validation it is saved before the next batch of that, and the run that goes on begins the validation anew. At
-    an epoch's end it has been saved. A second signal ends the process at once, and nothing is saved.
+    an epoch's end it has been saved. Another signal, a second later or more, ends the process at once.
 
     It is a Checkpoint for Lightning to call it behind the callbacks whose state is saved. Signals reach a process's
     main thread alone; a training in another thread is left to them as it was.
@@ -39,12 +44,13 @@ class SaveOnSignal(Checkpoint):
 
     def __init__(self) -> None:
         self._received: str | None = None
+        self._received_at = 0.0
         self._before: dict[signal.Signals, Any] = {}
         self._saves_in_validation = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen, in place of Lightning, which has begun to by now."""
-        self._received = None
+        self._received = "SIGTERM" if trainer.received_sigterm else None
         if threading.current_thread() is not threading.main_thread():
             return
         for name in EXIT_CODES:
@@ -61,8 +67,10 @@ class SaveOnSignal(Checkpoint):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Save and leave."""
-        if self._received is not None and trainer.state.fn == "fit" and not trainer.sanity_checking:
+        """Save and leave, unless gradients are being accumulated across this validation."""
+        if self._received is None or trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        if not accumulates(trainer, trainer.fit_loop.epoch_loop.batch_idx):
             self._saves_in_validation = True
             self._save_and_leave(trainer)
 
@@ -97,10 +105,13 @@ class SaveOnSignal(Checkpoint):
     def _note(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self._received is not None:
-            os._exit(EXIT_CODES[name])
-        self._received = name
-        # Not the log, which this very thread may be writing to.
-        os.write(2, f"\n{name}: saves behind this batch and leaves; a second one leaves at once\n".encode())
+            if time.monotonic() - self._received_at > _ECHO_SECONDS:
+                os._exit(EXIT_CODES[name])
+            return
+        self._received, self._received_at = name, time.monotonic()
+        # Not the log, which this very thread may be writing to; and Ctrl-C may have ended what reads this.
+        with contextlib.suppress(OSError):
+            os.write(2, f"\n{name}: saves behind this batch and leaves; another one leaves at once\n".encode())
 
     def _save_and_leave(self, trainer: Trainer) -> None:
         for keeper in trainer.checkpoint_callbacks:

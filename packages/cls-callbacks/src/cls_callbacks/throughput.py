@@ -10,7 +10,8 @@ class Throughput(Callback):
     """Logs images_per_second of each epoch's training part, all ranks together.
 
     A validation at the epoch's end is not counted, one in its middle is.
-    `images` and `seconds` sum up the whole run, through checkpoints too.
+    `images` and `seconds` sum up the whole run, through checkpoints too, but for the beginning of an epoch in whose
+    middle it was interrupted.
     """
 
     def __init__(self) -> None:

@@ -158,7 +158,8 @@ class ClassificationDataModule(LightningDataModule):
             DataError: rows or images are others now.
         """
         self._expected_fingerprint = state_dict.get("fingerprint")
-        self._goes_on_at = state_dict.get("batches", 0)
+        if self.trainer is None or self.trainer.state.fn == "fit":
+            self._goes_on_at = state_dict.get("batches", 0)
         if self._splits:
             self._refuse_other_data()
 
@@ -234,7 +235,7 @@ class ClassificationDataModule(LightningDataModule):
         )
         loader = self._loader(train, sampler)
         assert isinstance(loader, TrainingLoader)
-        # Lightning itself restores no loader that was made before the checkpoint was read, such as by a schedule that
+        # Lightning itself restores no loader that was made before its loops were restored, such as by a schedule that
         # asked for the number of steps (2.6.6).
         loader.load_state_dict({"batches": self._goes_on_at})
         self._training, self._goes_on_at = loader, 0

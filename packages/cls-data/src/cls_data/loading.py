@@ -1,6 +1,7 @@
 """From plans of batches to batches: what a loader and its workers do, which is one gather."""
 
 import gc
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -61,11 +62,11 @@ class TrainingLoader(BatchLoader):
 
     def __iter__(self) -> Iterator[StoredBatch]:  # type: ignore[override]
         # Taken here and not at the first batch: where a run goes on in an epoch's validation, no batch is asked for.
-        start, self._start = self._start, 0
-        return self._batches_from(start)
+        self.handed_out, self._start = self._start, 0
+        return self._batches_from(self.handed_out)
 
     def _batches_from(self, start: int) -> Iterator[StoredBatch]:
-        self.sampler.start = self.handed_out = start
+        self.sampler.start = start
         for batch in self._batches():
             self.handed_out += 1
             yield batch
@@ -102,5 +103,11 @@ def batch_loader(
 
 
 def _leave_inherited_objects_alone(worker: int) -> None:
-    """Keep the garbage collector of a forked worker from writing to every object, which would copy their memory."""
+    """Keep a forked worker from what is its parent's: objects, whose memory would be copied, and Ctrl-C.
+
+    The garbage collector writes to every object that it looks at.
+    """
     gc.freeze()
+    for name in ("SIGINT", "SIGUSR1"):  # not SIGTERM, by which the parent ends workers that hang
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

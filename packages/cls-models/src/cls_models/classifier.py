@@ -229,12 +229,15 @@ class Classifier(LightningModule):
         return FeatureCache.compute(self.backbone, batches, len(data.records("train")))
 
     def _log_step(self, loss: Tensor) -> None:
-        values = {"train_loss_step": loss, "lr": self.trainer.optimizers[0].param_groups[0]["lr"]}
+        self.log_dict({"train_loss_step": loss, **self._step_values()}, batch_size=1)
+        self._refuse_what_is_not_finite()
+
+    def _step_values(self) -> dict[str, float]:
+        values: dict[str, float] = {"lr": self.trainer.optimizers[0].param_groups[0]["lr"]}
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None:
             values["loss_scale"] = scaler.get_scale()
-        self.log_dict(values, batch_size=1)
-        self._refuse_what_is_not_finite()
+        return values
 
     def _refuse_what_is_not_finite(self) -> None:
         """Ask for the epoch's sum so far, which one such loss spoils; seldom, since the host has to wait for it."""
@@ -255,8 +258,7 @@ class Classifier(LightningModule):
         values = {"train_loss": self._train_loss.compute(), "train_top1": self._train_top1.compute()}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
         self._refuse_what_is_not_finite()
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self._concluded = {"lr": rate, **{name: float(value) for name, value in values.items()}}
+        self._concluded = {**self._step_values(), **{name: float(value) for name, value in values.items()}}
 
     def _begin_evaluation(self) -> None:
         self._eval_metrics.reset()
@@ -281,7 +283,8 @@ class Classifier(LightningModule):
         self.log(f"{split}_loss", loss.to(self.device), prog_bar=split == "valid")
         for name, value in values.items():
             self.log(f"{split}_{name}", value, prog_bar=(split, name) == ("valid", "top1"))
-        self.log_dict(self._resumed_with)
+        if self.trainer.state.fn == "fit":
+            self.log_dict(self._resumed_with)
         if split == "valid" and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self._after_validation_in_training(loss, values)
         self._begin_evaluation()
