@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from cls_callbacks import AtomicCheckpointIO
 from cls_data import Predictions
 from cls_export import Classifier, LabelsMapping, verify_bundle
 from cls_models import build_backbone
@@ -110,7 +111,9 @@ def test_other_weights_in_best_fail_the_evaluation(finished_run: Path, tmp_path:
     run = Path(shutil.copytree(finished_run, tmp_path / "tampered"))
     (run / "evaluation.json").unlink()
     saved = checkpoint(run)
-    torch.save({**saved, "state_dict": saved["raw_state_dict"]}, run / "checkpoints/best.ckpt")
+    AtomicCheckpointIO().save_checkpoint(
+        {**saved, "state_dict": saved["raw_state_dict"]}, run / "checkpoints/best.ckpt"
+    )
     result = subprocess.run(
         [sys.executable, "-m", "cls_train.evaluate", str(run)], capture_output=True, text=True, check=False
     )

@@ -77,8 +77,8 @@ def assert_goes_on_exactly(command: list[str], environment: dict[str, str], run:
     ("epochs", "delay", "more"),
     [
         (1, 0.0, []),
-        (4, 0.5, ["callbacks.best_and_last.every_n_steps=4"]),
-        (7, 1.0, ["callbacks.best_and_last.every_n_steps=4", "+data.num_workers=1"]),
+        (4, 0.5, ["+callbacks.best_and_last.every_n_steps=4"]),
+        (7, 1.0, ["+callbacks.best_and_last.every_n_steps=4", "+data.num_workers=1"]),
     ],
     ids=["at an epoch's end", "within an epoch", "with a worker"],
 )
