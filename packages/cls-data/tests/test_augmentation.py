@@ -74,7 +74,8 @@ def test_the_share_of_grey_loses_all_colour_and_the_others_none(images: Tensor) 
 def test_erasing_fills_one_rectangle_of_the_area_asked_for(area: float, ratio: float, left: float, top: float) -> None:
     images = torch.zeros(1, 3, 100, 100)
     place = {"ratio": ratio, "left": left, "top": top, "level": 9.0}
-    erased = erase(images, torch.tensor([area]), **{name: torch.tensor([value]) for name, value in place.items()})
+    given_place = {name: np.array([value], np.float32) for name, value in place.items()}
+    erased = erase(images, np.array([area], np.float32), **given_place)
     filled = erased[0, 0] == 9
     rows, columns = filled.any(dim=1).sum(), filled.any(dim=0).sum()
     assert filled.sum() == rows * columns

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
@@ -238,6 +238,9 @@ class ClassificationDataModule(LightningDataModule):
         # Lightning itself restores no loader that was made before its loops were restored, such as by a schedule that
         # asked for the number of steps (2.6.6).
         loader.load_state_dict({"batches": self._goes_on_at})
+        device = self._device()
+        if device.type == "cuda" and self.config.num_workers == 0:
+            loader.prepare_ahead(self._model_input, device)
         self._training, self._goes_on_at = loader, 0
         return loader
 
@@ -268,8 +271,14 @@ class ClassificationDataModule(LightningDataModule):
         for batch in self._sequential(split):
             yield self.on_after_batch_transfer(move_data_to_device(batch, device), 0)
 
-    def on_after_batch_transfer(self, batch: StoredBatch, dataloader_idx: int) -> ClassificationBatch:
-        """Augment (a batch that carries a seed) and normalise, where the batch lies."""
+    def on_after_batch_transfer(
+        self, batch: StoredBatch | ClassificationBatch, dataloader_idx: int
+    ) -> ClassificationBatch:
+        """Augment (a batch that carries a seed) and normalise, where the batch lies, unless that was done ahead."""
+        made_ahead = batch["images"].dtype != torch.uint8
+        return cast("ClassificationBatch", batch) if made_ahead else self._model_input(cast("StoredBatch", batch))
+
+    def _model_input(self, batch: StoredBatch) -> ClassificationBatch:
         images, labels = batch["images"], batch["labels"]
         if "seed" not in batch:
             # Resized for predictions of a train split that is stored at another size; the others fit.
@@ -315,7 +324,7 @@ class ClassificationDataModule(LightningDataModule):
         return self._loader(split, SequentialSampler(len(split.records), self.config.eval_batch_size, **self._ranks()))
 
     def _loader(self, split: _StoredSplit, sampler: Sampler[BatchPlan]) -> BatchLoader:
-        device = "cpu" if self.trainer is None else self.trainer.strategy.root_device.type
+        device = self._device().type
         return batch_loader(
             Batches(split.store.rows, split.labels),
             sampler,
@@ -323,6 +332,9 @@ class ClassificationDataModule(LightningDataModule):
             persistent_workers=self.config.persistent_workers,
             pin_memory=device == "cuda",
         )
+
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
     def _ranks(self) -> Mapping[str, int]:
         if self.trainer is None:

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cls_data.batch import StoredBatch
+from cls_data.ahead import Prepare, PreparedAhead
+from cls_data.batch import ClassificationBatch, StoredBatch
 from cls_data.sampling import BatchPlan, EpochSampler
 from cls_data.store import PixelRows
 
@@ -53,21 +55,26 @@ class TrainingLoader(BatchLoader):
     """A loader that can go on in the middle of an epoch: its state is how many batches of the epoch were handed out.
 
     Attributes:
-        handed_out: that number; of what workers have fetched ahead, nothing counts.
+        handed_out: that number; of what workers or a thread have made ahead, nothing counts.
     """
 
     sampler: EpochSampler
     handed_out = 0
     _start = 0
+    _ahead: tuple[Prepare, torch.device] | None = None
 
-    def __iter__(self) -> Iterator[StoredBatch]:  # type: ignore[override]
+    def prepare_ahead(self, prepare: Prepare, device: torch.device) -> None:
+        """Hand out model input on a device, which a thread makes ready a batch ahead."""
+        self._ahead = prepare, device
+
+    def __iter__(self) -> Iterator[StoredBatch | ClassificationBatch]:  # type: ignore[override]
         # Taken here and not at the first batch: where a run goes on in an epoch's validation, no batch is asked for.
         self.handed_out, self._start = self._start, 0
         return self._batches_from(self.handed_out)
 
-    def _batches_from(self, start: int) -> Iterator[StoredBatch]:
+    def _batches_from(self, start: int) -> Iterator[StoredBatch | ClassificationBatch]:
         self.sampler.start = start
-        for batch in self._batches():
+        for batch in self._batches() if self._ahead is None else PreparedAhead(self._batches(), *self._ahead):
             self.handed_out += 1
             yield batch
 
