@@ -1,12 +1,15 @@
 """What training costs and what it reaches: the trainer beside a bare loop, and a recipe beside timm's train.py.
 
 Commands: uv run python benchmarks/training.py overhead                       (about 3 minutes on two cores)
+          uv run python benchmarks/training.py observers                      (about 5 minutes on two cores)
           uv run python benchmarks/training.py layouts                        (about 2 minutes on two cores)
           uv run --with timm==1.0.31 python benchmarks/training.py recipe ROOT --quarantine FILE --seeds 1 2 3
 Expected: tables; the last one has a row for timm and one for each seed, with top-1 and its 95 % Wilson interval.
 
 `overhead` trains through the app, and after every epoch steps a copy of the same network with the same optimiser on
 random tensors in memory; medians over the epochs. On a GPU: --trainer gpu --batch 256.
+`observers` trains the default run with all its callbacks, and with `callbacks=none` and EMA, in turns; medians of
+the seconds of the fit.
 `layouts` compares a ResNet-18 as torchvision makes it with the same one prepared for the device, in turns.
 `recipe` runs both programs one after the other, on the same rows and the same threads. timm's train.py is not in its
 package: without --timm-script, its repository is cloned at the tag of the installed version.
@@ -54,6 +57,9 @@ def main() -> None:
     overhead_of.add_argument("--epochs", type=int, default=7)
     overhead_of.add_argument("--augmentation", default="light")
     overhead_of.add_argument("--size", type=int, default=64, metavar="PIXELS")
+    observers_of = commands.add_parser("observers")
+    observers_of.add_argument("--epochs", type=int, default=3)
+    observers_of.add_argument("--rounds", type=int, default=3)
     commands.add_parser("layouts")
     recipe_of = commands.add_parser("recipe")
     recipe_of.add_argument("root", type=Path)
@@ -65,6 +71,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.command == "overhead":
         overhead(options.trainer, options.batch, options.epochs, options.augmentation, options.size)
+    elif options.command == "observers":
+        observers(options.epochs, options.rounds)
     elif options.command == "layouts":
         layouts()
     else:
@@ -156,6 +164,39 @@ class BesideABareLoop(Callback):
                 scaler.update()
         _wait(images.device)
         return steps * len(images) / (time.perf_counter() - started)
+
+
+def observers(epochs: int, rounds: int) -> None:
+    """Print seconds of the default run with and without its observers, and what they cost."""
+    set_up_logs()
+    keep_freed_memory()
+    alone = ["callbacks=none", "+callbacks.ema._target_=cls_callbacks.EMA"]
+    seconds: dict[str, list[float]] = {"all callbacks": [], "EMA and checkpoints alone": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(rounds):
+            for name, overrides in zip(seconds, ([], alone), strict=True):
+                settings = [*overrides, f"trainer.max_epochs={epochs}", "seed=1", f"data.root={folder}/data"]
+                seconds[name].append(_seconds_of_fit(settings, Path(folder) / f"{turn}{name}"))
+    print(f"{'callbacks':<28}{'seconds':>9}")
+    for name, values in seconds.items():
+        print(f"{name:<28}{statistics.median(values):>9.1f}")
+    every, few = (statistics.median(values) for values in seconds.values())
+    print(f"the observers cost {every / few - 1:.1%} of {epochs} epochs")
+
+
+def _seconds_of_fit(overrides: Sequence[str], folder: Path) -> float:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = resolve_model_input(RunConfig.from_hydra(compose("config", [*overrides, f"run.root={folder}"])))
+    preprocessing, callbacks = build_preprocessing(config), build_callbacks(config)
+    trainer = build_trainer(config, folder / "run", callbacks.all, logging=True)
+    data = build_data(config, preprocessing)
+    data.prepare_data()
+    data.setup()
+    module = build_module(config, data)
+    speed_up(module, trainer)
+    started = time.perf_counter()
+    trainer.fit(module, datamodule=data)
+    return time.perf_counter() - started
 
 
 def _wait(device: torch.device) -> None:

@@ -133,3 +133,14 @@ def test_a_finished_run_is_not_run_again(finished_run: Path, train_command: Any)
     )
     assert result.returncode == 2
     assert "RunError: run 'whole' is finished" in result.stderr
+
+
+def test_without_an_average_the_raw_weights_are_proven_in_the_same_way(
+    tmp_path: Path, train_command: Any, environment: dict[str, str]
+) -> None:
+    subprocess.run(train_command(tmp_path, "raw", "callbacks.ema=null"), check=True, env=environment, cwd=tmp_path)
+    evaluation = json.loads((tmp_path / "raw/evaluation.json").read_bytes())
+    scored = evaluation["scored"]
+    assert scored["weights"] == "raw"
+    assert evaluation["metrics"]["valid"][scored["metric"]] == pytest.approx(scored["value"], abs=1e-4)
+    assert evaluation["onnx"]["max_logit_difference"] < 1e-4

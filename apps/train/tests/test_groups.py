@@ -14,7 +14,15 @@ from cls_export import Preprocessing
 from cls_models import build_optimizer
 from cls_train import ConfigError, RunConfig
 from cls_train.model_input import resolve_model_input
-from cls_train.parts import build_callbacks, build_data, build_module, build_preprocessing, build_trainer, check_nodes
+from cls_train.parts import (
+    EXTRAS,
+    build_callbacks,
+    build_data,
+    build_module,
+    build_preprocessing,
+    build_trainer,
+    check_nodes,
+)
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 CHOICES = sorted(
@@ -25,6 +33,7 @@ CHOICES = sorted(
 NEEDED = {
     ("model", "torchvision"): ["model.name=mobilenet_v3_small"],
     ("preprocessing", "pretrained"): ["model.weights={weights}"],
+    ("logger", "mlflow"): ["run.root={folder}"],  # where its database is made at once
     ("experiment", "jersey_numbers_pretrained"): ["model.weights={weights}"],
     ("experiment", "photos_small"): ["model.weights={weights}"],
     ("transfer", "linear_probe"): ["augmentation=none", "+transfer.cache_features=true"],
@@ -38,7 +47,10 @@ ELSEWHERE = {
 
 
 def config_of(composed: Callable[..., RunConfig], group: str, choice: str, data_root: Path, weights: Path) -> RunConfig:
-    overrides = [f"{group}={choice}", *(text.format(weights=weights) for text in NEEDED.get((group, choice), []))]
+    overrides = [
+        f"{group}={choice}",
+        *(text.format(weights=weights, folder=weights.parent) for text in NEEDED.get((group, choice), [])),
+    ]
     if (group, choice) == ("gate", "strict"):
         overrides.append("data.gate.rare_class_under=1")  # the set here is small on purpose
     if choice == "synthetic_tiny":
@@ -83,7 +95,7 @@ def _builds_all(config: RunConfig, data: ClassificationDataModule, folder: Path)
     assert module.eval()(images).shape == (2, len(data.classes))
     callbacks = build_callbacks(config).all
     logger = (config.logger or {}).get("_target_", "")
-    needed = {"TensorBoardLogger": "tensorboard", "WandbLogger": "wandb"}.get(logger.rpartition(".")[2])
+    needed = EXTRAS.get(logger.rpartition(".")[2])
     if config.trainer["accelerator"] == "gpu" and not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="trainer"):
             build_trainer(config, folder, callbacks, logging=True)

@@ -161,6 +161,25 @@ def test_a_loss_that_is_not_finite_ends_training_with_advice(
         trainer(tmp_path, log_every_n_steps=every).fit(module, datamodule=data)
 
 
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_images_of_the_first_batch_whose_loss_is_not_finite_are_named(
+    data: ClassificationDataModule, tmp_path: Path, every: int
+) -> None:
+    class Spoils(Callback):
+        def __init__(self) -> None:
+            self.paths: list[str] = []
+
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 1:
+                batch["images"][0] = float("nan")
+                self.paths = [str(data.records("train")[row].path) for row in batch["index"][:5].tolist()]
+
+    spoils = Spoils()
+    with pytest.raises(NotFiniteLossError) as raised:
+        trainer(tmp_path, log_every_n_steps=every, callbacks=[spoils]).fit(classifier(), datamodule=data)
+    assert f"first for the batch of {', '.join(spoils.paths)}" in str(raised.value)
+
+
 def test_weights_that_the_last_step_spoilt_are_no_result_of_a_training(
     data: ClassificationDataModule, tmp_path: Path
 ) -> None:

@@ -11,11 +11,11 @@ from lightning.pytorch import seed_everything
 from loguru import logger
 
 from cls_callbacks import EarlyWarnings, Interrupted, Throughput
-from cls_data import keep_freed_memory
+from cls_data import LoaderWorkerError, keep_freed_memory
 from cls_data.gate.report import as_json
 from cls_export import LabelsMapping, Provenance
 from cls_train.config import RunConfig
-from cls_train.errors import ConfigError
+from cls_train.errors import ConfigError, RunError
 from cls_train.folder import RunFolder
 from cls_train.logs import keep_lines, log_also_to
 from cls_train.model_input import resolve_model_input
@@ -107,6 +107,16 @@ def fit(config: RunConfig) -> Fitted:
                 folder.last if folder.last.exists() else "the beginning",
             )  # fmt: skip
             raise
+        except SystemExit as left:
+            # Before the first step Lightning, and not SaveOnSignal, hears Ctrl-C, and leaves with 1 (2.6.6).
+            if isinstance(left.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
+        except (OSError, RuntimeError) as error:
+            cause = error if isinstance(error, OSError) else LoaderWorkerError.recognised(error)
+            if cause is None:
+                raise
+            raise RunError(_stopped_by(cause, folder, trainer.global_step)) from error
     throughput = next((callback for callback in callbacks.all if isinstance(callback, Throughput)), None)
     warnings = [line for callback in callbacks.all if isinstance(callback, EarlyWarnings) for line in callback.said]
     return Fitted(
@@ -117,6 +127,18 @@ def fit(config: RunConfig) -> Fitted:
         warnings=warnings,
         resumed=checkpoint is not None,
     )
+
+
+def _stopped_by(error: OSError | LoaderWorkerError, folder: RunFolder, step: int) -> str:
+    what = str(error)
+    if isinstance(error, OSError) and error.strerror is not None:
+        what = f"{error.strerror}: {error.filename or folder.path}"
+    kept = (
+        f"repeat the command with run.name={folder.path.name}: it goes on from {folder.last}"
+        if folder.last.exists()
+        else "start again; no checkpoint had been saved yet"
+    )
+    return f"the training stopped at step {step}: {what}. When the cause is mended, {kept}"
 
 
 def versions() -> dict[str, str]:

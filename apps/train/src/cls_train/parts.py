@@ -31,8 +31,8 @@ from cls_train.errors import ConfigError, did_you_mean
 from cls_train.folder import RunFolder
 from cls_train.targets import build, build_partial, check_node, takes
 
-EXTRAS = {"TensorBoardLogger": "tensorboard", "WandbLogger": "wandb"}
-"""Loggers that need an extra of this app, which is named after the package that it brings."""
+EXTRAS = {"MLFlowLogger": "mlflow", "TensorBoardLogger": "tensorboard", "WandbLogger": "wandb"}
+"""Loggers that need an extra of this app, which is named after the module that it brings."""
 
 NODES = (
     "data",

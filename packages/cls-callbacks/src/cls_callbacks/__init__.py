@@ -1,6 +1,11 @@
 """Lightning callbacks that say which weights are which, keep them safe, and show what training does."""
 
-from cls_callbacks.atomic_io import AtomicCheckpointIO, DamagedCheckpointError, verify_checkpoint
+from cls_callbacks.atomic_io import (
+    AtomicCheckpointIO,
+    CheckpointNotSavedError,
+    DamagedCheckpointError,
+    verify_checkpoint,
+)
 from cls_callbacks.augmented_samples import AugmentedSamples
 from cls_callbacks.checkpoint import BestAndLast, ScoredWeights
 from cls_callbacks.confusion import ConfusionMatrix
@@ -10,9 +15,12 @@ from cls_callbacks.ema import EMA
 from cls_callbacks.epoch_log import EpochLog
 from cls_callbacks.gradient_norm import GradientNorm
 from cls_callbacks.history import TrainingHistory
+from cls_callbacks.lr_suggestion import LearningRateSuggestion
+from cls_callbacks.model_info import ModelInfo
 from cls_callbacks.predictions import PredictionsWriter
 from cls_callbacks.progress import ProgressBar
 from cls_callbacks.sample_predictions import SamplePredictions
+from cls_callbacks.sampler_distribution import SamplerDistribution
 from cls_callbacks.signals import Interrupted, SaveOnSignal
 from cls_callbacks.throughput import Throughput
 
@@ -21,6 +29,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "AugmentedSamples",
     "BestAndLast",
+    "CheckpointNotSavedError",
     "ConfusionMatrix",
     "DamagedCheckpointError",
     "DatasetStatisticsCallback",
@@ -28,9 +37,12 @@ __all__ = [
     "EpochLog",
     "GradientNorm",
     "Interrupted",
+    "LearningRateSuggestion",
+    "ModelInfo",
     "PredictionsWriter",
     "ProgressBar",
     "SamplePredictions",
+    "SamplerDistribution",
     "SaveOnSignal",
     "ScoredWeights",
     "Throughput",

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 class DamagedCheckpointError(ValueError):
     """A checkpoint's bytes are not those that were written."""
+
+
+class CheckpointNotSavedError(OSError):
+    """A checkpoint could not be written; the file that was there before is whole."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -29,26 +34,47 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write one checkpoint; at any moment `path` holds the old file or the new one.
 
         Raises:
-            OSError: the folder cannot be written or the disk is full; the previous file is untouched.
+            CheckpointNotSavedError: the folder cannot be written or the disk is full; the previous file is untouched.
         """
         if storage_options is not None or "://" in str(path):
             raise ValueError(f"AtomicCheckpointIO writes to local folders alone, got {path} and {storage_options}")
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            with draft.open("wb") as stream:
-                torch.save(checkpoint, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            checksum = _checksum(draft)
-            # Both, since the process may die between the two renames; afterwards the new one alone.
-            _write_checksums(target, [checksum, *_checksums(target)])
-            os.replace(draft, target)
-            _write_checksums(target, [checksum])
-        finally:
-            draft.unlink(missing_ok=True)
-        _flush_folder(target.parent)
+            _write(checkpoint, target)
+        except OSError as error:
+            raise _not_saved(target, error.strerror or str(error)) from error
+        except RuntimeError as error:
+            # torch.save, which still closes its archive then, covers what the disk said by an error of its own.
+            if not isinstance(error.__context__, OSError):
+                raise
+            raise _not_saved(target, error.__context__.strerror or str(error.__context__)) from error
+
+
+def _write(checkpoint: dict[str, Any], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with draft.open("wb") as stream:
+            torch.save(checkpoint, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        checksum = _checksum(draft)
+        # Both, since the process may die between the two renames; afterwards the new one alone.
+        _write_checksums(target, [checksum, *_checksums(target)])
+        os.replace(draft, target)
+        _write_checksums(target, [checksum])
+    finally:
+        draft.unlink(missing_ok=True)
+    _flush_folder(target.parent)
+
+
+def _not_saved(target: Path, why: str) -> CheckpointNotSavedError:
+    kept = f"; {target.name} is still that of before" if target.exists() else ""
+    try:
+        free = f" ({shutil.disk_usage(target.parent).free / 1e6:.0f} MB are free there)"
+    except OSError:  # no such folder, say
+        free = ""
+    return CheckpointNotSavedError(f"{target} was not saved: {why}{free}{kept}")
 
 
 def verify_checkpoint(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -10,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from loguru import logger
 
-from cls_callbacks.atomic_io import rename_checkpoint
+from cls_callbacks.atomic_io import CheckpointNotSavedError, rename_checkpoint
 
 BEST = "best.ckpt"
 LAST = "last.ckpt"
@@ -45,6 +46,8 @@ class BestAndLast(Checkpoint):
         mode: whether it is to be large or small.
         every_n_steps: save last.ckpt after so many optimiser steps, too; None for epochs alone.
         every_minutes: save last.ckpt when so many minutes have passed since it was last saved, too.
+        when_saving_fails: `stop` ends the training with the error; `go_on` tells of it, keeps the files of
+            before, and tries again when the next is due. At the training's end both files have to be there.
         copy_to: copy best.ckpt and last.ckpt, each with its checksum, to RUN/checkpoints below this folder or fsspec
             URL (gs://bucket/runs) when they have been saved. A copy that fails is told, and training goes on.
     """
@@ -56,10 +59,13 @@ class BestAndLast(Checkpoint):
         *,
         every_n_steps: int | None = None,
         every_minutes: float | None = None,
+        when_saving_fails: Literal["stop", "go_on"] = "stop",
         copy_to: str | None = None,
     ) -> None:
         if mode not in ("max", "min"):
             raise ValueError(f"mode must be 'max' or 'min', got {mode!r}")
+        if when_saving_fails not in ("stop", "go_on"):
+            raise ValueError(f"when_saving_fails must be 'stop' or 'go_on', got {when_saving_fails!r}")
         for name, value in (("every_n_steps", every_n_steps), ("every_minutes", every_minutes)):
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be above 0, or null for epochs alone, got {value}")
@@ -69,15 +75,21 @@ class BestAndLast(Checkpoint):
         self.every_minutes = every_minutes
         self.carries: dict[str, Any] = {}
         """Plain values that each checkpoint keeps under `run`: of what data, settings and code it is."""
+        self.when_saving_fails = when_saving_fails
         self._remote = None if copy_to is None else _Remote(copy_to)
         self.best_score: float | None = None
         self._score: ScoredWeights | None = None
         self._saved_at = 0.0
         self._saved_step = 0
+        self._failed: OSError | None = None
+        self._failed_last = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+        self._failed, self._failed_last = None, False
+        if trainer.is_global_zero:
+            checkpoints_folder(trainer).mkdir(parents=True, exist_ok=True)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -99,13 +111,24 @@ class BestAndLast(Checkpoint):
             metric=self.monitor, value=value, epoch=trainer.current_epoch, step=trainer.global_step, weights="raw"
         )
         if self._is_better(value):
-            self.best_score = value
-            trainer.save_checkpoint(checkpoints_folder(trainer) / BEST)
-            self._copy(trainer, BEST)
+            before, self.best_score = self.best_score, value
+            if self._saved(trainer, lambda: trainer.save_checkpoint(checkpoints_folder(trainer) / BEST)):
+                self._copy(trainer, BEST)
+            else:
+                self.best_score = before  # which is what best.ckpt still holds
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save last.ckpt, from which a run goes on."""
         self.save_last(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse to end without what the training was for.
+
+        Raises:
+            OSError: best.ckpt or the last epoch's last.ckpt is missing, since saving failed with this.
+        """
+        if self._failed is not None and (self._failed_last or not (checkpoints_folder(trainer) / BEST).exists()):
+            raise self._failed
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write the score beside the weights that earned it; EMA has said before whether it averaged them."""
@@ -124,14 +147,32 @@ class BestAndLast(Checkpoint):
 
     def save_last(self, trainer: Trainer) -> None:
         """Save last.ckpt, and keep the one before as previous.ckpt."""
+        self._failed_last = not self._saved(trainer, lambda: self._replace_last(trainer))
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+        if not self._failed_last:
+            self._copy(trainer, LAST)
+
+    def _replace_last(self, trainer: Trainer) -> None:
         folder = checkpoints_folder(trainer)
         trainer.save_checkpoint(folder / NEXT)  # first of all: last.ckpt may be damaged, and the disk full
         if trainer.is_global_zero:
             if (folder / LAST).exists():
                 rename_checkpoint(folder / LAST, folder / PREVIOUS)
             rename_checkpoint(folder / NEXT, folder / LAST)
-        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
-        self._copy(trainer, LAST)
+
+    def _saved(self, trainer: Trainer, save: Callable[[], None]) -> bool:
+        """Save, and say whether that worked."""
+        try:
+            if not checkpoints_folder(trainer).is_dir():  # a save would make it anew, without the rest of the run
+                raise CheckpointNotSavedError(f"{checkpoints_folder(trainer)} is gone, so nothing was saved")
+            save()
+        except OSError as error:
+            self._failed = error
+            if self.when_saving_fails == "stop":
+                raise
+            logger.error("{}; training goes on", error)
+            return False
+        return True
 
     def _copy(self, trainer: Trainer, name: str) -> None:
         if self._remote is not None and trainer.is_global_zero:

@@ -19,7 +19,7 @@ from cls_data.batch import ClassificationBatch
 from cls_data.classes import balancing_weights, class_to_idx, effective_number_weights
 from cls_data.config import DataModuleConfig
 from cls_data.datamodule import ClassificationDataModule
-from cls_data.errors import DataError
+from cls_data.errors import DataError, LoaderWorkerError
 from cls_data.files import write_atomically
 from cls_data.gate import CheckReport, GateConfig, check
 from cls_data.memory import keep_freed_memory
@@ -53,6 +53,7 @@ __all__ = [
     "ImagePreprocessing",
     "ImageStore",
     "LightAugmentation",
+    "LoaderWorkerError",
     "Mixing",
     "PerSample",
     "PhotoAugmentation",

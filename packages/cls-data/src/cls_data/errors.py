@@ -13,3 +13,22 @@ class DataError(ValueError):
         """Join findings (`file:line: what`) into one message, the first twenty in full."""
         more = [f"  … and {len(findings) - SHOWN} more"] if len(findings) > SHOWN else []
         return cls("\n".join([f"{summary}:", *(f"  {line}" for line in findings[:SHOWN]), *more, advice]))
+
+
+class LoaderWorkerError(RuntimeError):
+    """A loader process died, such as for want of memory."""
+
+    @classmethod
+    def recognised(cls, error: RuntimeError) -> "LoaderWorkerError | None":
+        """Return PyTorch's word of it under this name, with what to do; None for any other error.
+
+        PyTorch notices by a signal (torch 2.15), so that its error may appear wherever the main process is.
+        """
+        if isinstance(error, cls):
+            return error
+        if "DataLoader worker" not in str(error):
+            return None
+        return cls(
+            f"a loader process died ({str(error).strip()}). Where memory ran out, lower data.num_workers: a batch is "
+            "one gather from memory, so 0 is the fast choice"
+        )

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cls_data.ahead import Prepare, PreparedAhead
 from cls_data.batch import ClassificationBatch, StoredBatch
+from cls_data.errors import LoaderWorkerError
 from cls_data.sampling import BatchPlan, EpochSampler
 from cls_data.store import PixelRows
 
@@ -37,6 +38,10 @@ class Batches(Dataset[StoredBatch]):
         return batch
 
 
+_SECONDS_TO_SAVE = 10
+"""How long a worker lives on after SIGTERM; SIGALRM ends it, unless the parent has done so by then."""
+
+
 class BatchLoader(DataLoader[StoredBatch]):
     """A loader whose workers start with the first batch that is asked for, and not when an iterator is made.
 
@@ -48,7 +53,10 @@ class BatchLoader(DataLoader[StoredBatch]):
         return self._batches()
 
     def _batches(self) -> Iterator[StoredBatch]:
-        yield from super().__iter__()
+        try:
+            yield from super().__iter__()
+        except RuntimeError as error:
+            raise LoaderWorkerError.recognised(error) or error from None
 
 
 class TrainingLoader(BatchLoader):
@@ -110,11 +118,15 @@ def batch_loader(
 
 
 def _leave_inherited_objects_alone(worker: int) -> None:
-    """Keep a forked worker from what is its parent's: objects, whose memory would be copied, and Ctrl-C.
+    """Keep a forked worker from what is its parent's: objects, whose memory would be copied, and signals.
 
-    The garbage collector writes to every object that it looks at.
+    The garbage collector writes to every object that it looks at. A signal often goes to the whole process group; a
+    worker that died of it would take the parent along before that has saved.
     """
     gc.freeze()
-    for name in ("SIGINT", "SIGUSR1"):  # not SIGTERM, by which the parent ends workers that hang
+    for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):
+        # Not ignored: by SIGTERM the parent ends a worker that hangs, at the end.
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_SECONDS_TO_SAVE))

@@ -1,7 +1,7 @@
 """Image classifiers: torchvision backbones, transfer, losses, optimisers, schedules, and the LightningModule."""
 
 from cls_models.backbones import BACKBONES, build_backbone
-from cls_models.classifier import Classifier, NotFiniteLossError
+from cls_models.classifier import Classifier
 from cls_models.compilation import Compilation
 from cls_models.distillation import Distillation, DistillationError, distillation_from_run, load_teacher
 from cls_models.feature_cache import FeatureCache, FeatureCacheError, refuse_what_changes_between_epochs
@@ -11,6 +11,7 @@ from cls_models.layers import layer_numbers
 from cls_models.losses import FocalLoss, LogitAdjustedLoss
 from cls_models.metrics import VALIDATION_METRICS, classification_metrics
 from cls_models.muon import Muon
+from cls_models.not_finite import NotFiniteLossError
 from cls_models.optimisation import build_optimizer, parameter_groups
 from cls_models.remapping import Remapped, load_by_class_name
 from cls_models.schedules import one_cycle, plateau, warmup_constant, warmup_cosine, warmup_linear

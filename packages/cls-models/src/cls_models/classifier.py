@@ -21,13 +21,10 @@ from cls_data import ClassificationBatch, ClassificationDataModule, EvaluationOu
 from cls_models.distillation import Distillation
 from cls_models.feature_cache import FeatureCache
 from cls_models.metrics import CLASS_ACCURACY, classification_metrics, restore_state, state_of
+from cls_models.not_finite import FirstNotFinite, NotFiniteLossError, named_images
 from cls_models.optimisation import build_optimizer, fused_allowed
 from cls_models.schedules import Plateau
 from cls_models.transfer import Transfer
-
-
-class NotFiniteLossError(ArithmeticError):
-    """The training loss became infinite or not a number. The message says what to change."""
 
 
 class OptimizerFactory(Protocol):
@@ -100,6 +97,7 @@ class Classifier(LightningModule):
         self._train_loss = MeanMetric(nan_strategy="disable")  # the check would make the device wait at every step
         self._train_top1 = MulticlassAccuracy(num_classes, average="micro")
         self._eval_metrics = classification_metrics(num_classes)
+        self._first_not_finite = FirstNotFinite()
         self._gathered: list[tuple[Tensor, Tensor, Tensor]] = []
         self._concluded: dict[str, float] = {}
         """What the epoch's training part logged, once its last step is done."""
@@ -129,6 +127,7 @@ class Classifier(LightningModule):
         self._freeze()
         self._train_loss.reset()
         self._train_top1.reset()
+        self._first_not_finite.forget()
         self._concluded, self._resumed_with = {}, {}
 
     def on_train_batch_start(self, batch: ClassificationBatch, batch_idx: int) -> None:
@@ -142,6 +141,8 @@ class Classifier(LightningModule):
         loss: Tensor = self.loss(logits, batch.get("targets", batch["labels"]))
         if self._distillation is not None:
             loss = self._distillation(batch["images"], logits, loss)
+        if "index" in batch:
+            self._first_not_finite.note(loss.detach(), batch["index"])
         self._train_loss.update(loss.detach())  # all batches are of one size; a weight would make the device wait
         self._train_top1.update(logits.detach(), batch["labels"])
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set undeclared
@@ -247,9 +248,10 @@ class Classifier(LightningModule):
 
     def _not_finite(self, kind: str, loss: float) -> NotFiniteLossError:
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        images = named_images(self._first_not_finite.rows(), getattr(self.trainer, "datamodule", None))
         return NotFiniteLossError(
             f"the {kind} loss became {loss} in epoch {self.current_epoch + 1}, by step {self.global_step}, at a "
-            f"learning rate of {rate:.2g}: lower optimizer.lr, clip gradients "
+            f"learning rate of {rate:.2g}{images}: lower optimizer.lr, clip gradients "
             "with ++trainer.gradient_clip_val=1.0, or train in float32 with ++trainer.precision=32-true"
         )
 
