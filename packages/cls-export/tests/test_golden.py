@@ -2,9 +2,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cls_export import BundleError, verify_bundle
+from cls_export.golden import allowed_difference
 
 
 def edit(bundle: Path, **changes: Any) -> None:
@@ -48,6 +50,11 @@ def test_the_first_differing_stage_is_named(bundle: Path, change: Any, stage: st
     assert not report.passed
     assert len(report.failures) == 1
     assert report.failures[0].startswith(f"000.png: {stage}")
+
+
+@pytest.mark.parametrize(("largest", "allowed"), [(0.0, 1e-4), (0.5, 1e-4), (1.0, 1e-4), (-20.0, 2e-3)])
+def test_what_rounding_may_change_grows_with_the_logits(largest: float, allowed: float) -> None:
+    assert allowed_difference(np.array([[0.1, largest, 0.3]], np.float32)) == pytest.approx(allowed)
 
 
 @pytest.mark.parametrize("change", [{"file": "../model.onnx"}, {"surprise": 1}])

@@ -12,7 +12,7 @@ import onnxruntime as ort
 
 from cls_export.bundle import GOLDEN_FOLDER, LABELS_FILE, METADATA_KEY, MODEL_FILE
 from cls_export.errors import BundleError
-from cls_export.golden import GOLDEN_FILE, TOLERANCE, GoldenCase, GoldenSet, sha256
+from cls_export.golden import GOLDEN_FILE, GoldenCase, GoldenSet, allowed_difference, sha256
 from cls_export.labels import LabelsMapping
 
 try:
@@ -57,7 +57,7 @@ def parity_error(module: nn.Module, labels: LabelsMapping, path: str | os.PathLi
     """Return the largest absolute difference of a logit between a module and an ONNX file, over random batches.
 
     Raises:
-        BundleError: it is over `TOLERANCE`.
+        BundleError: it is over `TOLERANCE`, which grows with the logits.
     """
     deployable = _deployable(module)
     session = ort.InferenceSession(Path(path).read_bytes(), providers=["CPUExecutionProvider"])
@@ -68,10 +68,11 @@ def parity_error(module: nn.Module, labels: LabelsMapping, path: str | os.PathLi
         with torch.inference_mode():
             expected = deployable(torch.from_numpy(images)).numpy()
         difference = float(np.abs(session.run(["logits"], {"images": images})[0] - expected).max())
-        if not difference <= TOLERANCE:
+        allowed = allowed_difference(expected)
+        if not difference <= allowed:
             raise BundleError(
                 f"{path} differs from the module by {difference:.3g} in a logit at batch size {size}, "
-                f"over {TOLERANCE:g}; nothing was exported"
+                f"over {allowed:.3g}; nothing was exported"
             )
         worst = max(worst, difference)
     return worst
