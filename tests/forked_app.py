@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from multiprocessing.context import ForkServerProcess
@@ -33,6 +34,7 @@ def _run(arguments: list[str], output: Path, largest_file: int | None) -> None:
 
     multiprocessing.set_start_method("fork", force=True)  # of loader workers, as in a process that nobody forked
     torch.set_num_threads(1)  # whose runs are fast also beside other work: two threads wait for each other
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
     os.setsid()
     with output.open("ab") as stream:
         os.dup2(stream.fileno(), 1)

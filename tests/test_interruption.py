@@ -1,4 +1,7 @@
-"""A run that dies and goes on cannot be told from one that did not."""
+"""A run that dies and goes on cannot be told from one that did not: started as a user starts it, warnings errors.
+
+At more moments, in processes that start faster: test_faults.py.
+"""
 
 import csv
 import signal
@@ -76,11 +79,9 @@ def assert_goes_on_exactly(command: list[str], environment: dict[str, str], run:
 @pytest.mark.parametrize(
     ("epochs", "delay", "more"),
     [
-        (1, 0.0, []),
-        (4, 0.5, ["+callbacks.best_and_last.every_n_steps=4"]),
         (7, 1.0, ["+callbacks.best_and_last.every_n_steps=4", "+data.num_workers=1"]),
     ],
-    ids=["at an epoch's end", "within an epoch", "with a worker"],
+    ids=["with a worker"],
 )
 def test_resume_after_kill_gives_the_same_weights_and_metrics(
     uninterrupted: Path,
@@ -96,9 +97,7 @@ def test_resume_after_kill_gives_the_same_weights_and_metrics(
     assert_goes_on_exactly(command, environment, tmp_path / "killed", uninterrupted)
 
 
-@pytest.mark.parametrize(
-    ("name", "code", "delay"), [("SIGTERM", 143, 0.02), ("SIGUSR1", 143, 0.1), ("SIGINT", 130, 0.2)]
-)
+@pytest.mark.parametrize(("name", "code", "delay"), [("SIGUSR1", 143, 0.1)])
 def test_a_signal_saves_leaves_with_its_exit_code_and_the_run_goes_on_exactly(
     uninterrupted: Path,
     tmp_path: Path,
