@@ -20,7 +20,7 @@ from cls_callbacks import verify_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
-EPOCHS = 12
+EPOCHS = 6
 SETTINGS = (
     f"trainer.max_epochs={EPOCHS}",
     "stages.evaluate=false",
