@@ -134,6 +134,7 @@ class BesideABareLoop(Callback):
 
     def _bare(self, trainer: Trainer, module: Any, images: torch.Tensor, labels: torch.Tensor, steps: int) -> float:
         network = copy.deepcopy(module.backbone).train()
+        network.__dict__.pop("forward", None)  # a graph's, if there is one: it would step the original
         theirs = trainer.optimizers[0]
         kind = type(theirs)
         optimizer = kind(network.parameters(), lr=1e-3, fused=theirs.defaults.get("fused"))  # type: ignore[call-arg]

@@ -8,6 +8,7 @@ def test_the_package_offers_these_names_and_no_others() -> None:
         "BackboneError",
         "Classifier",
         "Compilation",
+        "CudaGraph",
         "Distillation",
         "DistillationError",
         "FeatureCache",

@@ -7,6 +7,7 @@ of its own. What it brings is measured by `benchmarks/training.py overhead --tra
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ Prepare = Callable[[StoredBatch], ClassificationBatch]
 
 _AHEAD = 1
 """Batches that wait for their turn; one more is being made. More would hold memory and gain nothing."""
+
+_STEPS_IN_FLIGHT = 2
+"""Steps that the host may have launched and the device not done. A host that runs further ahead, as it does where a
+step is one CUDA graph, has a new batch's memory allocated for each, since no earlier one is free yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,7 @@ class PreparedAhead:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._made: queue.Queue[_Made | BaseException | None] = queue.Queue(_AHEAD)
         self._left = threading.Event()
+        self._launched: deque[torch.cuda.Event] = deque()
 
     def __iter__(self) -> Iterator[ClassificationBatch]:
         """Yield the batches in order, and raise what the thread raised; leaving early ends the thread."""
@@ -58,6 +64,7 @@ class PreparedAhead:
                     raise made
                 self._wait_for(made)
                 yield made.batch
+                self._let_the_device_catch_up()
         finally:
             self._left.set()
             thread.join()
@@ -70,6 +77,14 @@ class PreparedAhead:
         here.wait_event(made.ready)
         for tensor in cast("dict[str, torch.Tensor]", made.batch).values():
             tensor.record_stream(here)  # or its memory would be given to a later batch while it is still read
+
+    def _let_the_device_catch_up(self) -> None:
+        """Wait for a step before the latest; the device has those after it to go on with."""
+        if self._stream is None:
+            return
+        self._launched.append(torch.cuda.current_stream(self._device).record_event())
+        if len(self._launched) > _STEPS_IN_FLIGHT:
+            self._launched.popleft().synchronize()
 
     def _work(self) -> None:
         try:

@@ -3,6 +3,7 @@
 from cls_models.backbones import BACKBONES, build_backbone
 from cls_models.classifier import Classifier
 from cls_models.compilation import Compilation
+from cls_models.cuda_graph import CudaGraph
 from cls_models.distillation import Distillation, DistillationError, distillation_from_run, load_teacher
 from cls_models.feature_cache import FeatureCache, FeatureCacheError, refuse_what_changes_between_epochs
 from cls_models.hardware import HardwareError, check_precision, precision_for, prepare_for_device, refuse_batch_of_one
@@ -26,6 +27,7 @@ __all__ = [
     "BackboneError",
     "Classifier",
     "Compilation",
+    "CudaGraph",
     "Distillation",
     "DistillationError",
     "FeatureCache",
