@@ -39,6 +39,12 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONWARNINGS": "error,ignore:GPU available but not used"}
 
 
+@pytest.fixture
+def short(request: pytest.FixtureRequest) -> bool:
+    """Whether faults are tried in their short form."""
+    return "faults" not in request.config.getoption("markexpr")
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, train_command: Command, environment: dict[str, str]) -> Path:
     """The folder of a whole run: trained with EMA, evaluated, exported."""

@@ -3,6 +3,7 @@ best.ckpt, in the test result, and in the ONNX file."""
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -144,3 +145,37 @@ def test_without_an_average_the_raw_weights_are_proven_in_the_same_way(
     assert scored["weights"] == "raw"
     assert evaluation["metrics"]["valid"][scored["metric"]] == pytest.approx(scored["value"], abs=1e-4)
     assert evaluation["onnx"]["max_logit_difference"] < 1e-4
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_weights_are_proven_in_the_same_way(tmp_path: Path, train_command: Any, short: bool) -> None:
+    if short:
+        pytest.skip("compiling takes a minute: pytest -m faults")
+    settings = (
+        "model=torchvision", "model.name=squeezenet1_1", "data.batch_size=2", "callbacks=compiled",
+        "+callbacks.compilation.when=always",
+    )  # fmt: skip
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    subprocess.run(train_command(tmp_path, "compiled", *settings), check=True, env=environment, cwd=tmp_path)
+    assert "compiling took" in (tmp_path / "compiled/train.log").read_text()
+    evaluation = json.loads((tmp_path / "compiled/evaluation.json").read_bytes())
+    scored = evaluation["scored"]
+    assert scored["weights"] == "ema"
+    assert evaluation["metrics"]["valid"][scored["metric"]] == pytest.approx(scored["value"], abs=1e-4)
+    assert evaluation["onnx"]["max_logit_difference"] < 1e-4
+
+
+def test_tensorboard_has_the_curves_the_pictures_and_the_figures_of_the_best_weights(finished_run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished_run / "tensorboard"))
+    events.Reload()
+    pictures = {path.stem for path in (finished_run / "plots").glob("*.png")}
+    assert {"augmented", "class_distribution", "history", "confusion_test", "predictions_valid"} <= pictures
+    assert set(events.Tags()["images"]) == pictures
+    assert {"train_loss", "valid_top1", "lr"} <= set(events.Tags()["scalars"])
+    evaluation = json.loads((finished_run / "evaluation.json").read_bytes())
+    (best,) = events.Scalars("best_test_top1")
+    assert best.value == pytest.approx(evaluation["metrics"]["test"]["test_top1"])
+    assert best.step == evaluation["scored"]["step"]

@@ -76,11 +76,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, train_command: Any) 
     return runs.folder / "whole"
 
 
-@pytest.fixture
-def short(request: pytest.FixtureRequest) -> bool:
-    return "faults" not in request.config.getoption("markexpr")
-
-
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:
     end = time.monotonic() + seconds
     while not condition():

@@ -141,7 +141,7 @@ def test_bad_data_is_named_by_file_and_line(run_app: Any, data_root: Path, damag
         ("+scheduler.warmup=2", "scheduler: warmup is a share of the training steps"),
         ("loss.label_smoothing=2", "loss: label_smoothing must be between 0.0 and 1.0"),
         ("scheduler=none +scheduler.warmup=0.2", "scheduler: has no _target_"),
-        ("+logger.name=x", "logger: has no _target_"),
+        ("+logger.mine.name=x", "logger.mine: has no _target_"),
         ("loss._target_=torch.nn.Flatten ~loss.label_smoothing", "loss: "),
         ("augmentation._target_=torch.nn.ReLU", "augmentation: torch.nn.ReLU makes a ReLU, expected Augmentation"),
         ("monitor.metric=valid_loss", "monitor.mode: 'max' would keep the worst valid_loss as best"),

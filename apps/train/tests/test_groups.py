@@ -94,8 +94,8 @@ def _builds_all(config: RunConfig, data: ClassificationDataModule, folder: Path)
     images = torch.zeros(2, 3, *data.preprocessing.size)
     assert module.eval()(images).shape == (2, len(data.classes))
     callbacks = build_callbacks(config).all
-    logger = (config.logger or {}).get("_target_", "")
-    needed = EXTRAS.get(logger.rpartition(".")[2])
+    loggers = [str(node["_target_"]).rpartition(".")[2] for node in config.logger.values() if node]
+    needed = next((EXTRAS[name] for name in loggers if name in EXTRAS), None)
     if config.trainer["accelerator"] == "gpu" and not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="trainer"):
             build_trainer(config, folder, callbacks, logging=True)

@@ -231,3 +231,47 @@ def test_a_checkpoint_carries_what_it_is_given(module: Any, data: Any, make_trai
     make_trainer(callback, max_epochs=1).fit(module, datamodule=data)
     for name in ("best", "last"):
         assert torch.load(tmp_path / f"run/checkpoints/{name}.ckpt", weights_only=True)["run"] == callback.carries
+
+
+def kept(tmp_path: Path) -> list[int]:
+    folder = tmp_path / "run/checkpoints"
+    for path in folder.glob("epoch_*.ckpt"):
+        verify_checkpoint(path)
+        assert path.with_name(f"{path.name}.sha256").exists()
+        assert path.stem == f"epoch_{torch.load(path, weights_only=True)['epoch'] + 1:05d}"
+    assert len(list(folder.glob("epoch_*"))) == 2 * len(list(folder.glob("epoch_*.ckpt")))
+    return sorted(int(path.stem.removeprefix("epoch_")) for path in folder.glob("epoch_*.ckpt"))
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_the_checkpoints_of_so_many_latest_epochs_are_kept_where_that_is_asked_for(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
+    if not linked:
+
+        def no_links(*args: Any) -> None:
+            raise PermissionError(errno.EPERM, "this file system has no links")
+
+        monkeypatch.setattr(os, "link", no_links)
+    trainer = make_trainer(BestAndLast(keep_epochs=2), max_epochs=4, plugins=[AtomicCheckpointIO()])
+    trainer.fit(module, datamodule=data)
+    assert kept(tmp_path) == [3, 4]
+    folder = tmp_path / "run/checkpoints"
+    assert (folder / "last.ckpt").samefile(folder / "epoch_00004.ckpt") == linked
+
+
+@pytest.mark.parametrize(("checkpoints", "epochs"), [(2.5, [3, 4]), (0.5, [4])])
+def test_no_more_are_kept_than_the_gigabytes_hold_but_always_the_latest(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path, checkpoints: float, epochs: list[int]
+) -> None:
+    make_trainer(BestAndLast(), max_epochs=1).fit(module, datamodule=data)
+    size = (tmp_path / "run/checkpoints/last.ckpt").stat().st_size
+    callback = BestAndLast(keep_gigabytes=checkpoints * size / 1e9)
+    make_trainer(callback, max_epochs=4, plugins=[AtomicCheckpointIO()]).fit(module, datamodule=data)
+    assert kept(tmp_path) == epochs
+
+
+@pytest.mark.parametrize("name", ["keep_epochs", "keep_gigabytes"])
+def test_keeping_nothing_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be above 0, or null, got 0"):
+        BestAndLast(**{name: 0})

@@ -25,6 +25,7 @@ def test_the_package_offers_these_names_and_no_others() -> None:
         "ScoredWeights",
         "Throughput",
         "TrainingHistory",
+        "log_picture",
         "verify_checkpoint",
     }
     assert all(hasattr(cls_callbacks, name) for name in cls_callbacks.__all__)

@@ -68,7 +68,7 @@ class RunConfig(_Section):
     scheduler: OptionalNode = None
     callbacks: dict[str, Node | None]
     trainer: Node
-    logger: OptionalNode = None
+    logger: dict[str, Node | None] = {}
 
     @classmethod
     def from_hydra(cls, composed: DictConfig) -> "RunConfig":

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from lightning.pytorch import seed_everything
+from lightning.pytorch.loggers import Logger
 from loguru import logger
 
 from cls_callbacks import EarlyWarnings, Interrupted, Throughput
@@ -47,7 +48,7 @@ _DEPENDED_ON = (
 class Fitted:
     """What the fit leaves to say: seconds include reading the data; images per second do not include validation.
 
-    `warnings` are those of `cls_callbacks.EarlyWarnings`.
+    `warnings` are those of `cls_callbacks.EarlyWarnings`; `loggers` take what is found out afterwards.
     """
 
     folder: RunFolder
@@ -56,6 +57,7 @@ class Fitted:
     best_score: float | None
     warnings: list[str]
     resumed: bool
+    loggers: list[Logger]
 
 
 def fit(config: RunConfig) -> Fitted:
@@ -126,6 +128,7 @@ def fit(config: RunConfig) -> Fitted:
         best_score=callbacks.best_and_last.best_score,
         warnings=warnings,
         resumed=checkpoint is not None,
+        loggers=trainer.loggers,
     )
 
 

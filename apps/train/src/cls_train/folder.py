@@ -76,6 +76,11 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def plots(self) -> Path:
+        """Pictures."""
+        return self.path / "plots"
+
+    @property
     def log(self) -> Path:
         """What was logged."""
         return self.path / "train.log"

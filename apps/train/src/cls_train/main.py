@@ -11,6 +11,7 @@ import hydra
 from loguru import logger
 from omegaconf import DictConfig
 
+from cls_callbacks import log_picture
 from cls_train.config import RunConfig
 from cls_train.errors import RunError
 from cls_train.fit import Fitted, fit
@@ -46,6 +47,8 @@ def _run(composed: DictConfig) -> None:
         logger.warning("stages.export has no effect without stages.evaluate, which proves what is exported")
     fitted = fit(config)
     evaluation = _evaluate_in_a_clean_process(fitted) if config.stages.evaluate else None
+    if evaluation is not None:
+        _tell_loggers(fitted, evaluation)
     summary = _summary(fitted, evaluation)
     fitted.folder.write_json(fitted.folder.summary, summary)
     fitted.folder.release()
@@ -63,6 +66,19 @@ def _evaluate_in_a_clean_process(fitted: Fitted) -> dict[str, Any]:
         )
     evaluation: dict[str, Any] = json.loads(folder.evaluation.read_bytes())
     return evaluation
+
+
+def _tell_loggers(fitted: Fitted, evaluation: dict[str, Any]) -> None:
+    """Log what the clean process, which has no loggers, found of the best weights and drew."""
+    step = evaluation["scored"]["step"]
+    values = {f"best_{name}": value for split in evaluation["metrics"].values() for name, value in split.items()}
+    for each in fitted.loggers:
+        each.log_metrics(values, step)
+    for split in evaluation["metrics"]:
+        for picture in sorted(fitted.folder.plots.glob(f"*_{split}.png")):
+            log_picture(fitted.loggers, picture, step)
+    for each in fitted.loggers:
+        each.finalize("success")
 
 
 def _summary(fitted: Fitted, evaluation: dict[str, Any] | None) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from cls_train.errors import ConfigError, did_you_mean
 from cls_train.folder import RunFolder
 from cls_train.targets import build, build_partial, check_node, takes
 
-EXTRAS = {"MLFlowLogger": "mlflow", "TensorBoardLogger": "tensorboard", "WandbLogger": "wandb"}
+EXTRAS = {"MLFlowLogger": "mlflow", "WandbLogger": "wandb"}
 """Loggers that need an extra of this app, which is named after the module that it brings."""
 
 NODES = (
@@ -46,7 +46,6 @@ NODES = (
     "optimizer",
     "scheduler",
     "trainer",
-    "logger",
 )
 
 
@@ -67,6 +66,7 @@ def check_nodes(config: RunConfig) -> None:
     for name in NODES:
         check_node(getattr(config, name), name)
     check_node(config.callbacks, "callbacks")
+    check_node(config.logger, "logger")
     metric, mode = config.monitor.metric, config.monitor.mode
     if metric not in VALIDATION_METRICS:
         raise ConfigError(f"monitor.metric: {metric!r} is not logged; {did_you_mean(metric, VALIDATION_METRICS)}")
@@ -176,7 +176,7 @@ def build_callbacks(config: RunConfig) -> Callbacks:
 
 
 def build_trainer(config: RunConfig, folder: Path, callbacks: list[Callback], *, logging: bool) -> Trainer:
-    """Build the trainer for a run's folder, with the configured logger or with none.
+    """Build the trainer for a run's folder, with the configured loggers or with none.
 
     Raises:
         ConfigError: this machine cannot do what is asked, such as training on a GPU that is not there; more than one
@@ -185,7 +185,8 @@ def build_trainer(config: RunConfig, folder: Path, callbacks: list[Callback], *,
     for key in ("devices", "num_nodes"):
         if config.trainer.get(key, 1) not in (1, "1", [0]):
             raise ConfigError(f"trainer.{key}: the app trains on one device, got {config.trainer[key]}")
-    loggers = _build_logger(config.logger, folder) if logging and config.logger else False
+    nodes = config.logger if logging else {}
+    loggers = [_build_logger(node, f"logger.{name}", folder) for name, node in nodes.items() if node]
     # Twice, since only a trainer knows which device `accelerator: auto` finds.
     node = {key: value for key, value in config.trainer.items() if key != "precision"}
     device = build({**node, "plugins": None, "logger": False}, "trainer", Trainer).strategy.root_device
@@ -206,13 +207,13 @@ def build_trainer(config: RunConfig, folder: Path, callbacks: list[Callback], *,
     return trainer
 
 
-def _build_logger(node: Node, folder: Path) -> Logger:
+def _build_logger(node: Node, path: str, folder: Path) -> Logger:
     try:
-        return build(node, "logger", Logger, save_dir=str(folder))  # type: ignore[type-abstract]
+        return build(node, path, Logger, save_dir=str(folder))  # type: ignore[type-abstract]
     except ConfigError as error:
         extra = EXTRAS.get(str(node.get("_target_")).rpartition(".")[2])
         if extra is not None and importlib.util.find_spec(extra) is None:
-            raise ConfigError(f"logger: {extra} is not installed; run: uv run --extra {extra} apps/train …") from error
+            raise ConfigError(f"{path}: {extra} is not installed; run: uv run --extra {extra} apps/train …") from error
         raise
 
 

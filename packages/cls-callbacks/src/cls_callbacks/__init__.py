@@ -13,6 +13,7 @@ from cls_callbacks.dataset_statistics import DatasetStatisticsCallback
 from cls_callbacks.early_warnings import EarlyWarnings
 from cls_callbacks.ema import EMA
 from cls_callbacks.epoch_log import EpochLog
+from cls_callbacks.figures import log_picture
 from cls_callbacks.gradient_norm import GradientNorm
 from cls_callbacks.history import TrainingHistory
 from cls_callbacks.lr_suggestion import LearningRateSuggestion
@@ -47,5 +48,6 @@ __all__ = [
     "ScoredWeights",
     "Throughput",
     "TrainingHistory",
+    "log_picture",
     "verify_checkpoint",
 ]

@@ -104,6 +104,26 @@ def rename_checkpoint(path: Path, target: Path) -> None:
     _sidecar(path).unlink(missing_ok=True)
 
 
+def duplicate_checkpoint(path: Path, target: Path) -> None:
+    """Give a checkpoint a second name: no second file where the file system links, since no checkpoint is changed."""
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        try:
+            os.link(path, draft)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, draft)
+        _write_checksums(target, _checksums(path))
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint and its checksum."""
+    path.unlink(missing_ok=True)
+    _sidecar(path).unlink(missing_ok=True)
+
+
 def _sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 

@@ -3,7 +3,7 @@
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
-from cls_callbacks.figures import plots_folder
+from cls_callbacks.figures import save_picture
 from cls_callbacks.run_data import data_of
 from cls_data import ClassificationDataModule
 
@@ -26,8 +26,7 @@ class AugmentedSamples(Callback):
         """Draw."""
         data = data_of(trainer)
         if trainer.is_global_zero:
-            grid = sample_grid(data, self.images, self.draws)
-            grid.save(plots_folder(trainer) / "augmented.png")
+            save_picture(trainer, sample_grid(data, self.images, self.draws), "augmented")
 
 
 def sample_grid(data: ClassificationDataModule, images: int, draws: int) -> Image.Image:

@@ -1,5 +1,6 @@
 """best.ckpt and last.ckpt, each with the score that its very weights earned."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -11,12 +12,19 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from loguru import logger
 
-from cls_callbacks.atomic_io import CheckpointNotSavedError, rename_checkpoint
+from cls_callbacks.atomic_io import (
+    CheckpointNotSavedError,
+    duplicate_checkpoint,
+    remove_checkpoint,
+    rename_checkpoint,
+)
 
 BEST = "best.ckpt"
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"
 """What last.ckpt was before; for the case that it is damaged."""
+EPOCH = "epoch_{:05d}.ckpt"
+"""What last.ckpt was at the end of an epoch, counted from 1; see `keep_epochs` and `keep_gigabytes`."""
 NEXT = "next.ckpt"
 """What is about to be last.ckpt; it has this name for a moment, between being written and two renames."""
 
@@ -48,6 +56,9 @@ class BestAndLast(Checkpoint):
         every_minutes: save last.ckpt when so many minutes have passed since it was last saved, too.
         when_saving_fails: `stop` ends the training with the error; `go_on` tells of it, keeps the files of
             before, and tries again when the next is due. At the training's end both files have to be there.
+        keep_epochs: keep what last.ckpt was after each epoch, of so many latest epochs, as epoch_00012.ckpt; None for
+            none of them, or as many as `keep_gigabytes` holds.
+        keep_gigabytes: keep no more of these than so many GB (1e9 bytes) hold; the latest stays in any case.
         copy_to: copy best.ckpt and last.ckpt, each with its checksum, to RUN/checkpoints below this folder or fsspec
             URL (gs://bucket/runs) when they have been saved. A copy that fails is told, and training goes on.
     """
@@ -60,6 +71,8 @@ class BestAndLast(Checkpoint):
         every_n_steps: int | None = None,
         every_minutes: float | None = None,
         when_saving_fails: Literal["stop", "go_on"] = "stop",
+        keep_epochs: int | None = None,
+        keep_gigabytes: float | None = None,
         copy_to: str | None = None,
     ) -> None:
         if mode not in ("max", "min"):
@@ -69,6 +82,9 @@ class BestAndLast(Checkpoint):
         for name, value in (("every_n_steps", every_n_steps), ("every_minutes", every_minutes)):
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be above 0, or null for epochs alone, got {value}")
+        for name, value in (("keep_epochs", keep_epochs), ("keep_gigabytes", keep_gigabytes)):
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be above 0, or null, got {value}")
         self.monitor = monitor
         self.mode = mode
         self.every_n_steps = every_n_steps
@@ -76,6 +92,8 @@ class BestAndLast(Checkpoint):
         self.carries: dict[str, Any] = {}
         """Plain values that each checkpoint keeps under `run`: of what data, settings and code it is."""
         self.when_saving_fails = when_saving_fails
+        self.keep_epochs = keep_epochs
+        self.keep_gigabytes = keep_gigabytes
         self._remote = None if copy_to is None else _Remote(copy_to)
         self.best_score: float | None = None
         self._score: ScoredWeights | None = None
@@ -118,8 +136,11 @@ class BestAndLast(Checkpoint):
                 self.best_score = before  # which is what best.ckpt still holds
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save last.ckpt, from which a run goes on."""
+        """Save last.ckpt, from which a run goes on, and keep it as this epoch's if that was asked for."""
         self.save_last(trainer)
+        keeps = self.keep_epochs is not None or self.keep_gigabytes is not None
+        if keeps and not self._failed_last and trainer.is_global_zero:
+            self._saved(trainer, lambda: self._keep_epoch(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse to end without what the training was for.
@@ -159,6 +180,17 @@ class BestAndLast(Checkpoint):
             if (folder / LAST).exists():
                 rename_checkpoint(folder / LAST, folder / PREVIOUS)
             rename_checkpoint(folder / NEXT, folder / LAST)
+
+    def _keep_epoch(self, trainer: Trainer) -> None:
+        folder = checkpoints_folder(trainer)
+        duplicate_checkpoint(folder / LAST, folder / EPOCH.format(trainer.current_epoch + 1))
+        kept = sorted(folder.glob(EPOCH.replace("{:05d}", "*")), reverse=True)
+        sizes = list(itertools.accumulate(path.stat().st_size for path in kept))
+        for place, (path, size) in enumerate(zip(kept, sizes, strict=True)):
+            too_many = self.keep_epochs is not None and place >= self.keep_epochs
+            too_large = self.keep_gigabytes is not None and size > self.keep_gigabytes * 1e9
+            if place > 0 and (too_many or too_large):
+                remove_checkpoint(path)
 
     def _saved(self, trainer: Trainer, save: Callable[[], None]) -> bool:
         """Save, and say whether that worked."""

@@ -1,15 +1,15 @@
 """Which classes are taken for which."""
 
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cls_callbacks.figures import plots_folder, save_figure, tick_names
-from cls_callbacks.run_data import data_of
-from cls_data import EvaluationOutputs, GathersOutputs
+from cls_callbacks.after_evaluation import AfterEvaluation
+from cls_callbacks.figures import save_picture, tick_names
+from cls_data import ClassificationDataModule, EvaluationOutputs
 
 _MOST_NUMBERED = 60
 
@@ -21,27 +21,13 @@ def confusion_counts(outputs: EvaluationOutputs, num_classes: int) -> NDArray[np
     return counts
 
 
-class ConfusionMatrix(Callback):
-    """Draws plots/confusion_{split}.png after `validate` and `test`, from the outputs that the module gathered.
+class ConfusionMatrix(AfterEvaluation):
+    """Draws plots/confusion_{split}.png after `validate` and `test`, from the outputs that the module gathered."""
 
-    Nothing is drawn during `fit`: the pictures show the weights that were evaluated for good.
-    """
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the matrix of a `validate`."""
-        if trainer.state.fn == "validate":
-            self._draw(trainer, pl_module)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the matrix of a `test`."""
-        self._draw(trainer, pl_module)
-
-    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data = data_of(trainer)
-        if trainer.is_global_zero and isinstance(pl_module, GathersOutputs) and pl_module.outputs is not None:
-            outputs = pl_module.outputs
-            figure = confusion_figure(confusion_counts(outputs, len(data.classes)), data.classes, outputs.split)
-            save_figure(figure, plots_folder(trainer) / f"confusion_{outputs.split}.png")
+    def report(self, trainer: Trainer, data: ClassificationDataModule, outputs: EvaluationOutputs) -> None:
+        """Draw."""
+        figure = confusion_figure(confusion_counts(outputs, len(data.classes)), data.classes, outputs.split)
+        save_picture(trainer, figure, f"confusion_{outputs.split}")
 
 
 def confusion_figure(counts: NDArray[np.int64], classes: tuple[str, ...], split: str) -> Figure:

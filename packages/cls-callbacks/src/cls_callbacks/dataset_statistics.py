@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cls_callbacks.figures import plots_folder, save_figure, tick_names
+from cls_callbacks.figures import save_picture, tick_names
 from cls_callbacks.run_data import data_of
 from cls_data import DatasetStatistics
 
@@ -33,7 +33,7 @@ class DatasetStatisticsCallback(Callback):
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "statistics.json").write_text(statistics.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        save_figure(distribution_figure(statistics), plots_folder(trainer) / "class_distribution.png")
+        save_picture(trainer, distribution_figure(statistics), "class_distribution")
 
 
 def statistics_table(statistics: DatasetStatistics, rows: int) -> Table:

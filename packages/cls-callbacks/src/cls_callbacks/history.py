@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 
-from cls_callbacks.figures import plots_folder, save_figure
+from cls_callbacks.figures import save_picture
 from cls_data import write_atomically
 
 Row = dict[str, float]
@@ -50,7 +50,7 @@ class TrainingHistory(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw."""
         if trainer.is_global_zero and self.epochs:
-            save_figure(history_figure(self.epochs), plots_folder(trainer) / "history.png")
+            save_picture(trainer, history_figure(self.epochs), "history")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epochs so far, and the scores of the one that is under way."""

@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import LearningRateFinder
 from loguru import logger
 from matplotlib.figure import Figure
 
-from cls_callbacks.figures import plots_folder, save_figure
+from cls_callbacks.figures import save_picture
 
 
 class LearningRateSuggestion(LearningRateFinder):
@@ -48,4 +48,4 @@ class LearningRateSuggestion(LearningRateFinder):
         logger.info("range test: the loss fell fastest at a learning rate of {:.2g}; what is set stays", rate)
         figure = Figure(figsize=(6, 4))
         self.optimal_lr.plot(suggest=True, ax=figure.add_subplot())
-        save_figure(figure, plots_folder(trainer) / "learning_rate.png")
+        save_picture(trainer, figure, "learning_rate")

@@ -1,16 +1,16 @@
 """What the network got right and wrong, to look at."""
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cls_callbacks.figures import plots_folder, save_figure, tick_names
-from cls_callbacks.run_data import data_of
-from cls_data import EvaluationOutputs, GathersOutputs
+from cls_callbacks.after_evaluation import AfterEvaluation
+from cls_callbacks.figures import save_picture, tick_names
+from cls_data import ClassificationDataModule, EvaluationOutputs
 
 
-class SamplePredictions(Callback):
+class SamplePredictions(AfterEvaluation):
     """Draws plots/predictions_{split}.png after `validate` and `test`, from the outputs that the module gathered.
 
     Three rows: the surest mistakes, the least sure mistakes, and right answers, spread evenly from sure to unsure.
@@ -22,21 +22,10 @@ class SamplePredictions(Callback):
     def __init__(self, columns: int = 12) -> None:
         self.columns = columns
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw those of a `validate`."""
-        if trainer.state.fn == "validate":
-            self._draw(trainer, pl_module)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw those of a `test`."""
-        self._draw(trainer, pl_module)
-
-    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data = data_of(trainer)
-        if trainer.is_global_zero and isinstance(pl_module, GathersOutputs) and pl_module.outputs is not None:
-            outputs = pl_module.outputs
-            figure = predictions_figure(outputs, data.pixels(outputs.split), data.classes, self.columns)
-            save_figure(figure, plots_folder(trainer) / f"predictions_{outputs.split}.png")
+    def report(self, trainer: Trainer, data: ClassificationDataModule, outputs: EvaluationOutputs) -> None:
+        """Draw."""
+        figure = predictions_figure(outputs, data.pixels(outputs.split), data.classes, self.columns)
+        save_picture(trainer, figure, f"predictions_{outputs.split}")
 
 
 def chosen_samples(outputs: EvaluationOutputs, columns: int) -> dict[str, Tensor]:
