@@ -6,6 +6,7 @@ def test_the_package_offers_these_names_and_no_others() -> None:
         "EMA",
         "AtomicCheckpointIO",
         "AugmentedSamples",
+        "BatchSizeSuggestion",
         "BestAndLast",
         "CheckpointNotSavedError",
         "ConfusionMatrix",

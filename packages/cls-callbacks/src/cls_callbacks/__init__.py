@@ -7,6 +7,7 @@ from cls_callbacks.atomic_io import (
     verify_checkpoint,
 )
 from cls_callbacks.augmented_samples import AugmentedSamples
+from cls_callbacks.batch_size_suggestion import BatchSizeSuggestion
 from cls_callbacks.checkpoint import BestAndLast, ScoredWeights
 from cls_callbacks.confusion import ConfusionMatrix
 from cls_callbacks.dataset_statistics import DatasetStatisticsCallback
@@ -29,6 +30,7 @@ __all__ = [
     "EMA",
     "AtomicCheckpointIO",
     "AugmentedSamples",
+    "BatchSizeSuggestion",
     "BestAndLast",
     "CheckpointNotSavedError",
     "ConfusionMatrix",
