@@ -6,9 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cls_export import BundleError, LabelsMapping, Preprocessing, Provenance, ScoredMetric
+from cls_export import BundleError, Calibration, LabelsMapping, Preprocessing, Provenance, ScoredMetric
 
 GOLDEN = Path(__file__).parent / "golden"
+
+TEMPERATURE = {"method": "temperature", "scale": [0.625], "bias": [], "images": 364}
+VECTOR = {"method": "vector", "scale": [0.5, 0.75], "bias": [0.0, 0.25], "images": 364}
+REJECT = {"threshold": 0.5, "by_class": {"23": 0.75}, "wanted": "precision", "level": 0.99, "images": 364}
 
 
 def test_the_ancestors_reader_finds_its_four_keys(labels: LabelsMapping) -> None:
@@ -25,6 +29,15 @@ def test_a_file_of_schema_version_1_stays_readable() -> None:
     assert labels.preprocessing.size == (12, 10)
     assert labels.provenance.metric == ScoredMetric(name="valid_top1", value=0.9375, epoch=6, step=126)
     assert labels.to_json() == (GOLDEN / "labels_mapping_v1.json").read_text(encoding="utf-8")
+
+
+def test_a_file_of_schema_version_2_stays_readable() -> None:
+    labels = LabelsMapping.load(GOLDEN / "labels_mapping_v2.json")
+    assert labels.schema_version == 2
+    assert labels.calibration == Calibration(method="temperature", scale=(0.625,), images=364)
+    assert labels.reject is not None
+    assert labels.reject.by_class == {"23": 0.75}
+    assert labels.to_json() == (GOLDEN / "labels_mapping_v2.json").read_text(encoding="utf-8")
 
 
 @given(names=st.sets(st.text(), min_size=1, max_size=20))
@@ -49,7 +62,10 @@ def test_any_class_names_are_read_back_as_written(names: set[str]) -> None:
         ({"idx_to_class": {"0": "", "1": "00", "2": "0", "3": "23"}}, "not the inverse"),
         ({"labels_sha256": "0" * 64}, "not the hash of these classes"),
         ({"normalization": {"mean": [0, 0, 0], "std": [1, 1, 1]}}, "different mean or std"),
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 3}, "schema_version"),
+        ({"schema_version": 1, "calibration": TEMPERATURE}, "calibration and reject are of schema version 2"),
+        ({"calibration": VECTOR}, "calibration has 2 scales for 4 classes"),
+        ({"reject": {**REJECT, "by_class": {"99": 0.5}}}, "reject has a threshold for '99', which is no class"),
         ({"surprise": 1}, "surprise"),
         ({"preprocessing": {"size": [8, 8]}}, "preprocessing.mean"),
     ],

@@ -8,6 +8,7 @@ def test_the_package_offers_these_names_and_no_others() -> None:
     assert set(cls_export.__all__) == {
         "Bundle",
         "BundleError",
+        "Calibration",
         "Classifier",
         "GoldenReport",
         "ImageError",
@@ -16,7 +17,9 @@ def test_the_package_offers_these_names_and_no_others() -> None:
         "Prediction",
         "Preprocessing",
         "Provenance",
+        "Reject",
         "ScoredMetric",
+        "TrackPrediction",
         "verify_bundle",
     }
     assert all(hasattr(cls_export, name) for name in cls_export.__all__)

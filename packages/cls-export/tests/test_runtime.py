@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cls_export import BundleError, Classifier, ImageError, LabelsMapping
+from cls_export import BundleError, Classifier, ImageError, LabelsMapping, Reject
 
 
 def test_predictions_carry_label_confidence_and_logits_in_order(exported: Path, image_files: list[Path]) -> None:
@@ -58,6 +59,70 @@ def test_a_damaged_image_is_an_error_by_name(exported: Path, tmp_path: Path) -> 
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8 no more")
     with pytest.raises(ImageError, match=r"bad.jpg: not a whole, readable image"):
         Classifier(exported).predict([tmp_path / "bad.jpg"])
+
+
+def test_where_it_is_asked_for_a_damaged_image_costs_no_other_its_answer(
+    exported: Path, image_files: list[Path]
+) -> None:
+    images = [image_files[0], b"damaged", image_files[1], Path("gone.jpg")]
+    classifier = Classifier(exported, batch_size=3)
+    first, damaged, second, gone = classifier.predict(images, bad="return")
+    assert isinstance(damaged, ImageError)
+    assert "gone.jpg: cannot be read" in str(gone)
+    for answer, whole in zip((first, second), classifier.predict(image_files[:2]), strict=True):
+        assert not isinstance(answer, ImageError)
+        assert np.allclose(answer.logits, whole.logits, atol=1e-6)
+
+
+def test_frames_in_bgr_are_answered_as_the_same_picture_in_rgb(exported: Path) -> None:
+    classifier = Classifier(exported)
+    frame = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
+    opencv = np.ascontiguousarray(frame[..., ::-1])
+    assert np.array_equal(classifier.logits([opencv], color="BGR"), classifier.logits([frame]))
+    (answer,) = classifier.predict([opencv], color="BGR")
+    assert np.array_equal(answer.logits, classifier.predict([frame])[0].logits)
+    (box,) = classifier.predict_boxes(opencv, [[2, 3, 15, 25]], color="BGR")
+    assert not isinstance(box, ImageError)
+    assert np.array_equal(box.logits, classifier.logits([frame[3:25, 2:15]])[0])
+
+
+@pytest.mark.parametrize(
+    ("array", "hint"),
+    [
+        (np.zeros((9, 8, 3), np.float32), "of floats from 0 to 1"),
+        (np.full((9, 8, 3), np.nan), "of floats from 0 to 1"),
+        (np.zeros((9, 8, 3), np.uint16), "of 16 bits"),
+        (np.zeros((9, 8), np.uint8), "of grey levels"),
+        (np.zeros((3, 9, 8), np.uint8), "of channels first"),
+        (np.zeros((9, 8, 4), np.uint8), "with alpha"),
+        (np.zeros((0, 8, 3), np.uint8), r"shape \(0, 8, 3\)"),
+    ],
+)
+def test_another_kind_of_array_is_refused_with_what_turns_it_into_one(exported: Path, array: Any, hint: str) -> None:
+    with pytest.raises(ImageError, match=hint):
+        Classifier(exported).predict([array])
+
+
+def test_an_array_need_not_be_contiguous(exported: Path) -> None:
+    wide = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    classifier = Classifier(exported)
+    assert np.array_equal(classifier.logits([wide[:, ::2]]), classifier.logits([wide[:, ::2].copy()]))
+
+
+def test_threads_may_share_a_classifier(exported: Path, image_files: list[Path]) -> None:
+    classifier = Classifier(exported, batch_size=2)
+    expected = classifier.logits(image_files)
+    with ThreadPoolExecutor(4) as pool:
+        for logits in pool.map(lambda _: classifier.logits(image_files), range(40)):
+            assert np.array_equal(logits, expected)
+
+
+def test_answers_below_their_threshold_are_rejected(exported: Path, image_files: list[Path]) -> None:
+    classifier = Classifier(exported)
+    confidences = sorted(prediction.confidence for prediction in classifier.predict(image_files))
+    reject = Reject(threshold=confidences[2], wanted="coverage", level=0.6, images=5)
+    classifier.labels = classifier.labels.model_copy(update={"reject": reject})
+    assert [each.rejected for each in classifier.predict(image_files)].count(True) == 2
 
 
 @pytest.mark.parametrize("part", ["model.onnx", "labels_mapping.json"])

@@ -9,9 +9,8 @@ from pathlib import Path
 from cls_export.errors import BundleError, ImageError
 from cls_export.golden import verify_bundle
 from cls_export.output import FORMATS
-from cls_export.runtime import Classifier, Prediction
+from cls_export.runtime import Classifier
 
-_BATCH = 32
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -74,7 +73,7 @@ def _predict(options: argparse.Namespace) -> int:
     classifier = Classifier(options.bundle)
     writer = FORMATS[options.format](sys.stdout, classifier.labels.classes, options.logits)
     failed = 0
-    for path, answer in _classify(classifier, files, options.top_k):
+    for path, answer in zip(files, classifier.stream(files, options.top_k, bad="return"), strict=True):
         if isinstance(answer, ImageError):
             failed += 1
             print(f"cls-export: {answer}", file=sys.stderr)
@@ -84,22 +83,6 @@ def _predict(options: argparse.Namespace) -> int:
     if failed:
         print(f"cls-export: {failed} image(s) could not be classified; they are named above", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _classify(
-    classifier: Classifier, paths: Sequence[Path], top_k: int
-) -> Iterator[tuple[Path, Prediction | ImageError]]:
-    """Answer a batch at a time; where a file of it is damaged, one by one, so that it costs no other its answer."""
-    for start in range(0, len(paths), _BATCH):
-        batch = paths[start : start + _BATCH]
-        try:
-            yield from zip(batch, classifier.predict(batch, top_k), strict=True)
-        except ImageError:
-            for path in batch:
-                try:
-                    yield path, classifier.predict([path], top_k)[0]
-                except ImageError as error:
-                    yield path, error
 
 
 def _files(arguments: Sequence[str]) -> Iterator[Path]:

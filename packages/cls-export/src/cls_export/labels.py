@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from cls_export.calibration import Calibration, Reject
 from cls_export.errors import BundleError
 from cls_export.preprocessing import Preprocessing
 
@@ -58,19 +59,20 @@ class LabelsMapping(_Frozen):
     Attributes:
         idx_to_class: the inverse of `class_to_idx`; its keys are indices written as strings.
         labels_sha256: SHA-256 of the class names in index order, written as a JSON array without spaces.
-        calibration: reserved, null in schema version 1.
-        reject: reserved, null in schema version 1.
+        schema_version: 2; version 1 had neither calibration nor reject, and is still read.
+        calibration: how logits become probabilities; None for a plain softmax.
+        reject: which answers are none; None where every answer counts.
     """
 
     num_classes: int
     class_to_idx: dict[str, int]
     idx_to_class: dict[str, str]
     normalization: Normalization
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     preprocessing: Preprocessing
     labels_sha256: str
-    calibration: None = None
-    reject: None = None
+    calibration: Calibration | None = None
+    reject: Reject | None = None
     provenance: Provenance = Provenance()
 
     @model_validator(mode="after")
@@ -87,6 +89,12 @@ class LabelsMapping(_Frozen):
             raise ValueError(f"labels_sha256 is not the hash of these classes ({_labels_sha256(self.classes)})")
         if (self.normalization.mean, self.normalization.std) != (self.preprocessing.mean, self.preprocessing.std):
             raise ValueError("normalization and preprocessing state different mean or std")
+        if self.schema_version == 1 and (self.calibration or self.reject):
+            raise ValueError("calibration and reject are of schema version 2, and schema_version is 1")
+        if self.calibration and len(self.calibration.scale) not in (1, self.num_classes):
+            raise ValueError(f"calibration has {len(self.calibration.scale)} scales for {self.num_classes} classes")
+        if self.reject and (unknown := sorted(self.reject.by_class.keys() - self.class_to_idx.keys())):
+            raise ValueError(f"reject has a threshold for {unknown[0]!r}, which is no class")
         return self
 
     @classmethod
@@ -127,7 +135,7 @@ class LabelsMapping(_Frozen):
             details = "; ".join(
                 f"{'.'.join(map(str, item['loc'])) or 'the whole file'}: {item['msg']}" for item in error.errors()
             )
-            raise BundleError(f"{source} is not a labels mapping of schema version 1: {details}") from error
+            raise BundleError(f"{source} is not a labels mapping of schema version 1 or 2: {details}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file; a reader sees the old content or the new, never a part."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TextIO
 
-from cls_export.runtime import Prediction
+from cls_export.predictions import Prediction
 
 
 class PredictionWriter(ABC):

@@ -6,7 +6,7 @@ Shapes: H, W are the height and width of the model's input, N a number of images
 import io
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import PIL
@@ -199,9 +199,24 @@ def _checked_array(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ImageError(
             f"an array of shape {array.shape} and dtype {array.dtype} was given; "
-            "expected uint8 [height, width, 3] in R, G, B order"
+            f"expected uint8 [height, width, 3] in R, G, B order{_hint(array)}"
         )
     return np.ascontiguousarray(array)
+
+
+def _hint(array: NDArray[Any]) -> str:
+    """Say how the likeliest kinds of other arrays become what is expected."""
+    if array.dtype.kind == "f":
+        return "; of floats from 0 to 1: (array * 255).round().astype(np.uint8)"
+    if array.dtype == np.uint16:
+        return "; of 16 bits: (array >> 8).astype(np.uint8)"
+    if array.ndim == 2 or array.shape[2:] == (1,):
+        return "; of grey levels: np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)"
+    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
+        return "; of channels first: array.transpose(1, 2, 0)"
+    if array.ndim == 3 and array.shape[2] == 4:
+        return "; with alpha: array[..., :3]"
+    return ""
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -2,39 +2,32 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from os import PathLike
+from typing import Literal, cast, overload
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from cls_export.boxes import cut
 from cls_export.bundle import Bundle
-from cls_export.errors import BundleError
+from cls_export.errors import BundleError, ImageError
+from cls_export.predictions import Prediction, interpret
 from cls_export.preprocessing import ImageSource
+from cls_export.tracks import TrackPrediction, aggregate
 
+Color = Literal["RGB", "BGR"]
+"""The order of an array's channels. OpenCV's frames are BGR."""
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The answer for one image.
-
-    Attributes:
-        label: name of the most probable class.
-        confidence: its softmax probability, 0-1; not calibrated.
-        top_k: the most probable classes with their probabilities, best first.
-        logits: float32 [C], as the graph gave them, in index order.
-    """
-
-    label: str
-    confidence: float
-    top_k: tuple[tuple[str, float], ...]
-    logits: NDArray[np.float32]
+Answer = Prediction | ImageError
 
 
 class Classifier:
     """Answers for images, from the bundle alone: no class name, size or constant has to be repeated in code.
+
+    It may be shared between threads.
 
     Args:
         bundle: the exported folder, or a lone model.onnx.
@@ -78,50 +71,152 @@ class Classifier:
         """The execution providers in use, by preference."""
         return list(self._session.get_providers())
 
-    def predict(self, images: Iterable[ImageSource], top_k: int = 5) -> list[Prediction]:
+    @overload
+    def predict(
+        self, images: Iterable[ImageSource], top_k: int = ..., *, color: Color = ..., bad: Literal["raise"] = ...
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(
+        self, images: Iterable[ImageSource], top_k: int = ..., *, color: Color = ..., bad: Literal["return"]
+    ) -> list[Answer]: ...
+
+    def predict(
+        self,
+        images: Iterable[ImageSource],
+        top_k: int = 5,
+        *,
+        color: Color = "RGB",
+        bad: Literal["raise", "return"] = "raise",
+    ) -> list[Prediction] | list[Answer]:
         """Classify any number of images; the answers keep their order.
+
+        Args:
+            images: paths, file bytes, Pillow images and uint8 arrays [height, width, 3], in any mixture.
+            top_k: classes to name in each answer.
+            color: order of the channels of arrays.
+            bad: what an image that cannot be read does: raise its error, or return it in the image's place, so that it
+                costs no other its answer.
 
         Raises:
             ImageError: one of them cannot be decoded, or is an array of a wrong shape or dtype.
         """
-        return list(self.stream(images, top_k))
+        # The overloads say which kind of answers there can be.
+        return cast("list[Prediction]", list(self.stream(images, top_k, color=color, bad=bad)))
 
-    def stream(self, images: Iterable[ImageSource], top_k: int = 5) -> Iterator[Prediction]:
-        """Classify images as they come, a batch at a time, in order; memory stays that of one batch."""
+    @overload
+    def stream(
+        self, images: Iterable[ImageSource], top_k: int = ..., *, color: Color = ..., bad: Literal["raise"] = ...
+    ) -> Iterator[Prediction]: ...
+
+    @overload
+    def stream(
+        self, images: Iterable[ImageSource], top_k: int = ..., *, color: Color = ..., bad: Literal["return"]
+    ) -> Iterator[Answer]: ...
+
+    @overload
+    def stream(
+        self, images: Iterable[ImageSource], top_k: int = ..., *, color: Color = ..., bad: Literal["raise", "return"]
+    ) -> Iterator[Answer]: ...
+
+    def stream(
+        self,
+        images: Iterable[ImageSource],
+        top_k: int = 5,
+        *,
+        color: Color = "RGB",
+        bad: Literal["raise", "return"] = "raise",
+    ) -> Iterator[Prediction] | Iterator[Answer]:
+        """Classify images as they come, a batch at a time, in order, in the memory of one batch.
+
+        No more images are taken than the next batch needs, so that a video is read no faster than answers are. With
+        `batch_size=1` each answer comes before the next image is asked for.
+        """
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
-        return self._stream(images, top_k)
+        if color not in ("RGB", "BGR") or bad not in ("raise", "return"):
+            raise ValueError(f"color must be 'RGB' or 'BGR' and bad 'raise' or 'return', got {color!r} and {bad!r}")
+        return self._stream(_batches(images, self._batch_size), top_k, color, bad == "raise")
 
-    def _stream(self, images: Iterable[ImageSource], top_k: int) -> Iterator[Prediction]:
-        classes = self.labels.classes
-        for batch in _batches(images, self._batch_size):
-            for logits in self._run(batch):
-                probabilities = _softmax(logits)
-                order = np.argsort(-probabilities, kind="stable")[:top_k]
-                ranked = tuple((classes[index], float(probabilities[index])) for index in order)
-                yield Prediction(*ranked[0], top_k=ranked, logits=logits)
+    def predict_boxes(
+        self,
+        frame: NDArray[np.uint8],
+        boxes: ArrayLike,
+        *,
+        margin: float = 0.0,
+        top_k: int = 5,
+        color: Color = "RGB",
+        bad: Literal["raise", "return"] = "raise",
+    ) -> list[Answer]:
+        """Classify what boxes show of one frame; no box, no answer.
 
-    def logits(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
+        Args:
+            frame: uint8 [height, width, 3].
+            boxes: [M, 4]: left, top, right and bottom in pixels. What lies outside the frame is cut off.
+            margin: added on each side, as a share of a box's width and height.
+            top_k: classes to name in each answer.
+            color: order of the frame's channels.
+            bad: what a box does that is empty or wholly outside: raise its error, or return it in the box's place.
+
+        Raises:
+            ImageError: the frame is no such array; or, by `bad`, a box has nothing of it.
+            ValueError: boxes are not [M, 4].
+        """
+        crops = cut(frame, boxes, margin)
+        if bad == "raise":
+            for crop in crops:
+                if isinstance(crop, ImageError):
+                    raise crop
+        whole = [crop for crop in crops if not isinstance(crop, ImageError)]
+        answers = self.stream(whole, top_k, color=color, bad=bad)
+        return [crop if isinstance(crop, ImageError) else next(answers) for crop in crops]
+
+    def aggregate(
+        self, predictions: Sequence[Prediction], *, top_k: int = 5, independent: float = 1.0
+    ) -> TrackPrediction:
+        """Join the answers for a track's frames into one; see `cls_export.tracks.aggregate`."""
+        return aggregate(predictions, self.labels, top_k=top_k, independent=independent)
+
+    def logits(self, images: Iterable[ImageSource], *, color: Color = "RGB") -> NDArray[np.float32]:
         """Return the graph's own output for any number of images: float32 [N, C]."""
-        rows = [self._run(batch) for batch in _batches(images, self._batch_size)]
+        rows = [
+            self._run([self._pixels(image, color) for image in batch]) for batch in _batches(images, self._batch_size)
+        ]
         return np.concatenate(rows) if rows else np.empty((0, self.labels.num_classes), np.float32)
 
-    def _run(self, images: Sequence[ImageSource]) -> NDArray[np.float32]:
-        preprocessing = self.labels.preprocessing
-        pixels = np.stack([preprocessing.pixels(image) for image in images])
-        output: NDArray[np.float32] = self._session.run(["logits"], {"images": preprocessing.normalize(pixels)})[0]
+    def _stream(self, batches: Iterator[list[ImageSource]], top_k: int, color: Color, raises: bool) -> Iterator[Answer]:
+        for batch in batches:
+            read = [self._read(image, color, raises) for image in batch]
+            pixels = [each for each in read if not isinstance(each, ImageError)]
+            answers = iter(interpret(self._run(pixels), self.labels, top_k) if pixels else [])
+            for each in read:
+                yield each if isinstance(each, ImageError) else next(answers)
+
+    def _read(self, image: ImageSource, color: Color, raises: bool) -> NDArray[np.uint8] | ImageError:
+        try:
+            return self._pixels(image, color)
+        except ImageError as error:
+            if raises:
+                raise
+            return error
+
+    def _pixels(self, image: ImageSource, color: Color) -> NDArray[np.uint8]:
+        if color == "BGR" and isinstance(image, np.ndarray) and image.ndim == 3:
+            image = image[..., ::-1]
+        return self.labels.preprocessing.pixels(image)
+
+    def _run(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        images = self.labels.preprocessing.normalize(np.stack(pixels))
+        output: NDArray[np.float32] = self._session.run(["logits"], {"images": images})[0]
         return output
 
 
 def _batches(images: Iterable[ImageSource], size: int) -> Iterator[list[ImageSource]]:
     if isinstance(images, str | bytes | PathLike | Image.Image | np.ndarray) and getattr(images, "ndim", 3) == 3:
         raise TypeError(f"takes any number of images; for one, pass a list: predict([image]) (got {type(images)})")
-    iterator = iter(images)
-    while batch := list(islice(iterator, size)):
+    return _split(iter(images), size)
+
+
+def _split(images: Iterator[ImageSource], size: int) -> Iterator[list[ImageSource]]:
+    while batch := list(islice(images, size)):
         yield batch
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    exponentials = np.exp(logits.astype(np.float64) - float(logits.max()))
-    probabilities: NDArray[np.float64] = exponentials / exponentials.sum()
-    return probabilities
