@@ -13,6 +13,7 @@ from cls_export.calibration import (
     Reject,
     calibration_error_interval,
     choose_reject,
+    cross_fitted,
     expected_calibration_error,
     fit_temperature,
     fit_vector,
@@ -82,6 +83,21 @@ def test_a_strong_penalty_leaves_a_vector_at_the_temperature() -> None:
     calibration = fit_vector(logits, labels, strength=1e6)
     assert np.allclose(calibration.scale, fit_temperature(logits, labels).scale[0], rtol=1e-3)
     assert np.allclose(calibration.bias, 0, atol=1e-4)
+
+
+def test_each_half_is_judged_by_a_fit_on_the_other() -> None:
+    logits, labels = drawn(400, 3, 0.5)
+    fitted: list[int] = []
+
+    def fit(theirs: Any, truth: Any) -> Calibration:
+        fitted.append(len(truth))
+        return Calibration(method="temperature", scale=(len(fitted),), images=len(truth))
+
+    probabilities = cross_fitted(logits, labels, fit)
+    one, two = (np.isclose(probabilities, np.exp(log_softmax(logits * scale))).all(axis=1) for scale in (1, 2))
+    assert fitted == [200, 200]
+    assert one.sum() == two.sum() == 200
+    assert (one != two).all()
 
 
 def test_answers_that_are_all_right_take_no_temperature() -> None:

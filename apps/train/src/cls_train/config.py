@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cls_train.errors import ConfigError, did_you_mean
 
@@ -37,12 +37,31 @@ class Monitor(_Section):
     mode: Literal["max", "min"]
 
 
+class RejectWish(_Section):
+    """What the exported model's thresholds are to reach on valid: a precision or a coverage."""
+
+    precision: Annotated[float, Field(gt=0, le=1)] | None = None
+    coverage: Annotated[float, Field(gt=0, le=1)] | None = None
+    per_class: bool = False
+
+    @model_validator(mode="after")
+    def _is_one_wish(self) -> "RejectWish":
+        if (self.precision is None) == (self.coverage is None):
+            raise ValueError("expected either precision or coverage")
+        return self
+
+
 class Stages(_Section):
-    """What follows the fit. `identity_tolerance` is the largest accepted difference from the logged metric."""
+    """What follows the fit. `identity_tolerance` is the largest accepted difference from the logged metric.
+
+    `calibrate` and `reject` are what the exported labels mapping says of confidence, fitted to valid.
+    """
 
     evaluate: bool
     export: bool
     identity_tolerance: Annotated[float, Field(ge=0)]
+    calibrate: Literal["temperature", "vector"] | None = None
+    reject: RejectWish | None = None
 
 
 _PATHS = {"data": ("root", "quarantine", "store"), "model": ("init_from",), "distillation": ("run",)}

@@ -20,6 +20,7 @@ from cls_export import Classifier as Runtime
 from cls_export import LabelsMapping, Provenance, ScoredMetric, verify_bundle
 from cls_export.exporter import write_bundle
 from cls_models import Classifier, classification_metrics
+from cls_train.calibrate import CalibrationFigures, calibrate
 from cls_train.config import RunConfig
 from cls_train.errors import IdentityError, RunError
 from cls_train.folder import RunFolder, load_checkpoint
@@ -45,12 +46,14 @@ class Evaluation:
     Attributes:
         scored: what the checkpoint says that they earned.
         metrics: by split, as the module logs them.
+        calibration: the expected calibration error before and after; None where nothing was exported or calibrated.
         onnx: the ONNX file's value of the monitored metric, and the largest difference of a logit from PyTorch;
             None where nothing was exported.
     """
 
     scored: ScoredWeights
     metrics: dict[str, dict[str, float]]
+    calibration: CalibrationFigures | None
     onnx: dict[str, float] | None
 
 
@@ -85,12 +88,11 @@ def evaluate(folder: RunFolder) -> Evaluation:
         logger.warning(
             "{} has no test/: the figures below are those of valid, by which the weights were chosen", data.config.root
         )
-    onnx = (
-        _export(folder, module.cpu().to(memory_format=torch.contiguous_format), data, valid, scored, config)
-        if config.stages.export
-        else None
-    )
-    return Evaluation(scored, metrics, onnx)
+    if not config.stages.export:
+        return Evaluation(scored, metrics, None, None)
+    labels, calibration = calibrate(_mapping(LabelsMapping.load(folder.labels), scored), valid, config.stages)
+    exported = module.cpu().to(memory_format=torch.contiguous_format)
+    return Evaluation(scored, metrics, calibration, _export(folder, exported, labels, data, valid, scored, config))
 
 
 def _refuse_other_data(data: ClassificationDataModule, labels: LabelsMapping) -> None:
@@ -117,13 +119,13 @@ def scores(logits: Tensor, labels: Tensor, split: str) -> dict[str, float]:
 def _export(
     folder: RunFolder,
     module: Classifier,
+    labels: LabelsMapping,
     data: ClassificationDataModule,
     valid: EvaluationOutputs,
     scored: ScoredWeights,
     config: RunConfig,
 ) -> dict[str, float]:
     """Write the bundle, then answer for the validation files with it as a consumer would."""
-    labels = _mapping(LabelsMapping.load(folder.labels), scored)
     records = data.records("valid")
     step = max(1, len(records) // GOLDEN_IMAGES)
     write_bundle(module.backbone, labels, folder.bundle, [record.path for record in records[::step]][:GOLDEN_IMAGES])

@@ -86,6 +86,9 @@ def fit(config: RunConfig) -> Fitted:
         module = build_module(config, data)
         config = record_stem(config, module.backbone)
         speed_up(module, trainer)
+        # Else loggers would get nothing of an epoch of fewer steps.
+        steps = max(1, len(data.records("train")) // data.config.batch_size)
+        trainer.log_every_n_steps = min(trainer.log_every_n_steps, steps)  # type: ignore[attr-defined]  # set undeclared
     provenance = Provenance(run=folder.path.name, code_commit=code_commit(), data_fingerprint=data.fingerprint)
     labels = LabelsMapping.from_classes(data.class_to_idx, preprocessing, provenance)
     callbacks.best_and_last.carries = {

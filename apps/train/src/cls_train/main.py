@@ -12,6 +12,7 @@ from loguru import logger
 from omegaconf import DictConfig
 
 from cls_callbacks import log_picture
+from cls_export.calibration import Interval
 from cls_train.config import RunConfig
 from cls_train.errors import RunError
 from cls_train.fit import Fitted, fit
@@ -105,6 +106,9 @@ def _rows(fitted: Fitted, evaluation: dict[str, Any] | None) -> dict[str, str]:
         rows["best weights"] = (
             f"{scored['weights']}, epoch {scored['epoch'] + 1}, {scored['metric']} {scored['value']:.4f}"
         )
+        if (calibration := evaluation["calibration"]) is not None:
+            before, after = (Interval(**calibration[name]) for name in ("before", "after"))
+            rows["calibration error"] = f"{after}, uncalibrated {before}"
     if fitted.warnings:
         rows["warnings"] = "\n".join(fitted.warnings)
     rows["fit time" if not fitted.resumed else "fit time, resumed part"] = f"{fitted.seconds:.0f} s"

@@ -174,6 +174,26 @@ def fit_vector(logits: Floats, labels: Integers, strength: float = 0.01) -> Cali
     return Calibration(method="vector", scale=tuple(scale.tolist()), bias=tuple(bias.tolist()), images=images)
 
 
+def cross_fitted(
+    logits: Floats, labels: Integers, fit: Callable[[Floats, Integers], Calibration], seed: int = 0
+) -> NDArray[np.float64]:
+    """Return probabilities [N, C] of which each was calibrated by a fit on the other half of the images.
+
+    So every image counts in a calibration error, and none is judged by what was fitted to it.
+
+    Raises:
+        CalibrationError: as `fit`, of one of the halves.
+    """
+    logits, labels = _checked(logits, labels)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    halves = order[: len(order) // 2], order[len(order) // 2 :]
+    probabilities = np.empty_like(logits)
+    for fitted_on, judged in (halves, halves[::-1]):
+        calibration = fit(logits[fitted_on], labels[fitted_on])
+        probabilities[judged] = np.exp(log_softmax(calibration.apply(logits[judged])))
+    return probabilities
+
+
 class _Derivatives(NamedTuple):
     """Of the mean negative log-likelihood in nats: its value, gradient [P] and curvature [P, P]."""
 

@@ -4,6 +4,7 @@ import copy
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +13,7 @@ import onnxruntime as ort
 
 from cls_export.bundle import GOLDEN_FOLDER, LABELS_FILE, METADATA_KEY, MODEL_FILE
 from cls_export.errors import BundleError
-from cls_export.golden import GOLDEN_FILE, GoldenCase, GoldenSet, allowed_difference, sha256
+from cls_export.golden import GOLDEN_FILE, GoldenCase, GoldenSet, Stages, allowed_difference, sha256
 from cls_export.labels import LabelsMapping
 
 try:
@@ -63,7 +64,7 @@ def parity_error(module: nn.Module, labels: LabelsMapping, path: str | os.PathLi
     session = ort.InferenceSession(Path(path).read_bytes(), providers=["CPUExecutionProvider"])
     generator = np.random.default_rng(0)
     worst = 0.0
-    for size in (1, 2, 7):
+    for size in (1, 2, 7, 64):
         images = generator.standard_normal((size, 3, *labels.preprocessing.size), dtype=np.float32)
         with torch.inference_mode():
             expected = deployable(torch.from_numpy(images)).numpy()
@@ -193,7 +194,7 @@ def _write_golden(
             GoldenCase(
                 file=name,
                 file_sha256=sha256(data),
-                pixels_sha256=sha256(pixels.tobytes()),
+                **asdict(Stages.of(data, labels.preprocessing)),
                 logits=logits.tolist(),
                 label=labels.classes[int(logits.argmax())],
             )

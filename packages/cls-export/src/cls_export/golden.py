@@ -5,7 +5,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cls_export.bundle import GOLDEN_FOLDER, Bundle
 from cls_export.errors import BundleError, ImageError
+from cls_export.preprocessing import Preprocessing
 from cls_export.runtime import Classifier
 
 GOLDEN_FILE = "golden.json"
@@ -35,7 +36,9 @@ class GoldenCase(BaseModel):
     Attributes:
         file: name of the image beside golden.json.
         file_sha256: of the file's bytes.
-        pixels_sha256: of the decoded and resized pixels, uint8 [H, W, 3].
+        decoded_sha256: of the decoded pixels, uint8 [height, width, 3]; None in schema version 1.
+        pixels_sha256: of the resized ones, uint8 [H, W, 3].
+        input_sha256: of the model's input, float32 [3, H, W]; None in schema version 1.
         logits: what PyTorch gave, in index order.
         label: name of the largest logit's class.
     """
@@ -44,9 +47,45 @@ class GoldenCase(BaseModel):
 
     file: str = Field(pattern=r"^[^/\\]+$")
     file_sha256: str
+    decoded_sha256: str | None = None
     pixels_sha256: str
+    input_sha256: str | None = None
     logits: list[float]
     label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Hashes of what an image is between its file and the network; fields as in `GoldenCase`."""
+
+    decoded_sha256: str
+    pixels_sha256: str
+    input_sha256: str
+
+    @classmethod
+    def of(cls, data: bytes, preprocessing: Preprocessing) -> Self:
+        """Take a file's bytes through all stages.
+
+        Raises:
+            ImageError: they cannot be decoded.
+        """
+        image = preprocessing.decode(data)
+        pixels = preprocessing.fit(image)
+        return cls(
+            sha256(np.asarray(image).tobytes()),
+            sha256(pixels.tobytes()),
+            sha256(preprocessing.normalize(pixels[None])[0].tobytes()),
+        )
+
+    def first_that_differs(self, case: GoldenCase) -> str | None:
+        """Return the first stage whose result is another than the case's, as far as that was kept."""
+        if case.decoded_sha256 not in (None, self.decoded_sha256):
+            return "decode: pixels"
+        if case.pixels_sha256 != self.pixels_sha256:
+            return "decode or resize: pixels" if case.decoded_sha256 is None else "resize: pixels"
+        if case.input_sha256 not in (None, self.input_sha256):
+            return "normalise: the model's inputs"
+        return None
 
 
 class GoldenSet(BaseModel):
@@ -54,7 +93,7 @@ class GoldenSet(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     cases: list[GoldenCase]
 
 
@@ -110,7 +149,7 @@ def _read_golden(path: Path) -> GoldenSet:
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
     except ValidationError as error:
-        raise BundleError(f"{path}: not a golden set of schema version 1: {error}") from error
+        raise BundleError(f"{path}: not a golden set of schema version 1 or 2: {error}") from error
     if not golden.cases:
         raise BundleError(f"{path}: lists no image, so there is nothing to verify against")
     return golden
@@ -127,7 +166,7 @@ def _run_case(
     if sha256(data) != case.file_sha256:
         return None, "file: its bytes are not those that training read"
     try:
-        pixels = classifier.labels.preprocessing.pixels(data)
+        stages = Stages.of(data, classifier.labels.preprocessing)
     except ImageError as error:
         return None, f"decode: {error}"
     logits = classifier.logits([data])[0]
@@ -135,8 +174,8 @@ def _run_case(
         return None, f"logits: {len(logits)} classes, training had {len(case.logits)}"
     trained = np.asarray(case.logits, np.float32)
     difference, allowed = float(np.abs(logits - trained).max()), allowed_difference(trained, tolerance)
-    if sha256(pixels.tobytes()) != case.pixels_sha256:
-        return difference, f"decode or resize: pixels differ from training's (logits by {difference:.3g})"
+    if differs := stages.first_that_differs(case):
+        return difference, f"{differs} differ from training's (logits by {difference:.3g})"
     if not difference <= allowed:
         return difference, f"logits: differ by {difference:.3g}, over {allowed:.3g}"
     label = classifier.labels.classes[int(logits.argmax())]

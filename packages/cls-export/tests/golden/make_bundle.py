@@ -1,4 +1,6 @@
-"""Wrote bundle_v1/ here, once, with `uv run python packages/cls-export/tests/golden/make_bundle.py`.
+"""Wrote bundle_v1/ here and, with golden sets and labels of schema version 2, bundle_v2/, once each.
+
+Command: uv run python packages/cls-export/tests/golden/make_bundle.py
 
 The files stay as they are: they stand for what consumers hold. A new schema version gets a bundle of its own.
 """
@@ -30,7 +32,7 @@ def main() -> None:
             levels = np.random.default_rng(number).integers(0, 256, (5, 4, 3), dtype=np.uint8)
             images.append(Path(folder) / f"{number}.png")
             Image.fromarray(levels).resize((20, 30), Image.Resampling.BICUBIC).save(images[-1])
-        write_bundle(module, labels, HERE / "bundle_v1", images)
+        write_bundle(module, labels, HERE / "bundle_v2", images)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,75 @@
+"""What the exported model's confidence means: fitted to the validation logits of the best weights."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from loguru import logger
+
+from cls_data import EvaluationOutputs
+from cls_export import LabelsMapping
+from cls_export.calibration import (
+    CalibrationError,
+    Interval,
+    calibration_error_interval,
+    choose_reject,
+    cross_fitted,
+    fit_temperature,
+    fit_vector,
+    log_softmax,
+)
+from cls_train.config import Stages
+from cls_train.errors import ConfigError
+
+_FITS = {"temperature": fit_temperature, "vector": fit_vector}
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationFigures:
+    """Expected calibration error on valid, with 95 % intervals.
+
+    Attributes:
+        before: of the plain softmax.
+        after: of probabilities that were each fitted on the other half of the images.
+    """
+
+    before: Interval
+    after: Interval
+
+
+def calibrate(
+    labels: LabelsMapping, valid: EvaluationOutputs, stages: Stages
+) -> tuple[LabelsMapping, CalibrationFigures | None]:
+    """Return the mapping with calibration and thresholds, as far as the stages ask for them, and what they bring.
+
+    Raises:
+        ConfigError: a precision that no threshold reaches.
+    """
+    logits, truth = valid.logits.numpy(), valid.labels.numpy()
+    figures = None
+    if stages.calibrate is not None:
+        fit = _FITS[stages.calibrate]
+        try:
+            labels = labels.model_copy(update={"calibration": fit(logits, truth)})
+            after = cross_fitted(logits, truth, fit)
+        except CalibrationError as error:
+            logger.warning("stages.calibrate: {}; the confidence stays the plain softmax", error)
+            labels = labels.model_copy(update={"calibration": None})
+        else:
+            figures = CalibrationFigures(_error(np.exp(log_softmax(logits)), truth), _error(after, truth))
+    if (wish := stages.reject) is not None:
+        scaled = labels.calibration.apply(logits) if labels.calibration else logits
+        wanted, level = ("precision", wish.precision) if wish.precision is not None else ("coverage", wish.coverage)
+        assert level is not None
+        try:
+            reject = choose_reject(
+                np.exp(log_softmax(scaled)), truth, labels.classes,
+                wanted="precision" if wanted == "precision" else "coverage", level=level, per_class=wish.per_class,
+            )  # fmt: skip
+        except CalibrationError as error:
+            raise ConfigError(f"stages.reject.{wanted}: {error}") from error
+        labels = labels.model_copy(update={"reject": reject})
+    return labels, figures
+
+
+def _error(probabilities: np.ndarray, truth: np.ndarray) -> Interval:
+    return calibration_error_interval(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth)
