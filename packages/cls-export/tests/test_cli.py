@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cls_export import Classifier
-from cls_export.cli import main
+from cls_export import Calibration, Classifier, Reject
+from cls_export.cli import _described, main
 
 
 def test_json_lines_carry_the_runtimes_answers(
@@ -27,7 +27,8 @@ def test_csv_is_read_back(exported: Path, image_files: list[Path], capsys: pytes
     main(["predict", str(exported), *map(str, image_files), "--format", "csv", "--logits"])
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert len(rows) == 5
-    assert set(rows[0]) == {"image", "label", "confidence", "logit:", "logit:0", "logit:00", "logit:23"}
+    assert set(rows[0]) == {"image", "label", "confidence", "rejected", "logit:", "logit:0", "logit:00", "logit:23"}
+    assert {row["rejected"] for row in rows} == {"false"}
 
 
 def test_the_table_shows_every_image(
@@ -86,3 +87,38 @@ def test_a_bad_bundle_ends_in_one_line_and_code_2(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().err == (
         f"cls-export: {tmp_path}: model.onnx is missing; a bundle holds model.onnx and labels_mapping.json\n"
     )
+
+
+def test_info_says_what_a_bundle_is(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(exported)]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["classes"] == "4: '', '0', '00', '23'"
+    assert lines["input"] == "12 x 10 px, squash, bilinear"
+    assert lines["confidence"] == "the plain softmax, not calibrated"
+    assert lines["rejects"] == "nothing"
+
+
+def test_info_for_programs_is_the_labels_mapping(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(exported), "--json"]) == 0
+    assert capsys.readouterr().out == Classifier(exported).labels.to_json()
+
+
+def test_info_says_how_confidence_was_calibrated_and_what_is_rejected(exported: Path) -> None:
+    classifier = Classifier(exported)
+    classifier.labels = classifier.labels.model_copy(
+        update={
+            "calibration": Calibration(method="temperature", scale=(0.5,), images=1364),
+            "reject": Reject(threshold=0.25, by_class={"0": 0.5}, wanted="precision", level=0.99, images=1364),
+        }
+    )
+    rows = _described(classifier, exported / "model.onnx")
+    assert rows["confidence"] == "calibrated by temperature, 2, on 1,364 images"
+    assert rows["rejects"] == "below 0.250 (1 classes have their own), for a precision of 99.0% on 1,364 images"
+
+
+def test_bench_prints_a_row_for_each_batch_size(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(exported), "--batch", "1", "3", "--threads", "1"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["batch", "median,", "ms", "p95,", "ms", "images/s"]
+    assert [int(row.split()[0]) for row in rows] == [1, 3]
+    assert all(float(row.split()[1]) > 0 for row in rows)

@@ -129,7 +129,7 @@ def fit_temperature(logits: Floats, labels: Integers) -> Calibration:
     return Calibration(method="temperature", scale=(float(scale[0]),), images=len(labels))
 
 
-def fit_vector(logits: Floats, labels: Integers, strength: float = 0.01) -> Calibration:
+def fit_vector(logits: Floats, labels: Integers, strength: float = 0.1) -> Calibration:
     """Fit a scale and a bias for each class, drawn to the temperature's by a quadratic penalty.
 
     With few images a class, 2 C parameters learn the images instead of the network, hence the penalty.

@@ -15,6 +15,7 @@ from cls_export.bundle import GOLDEN_FOLDER, LABELS_FILE, METADATA_KEY, MODEL_FI
 from cls_export.errors import BundleError
 from cls_export.golden import GOLDEN_FILE, GoldenCase, GoldenSet, Stages, allowed_difference, sha256
 from cls_export.labels import LabelsMapping
+from cls_export.places import put_in_place, refuse_another_folder
 
 try:
     import onnx
@@ -100,7 +101,7 @@ def write_bundle(
     target = Path(folder).resolve()
     if not golden:
         raise BundleError("a bundle needs at least one golden image, or it could never be verified")
-    _refuse_another_folder(target, {MODEL_FILE, LABELS_FILE, GOLDEN_FOLDER})
+    refuse_another_folder(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".bundle-") as scratch:
         draft = Path(scratch) / target.name
@@ -108,34 +109,11 @@ def write_bundle(
         export_onnx(module, labels, draft / MODEL_FILE)
         labels.save(draft / LABELS_FILE)
         _write_golden(module, labels, draft / GOLDEN_FOLDER, golden)
-        _put_in_place(draft, target, Path(scratch))
+        put_in_place(draft, target, Path(scratch))
 
 
 def _deployable(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).cpu().float().eval()
-
-
-def _refuse_another_folder(target: Path, own: set[str]) -> None:
-    """A bundle replaces a bundle; anything else that lies at its place is the user's."""
-    if target.is_dir():
-        foreign = sorted({path.name for path in target.iterdir()} - own)
-    else:
-        foreign = [target.name] if target.exists() else []
-    if foreign:
-        raise BundleError(f"{target} holds {foreign[0]!r}, so it is not a bundle to be replaced; choose another folder")
-
-
-def _put_in_place(draft: Path, target: Path, scratch: Path) -> None:
-    """Rename the old bundle away, then the new one in; should that fail, put the old one back."""
-    old = scratch / "old"
-    if target.exists():
-        target.rename(old)
-    try:
-        draft.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
 
 
 def _check_output(module: nn.Module, labels: LabelsMapping, example: Tensor) -> None:

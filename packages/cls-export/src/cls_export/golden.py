@@ -5,7 +5,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,11 +89,16 @@ class Stages:
 
 
 class GoldenSet(BaseModel):
-    """Schema of golden/golden.json."""
+    """Schema of golden/golden.json.
+
+    Attributes:
+        tolerance: as `TOLERANCE`; larger for a graph that computes in int8. None for that.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1, 2] = 2
+    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     cases: list[GoldenCase]
 
 
@@ -117,12 +122,12 @@ class GoldenReport:
         return not self.failures
 
 
-def verify_bundle(bundle: str | os.PathLike[str], tolerance: float = TOLERANCE) -> GoldenReport:
+def verify_bundle(bundle: str | os.PathLike[str], tolerance: float | None = None) -> GoldenReport:
     """Run a bundle's golden images from file bytes to label, and compare with what training got.
 
     Args:
         bundle: its folder.
-        tolerance: as `TOLERANCE`.
+        tolerance: as `TOLERANCE`; None for what the golden set states, or that.
 
     Raises:
         BundleError: the bundle, or its golden folder, is incomplete, damaged or contradicts itself.
@@ -131,8 +136,9 @@ def verify_bundle(bundle: str | os.PathLike[str], tolerance: float = TOLERANCE) 
     folder = Bundle.locate(bundle).golden
     if folder is None:
         raise BundleError(f"{bundle}: no {GOLDEN_FOLDER}/ beside the model, so there is nothing to verify against")
-    golden = _read_golden(folder / GOLDEN_FILE)
-    outcomes = [_run_case(classifier, folder, case, tolerance) for case in golden.cases]
+    golden = read_golden(folder / GOLDEN_FILE)
+    allowed = tolerance or golden.tolerance or TOLERANCE
+    outcomes = [_run_case(classifier, folder, case, allowed) for case in golden.cases]
     computed = [difference for difference, _ in outcomes if difference is not None]
     failures = [f"{case.file}: {what}" for case, (_, what) in zip(golden.cases, outcomes, strict=True) if what]
     return GoldenReport(len(outcomes), max(computed, default=math.inf), tuple(failures))
@@ -143,7 +149,12 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _read_golden(path: Path) -> GoldenSet:
+def read_golden(path: Path) -> GoldenSet:
+    """Read golden.json.
+
+    Raises:
+        BundleError: it is missing, out of its schema, or lists no image.
+    """
     try:
         golden = GoldenSet.model_validate_json(path.read_bytes())
     except OSError as error:

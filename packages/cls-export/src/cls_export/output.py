@@ -26,7 +26,7 @@ class PredictionWriter(ABC):
 
 
 class JSONLinesWriter(PredictionWriter):
-    """One object a line: image, label, confidence, top_k as [label, probability] pairs, logits by class name."""
+    """An object a line: image, label, confidence, rejected, top_k as [label, probability], logits by class name."""
 
     def write(self, path: Path, prediction: Prediction) -> None:
         """Write one line."""
@@ -34,6 +34,7 @@ class JSONLinesWriter(PredictionWriter):
             "image": str(path),
             "label": prediction.label,
             "confidence": prediction.confidence,
+            "rejected": prediction.rejected,
             "top_k": prediction.top_k,
         }
         if self._with_logits:
@@ -42,18 +43,18 @@ class JSONLinesWriter(PredictionWriter):
 
 
 class CSVWriter(PredictionWriter):
-    """A header, then image, label, confidence and, when asked for, a `logit:NAME` column a class."""
+    """A header, then image, label, confidence, rejected and, when asked for, a `logit:NAME` column a class."""
 
     def __init__(self, stream: TextIO, classes: tuple[str, ...], with_logits: bool) -> None:
         super().__init__(stream, classes, with_logits)
         self._csv = csv.writer(stream, lineterminator="\n")
         logits = [f"logit:{name}" for name in classes] if with_logits else []
-        self._csv.writerow(["image", "label", "confidence", *logits])
+        self._csv.writerow(["image", "label", "confidence", "rejected", *logits])
 
     def write(self, path: Path, prediction: Prediction) -> None:
         """Write one row."""
         logits = prediction.logits.tolist() if self._with_logits else []
-        self._csv.writerow([path, prediction.label, prediction.confidence, *logits])
+        self._csv.writerow([path, prediction.label, prediction.confidence, str(prediction.rejected).lower(), *logits])
 
 
 class TableWriter(PredictionWriter):
@@ -66,7 +67,7 @@ class TableWriter(PredictionWriter):
     def write(self, path: Path, prediction: Prediction) -> None:
         """Hold one row back."""
         answers = "   ".join(f"{label!r:<8} {probability:6.1%}" for label, probability in prediction.top_k)
-        self._rows.append((str(path), answers))
+        self._rows.append((str(path), f"{answers}   rejected" if prediction.rejected else answers))
 
     def close(self) -> None:
         """Write the table."""

@@ -1,0 +1,181 @@
+"""What an exported model costs beside the bare graph, and beside PyTorch.
+
+Commands: uv run python benchmarks/export.py crops    (about 3 minutes on two cores)
+          uv run python benchmarks/export.py start    (about 2 minutes)
+          uv run python benchmarks/export.py memory   (about 3 minutes)
+Expected: tables. Goals: a crop from numpy array to label takes at most 1.10 times the bare `session.run` on ready
+tensors at 64 px, and 1.05 times at 224 px; from process start to the first answer a fifth of the time and memory of the
+same through torch and torchvision; memory is the same after 10,000 and after 100,000 crops.
+
+All that is compared runs in turns in one process, or in processes of their own, and medians are printed.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from PIL import Image
+
+from cls_export import Classifier, LabelsMapping, Preprocessing
+from cls_export.exporter import write_bundle
+from cls_models import build_backbone
+
+CLASSES = {str(number): number for number in range(43)}
+CROP = (40, 29)
+"""Height and width in pixels: the median of the crops that this project began with."""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Benchmarks of exported models.")
+    parser.add_argument("command", choices=("crops", "start", "memory"))
+    command = parser.parse_args().command
+    with tempfile.TemporaryDirectory() as folder:
+        {"crops": crops, "start": start, "memory": memory}[command](Path(folder))
+
+
+def make_bundle(folder: Path, size: int) -> tuple[Path, torch.nn.Module]:
+    """Write a bundle of a ResNet-18 with random weights, and return it with the network."""
+    torch.manual_seed(0)
+    network = build_backbone("resnet18", len(CLASSES), stem="standard").eval()
+    preprocessing = Preprocessing(size=(size, size), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    image = folder / "crop.png"
+    Image.fromarray(random_crops(1)[0]).save(image)
+    bundle = folder / f"bundle{size}"
+    write_bundle(network, LabelsMapping.from_classes(CLASSES, preprocessing), bundle, [image])
+    return bundle, network
+
+
+def random_crops(count: int) -> list[np.ndarray]:
+    """Return uint8 crops of the usual size."""
+    draws = np.random.default_rng(0)
+    return [draws.integers(0, 256, (*CROP, 3), dtype=np.uint8) for _ in range(count)]
+
+
+def crops(folder: Path, rounds: int = 15) -> None:
+    """Print milliseconds a crop: through the classifier, the bare graph, and PyTorch."""
+    print(f"{'pixels':<10}{'batch':>6}{'ours, ms':>10}{'bare, ms':>10}{'ratio':>8}{'torch, ms':>11}")
+    for size in (64, 224):
+        bundle, network = make_bundle(folder, size)
+        for batch in (1, 8, 32):
+            classifier = Classifier(bundle, batch_size=batch)
+            given = random_crops(batch)
+            ready = classifier.labels.preprocessing.normalize(
+                np.stack([classifier.labels.preprocessing.pixels(crop) for crop in given])
+            )
+            session, tensor = bare_session(bundle), torch.from_numpy(ready)
+            calls: dict[str, Callable[[], object]] = {
+                "ours": lambda classifier=classifier, given=given: classifier.predict(given),
+                "bare": lambda session=session, ready=ready: session.run(["logits"], {"images": ready}),
+                "torch": lambda tensor=tensor, network=network: network(tensor),
+            }
+            repeats = max(3, 96 // batch if size == 64 else 16 // batch)
+            with torch.inference_mode():
+                times = in_turns(calls, rounds, repeats)
+            ours, bare, eager = (1000 * times[name] / batch for name in ("ours", "bare", "torch"))
+            print(f"{f'{size}x{size}':<10}{batch:>6}{ours:>10.2f}{bare:>10.2f}{ours / bare:>8.2f}{eager:>11.2f}")
+
+
+def bare_session(bundle: Path) -> ort.InferenceSession:
+    """Return a session as the classifier opens it."""
+    options = ort.SessionOptions()
+    # Two sessions in one process otherwise wait for each other's spinning threads.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return ort.InferenceSession(bundle / "model.onnx", options, providers=["CPUExecutionProvider"])
+
+
+def in_turns(calls: dict[str, Callable[[], object]], rounds: int, repeats: int) -> dict[str, float]:
+    """Return the median seconds of each call, over rounds in which each has its turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds + 1):
+        for name, call in calls.items():
+            call()  # the caches are those of the one before
+            started = time.perf_counter()
+            for _ in range(repeats):
+                call()
+            if turn:
+                seconds[name].append((time.perf_counter() - started) / repeats)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+OURS = """
+import sys
+from cls_export import Classifier
+print(Classifier(sys.argv[1]).predict([sys.argv[2]])[0].label)
+"""
+
+THROUGH_TORCH = """
+import sys, torch, torchvision
+from PIL import Image
+from torchvision.transforms import v2
+network = torchvision.models.resnet18(num_classes=43)
+network.load_state_dict(torch.load(sys.argv[1], weights_only=True))
+network.eval()
+transform = v2.Compose([
+    v2.Resize((64, 64)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True),
+    v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+])
+with torch.inference_mode():
+    print(int(network(transform(Image.open(sys.argv[2]).convert("RGB"))[None]).argmax()))
+"""
+
+
+def start(folder: Path, rounds: int = 7) -> None:
+    """Print seconds and megabytes from process start to the first answer."""
+    bundle, network = make_bundle(folder, 64)
+    weights, image = folder / "weights.pth", folder / "crop.png"
+    torch.save(network.state_dict(), weights)
+    cases = {"cls-export": (OURS, bundle), "torch + torchvision": (THROUGH_TORCH, weights)}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+    for turn in range(rounds + 1):
+        for name, (code, model) in cases.items():
+            found = first_answer(code, model, image)
+            if turn:  # the first one reads the files from the disk, and writes bytecode
+                taken[name].append(found)
+    medians = {name: [statistics.median(part) for part in zip(*values, strict=True)] for name, values in taken.items()}
+    print(f"{'first answer through':<24}{'seconds':>9}{'MB':>8}")
+    for name, (seconds, megabytes) in medians.items():
+        print(f"{name:<24}{seconds:>9.2f}{megabytes:>8.0f}")
+    ours, theirs = medians.values()
+    print(f"share of torch's: time {ours[0] / theirs[0]:.2f}, memory {ours[1] / theirs[1]:.2f}")
+
+
+def first_answer(code: str, model: Path, image: Path) -> tuple[float, float]:
+    """Run a program to its end; return its seconds, and its largest resident megabytes."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(model), str(image)], env=environment, stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError(f"the program ended with {process.returncode}")
+    return seconds, usage.ru_maxrss / 1024
+
+
+def memory(folder: Path) -> None:
+    """Print the process's largest resident megabytes as crops are answered."""
+    bundle, _ = make_bundle(folder, 64)
+    classifier, given = Classifier(bundle), random_crops(1000)
+    print(f"{'crops':>8}{'MB':>8}")
+    for thousand in range(1, 101):
+        for _ in classifier.stream(given):
+            pass
+        if thousand in (1, 10, 20, 50, 100):
+            print(f"{thousand * 1000:>8}{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:>8.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

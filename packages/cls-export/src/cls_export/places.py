@@ -1,0 +1,30 @@
+"""How a bundle comes to lie where it is asked for: whole, and in place of nothing but a bundle."""
+
+from pathlib import Path
+
+from cls_export.bundle import GOLDEN_FOLDER, LABELS_FILE, MODEL_FILE
+from cls_export.errors import BundleError
+
+
+def refuse_another_folder(target: Path) -> None:
+    """A bundle replaces a bundle; anything else that lies at its place is the user's."""
+    own = {MODEL_FILE, LABELS_FILE, GOLDEN_FOLDER}
+    if target.is_dir():
+        foreign = sorted({path.name for path in target.iterdir()} - own)
+    else:
+        foreign = [target.name] if target.exists() else []
+    if foreign:
+        raise BundleError(f"{target} holds {foreign[0]!r}, so it is not a bundle to be replaced; choose another folder")
+
+
+def put_in_place(draft: Path, target: Path, scratch: Path) -> None:
+    """Rename the old bundle away, then the new one in; should that fail, put the old one back."""
+    old = scratch / "old"
+    if target.exists():
+        target.rename(old)
+    try:
+        draft.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
