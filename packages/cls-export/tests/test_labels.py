@@ -40,6 +40,41 @@ def test_a_file_of_schema_version_2_stays_readable() -> None:
     assert labels.to_json() == (GOLDEN / "labels_mapping_v2.json").read_text(encoding="utf-8")
 
 
+def ancestor(**changes: Any) -> str:
+    mapping = {
+        "num_classes": 2,
+        "class_to_idx": {"7": 0, "23": 1},
+        "idx_to_class": {"0": "7", "1": "23"},
+        "normalization": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]},
+    }
+    return json.dumps({**mapping, **changes})
+
+
+def test_the_ancestors_mapping_becomes_a_whole_one_with_a_warning_of_what_is_assumed() -> None:
+    with pytest.warns(UserWarning, match="assumed is 'squash' to 64 x 48 px by bilinear"):
+        labels = LabelsMapping.from_ancestor(ancestor(), size=(64, 48))
+    assert labels.classes == ("7", "23")
+    assert labels.preprocessing == Preprocessing(size=(64, 48), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+    assert labels.provenance == Provenance()
+    kept = json.loads(labels.to_json())
+    assert {name: kept[name] for name in json.loads(ancestor())} == json.loads(ancestor())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "the whole file"),
+        (ancestor(num_classes=3), "num_classes is 3"),
+        (ancestor(idx_to_class={"0": "23", "1": "7"}), "not the inverse"),
+        (ancestor(surprise=1), "surprise"),
+        (ancestor(normalization={"mean": [0, 0, 0], "std": [0, 1, 1]}), "std"),
+    ],
+)
+def test_what_is_no_mapping_of_the_ancestors_is_refused(text: str, message: str) -> None:
+    with pytest.raises(BundleError, match=message):
+        LabelsMapping.from_ancestor(text, size=(64, 48))
+
+
 @given(names=st.sets(st.text(), min_size=1, max_size=20))
 def test_any_class_names_are_read_back_as_written(names: set[str]) -> None:
     preprocessing = Preprocessing(size=(8, 8), mean=(0, 0, 0), std=(1, 1, 1))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Literal, Self
 
@@ -132,10 +133,32 @@ class LabelsMapping(_Frozen):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            details = "; ".join(
-                f"{'.'.join(map(str, item['loc'])) or 'the whole file'}: {item['msg']}" for item in error.errors()
-            )
-            raise BundleError(f"{source} is not a labels mapping of schema version 1 or 2: {details}") from error
+            raise BundleError(f"{source} is not a labels mapping of schema version 1 or 2: {_said(error)}") from error
+
+    @classmethod
+    def from_ancestor(cls, text: str | bytes, *, size: tuple[int, int]) -> Self:
+        """Build a mapping from one that has only the ancestor's four keys, and warn of what it does not say.
+
+        Args:
+            text: JSON with num_classes, class_to_idx, idx_to_class and normalization.
+            size: height and width of the model's input, in pixels.
+
+        Raises:
+            BundleError: not JSON, other keys, or keys that contradict each other.
+        """
+        try:
+            ancestor = _Ancestor.model_validate_json(text)
+            preprocessing = Preprocessing(size=size, mean=ancestor.normalization.mean, std=ancestor.normalization.std)
+            mapping = cls.from_classes(ancestor.class_to_idx, preprocessing)
+            mapping = cls.model_validate({**mapping.model_dump(), **ancestor.model_dump()})
+        except ValidationError as error:
+            raise BundleError(f"not the ancestor's labels mapping: {_said(error)}") from error
+        warnings.warn(
+            f"the mapping does not say how images were resized: assumed is {preprocessing.resize!r} to {size[0]} x "
+            f"{size[1]} px by {preprocessing.resample}. Confidence is not calibrated, and the origin is unknown",
+            stacklevel=2,
+        )
+        return mapping
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file; a reader sees the old content or the new, never a part."""
@@ -156,6 +179,19 @@ class LabelsMapping(_Frozen):
         except OSError as error:
             raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
         return cls.from_json(text, source=str(path))
+
+
+class _Ancestor(_Frozen):
+    """The four keys that a labels mapping began with."""
+
+    num_classes: int
+    class_to_idx: dict[str, int]
+    idx_to_class: dict[str, str]
+    normalization: Normalization
+
+
+def _said(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'the whole file'}: {item['msg']}" for item in error.errors())
 
 
 def _labels_sha256(classes: tuple[str, ...]) -> str:

@@ -138,6 +138,30 @@ class Classifier:
             raise ValueError(f"color must be 'RGB' or 'BGR' and bad 'raise' or 'return', got {color!r} and {bad!r}")
         return self._stream(_batches(images, self._batch_size), top_k, color, bad == "raise")
 
+    @overload
+    def predict_boxes(
+        self,
+        frame: NDArray[np.uint8],
+        boxes: ArrayLike,
+        *,
+        margin: float = ...,
+        top_k: int = ...,
+        color: Color = ...,
+        bad: Literal["raise"] = ...,
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict_boxes(
+        self,
+        frame: NDArray[np.uint8],
+        boxes: ArrayLike,
+        *,
+        margin: float = ...,
+        top_k: int = ...,
+        color: Color = ...,
+        bad: Literal["return"],
+    ) -> list[Answer]: ...
+
     def predict_boxes(
         self,
         frame: NDArray[np.uint8],
@@ -147,7 +171,7 @@ class Classifier:
         top_k: int = 5,
         color: Color = "RGB",
         bad: Literal["raise", "return"] = "raise",
-    ) -> list[Answer]:
+    ) -> list[Prediction] | list[Answer]:
         """Classify what boxes show of one frame; no box, no answer.
 
         Args:
@@ -169,7 +193,8 @@ class Classifier:
                     raise crop
         whole = [crop for crop in crops if not isinstance(crop, ImageError)]
         answers = self.stream(whole, top_k, color=color, bad=bad)
-        return [crop if isinstance(crop, ImageError) else next(answers) for crop in crops]
+        found = [crop if isinstance(crop, ImageError) else next(answers) for crop in crops]
+        return cast("list[Prediction]", found)  # as the overloads say
 
     def aggregate(
         self, predictions: Sequence[Prediction], *, top_k: int = 5, independent: float = 1.0
