@@ -153,8 +153,7 @@ def test_compiled_weights_are_proven_in_the_same_way(tmp_path: Path, train_comma
     if short:
         pytest.skip("compiling takes a minute: pytest -m faults")
     settings = (
-        "model=torchvision", "model.name=squeezenet1_1", "data.batch_size=2", "callbacks=compiled",
-        "+callbacks.compilation.when=always",
+        "data.batch_size=2", "callbacks=compiled", "+callbacks.compilation.when=always", "trainer.max_epochs=4",
     )  # fmt: skip
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     subprocess.run(train_command(tmp_path, "compiled", *settings), check=True, env=environment, cwd=tmp_path)

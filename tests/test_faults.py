@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,52 +114,66 @@ def is_being_written(run: Path) -> bool:
     return any((run / "checkpoints").glob(".*.ckpt.*"))
 
 
+def side_by_side(chain: Callable[[int], Any]) -> list[Any]:
+    """Run two chains of faults at once, since each run has one thread, and a machine mostly two cores."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(chain, (0, 1)))
+
+
 def test_resume_after_thirty_kills_gives_the_same_weights_and_metrics(
     runs: Runs, uninterrupted: Path, short: bool
 ) -> None:
-    moments = random.Random(0)
-    kills, while_writing, number = 0, 0, 0
-    wanted = 3 if short else 30
-    while kills < wanted:
-        name = f"killed{number}"
-        while kills < wanted and not is_finished(runs.folder / name):
-            process = runs.started(name)
-            time.sleep(moments.uniform(0, 2.5))
-            process.kill()
-            process.join()
-            kills += process.exitcode == -signal.SIGKILL
-            while_writing += is_being_written(runs.folder / name)
-        if not is_finished(runs.folder / name):
-            runs.finish(name)
-        assert_same(runs.folder / name, uninterrupted)
-        number += 1
+    wanted = 2 if short else 15
+
+    def chain(which: int) -> tuple[int, int]:
+        moments = random.Random(which)
+        kills, while_writing, number = 0, 0, 0
+        while kills < wanted:
+            name = f"killed{which}.{number}"
+            while kills < wanted and not is_finished(runs.folder / name):
+                process = runs.started(name)
+                time.sleep(moments.uniform(0, 2.5))
+                process.kill()
+                process.join()
+                kills += process.exitcode == -signal.SIGKILL
+                while_writing += is_being_written(runs.folder / name)
+            if not is_finished(runs.folder / name):
+                runs.finish(name)
+            assert_same(runs.folder / name, uninterrupted)
+            number += 1
+        return kills, while_writing
+
+    kills, while_writing = (sum(counts) for counts in zip(*side_by_side(chain), strict=True))
     assert short or while_writing > 0, "no kill fell into the writing of a checkpoint"
-    print(f"{kills} kills of {number} runs, {while_writing} of them while a checkpoint was being written")
+    print(f"{kills} kills, {while_writing} of them while a checkpoint was being written")
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
-def test_a_signal_at_ten_random_moments_loses_no_step(
-    runs: Runs, uninterrupted: Path, name: str, code: int, short: bool
-) -> None:
-    moments = random.Random(1)
-    sent, number, wanted = 0, 0, 1 if short else 10
-    while sent < wanted:
-        run = runs.folder / f"left{number}"
-        while sent < wanted and not is_finished(run):
-            process = runs.started(run.name)
-            time.sleep(moments.uniform(0.1, 1.0))
-            os.kill(process.pid, getattr(signal, name))
-            process.join(10)
-            if process.exitcode == 0:  # the signal came behind the last step
-                break
-            assert process.exitcode == code, runs.said(run.name)
-            sent += 1
-            left_at = int((run / "train.log").read_text().rsplit(f"{name}: left at step ", 1)[1].split()[0])
-            assert saved(run, "last")["global_step"] == left_at
-        if not is_finished(run):
-            runs.finish(run.name)
-        assert_same(run, uninterrupted)
-        number += 1
+def test_signals_at_twenty_random_moments_lose_no_step(runs: Runs, uninterrupted: Path, short: bool) -> None:
+    wanted = 1 if short else 10
+
+    def chain(which: int) -> None:
+        name, code = (("SIGTERM", 143), ("SIGINT", 130))[which]
+        moments = random.Random(which)
+        sent, number = 0, 0
+        while sent < wanted:
+            run = runs.folder / f"{name}{number}"
+            while sent < wanted and not is_finished(run):
+                process = runs.started(run.name)
+                time.sleep(moments.uniform(0.1, 1.0))
+                os.kill(process.pid, getattr(signal, name))
+                process.join(10)
+                if process.exitcode == 0:  # the signal came behind the last step
+                    break
+                assert process.exitcode == code, runs.said(run.name)
+                sent += 1
+                left_at = int((run / "train.log").read_text().rsplit(f"{name}: left at step ", 1)[1].split()[0])
+                assert saved(run, "last")["global_step"] == left_at
+            if not is_finished(run):
+                runs.finish(run.name)
+            assert_same(run, uninterrupted)
+            number += 1
+
+    side_by_side(chain)
 
 
 def test_ctrl_c_before_the_first_step_has_its_exit_code_too(runs: Runs) -> None:
