@@ -53,6 +53,14 @@ def test_a_finished_run_has_every_file_that_was_promised(finished_run: Path) -> 
     assert rests == []
 
 
+def test_what_the_packages_log_is_in_the_runs_log(
+    tmp_path: Path, train_command: Any, environment: dict[str, str]
+) -> None:
+    settings = ("preprocessing.size=[32,32]", "stages.evaluate=false", "trainer.max_epochs=1")
+    subprocess.run(train_command(tmp_path, "small", *settings), check=True, env=environment, cwd=tmp_path)
+    assert "resnet18 gets its small stem" in (tmp_path / "small/train.log").read_text()
+
+
 def test_the_weights_in_best_are_the_averaged_ones_that_earned_the_metric(finished_run: Path) -> None:
     saved = checkpoint(finished_run)
     assert saved["scored"]["weights"] == "ema"

@@ -21,6 +21,9 @@ def set_up_logs() -> None:
     packages = logging.getLogger("cls_models")  # which logs as libraries do
     packages.handlers = [_ToLoguru()]
     packages.setLevel(logging.INFO)
+    for name, each in logging.root.manager.loggerDict.items():
+        if name.startswith("cls_models") and isinstance(each, logging.Logger):
+            each.disabled = False  # Hydra disables what was imported before it
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     # The store is in memory and a batch is one gather: workers would only add copies.
