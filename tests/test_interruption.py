@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults]
+pytestmark = pytest.mark.slow
 
 EPOCHS = 12
 SETTINGS = (f"trainer.max_epochs={EPOCHS}", "stages.evaluate=false", "data.batch_size=4", "+model.dropout=0.2")

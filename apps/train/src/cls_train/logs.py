@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ def set_up_logs() -> None:
     logger.remove()
     # Looked up anew for each line: Rich replaces sys.stderr while its bar is up, so that lines go above it.
     logger.add(lambda line: print(line, end="", file=sys.stderr), format=_FORMAT, level="INFO")
+    threading.excepthook = _say_what_ended_a_thread
     packages = logging.getLogger("cls_models")  # which logs as libraries do
     packages.handlers = [_ToLoguru()]
     packages.setLevel(logging.INFO)
@@ -32,6 +34,11 @@ def set_up_logs() -> None:
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     # Lightning 2.6.6 asks torch 2.15 a question in a deprecated way.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+
+
+def _say_what_ended_a_thread(ended: threading.ExceptHookArgs) -> None:
+    """Say it in a line: a logger's thread, say, whose folder is gone. If the run cannot go on, its own thread says so."""
+    logger.error("{} ended: {}", "a thread" if ended.thread is None else ended.thread.name, ended.exc_value)
 
 
 class _ToLoguru(logging.Handler):
