@@ -1,5 +1,6 @@
 """What the exported model's confidence means: fitted to the validation logits of the best weights."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ from loguru import logger
 from cls_data import EvaluationOutputs
 from cls_export import LabelsMapping
 from cls_export.calibration import (
+    Calibration,
     CalibrationError,
     Interval,
     calibration_error_interval,
@@ -50,12 +52,10 @@ def calibrate(
         fit = _FITS[stages.calibrate]
         try:
             labels = labels.model_copy(update={"calibration": fit(logits, truth)})
-            after = cross_fitted(logits, truth, fit)
         except CalibrationError as error:
-            logger.warning("stages.calibrate: {}; the confidence stays the plain softmax", error)
-            labels = labels.model_copy(update={"calibration": None})
+            logger.info("the exported model's confidence stays the plain softmax: {}", error)
         else:
-            figures = CalibrationFigures(_error(np.exp(log_softmax(logits)), truth), _error(after, truth))
+            figures = _figures(logits, truth, fit)
     if (wish := stages.reject) is not None:
         scaled = labels.calibration.apply(logits) if labels.calibration else logits
         wanted, level = ("precision", wish.precision) if wish.precision is not None else ("coverage", wish.coverage)
@@ -69,6 +69,15 @@ def calibrate(
             raise ConfigError(f"stages.reject.{wanted}: {error}") from error
         labels = labels.model_copy(update={"reject": reject})
     return labels, figures
+
+
+def _figures(logits: np.ndarray, truth: np.ndarray, fit: Callable[..., Calibration]) -> CalibrationFigures | None:
+    try:
+        after = cross_fitted(logits, truth, fit)
+    except CalibrationError as error:
+        logger.info("what the calibration brings cannot be measured on halves of valid: {}", error)
+        return None
+    return CalibrationFigures(_error(np.exp(log_softmax(logits)), truth), _error(after, truth))
 
 
 def _error(probabilities: np.ndarray, truth: np.ndarray) -> Interval:

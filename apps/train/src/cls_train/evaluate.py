@@ -46,7 +46,8 @@ class Evaluation:
     Attributes:
         scored: what the checkpoint says that they earned.
         metrics: by split, as the module logs them.
-        calibration: the expected calibration error before and after; None where nothing was exported or calibrated.
+        calibration: the expected calibration error before and after; None where nothing was exported or
+            calibrated, or half of valid has no mistake to learn from.
         onnx: the ONNX file's value of the monitored metric, and the largest difference of a logit from PyTorch;
             None where nothing was exported.
     """
