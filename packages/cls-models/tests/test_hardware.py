@@ -134,13 +134,16 @@ def test_a_compiled_module_answers_as_before_under_the_same_names() -> None:
 def test_a_missing_compiler_is_one_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch._inductor.config as inductor
 
-    monkeypatch.setattr(inductor.cpp, "cxx", (None, "no-such-compiler"))
     # Something else than what an earlier test left in inductor's cache.
     monkeypatch.setattr(hardware, "_probe", lambda x: (x.cos() * 3).tan() - 7)
     torch.compiler.reset()
     module = nn.Linear(2, 2)
-    with pytest.raises(HardwareError, match=r"does not work on this machine.*needs a C\+\+ compiler \(g\+\+"):
+    with (
+        inductor.patch({"cpp.cxx": (None, "no-such-compiler")}),  # monkeypatch would leave it deleted
+        pytest.raises(HardwareError, match=r"does not work on this machine.*needs a C\+\+ compiler \(g\+\+"),
+    ):
         compile_in_place(module, "cpu")
+    assert inductor.cpp.cxx[1] != "no-such-compiler"
     assert module._compiled_call_impl is None
 
 
