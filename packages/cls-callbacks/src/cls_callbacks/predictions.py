@@ -13,6 +13,6 @@ class PredictionsWriter(AfterEvaluation):
 
     def report(self, trainer: Trainer, data: ClassificationDataModule, outputs: EvaluationOutputs) -> None:
         """Write."""
-        ids = [record.id for record in data.records(outputs.split)]
-        folder = Path(trainer.default_root_dir) / "predictions"
-        Predictions.of(outputs, ids, data.classes).save(folder / f"{outputs.split}.npz")
+        split = outputs.split
+        predictions = Predictions.of(outputs, data.records(split), data.classes, data.sizes(split))
+        predictions.save(Path(trainer.default_root_dir) / "predictions" / f"{split}.npz")

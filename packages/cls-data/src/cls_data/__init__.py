@@ -23,7 +23,8 @@ from cls_data.errors import DataError, LoaderWorkerError
 from cls_data.files import write_atomically
 from cls_data.gate import CheckReport, GateConfig, check
 from cls_data.memory import keep_freed_memory
-from cls_data.outputs import EvaluationOutputs, GathersOutputs, Predictions
+from cls_data.outputs import EvaluationOutputs, GathersOutputs
+from cls_data.predictions import Predictions
 from cls_data.preprocessing import ImagePreprocessing
 from cls_data.quarantine import Quarantine
 from cls_data.sampling import BatchPlan, EpochSampler, SequentialSampler

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from lightning.pytorch import LightningDataModule
 from loguru import logger
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
@@ -192,6 +194,10 @@ class ClassificationDataModule(LightningDataModule):
     def records(self, split: str) -> Sequence[Record]:
         """Return a split's records, in row order."""
         return self._splits[split].records
+
+    def sizes(self, split: str) -> NDArray[np.int64]:
+        """Return width and height of a split's image files in pixels, in row order: int64 [N, 2]."""
+        return self._splits[split].store.sizes
 
     def pixels(self, split: str) -> Tensor:
         """Return a split's stored images, in row order: uint8 [N, 3, H, W]."""
