@@ -3,10 +3,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from PIL import Image
 
 from cls_export import BundleError, Classifier, ImageError, LabelsMapping, Reject
+from cls_export.bundle import _CHUNK, _may_name_files
 
 
 def test_predictions_carry_label_confidence_and_logits_in_order(exported: Path, image_files: list[Path]) -> None:
@@ -155,12 +157,29 @@ def test_weights_outside_the_file_are_refused_even_from_within_its_folder(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnx = pytest.importorskip("onnx")
-    model = onnx.load(bundle / "model.onnx")
-    onnx.save_model(model, bundle / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
-    assert (bundle / "weights.bin").exists()
+    model, path = onnx.load(bundle / "model.onnx"), bundle / "model.onnx"
+    # Of less than 100 bytes are shapes, without which no session opens anyway.
+    onnx.save_model(model, path, save_as_external_data=True, location="weights.bin", size_threshold=100)
     monkeypatch.chdir(bundle)
-    with pytest.raises(BundleError, match="onnxruntime cannot load this file"):
+    ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    with pytest.raises(BundleError, match="Weights in another file are not read; export the model as one file"):
         Classifier(bundle)
+
+
+def test_a_node_named_as_the_key_of_outside_weights_is_no_cause_to_refuse(bundle: Path, image_files: list[Path]) -> None:
+    onnx = pytest.importorskip("onnx")
+    model, before = onnx.load(bundle / "model.onnx"), Classifier(bundle).logits(image_files)
+    model.graph.node[0].name = "location"
+    onnx.save_model(model, bundle / "model.onnx")
+    assert np.array_equal(Classifier(bundle).logits(image_files), before)
+
+
+@pytest.mark.parametrize("before", [0, _CHUNK - 3, _CHUNK, 2 * _CHUNK - 8])
+def test_the_key_of_outside_weights_is_found_wherever_it_lies(tmp_path: Path, before: int) -> None:
+    (tmp_path / "model.onnx").write_bytes(bytes(before) + b"location")
+    assert _may_name_files(tmp_path / "model.onnx")
+    (tmp_path / "model.onnx").write_bytes(bytes(before) + b"locatio")
+    assert not _may_name_files(tmp_path / "model.onnx")
 
 
 def test_a_frozen_batch_axis_is_refused(bundle: Path) -> None:
