@@ -10,18 +10,18 @@ from cls_report.intervals import Clusters, Floats
 BINS = 15
 _ROUNDS = 2000
 _LEVEL = 0.97
-"""The profile of the gaps is itself an estimate: at 0.95 the interval covered the truth in 91 to 93 % of simulations."""
+"""The profile of the gaps is itself an estimate: at 0.95 the interval covered the truth in 91 to 93 % of trials."""
 _STEPS = 30
 _LARGEST_SCALE = 8.0
 
 
 def places(confidence: Floats, bins: int = BINS) -> NDArray[np.int64]:
-    """Return the bin of each confidence [N], of equal widths from 0 to 1, as the calibration error's estimator has it."""
+    """Return the bin of each confidence [N], of equal widths from 0 to 1, as the calibration error has it."""
     return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
 def calibration_error(confidence: Floats, right: NDArray[np.bool_], clusters: Clusters) -> Estimate:
-    """Return the expected calibration error of Guo et al. (arXiv:1706.04599), with an interval for what it estimates.
+    """Return the expected calibration error (Guo et al., arXiv:1706.04599), with an interval for what it estimates.
 
     Of few images the error is too large, since chance moves every bin's share and counts to either side; the interval
     is for the true distance over the same bins, so the value may lie above it. Bootstrap percentiles do not

@@ -1,7 +1,7 @@
 """Whether two runs differ, asked of the same images.
 
-Two top-1 of 364 images that were compared without pairing would have to differ by 5 points to say anything; paired, only
-the images count on which one is right and the other wrong.
+Compared without pairing, two top-1 of 364 images would have to differ by 5 points to say anything; paired, only the
+images count on which one is right and the other wrong.
 """
 
 import math
@@ -56,9 +56,10 @@ def pair(first: Predictions, second: Predictions) -> Pair:
         )
     keys = [_occurrences(each.ids) for each in (first, second)]
     if set(keys[0]) != set(keys[1]):
-        names = [{image for image, _ in each} for each in keys]
+        images = [{image for image, _ in each} for each in keys]
         raise ReportError(
-            f"the runs were evaluated on different images, so nothing pairs them: {_difference(*names, 'image(s)')}. "
+            f"the runs were evaluated on different images, so nothing pairs them: "
+            f"{_difference(images[0], images[1], 'image(s)')}. "
             "Evaluate both on one data set: uv run python -m cls_train.evaluate RUN_FOLDER"
         )
     place = {key: row for row, key in enumerate(keys[1])}
@@ -189,7 +190,8 @@ def needed_images(images: int, only_first: int, only_second: int) -> int | None:
 
 def verdict(overall: Difference, names: tuple[str, str]) -> str:
     """Say in a sentence what the comparison says."""
-    assert overall.first.value is not None and overall.second.value is not None
+    assert overall.first.value is not None
+    assert overall.second.value is not None
     first, second = (f"{name} {value:.1%}" for name, value in
                      zip(names, (overall.first.value, overall.second.value), strict=True))  # fmt: skip
     seen = f"{first}, {second} top-1"
@@ -208,12 +210,11 @@ def verdict(overall: Difference, names: tuple[str, str]) -> str:
 
 def _rounded(number: int) -> int:
     digits = max(0, len(str(number)) - 2)
-    return math.ceil(number / 10**digits) * 10**digits
+    step = int(10**digits)
+    return math.ceil(number / step) * step
 
 
-def _all_on(
-    parts: Sequence[tuple[str, NDArray[np.bool_]]], both: Pair, clusters: Clusters
-) -> tuple[Difference, ...]:
+def _all_on(parts: Sequence[tuple[str, NDArray[np.bool_]]], both: Pair, clusters: Clusters) -> tuple[Difference, ...]:
     found = [_difference_on(name, rows, both, clusters) for name, rows in parts]
     order = sorted(range(len(found)), key=lambda place: found[place].p)
     adjusted, highest = [1.0] * len(found), 0.0

@@ -142,9 +142,7 @@ def risk_coverage_chart(title: str, parts: dict[str, Answers]) -> Chart:
     for name, answers in parts.items():
         curve = risk_coverage(answers.confidence, answers.right)
         chosen = np.unique(np.linspace(0, len(curve.coverage) - 1, _POINTS).round().astype(int))
-        series.append(
-            Series(name=name, x=tuple(curve.coverage[chosen].tolist()), y=tuple(curve.risk[chosen].tolist()))
-        )
+        series.append(Series(name=name, x=tuple(curve.coverage[chosen].tolist()), y=tuple(curve.risk[chosen].tolist())))
     return Chart(title=title, x_title="share of images that is answered", y_title="share of answers that is wrong",
                  x_unit="share", y_unit="share", series=tuple(series))  # fmt: skip
 

@@ -37,6 +37,16 @@ def in_words(estimate: Estimate) -> str:
     return f"{estimate.value:.1%}{bounds}".replace("%-", "-").replace("%", " %").replace(" %)", ")")
 
 
+def in_points(difference: Estimate) -> str:
+    """Write a difference of shares with its interval in points: +1.1 (-0.8 to +3.0)."""
+    if difference.value is None:
+        return "-"
+    bounds = ""
+    if difference.low is not None and difference.high is not None:
+        bounds = f" ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+    return f"{100 * difference.value:+.1f}{bounds} points"
+
+
 @dataclass(frozen=True, slots=True)
 class Clusters:
     """Which images belong together.
@@ -95,7 +105,7 @@ def share(right: NDArray[np.bool_], clusters: Clusters) -> Estimate:
     value = float(right.mean())
     if clusters.count < 2:
         return Estimate(value=value)
-    residuals = clusters.sums(right - value)
+    residuals = clusters.sums(right.astype(np.float64) - value)
     variance = clusters.count / (clusters.count - 1) * float((residuals**2).sum()) / images**2
     binomial = value * (1 - value) / images
     effect = max(1.0, variance / binomial) if binomial > 0 else images / clusters.count

@@ -57,7 +57,7 @@ class Run:
 
     @cached_property
     def labels(self) -> LabelsMapping:
-        """The exported labels mapping, with its calibration; that of the training's start where nothing was exported."""
+        """The exported labels mapping, with its calibration; that of training's start where nothing was exported."""
         exported = self.path / "export" / "labels_mapping.json"
         return LabelsMapping.load(exported if exported.is_file() else self.path / "labels_mapping.json")
 
@@ -74,9 +74,7 @@ class Run:
         if not file.is_file():
             return ()
         with file.open(newline="") as stream:
-            return tuple(
-                {name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)
-            )
+            return tuple({name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream))
 
     @property
     def root(self) -> Path:

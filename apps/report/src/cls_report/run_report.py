@@ -136,8 +136,12 @@ def _confidence(parts: list[_Evaluated]) -> Section:
         if part.calibrated is not None:
             known["calibrated"] = part.calibrated
             after, before = (_error(answers) for answers in (part.calibrated, part.answers))
-            blocks.append(Text(text=f"Expected calibration error on {part.split}: {after}; uncalibrated {before}. "
-                               "The bounds are of the true error; of few images, the error that is seen overstates it."))
+            blocks.append(
+                Text(
+                    text=f"Expected calibration error on {part.split}: {after}; uncalibrated {before}. "
+                    "The bounds are of the true error; of few images, the error that is seen overstates it."
+                )
+            )
         blocks.append(reliability_chart(f"Does confidence mean what it says, on {part.split}", known))
         blocks.append(risk_coverage_chart(f"What rejecting unsure answers brings, on {part.split}", known))
     return Section(key="confidence", title="Confidence", blocks=tuple(blocks))

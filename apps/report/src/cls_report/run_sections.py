@@ -106,7 +106,9 @@ def cost_section(run: Run) -> Section:
         facts["input"] = f"{height} x {width} px (height x width)"
         if model.get("flops"):
             facts["operations"] = f"{model['flops'] / 1e9:.3f} GFLOPs an image"
-        facts["latency"] = f"{model['latency_ms']:.1f} ms an image in PyTorch ({model['device']}, {model['threads']} threads)"
+        facts["latency"] = (
+            f"{model['latency_ms']:.1f} ms an image in PyTorch ({model['device']}, {model['threads']} threads)"
+        )
         facts["weights"] = f"{model['weights_mb']:.1f} MB"
     exported = run.path / "export" / "model.onnx"
     if exported.is_file():
@@ -124,7 +126,7 @@ def reproduction_section(run: Run) -> Section:
     """Say how to have the run again."""
     origin, provenance = run.json("origin.json"), run.labels.provenance
     facts = {"commit": provenance.code_commit or "not known (no git)", "seed": str(run.config.get("seed", ""))}
-    facts |= {name: version for name, version in origin.get("versions", {}).items()}
+    facts |= origin.get("versions", {})
     blocks: list[Block] = [Facts(facts=facts)]
     if provenance.code_commit and provenance.code_commit.endswith("-dirty"):
         text = "The code had changes that no commit holds, so the commit alone does not bring this run back."

@@ -50,7 +50,7 @@ class Answers:
     @property
     def right(self) -> NDArray[np.bool_]:
         """Whether each answer is."""
-        return self.answer == self.truth
+        return np.asarray(self.answer == self.truth)
 
     @property
     def confidence(self) -> Floats:
@@ -116,9 +116,7 @@ def score(answers: Answers, resamples: Resamples | None = None) -> EvaluationSco
     counts = _Counts.of(answers)
     drawn = counts.weighted(resamples.weights)
     whole = counts.weighted(np.ones((1, images)))
-    macro = {
-        name: _macro(name, whole, drawn, counts, clusters) for name in ("precision", "recall", "f1")
-    }
+    macro = {name: _macro(name, whole, drawn, counts, clusters) for name in ("precision", "recall", "f1")}
     losses = -answers.log_probabilities[np.arange(images), truth]
     return EvaluationScores(
         images=images,
