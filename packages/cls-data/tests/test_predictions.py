@@ -46,9 +46,7 @@ def test_predictions_are_read_back_as_they_were_written(tmp_path: Path) -> None:
 def test_predictions_of_version_1_are_still_read(tmp_path: Path) -> None:
     written = predictions()
     path = tmp_path / "valid.npz"
-    np.savez_compressed(
-        path, ids=written.ids, labels=written.labels, logits=written.logits, classes=written.classes
-    )
+    np.savez_compressed(path, ids=written.ids, labels=written.labels, logits=written.logits, classes=written.classes)
     read = Predictions.load(path)
     assert read.groups.tolist() == [""] * 3
     assert read.metadata_of(0) == {}
@@ -69,7 +67,10 @@ def test_a_file_that_is_cut_short_is_named(tmp_path: Path, share: float) -> None
         ({"version": np.array(3)}, "predictions of version 3, and this code reads 1 to 2"),
         ({"version": np.array("2")}, "predictions of version 2"),
         ({"logits": None}, "it has no logits"),
-        ({"logits": np.full((3, 2), np.nan, np.float32)}, r"3 image\(s\) have logits that are no finite numbers, ü.jpg"),
+        (
+            {"logits": np.full((3, 2), np.nan, np.float32)},
+            r"3 image\(s\) have logits that are no finite numbers, ü.jpg",
+        ),
         ({"logits": np.zeros((3, 3), np.float32)}, r"logits has shape \(3, 3\); expected \(3, 2\)"),
         ({"logits": np.zeros((3, 2), np.int64)}, "logits has dtype int64"),
         ({"labels": np.array([0, 1, 2])}, "labels run from 0 to 2; expected 0 to 1"),

@@ -166,7 +166,9 @@ def test_weights_outside_the_file_are_refused_even_from_within_its_folder(
         Classifier(bundle)
 
 
-def test_a_node_named_as_the_key_of_outside_weights_is_no_cause_to_refuse(bundle: Path, image_files: list[Path]) -> None:
+def test_a_node_named_as_the_key_of_outside_weights_is_no_cause_to_refuse(
+    bundle: Path, image_files: list[Path]
+) -> None:
     onnx = pytest.importorskip("onnx")
     model, before = onnx.load(bundle / "model.onnx"), Classifier(bundle).logits(image_files)
     model.graph.node[0].name = "location"

@@ -1,5 +1,7 @@
 """Evaluation that can be believed, and one page that shows it."""
 
+from cls_report.calibration import calibration_error
+from cls_report.commands import write_report
 from cls_report.content import (
     Chart,
     Code,
@@ -17,8 +19,14 @@ from cls_report.content import (
     Table,
     Text,
 )
+from cls_report.errors import ReportError
+from cls_report.intervals import Clusters, in_words
+from cls_report.run import Run
+from cls_report.run_report import run_report
+from cls_report.scores import Answers, EvaluationScores, score
 
 __all__ = [
-    "Chart", "Code", "Column", "Confusion", "Estimate", "Facts", "Gallery", "Report", "Score", "Scores", "Section",
-    "Series", "Shown", "Table", "Text",
+    "Answers", "Chart", "Clusters", "Code", "Column", "Confusion", "Estimate", "EvaluationScores", "Facts", "Gallery",
+    "Report", "ReportError", "Run", "Score", "Scores", "Section", "Series", "Shown", "Table", "Text",
+    "calibration_error", "in_words", "run_report", "score", "write_report",
 ]  # fmt: skip

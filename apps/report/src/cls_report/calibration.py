@@ -24,9 +24,9 @@ def calibration_error(confidence: Floats, right: NDArray[np.bool_], clusters: Cl
     """Return the expected calibration error (Guo et al., arXiv:1706.04599), with an interval for what it estimates.
 
     Of few images the error is too large, since chance moves every bin's share and counts to either side; the interval
-    is for the true distance over the same bins, so the value may lie above it. Bootstrap percentiles do not
-    cover that truth (of 364 images with perfect confidence never, see benchmarks/intervals.py). Instead the observed gaps
-    are scaled until chance around them gives an error as large as the observed one in few draws and in nearly all.
+    is for the true distance over the same bins, so the value may lie above it. Bootstrap percentiles do not cover that
+    truth (of 364 images with perfect confidence never: benchmarks/intervals.py). Instead the observed gaps are scaled
+    until chance around them gives an error as large as the observed one in few draws, and in nearly all.
 
     Args:
         confidence: float64 [N], 0 to 1.

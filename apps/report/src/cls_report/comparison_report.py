@@ -122,7 +122,7 @@ def _differences(title: str, what: str, found: Sequence[Difference], names: tupl
             Column(title="difference", kind="share_estimate", values=tuple(each.difference for each in found)),
             Column(title="p, adjusted", kind="number", values=tuple(each.adjusted_p for each in found)),
         ),
-        note="p is adjusted for asking of so many parts at once (Holm): without that, one of twenty equal parts differs.",
+        note="p is adjusted for asking of so many parts at once (Holm); else one of twenty equal parts would differ.",
     )
 
 

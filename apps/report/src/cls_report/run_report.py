@@ -165,5 +165,8 @@ def _degradation(run: Run) -> Section | None:
         series = Series(name="top-1", x=tuple(curve["levels"]), y=tuple(each["value"] for each in curve["top1"]),
                         low=tuple(each["low"] for each in curve["top1"]),
                         high=tuple(each["high"] for each in curve["top1"]))  # fmt: skip
-        charts.append(Chart(title=name, x_title=curve["unit"], y_title="top-1", y_unit="share", series=(series,)))
+        ends = (min(curve["levels"]), max(curve["levels"]))
+        untouched = Series(name="untouched", x=ends, y=(curves["untouched"]["value"],) * 2, style="dashed")
+        both = (series, untouched)
+        charts.append(Chart(title=name, x_title=curve["unit"], y_title="top-1", y_unit="share", series=both))
     return Section(key="degradation", title="Worse images", blocks=tuple(charts))

@@ -1,6 +1,6 @@
 """What the exported model's confidence means: fitted to the validation logits of the best weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +11,13 @@ from cls_export import LabelsMapping
 from cls_export.calibration import (
     Calibration,
     CalibrationError,
-    Interval,
-    calibration_error_interval,
     choose_reject,
     cross_fitted,
     fit_temperature,
     fit_vector,
     log_softmax,
 )
+from cls_report import Clusters, Estimate, calibration_error
 from cls_train.config import Stages
 from cls_train.errors import ConfigError
 
@@ -34,19 +33,26 @@ class CalibrationFigures:
         after: of probabilities that were each fitted on the other half of the images.
     """
 
-    before: Interval
-    after: Interval
+    before: Estimate
+    after: Estimate
 
 
 def calibrate(
-    labels: LabelsMapping, valid: EvaluationOutputs, stages: Stages
+    labels: LabelsMapping, valid: EvaluationOutputs, groups: Sequence[str | None], stages: Stages
 ) -> tuple[LabelsMapping, CalibrationFigures | None]:
     """Return the mapping with calibration and thresholds, as far as the stages ask for them, and what they bring.
+
+    Args:
+        labels: the mapping so far.
+        valid: the best weights' answers.
+        groups: of valid's rows; None for a row that is on its own.
+        stages: what is asked for.
 
     Raises:
         ConfigError: a precision that no threshold reaches.
     """
     logits, truth = valid.logits.numpy(), valid.labels.numpy()
+    clusters = Clusters.from_groups(np.array([groups[row] or "" for row in valid.index.tolist()], np.str_))
     figures = None
     if stages.calibrate is not None:
         fit = _FITS[stages.calibrate]
@@ -55,7 +61,7 @@ def calibrate(
         except CalibrationError as error:
             logger.info("the exported model's confidence stays the plain softmax: {}", error)
         else:
-            figures = _figures(logits, truth, fit)
+            figures = _figures(logits, truth, fit, clusters)
     if (wish := stages.reject) is not None:
         scaled = labels.calibration.apply(logits) if labels.calibration else logits
         wanted, level = ("precision", wish.precision) if wish.precision is not None else ("coverage", wish.coverage)
@@ -71,14 +77,17 @@ def calibrate(
     return labels, figures
 
 
-def _figures(logits: np.ndarray, truth: np.ndarray, fit: Callable[..., Calibration]) -> CalibrationFigures | None:
+def _figures(
+    logits: np.ndarray, truth: np.ndarray, fit: Callable[..., Calibration], clusters: Clusters
+) -> CalibrationFigures | None:
     try:
         after = cross_fitted(logits, truth, fit)
     except CalibrationError as error:
         logger.info("what the calibration brings cannot be measured on halves of valid: {}", error)
         return None
-    return CalibrationFigures(_error(np.exp(log_softmax(logits)), truth), _error(after, truth))
+    before = np.exp(log_softmax(logits))
+    return CalibrationFigures(_error(before, truth, clusters), _error(after, truth, clusters))
 
 
-def _error(probabilities: np.ndarray, truth: np.ndarray) -> Interval:
-    return calibration_error_interval(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth)
+def _error(probabilities: np.ndarray, truth: np.ndarray, clusters: Clusters) -> Estimate:
+    return calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth, clusters)

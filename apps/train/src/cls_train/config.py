@@ -54,7 +54,8 @@ class RejectWish(_Section):
 class Stages(_Section):
     """What follows the fit. `identity_tolerance` is the largest accepted difference from the logged metric.
 
-    `calibrate` and `reject` are what the exported labels mapping says of confidence, fitted to valid.
+    `calibrate` and `reject` are what the exported labels mapping says of confidence, fitted to valid. `degrade` also
+    asks the exported model about images that were made worse; `report` writes report.html.
     """
 
     evaluate: bool
@@ -62,6 +63,8 @@ class Stages(_Section):
     identity_tolerance: Annotated[float, Field(ge=0)]
     calibrate: Literal["temperature", "vector"] | None = None
     reject: RejectWish | None = None
+    degrade: bool = False
+    report: bool = True
 
 
 _PATHS = {"data": ("root", "quarantine", "store"), "model": ("init_from",), "distillation": ("run",)}

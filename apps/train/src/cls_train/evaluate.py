@@ -15,13 +15,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from cls_callbacks import ScoredWeights
-from cls_data import ClassificationDataModule, EvaluationOutputs, keep_freed_memory
+from cls_data import ClassificationDataModule, EvaluationOutputs, Predictions, keep_freed_memory
 from cls_export import Classifier as Runtime
 from cls_export import LabelsMapping, Provenance, ScoredMetric, verify_bundle
 from cls_export.exporter import write_bundle
 from cls_models import Classifier, classification_metrics
+from cls_report import Answers, Estimate, EvaluationScores, score
 from cls_train.calibrate import CalibrationFigures, calibrate
 from cls_train.config import RunConfig
+from cls_train.degrade import degradation_curves
 from cls_train.errors import IdentityError, RunError
 from cls_train.folder import RunFolder, load_checkpoint
 from cls_train.logs import log_also_to, set_up_logs
@@ -46,6 +48,7 @@ class Evaluation:
     Attributes:
         scored: what the checkpoint says that they earned.
         metrics: by split, as the module logs them.
+        scores: by split, the same and more with their 95 % intervals.
         calibration: the expected calibration error before and after; None where nothing was exported or
             calibrated, or half of valid has no mistake to learn from.
         onnx: the ONNX file's value of the monitored metric, and the largest difference of a logit from PyTorch;
@@ -54,6 +57,7 @@ class Evaluation:
 
     scored: ScoredWeights
     metrics: dict[str, dict[str, float]]
+    scores: dict[str, EvaluationScores]
     calibration: CalibrationFigures | None
     onnx: dict[str, float] | None
 
@@ -83,17 +87,30 @@ def evaluate(folder: RunFolder) -> Evaluation:
     assert module.outputs is not None
     valid = module.outputs
     _check_identity("best.ckpt in a clean process", metrics["valid"][scored["metric"]], scored, config)
+    scores = {"valid": _scores(valid, data)}
     if "test" in data.splits:
         metrics["test"] = dict(trainer.test(module, datamodule=data, verbose=False)[0])
+        scores["test"] = _scores(module.outputs, data)
     else:
         logger.warning(
             "{} has no test/: the figures below are those of valid, by which the weights were chosen", data.config.root
         )
     if not config.stages.export:
-        return Evaluation(scored, metrics, None, None)
-    labels, calibration = calibrate(_mapping(LabelsMapping.load(folder.labels), scored), valid, config.stages)
+        return Evaluation(scored, metrics, scores, None, None)
+    groups = [record.group for record in data.records("valid")]
+    mapping = _mapping(LabelsMapping.load(folder.labels), scored)
+    labels, calibration = calibrate(mapping, valid, groups, config.stages)
     exported = module.cpu().to(memory_format=torch.contiguous_format)
-    return Evaluation(scored, metrics, calibration, _export(folder, exported, labels, data, valid, scored, config))
+    onnx = _export(folder, exported, labels, data, valid, scored, config)
+    if config.stages.degrade:
+        split = "test" if "test" in data.splits else "valid"
+        curves = degradation_curves(Runtime(folder.bundle), data.records(split))
+        folder.write_json(folder.degradation, {"split": split, **curves})
+    return Evaluation(scored, metrics, scores, calibration, onnx)
+
+
+def _scores(outputs: EvaluationOutputs, data: ClassificationDataModule) -> EvaluationScores:
+    return score(Answers.of(Predictions.of(outputs, data.records(outputs.split), data.classes)))
 
 
 def _refuse_other_data(data: ClassificationDataModule, labels: LabelsMapping) -> None:
@@ -163,6 +180,11 @@ def _check_identity(what: str, value: float, scored: ScoredWeights, config: RunC
         )
 
 
+def _plain(estimate: object) -> dict[str, float | None]:
+    assert isinstance(estimate, Estimate)
+    return estimate.model_dump()
+
+
 @exit_on_user_error
 def main() -> None:
     """Evaluate the run whose folder is given on the command line."""
@@ -172,7 +194,7 @@ def main() -> None:
     folder = RunFolder(Path(sys.argv[1]))
     with log_also_to(folder.log):
         evaluation = evaluate(folder)
-    folder.write_json(folder.evaluation, json.loads(json.dumps(asdict(evaluation))))
+    folder.write_json(folder.evaluation, json.loads(json.dumps(asdict(evaluation), default=_plain)))
 
 
 if __name__ == "__main__":

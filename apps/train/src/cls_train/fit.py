@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from importlib import metadata
@@ -36,6 +37,7 @@ _DEPENDED_ON = (
     "cls-models",
     "cls-callbacks",
     "cls-export",
+    "cls-report",
     "lightning",
     "numpy",
     "pillow",
@@ -97,6 +99,8 @@ def fit(config: RunConfig) -> Fitted:
         "versions": versions(),
     }
     checkpoint = folder.begin(config, labels)
+    if checkpoint is None:
+        folder.write_json(folder.origin, {"arguments": sys.argv[1:], "versions": versions()})
     if data.report is not None:
         folder.write_json(folder.data_check, as_json(data.report))
     with log_also_to(folder.log, earlier):

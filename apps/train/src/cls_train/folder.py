@@ -71,6 +71,21 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
+    def origin(self) -> Path:
+        """By which command and with which versions the run was begun."""
+        return self.path / "origin.json"
+
+    @property
+    def degradation(self) -> Path:
+        """Accuracy on images that were made worse."""
+        return self.path / "degradation.json"
+
+    @property
+    def report(self) -> Path:
+        """The page that shows all of it."""
+        return self.path / "report.html"
+
+    @property
     def summary(self) -> Path:
         """The run's figures; its presence says that the run is finished."""
         return self.path / "summary.json"

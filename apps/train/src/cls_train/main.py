@@ -12,10 +12,12 @@ from loguru import logger
 from omegaconf import DictConfig
 
 from cls_callbacks import log_picture
-from cls_export.calibration import Interval
+from cls_data import DataError
+from cls_report import Estimate, ReportError, Run, in_words, run_report, write_report
 from cls_train.config import RunConfig
 from cls_train.errors import RunError
 from cls_train.fit import Fitted, fit
+from cls_train.folder import RunFolder
 from cls_train.logs import set_up_logs
 from cls_train.overrides import check_command_line
 from cls_train.presentation import exit_on_user_error, print_summary
@@ -53,6 +55,8 @@ def _run(composed: DictConfig) -> None:
     summary = _summary(fitted, evaluation)
     fitted.folder.write_json(fitted.folder.summary, summary)
     fitted.folder.release()
+    if evaluation is not None and config.stages.report:
+        _write_report(fitted.folder)
     print_summary(_rows(fitted, evaluation))
 
 
@@ -67,6 +71,13 @@ def _evaluate_in_a_clean_process(fitted: Fitted) -> dict[str, Any]:
         )
     evaluation: dict[str, Any] = json.loads(folder.evaluation.read_bytes())
     return evaluation
+
+
+def _write_report(folder: RunFolder) -> None:
+    try:
+        write_report(run_report(Run.at(folder.path)), folder.report)
+    except (DataError, ReportError) as error:  # the run is finished all the same
+        logger.warning("no report: {}", error)
 
 
 def _tell_loggers(fitted: Fitted, evaluation: dict[str, Any]) -> None:
@@ -100,14 +111,14 @@ def _rows(fitted: Fitted, evaluation: dict[str, Any] | None) -> dict[str, str]:
         if "test" not in metrics:
             rows["no test split"] = "figures are of valid, by which the weights were chosen"
         for split in metrics:
-            rows[f"{split} top-1"] = f"{metrics[split][f'{split}_top1']:.2%}"
-            rows[f"{split} macro-F1"] = f"{metrics[split][f'{split}_macro_f1']:.4f}"
+            for title, name in (("top-1", "top1"), ("macro-F1", "macro_f1")):
+                rows[f"{split} {title}"] = in_words(Estimate(**evaluation["scores"][split][name]))
         scored = evaluation["scored"]
         rows["best weights"] = (
             f"{scored['weights']}, epoch {scored['epoch'] + 1}, {scored['metric']} {scored['value']:.4f}"
         )
         if (calibration := evaluation["calibration"]) is not None:
-            before, after = (Interval(**calibration[name]) for name in ("before", "after"))
+            before, after = (in_words(Estimate(**calibration[name])) for name in ("before", "after"))
             rows["calibration error"] = f"{after}, uncalibrated {before}"
     if fitted.warnings:
         rows["warnings"] = "\n".join(fitted.warnings)
@@ -117,4 +128,6 @@ def _rows(fitted: Fitted, evaluation: dict[str, Any] | None) -> dict[str, str]:
     if evaluation is not None and evaluation["onnx"] is not None:
         rows["bundle"] = str(fitted.folder.bundle)
         rows["bundle's logits"] = f"within {evaluation['onnx']['max_logit_difference']:.1e} of PyTorch's"
+    if fitted.folder.report.is_file():
+        rows["report"] = str(fitted.folder.report)
     return rows

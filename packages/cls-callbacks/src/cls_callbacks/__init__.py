@@ -15,6 +15,7 @@ from cls_callbacks.early_warnings import EarlyWarnings
 from cls_callbacks.ema import EMA
 from cls_callbacks.epoch_log import EpochLog
 from cls_callbacks.figures import log_picture
+from cls_callbacks.grad_cam import GradCam
 from cls_callbacks.gradient_norm import GradientNorm
 from cls_callbacks.history import TrainingHistory
 from cls_callbacks.lr_suggestion import LearningRateSuggestion
@@ -38,6 +39,7 @@ __all__ = [
     "DatasetStatisticsCallback",
     "EarlyWarnings",
     "EpochLog",
+    "GradCam",
     "GradientNorm",
     "Interrupted",
     "LearningRateSuggestion",

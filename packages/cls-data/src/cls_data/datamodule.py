@@ -203,6 +203,10 @@ class ClassificationDataModule(LightningDataModule):
         """Return a split's stored images, in row order: uint8 [N, 3, H, W]."""
         return self._splits[split].store.pixels
 
+    def images(self, split: str, rows: Tensor) -> Tensor:
+        """Return some rows of a split as evaluation sees them: float32 [B, 3, H, W], normalised, on the CPU."""
+        return resize(self._normalize(self.pixels(split)[rows].float()), self.preprocessing.size)
+
     def augmented(self, rows: Sequence[int], draws: int) -> Tensor:
         """Return some training images as they are and as `draws` epochs might show them.
 

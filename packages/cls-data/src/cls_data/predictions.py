@@ -128,7 +128,8 @@ class Predictions:
             "ids": (count,), "labels": (count,), "logits": (count, classes), "groups": (count,), "metadata": (count,),
             "sizes": (count, 2),
         }  # fmt: skip
-        kinds = {"ids": "U", "classes": "U", "labels": "iu", "logits": "f", "groups": "U", "metadata": "U", "sizes": "iu"}
+        texts = dict.fromkeys(("ids", "classes", "groups", "metadata"), "U")
+        kinds = texts | {"labels": "iu", "logits": "f", "sizes": "iu"}
         for name, shape in shapes.items():
             if (found := getattr(self, name).shape) != shape:
                 return f"{name} has shape {found}; expected {shape} for {count} images of {classes} classes"
