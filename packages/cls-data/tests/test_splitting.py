@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cls_data.annotations import SPLITS, Record, Split, read_split
 from cls_data.errors import DataError
 from cls_data.quarantine import Quarantine, write_quarantine
-from cls_data.splitting import Splitting, write_folds, write_splits
+from cls_data.splitting import Splitting, fold_of, write_folds, write_splits
 from cls_data.stratification import stratified_groups
 
 _shares = st.lists(st.sampled_from([0.8, 0.1, 0.5, 1.0, 3.0]), min_size=1, max_size=5)
@@ -334,3 +334,23 @@ def test_copies_of_one_image_under_other_names_stay_together(tmp_path: Path) -> 
     for split in SPLITS:
         numbers = {int(record.path.stem) for record in read_split(tmp_path, split, annotations="mine")}
         assert {number ^ 1 for number in numbers} == numbers
+
+
+def test_folds_in_memory_are_those_that_would_be_written(tmp_path: Path) -> None:
+    labels = ["23"] * 20 + ["7"] * 9 + ["0"] * 4
+    root = _write(tmp_path, "train", [{"suffix": label, "group": f"g{row // 2}"} for row, label in enumerate(labels)])
+    _write(root, "valid", [{"suffix": "7"}, {"suffix": "23"}, {"suffix": "23"}])
+    written = _read(root, write_folds(root, 3))
+    train, valid = read_split(root, "train"), read_split(root, "valid")
+    for fold in range(3):
+        dealt = fold_of(train, valid, fold, 3)
+        assert {split: _ids(records) for split, records in dealt.items()} == {
+            split: _ids(written[f"folds/{fold}/{split}"]) for split in ("train", "valid")
+        }
+
+
+def test_a_fold_that_nothing_is_left_for_is_refused(tmp_path: Path) -> None:
+    root = _write(tmp_path, "train", [{"suffix": label, "group": "one game"} for label in ("23", "7", "23")])
+    rows = read_split(root, "train")
+    with pytest.raises(DataError, match=r"nothing is left for valid: 3 row\(s\) in 1 group\(s\)"):
+        fold_of(rows, [], 1, 3)

@@ -15,6 +15,7 @@ from cls_report.comparison import SIGNIFICANT, Comparison, Difference, compare, 
 from cls_report.comparison_report import comparison_report
 from cls_report.content import Report
 from cls_report.errors import ReportError
+from cls_report.folds import folds_report
 from cls_report.intervals import in_points, in_words
 from cls_report.page import render
 from cls_report.run import Run
@@ -47,7 +48,14 @@ def report() -> None:
     """Make the reports of runs anew."""
     parser = argparse.ArgumentParser(prog="apps/report", description="Write report.html into each run's folder.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, such as runs/NAME")
-    for folder in parser.parse_args().runs:
+    parser.add_argument("--folds", type=Path, metavar="FILE", help="the runs are all folds of one data set: write one "
+                        "page of their pooled answers there, with likely label errors")  # fmt: skip
+    options = parser.parse_args()
+    if options.folds:
+        write_report(folds_report([Run.at(folder) for folder in options.runs]), options.folds)
+        print(options.folds)
+        return
+    for folder in options.runs:
         write_report(run_report(Run.at(folder)), folder / FILE_NAME)
         print(folder / FILE_NAME)
 

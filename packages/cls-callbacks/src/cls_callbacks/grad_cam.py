@@ -14,6 +14,13 @@ from torch import Tensor, nn
 from cls_callbacks.after_evaluation import AfterEvaluation
 from cls_data import ClassificationDataModule, EvaluationOutputs, write_atomically
 
+_ENOUGH_PLACES = 16
+"""Of a small image the last maps may have four, which tell nothing; then an earlier block is asked."""
+
+
+_NEAR = 4
+"""Such a block is near the end if it has at least a fourth of the last one's channels."""
+
 
 class GradCam(AfterEvaluation):
     """Writes predictions/gradcam_{split}.npz after `validate` and `test`: maps of the surest mistakes.
@@ -74,16 +81,17 @@ def grad_cam(network: nn.Module, images: Tensor, answers: Tensor) -> NDArray[np.
 
 
 def _last_feature_maps(network: nn.Module, image: Tensor) -> nn.Module | None:
-    """Find what last gives maps [1, channels, h, w] of more than one place: the block in front of the pooling."""
-    last: list[nn.Module] = []
+    """Find what last gives maps [1, channels, h, w] of enough places to tell something: a block near the pooling."""
+    found: list[tuple[nn.Module, torch.Size]] = []
 
     def remember(module: nn.Module, inputs: Any, output: Any) -> None:
         if not isinstance(output, Tensor):
             return
         if output.ndim == 3:  # from here on it works on tokens
-            last.clear()
-        elif output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-            last[:] = [module]
+            found.clear()
+        # Fewer channels than places: they come last here, as within ConvNeXt and Swin.
+        elif output.ndim == 4 and output.shape[1] > max(output.shape[2:]) and output.shape[2:].numel() > 1:
+            found.append((module, output.shape))
 
     hooks = [module.register_forward_hook(remember) for module in network.modules() if module is not network]
     try:
@@ -92,4 +100,8 @@ def _last_feature_maps(network: nn.Module, image: Tensor) -> nn.Module | None:
     finally:
         for hook in hooks:
             hook.remove()
-    return last[0] if last else None
+    if not found:
+        return None
+    last, shape = found[-1]
+    fine = [module for module, its in found if its[2:].numel() >= _ENOUGH_PLACES and its[1] * _NEAR >= shape[1]]
+    return fine[-1] if fine else last

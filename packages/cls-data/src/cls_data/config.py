@@ -34,6 +34,9 @@ class DataModuleConfig(BaseModel):
     Attributes:
         root: folder that holds train/, valid/ and perhaps test/.
         annotations: subfolder of the root that holds those instead, such as `folds/0`; images may lie anywhere in root.
+        fold: which fold of `folds` is valid; the rows of train and valid are dealt anew for it, whole groups and copies
+            together and every class spread over the folds. None for the split as it lies there; test stays as it is.
+        folds: how many there are.
         quarantine: a file that `cls-data check ROOT --quarantine FILE` wrote: rows to leave out.
         gate: policies and thresholds of the check that comes first; None for no check.
         batch_size: images per training step and rank.
@@ -61,6 +64,8 @@ class DataModuleConfig(BaseModel):
 
     root: Path
     annotations: str = ""
+    fold: Annotated[int, Field(ge=0)] | None = None
+    folds: Annotated[int, Field(ge=2)] | None = None
     quarantine: Path | None = None
     gate: GateConfig | None = GateConfig()
     batch_size: Count = 64
@@ -97,6 +102,14 @@ class DataModuleConfig(BaseModel):
         ends = [stage.until for stage in self.growing_sizes]
         if any(later <= earlier for earlier, later in itertools.pairwise(ends)):
             raise ValueError(f"growing_sizes: each stage must last longer than the one before, got until {ends}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_fold_is_one_of_some(self) -> Self:
+        if (self.fold is None) != (self.folds is None):
+            raise ValueError(f"fold and folds go together, such as fold=0 of folds=5; got {self.fold} of {self.folds}")
+        if self.fold is not None and self.folds is not None and self.fold >= self.folds:
+            raise ValueError(f"fold must be below folds={self.folds}, since the first is 0; got {self.fold}")
         return self
 
     @property

@@ -26,6 +26,7 @@ from cls_data.preprocessing import ImagePreprocessing
 from cls_data.quarantine import Quarantine
 from cls_data.resize import resize
 from cls_data.sampling import BatchPlan, EpochSampler, SequentialSampler
+from cls_data.splitting import fold_of
 from cls_data.statistics import DatasetStatistics
 from cls_data.store import ImageStore
 
@@ -118,6 +119,8 @@ class ClassificationDataModule(LightningDataModule):
         for needed in ("train", "valid"):
             if needed not in records:
                 raise DataError(f"{self.config.root}: no {needed}/ folder; training needs train/ and valid/")
+        if self.config.fold is not None and self.config.folds is not None:
+            records |= fold_of(records["train"], records["valid"], self.config.fold, self.config.folds)
         self.class_to_idx = class_to_idx(records["train"])
         if len(self.class_to_idx) < 2:
             raise DataError(f"{self.config.root}: train has one class, {list(self.class_to_idx)}; it takes two or more")

@@ -113,6 +113,28 @@ def write_folds(
     return _write(base, pool, dealt)
 
 
+def fold_of(train: Sequence[Record], valid: Sequence[Record], fold: int, folds: int) -> dict[Split, list[Record]]:
+    """Deal the rows of train and valid anew, as `write_folds` would with its defaults, and return one fold of them.
+
+    Nothing is written, and the deal depends on the rows alone: runs of different seeds and folds share it, so that the
+    folds' answers for their valid rows can be pooled.
+
+    Raises:
+        DataError: too few groups to give each fold one.
+    """
+    dealt = [record for record in [*train, *valid] if not record.source.startswith(f"{RENDERED}/")]
+    rendered = [record for record in train if record.source.startswith(f"{RENDERED}/")]
+    labels, groups = [record.label for record in dealt], _groups(dealt, None)
+    parts = stay_in_train(labels, groups, deal(labels, groups, [1 / folds] * folds, 0), folds)
+    kept = [dealt[row] for row in _rows(parts, {fold})]
+    if not kept:
+        raise DataError(
+            f"fold {fold} of {folds}: nothing is left for valid: {len(dealt)} row(s) in {len(set(groups))} group(s), "
+            "which stay whole; ask for fewer folds"
+        )
+    return {"train": [dealt[row] for row in _rows(parts, set(range(folds + 1)) - {fold})] + rendered, "valid": kept}
+
+
 _Dealt = Mapping[str, Mapping[Split, list[int]]]
 """Positions in the pool, by the name of the set and the split."""
 
