@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from cls_export.calibration import expected_calibration_error
 from cls_report.content import Estimate
-from cls_report.intervals import Clusters, Floats
+from cls_report.intervals import Clusters, Floats, design_effect
 
 BINS = 15
 _ROUNDS = 2000
@@ -44,7 +44,7 @@ def calibration_error(confidence: Floats, right: NDArray[np.bool_], clusters: Cl
     mean_confidence = np.bincount(of, confidence, minlength=BINS)[used] / count
     # One more image that is as often right as its confidence says: a bin of one would else have no variance.
     likely = (np.bincount(of, right, minlength=BINS)[used] + mean_confidence) / (count + 1)
-    variance = count * likely * (1 - likely) * _design_effect(confidence - right, clusters)
+    variance = count * likely * (1 - likely) * design_effect(confidence - right, clusters)
     noise = np.random.default_rng(0).standard_normal((_ROUNDS, len(count)))
     value = expected_calibration_error(confidence, right)
 
@@ -63,12 +63,3 @@ def calibration_error(confidence: Floats, right: NDArray[np.bool_], clusters: Cl
         return min(1.0, high * value)
 
     return Estimate(value=value, low=bound((1 + _LEVEL) / 2), high=bound((1 - _LEVEL) / 2))
-
-
-def _design_effect(gaps: Floats, clusters: Clusters) -> float:
-    """Return how much more a mean of gaps [N] varies because images come in groups."""
-    if not clusters.grouped or clusters.count < 2:
-        return 1.0
-    centred = gaps - gaps.mean()
-    alone = float((centred**2).sum())
-    return max(1.0, float((clusters.sums(centred) ** 2).sum()) / alone) if alone > 0 else 1.0

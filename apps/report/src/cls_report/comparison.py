@@ -15,7 +15,7 @@ from scipy import stats
 from cls_data import Predictions
 from cls_report.content import Estimate
 from cls_report.errors import ReportError
-from cls_report.intervals import Clusters, Floats, Resamples, bootstrap, share
+from cls_report.intervals import Clusters, Floats, Resamples, bootstrap, design_effect, share
 from cls_report.scores import Answers, macro_f1
 from cls_report.slices import slices
 
@@ -92,6 +92,7 @@ class Difference:
         first: share that the first run answers rightly, and `second` that of the second.
         only_first: images that the first alone answers rightly, and `only_second` those of the second.
         difference: second minus first, with its paired interval.
+        design_effect: how much more the difference varies because images come in groups; 1 where they do not.
         p: of McNemar's exact test; of the groups' differences with random signs where images come in groups.
         adjusted_p: for all that is compared beside it (Holm, Scandinavian Journal of Statistics 6, 1979).
     """
@@ -103,6 +104,7 @@ class Difference:
     only_first: int
     only_second: int
     difference: Estimate
+    design_effect: float
     p: float
     adjusted_p: float
 
@@ -176,16 +178,18 @@ def sign_flip(sums: Floats, seed: int = 0) -> float:
     return float((reached.sum() + 1) / (_FLIPS + 1))
 
 
-def needed_images(images: int, only_first: int, only_second: int) -> int | None:
+def needed_images(images: int, only_first: int, only_second: int, design_effect: float = 1.0) -> int | None:
     """Return how many images would show a difference as large as this one, in four of five tries.
 
-    Connor, Biometrics 43 (1987), equation 2, for McNemar's test at 5 %. None where no difference is seen.
+    Connor, Biometrics 43 (1987), equation 2, for McNemar's test at 5 %; more by the design effect of images that come
+    in groups. None where no difference is seen.
     """
     if only_first == only_second:
         return None
     apart, off = (only_first + only_second) / images, abs(only_first - only_second) / images
     z_level, z_power = float(stats.norm.ppf(1 - SIGNIFICANT / 2)), float(stats.norm.ppf(_POWER))
-    return math.ceil(((z_level * math.sqrt(apart) + z_power * math.sqrt(max(0.0, apart - off**2))) / off) ** 2)
+    alone = ((z_level * math.sqrt(apart) + z_power * math.sqrt(max(0.0, apart - off**2))) / off) ** 2
+    return math.ceil(alone * design_effect)
 
 
 def verdict(overall: Difference, names: tuple[str, str]) -> str:
@@ -198,7 +202,7 @@ def verdict(overall: Difference, names: tuple[str, str]) -> str:
     if overall.p < SIGNIFICANT:
         better = names[1] if overall.only_second > overall.only_first else names[0]
         return f"{better} is better: {seen} on {overall.images} images (p = {overall.p:.2g})."
-    needed = needed_images(overall.images, overall.only_first, overall.only_second)
+    needed = needed_images(overall.images, overall.only_first, overall.only_second, overall.design_effect)
     if needed is None:
         more = "no number of images would tell runs apart that are this equal"
     elif needed <= overall.images:
@@ -232,7 +236,16 @@ def _difference_on(name: str, rows: NDArray[np.bool_], both: Pair, clusters: Clu
     p = sign_flip(own.sums(gains)) if own.grouped else mcnemar(only_first, only_second)
     difference = _mean(gains, own, Resamples.draw(own))
     return Difference(
-        name, int(rows.sum()), share(first, own), share(second, own), only_first, only_second, difference, p, p
+        name=name,
+        images=int(rows.sum()),
+        first=share(first, own),
+        second=share(second, own),
+        only_first=only_first,
+        only_second=only_second,
+        difference=difference,
+        design_effect=design_effect(gains, own),
+        p=p,
+        adjusted_p=p,
     )
 
 

@@ -26,7 +26,9 @@ def wilson(right: float, images: float, level: float = LEVEL) -> Estimate:
     share, z2 = right / images, float(stats.norm.ppf((1 + level) / 2)) ** 2
     middle = (share + z2 / (2 * images)) / (1 + z2 / images)
     half = math.sqrt(z2) * math.sqrt(share * (1 - share) / images + z2 / (4 * images**2)) / (1 + z2 / images)
-    return Estimate(value=share, low=max(0.0, middle - half), high=min(1.0, middle + half))
+    low = middle - half if right > 0 else 0.0  # else rounding would leave a trace
+    high = middle + half if right < images else 1.0
+    return Estimate(value=share, low=max(0.0, low), high=min(1.0, high))
 
 
 def in_words(estimate: Estimate) -> str:
@@ -114,6 +116,15 @@ def share(right: NDArray[np.bool_], clusters: Clusters) -> Estimate:
     worth = max(1.0, images / effect * (normal / student) ** 2)
     bounds = wilson(value * worth, worth)
     return Estimate(value=value, low=bounds.low, high=bounds.high)
+
+
+def design_effect(values: Floats, clusters: Clusters) -> float:
+    """Return how much more the variance of a mean of values [N] is because images come in groups; at least 1."""
+    if not clusters.grouped or clusters.count < 2:
+        return 1.0
+    centred = values - values.mean()
+    alone = float((centred**2).sum())
+    return max(1.0, float((clusters.sums(centred) ** 2).sum()) / alone) if alone > 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True)
