@@ -16,7 +16,7 @@ from cls_report.page_tables import rows, score_cell
 _STYLES = ("palette", "layout", "blocks", "tables", "charts", "pictures", "confusion", "print")
 _SCRIPTS = (
     "dom", "figures", "navigation", "code", "tables", "scales", "chart_drawing", "chart", "pictures",
-    "confusion_counts", "matrix_drawing", "matrix", "confusion", "start",
+    "behind", "largest", "confusion_counts", "matrix_drawing", "matrix", "confusion", "start",
 )  # fmt: skip
 _ADDRESSES = TypeAdapter(tuple[str, ...])
 

@@ -19,11 +19,11 @@ def known(value: float | None) -> bool:
     return value is not None and not math.isnan(value)
 
 
-def decimals(largest: float) -> int:
-    """Decimals that give a figure of this size four digits, so that a column's figures have equally many."""
+def decimals(largest: float, digits: int = 4) -> int:
+    """Return the decimals that give a figure of this size so many digits, four decimals at most."""
     if not math.isfinite(largest) or largest <= 0:
         return 4
-    return min(max(3 - math.floor(math.log10(largest)), 0), 4)
+    return min(max(digits - 1 - math.floor(math.log10(largest)), 0), 4)
 
 
 def figure(value: float | None, unit: Unit, places: int | None = None, signed: bool = False) -> str:
@@ -48,10 +48,12 @@ def is_difference(estimates: Iterable[Estimate]) -> bool:
     return any(value is not None and value < 0 for each in estimates for value in (each.value, each.low, each.high))
 
 
-def common_places(estimates: Iterable[Estimate], unit: Unit) -> int | None:
-    """Return the decimals that figures and bounds share; None where the unit says it."""
+def common_places(estimates: Iterable[Estimate], unit: Unit, digits: int) -> int | None:
+    """Return the decimals that figures and bounds share, by the largest of them; None where the unit says it."""
+    if unit != "number":
+        return None
     bounds = (value for each in estimates for value in (each.value, each.low, each.high))
-    return decimals(max((abs(value) for value in bounds if value is not None), default=0)) if unit == "number" else None
+    return decimals(max((abs(value) for value in bounds if value is not None), default=0), digits)
 
 
 def _bare(value: float, unit: Unit, places: int | None, signed: bool) -> str:

@@ -57,13 +57,17 @@ def _cells(column: Column) -> Iterator[Cell]:
 
 
 def _figure_cells(values: list[float | None], unit: Unit) -> Iterator[Cell]:
-    places = common_places((Estimate(value=value) for value in values), unit)
+    places = common_places((Estimate(value=value) for value in values), unit, digits=4)
     for value in values:
         yield Cell(figure(value, unit, places), key=_key(value))
 
 
 def _estimate_cells(estimates: list[Estimate], unit: Unit) -> Iterator[Cell]:
-    domain, signed, places = _domain(estimates, unit), is_difference(estimates), common_places(estimates, unit)
+    domain, signed, places = (
+        _domain(estimates, unit),
+        is_difference(estimates),
+        common_places(estimates, unit, digits=3),
+    )
     for each in estimates:
         text, bounds = figure(each.value, unit, places, signed), interval(each, unit, places, signed)
         yield Cell(text, bounds, _key(each.value), _bar(each, domain))

@@ -11,7 +11,7 @@ function frameOf(chart, shown, width) {
   const yTicks = ticks(yRange, yTicksWanted, chart.y_unit);
   const yTexts = yTicks.map((value) => tickText(value, yTicks[1] - yTicks[0] || 1, chart.y_unit));
   const left = 18 + Math.max(...yTexts.map((text) => text.length)) * 7;
-  const box = { left, right: width - 14, top: 26, bottom: height - 42 };
+  const box = { left, right: width - 24, top: 26, bottom: height - 42 };
   const xRange = chart.x_unit === "share" && xs[0] >= 0 && xs[1] <= 1 && xs[1] - xs[0] > 0.6 ? [0, 1] : xs;
   const xTicks = ticks(xRange, Math.max(2, Math.round((box.right - box.left) / 90)), chart.x_unit);
   const xTexts = xTicks.map((value) => tickText(value, xTicks[1] - xTicks[0] || 1, chart.x_unit));

@@ -4,7 +4,6 @@ function countConfusion(data) {
   const cells = new Map();
   const size = data.classes.length;
   const perTruth = new Uint32Array(size);
-  const mistakesOf = new Uint32Array(size); // those in which a class is the truth or the answer
   let mistakes = 0;
   data.truth.forEach((truth, index) => {
     const answer = data.answer[index];
@@ -13,22 +12,23 @@ function countConfusion(data) {
     if (cell) cell.images.push(index);
     else cells.set(key, { truth, answer, images: [index] });
     perTruth[truth] += 1;
-    if (truth === answer) return;
-    mistakes += 1;
-    mistakesOf[truth] += 1;
-    mistakesOf[answer] += 1;
+    mistakes += truth !== answer;
   });
   const all = [...cells.values()];
   const wrong = all.filter((cell) => cell.truth !== cell.answer).sort((one, other) => other.images.length - one.images.length);
   return {
-    size, all, wrong, mistakes, perTruth, mistakesOf,
+    size, all, wrong, mistakes, perTruth,
     images: data.truth.length,
     at: (truth, answer) => cells.get(truth * size + answer) ?? { truth, answer, images: [] },
   };
 }
 
-// The classes with the most mistakes, in index order.
-function mostMistaken(counts, wanted) {
-  const classes = Array.from({ length: counts.size }, (_, index) => index).filter((index) => counts.mistakesOf[index] > 0);
-  return classes.sort((one, other) => counts.mistakesOf[other] - counts.mistakesOf[one]).slice(0, wanted).sort((one, other) => one - other);
+// The classes of the largest confusions, as many as wanted, in index order.
+function ofLargestConfusions(counts, wanted) {
+  const classes = new Set();
+  for (const { truth, answer } of counts.wrong) {
+    if (classes.size + !classes.has(truth) + !classes.has(answer) > wanted) break;
+    classes.add(truth).add(answer);
+  }
+  return [...classes].sort((one, other) => one - other);
 }

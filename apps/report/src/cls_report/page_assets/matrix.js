@@ -1,20 +1,24 @@
 // A confusion matrix that is scrolled, zoomed, pointed at and walked through with the arrow keys.
 // To a screen reader it is a grid of which one cell is there at a time: a thousand classes would have a million.
 
-const LARGEST_CELL = 64;
-const MOST_GUTTER = 96;
+const LARGEST_CELL = 72; // pixels
+const MOST_GUTTER = 96; // pixels, of names beside the cells
 
 class Matrix {
-  // `heard` is told of each cell pointed at or walked to, `opened` of each that is to be opened.
-  constructor(counts, names, title, { heard, opened }) {
-    Object.assign(this, { counts, names, heard, opened, zoom: 1, chosen: null, hovered: null });
+  // `heard` is told of each cell pointed at or walked to and says what it is, `opened` of each that is to be opened,
+  // and `shown` when other classes are shown.
+  constructor(counts, names, title, { heard, opened, shown }) {
+    Object.assign(this, { counts, names, heard, opened, shown, classes: [], cells: [], chosen: null });
     this.canvas = make("canvas", { "aria-hidden": "true" });
     this.spacer = make("div", { class: "spacer" }, this.canvas);
     this.reader = make("div", { role: "row", class: "unseen" });
     this.node = make("div", { class: "matrix", role: "grid", tabindex: "0", "aria-readonly": "true" }, this.reader, this.spacer);
     this.node.setAttribute("aria-label", `${title}: rows are the truth, columns the answer. Arrow keys move, with Shift to the next cell that holds images; Enter shows them.`);
     this.listen();
-    this.show(Array.from(names, (_, index) => index));
+  }
+
+  showAll() {
+    this.show(Array.from(this.names, (_, index) => index));
   }
 
   // Show some of the classes, given by their indices.
@@ -25,18 +29,20 @@ class Matrix {
       .filter((cell) => this.placeOf.has(cell.truth) && this.placeOf.has(cell.answer))
       .map((cell) => ({ row: this.placeOf.get(cell.truth), column: this.placeOf.get(cell.answer), count: cell.images.length, wrong: cell.truth !== cell.answer }))
       .sort((one, other) => one.wrong - other.wrong || one.count - other.count);
-    this.mostWrong = Math.max(1, ...this.cells.filter((cell) => cell.wrong).slice(-1).map((cell) => cell.count));
-    this.mostRight = Math.max(1, ...this.cells.filter((cell) => !cell.wrong).slice(-1).map((cell) => cell.count));
+    this.mostWrong = this.cells.findLast((cell) => cell.wrong)?.count ?? 1;
+    this.mostRight = this.cells.findLast((cell) => !cell.wrong)?.count ?? 1;
+    this.mistakes = this.cells.reduce((sum, cell) => sum + cell.wrong * cell.count, 0);
     this.zoom = 1;
     this.chosen = null;
     this.node.setAttribute("aria-rowcount", classes.length);
     this.node.setAttribute("aria-colcount", classes.length);
     this.measure();
+    this.shown();
   }
 
   measure() {
-    const width = this.node.clientWidth;
-    if (!width) return;
+    const width = this.node.parentElement?.clientWidth;
+    if (!width || !this.classes.length) return;
     const count = this.classes.length;
     const pen = this.canvas.getContext("2d");
     this.font = 12;
@@ -52,6 +58,7 @@ class Matrix {
     this.width = Math.min(width, side);
     this.height = Math.min(side, 760);
     this.node.style.height = `${this.height}px`;
+    this.node.style.width = `${this.width}px`;
     this.spacer.style.width = this.spacer.style.height = `${side}px`;
     this.canvas.style.width = `${this.width}px`;
     this.canvas.style.height = `${this.height}px`;
@@ -102,8 +109,8 @@ class Matrix {
     });
     let width = 0;
     new ResizeObserver(() => {
-      if (this.node.clientWidth !== width) this.measure();
-      width = this.node.clientWidth;
+      if (this.node.parentElement.clientWidth !== width) this.measure();
+      width = this.node.parentElement.clientWidth;
     }).observe(this.node);
   }
 
@@ -169,6 +176,8 @@ class Matrix {
   chooseClasses(truth, answer) {
     const [row, column] = [this.placeOf.get(truth), this.placeOf.get(answer)];
     if (row !== undefined && column !== undefined) this.choose({ row, column });
+    else this.chosen = null;
+    this.drawSoon();
   }
 
   bringIntoView() {

@@ -2,7 +2,7 @@
 
 function matrixColours() {
   return {
-    paper: colourOf("--paper"), ink: colourOf("--ink"), faint: colourOf("--muted"), empty: colourOf("--surface"), focus: colourOf("--focus"),
+    paper: colourOf("--paper"), ink: colourOf("--ink"), faint: colourOf("--muted"), empty: colourOf("--surface"),
     right: [colourOf("--right-few"), colourOf("--right-many")],
     wrong: [colourOf("--wrong-few"), colourOf("--wrong-many")],
   };
@@ -88,14 +88,14 @@ function drawCell(pen, view, { row, column, count, wrong }) {
   const side = Math.max(cell >= 7 ? cell - 1 : cell, wrong ? 2 : 1); // a mistake is never smaller than an eye can find
   pen.fillStyle = css(colour);
   pen.fillRect(x + (cell >= 7 ? 0.5 : 0), y + (cell >= 7 ? 0.5 : 0), side, side);
-  if (cell < 15) return;
+  if (cell < 13) return;
   const text = count < 10000 ? String(count) : `${Math.round(count / 1000)}k`;
-  const size = Math.min(cell * 0.55, 15, (cell * 1.5) / text.length);
+  const size = Math.min(cell * 0.6, 15, (cell * 1.5) / text.length);
   if (size < 7) return;
   pen.font = `${size}px system-ui, sans-serif`;
   pen.textAlign = "center";
   pen.textBaseline = "middle";
-  pen.fillStyle = luminance(colour) > 0.2 ? "#000" : "#fff";
+  pen.fillStyle = luminance(colour) > 0.18 ? "#000" : "#fff";
   pen.fillText(text, x + cell / 2, y + cell / 2 + 0.5);
 }
 
@@ -105,7 +105,7 @@ function drawRing(pen, { chosen, cell, colours }) {
   pen.strokeStyle = css(colours.paper);
   pen.lineWidth = 5;
   pen.strokeRect(x, y, side, side);
-  pen.strokeStyle = css(colours.focus);
+  pen.strokeStyle = css(colours.ink);
   pen.lineWidth = 2.5;
   pen.strokeRect(x, y, side, side);
 }
@@ -133,10 +133,14 @@ function drawName(pen, view, index, x, y, chosen, above) {
   pen.restore();
 }
 
-// A name cut to the room it has.
+// A name cut to the room it has, in its middle: names differ at their ends.
 function shortened(pen, name, room) {
-  const text = [...(name === "" ? "(empty)" : name)].slice(0, 40);
-  if (pen.measureText(text.join("")).width <= room && text.length === [...name].length) return name;
-  while (text.length > 1 && pen.measureText(`${text.join("")}…`).width > room) text.pop();
-  return name === "" ? "(empty)" : `${text.join("")}…`;
+  if (name === "") return "(empty)";
+  const whole = [...name];
+  if (whole.length <= 40 && pen.measureText(name).width <= room) return name;
+  for (let kept = Math.min(whole.length - 1, 24); kept > 1; kept -= 1) {
+    const text = `${whole.slice(0, Math.ceil(kept / 2)).join("")}…${whole.slice(-Math.floor(kept / 2)).join("")}`;
+    if (pen.measureText(text).width <= room) return text;
+  }
+  return `${whole[0]}…`;
 }

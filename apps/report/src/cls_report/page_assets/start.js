@@ -3,8 +3,7 @@
 offerThemes();
 markCurrentSection();
 document.querySelectorAll(".code.block").forEach(offerCopy);
-document.querySelectorAll(".table.block").forEach(makeSortable);
+document.querySelectorAll(".table.block").forEach((block) => new SortedTable(block));
 document.querySelectorAll(".chart.block").forEach((block) => buildLater(block, buildChart));
 document.querySelectorAll(".confusion.block").forEach((block) => buildLater(block, buildConfusion));
-document.querySelectorAll(".gallery.block").forEach((block) =>
-  buildLater(block, () => block.querySelectorAll("img").forEach(showPicture)));
+document.querySelectorAll(".gallery.block").forEach((block) => buildLater(block, fillGallery));

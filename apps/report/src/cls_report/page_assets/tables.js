@@ -1,25 +1,65 @@
-// Tables that are in the page already: sorted by their heads, filtered by a word.
+// Tables that are in the page already: sorted by their heads, filtered by a word; of long ones the first rows are shown.
 
-const FILTERED_FROM = 12;
+const FILTERED_FROM = 12; // rows
+const ROWS_AT_FIRST = 100;
 const collator = new Intl.Collator("en", { numeric: true });
 
-function makeSortable(block) {
-  const table = block.querySelector("table");
-  const body = table.tBodies[0];
-  const heads = [...table.tHead.rows[0].cells];
-  const rows = [...body.rows];
-  heads.forEach((head, column) => {
-    const button = make("button", { type: "button", click: () => sort(head, column) });
+class SortedTable {
+  constructor(block) {
+    const table = block.querySelector("table");
+    this.block = block;
+    this.title = block.querySelector("h3").textContent;
+    this.body = table.tBodies[0];
+    this.heads = [...table.tHead.rows[0].cells];
+    this.rows = [...this.body.rows];
+    this.texts = new Map(this.rows.map((row) => [row, row.textContent.toLowerCase()]));
+    this.word = "";
+    this.limit = ROWS_AT_FIRST;
+    this.said = make("span", { role: "status", class: "said" });
+    this.more = make("button", { type: "button", class: "more", click: () => this.showAll() });
+    this.heads.forEach((head, column) => this.offerSort(head, column));
+    if (this.rows.length >= FILTERED_FROM) this.offerFilter(this.heads[0].textContent);
+    block.append(this.more);
+    this.show();
+  }
+
+  offerSort(head, column) {
+    const button = make("button", { type: "button", click: () => this.sort(head, column) });
     button.append(...head.childNodes, make("span", { class: "arrow", "aria-hidden": "true" }));
     head.append(button);
     head.setAttribute("aria-sort", "none");
-  });
-  function sort(head, column) {
-    const direction = head.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
-    heads.forEach((each) => each.setAttribute("aria-sort", each === head ? direction : "none"));
-    body.append(...sorted(rows, column, direction === "ascending" ? 1 : -1));
   }
-  if (rows.length >= FILTERED_FROM) offerFilter(block, rows, heads[0].textContent);
+
+  offerFilter(what) {
+    const field = make("input", { type: "search", placeholder: `Filter, such as by ${what.toLowerCase()}`, "aria-label": `Filter the rows of: ${this.title}` });
+    field.addEventListener("input", () => {
+      this.word = field.value.trim().toLowerCase();
+      this.show();
+    });
+    this.block.querySelector(".scroller").before(make("div", { class: "tools" }, field, this.said));
+  }
+
+  sort(head, column) {
+    const direction = head.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
+    for (const each of this.heads) each.setAttribute("aria-sort", each === head ? direction : "none");
+    this.rows = sorted(this.rows, column, direction === "ascending" ? 1 : -1);
+    this.show();
+  }
+
+  showAll() {
+    this.limit = Infinity;
+    this.show();
+    this.block.querySelector(".scroller").focus();
+  }
+
+  show() {
+    const found = this.rows.filter((row) => this.texts.get(row).includes(this.word));
+    const [all, left] = [this.rows.length, found.length - this.limit];
+    this.body.replaceChildren(...found.slice(0, this.limit));
+    this.more.hidden = left <= 0;
+    this.more.textContent = `Show all ${counted(found.length, "row")}`;
+    this.said.textContent = found.length === all ? counted(all, "row") : `${found.length.toLocaleString("en")} of ${counted(all, "row")}`;
+  }
 }
 
 // What is unknown comes last in either direction.
@@ -36,21 +76,4 @@ function keyOf(cell) {
   const { key } = cell.dataset;
   if (key === undefined) return cell.textContent === UNKNOWN ? null : cell.textContent;
   return key === "" ? null : Number(key.replace("inf", "Infinity"));
-}
-
-function offerFilter(block, rows, what) {
-  const texts = rows.map((row) => row.textContent.toLowerCase());
-  const said = make("span", { role: "status", class: "said" }, counted(rows.length, "row"));
-  const field = make("input", { type: "search", placeholder: `Filter, such as by ${what.toLowerCase()}`, input: filter });
-  field.setAttribute("aria-label", `Filter the rows of: ${block.querySelector("h3").textContent}`);
-  function filter() {
-    const word = field.value.trim().toLowerCase();
-    let left = 0;
-    rows.forEach((row, index) => {
-      row.hidden = !texts[index].includes(word);
-      left += !row.hidden;
-    });
-    said.textContent = left === rows.length ? counted(left, "row") : `${left} of ${counted(rows.length, "row")}`;
-  }
-  block.querySelector(".scroller").before(make("div", { class: "tools" }, field, said));
 }
