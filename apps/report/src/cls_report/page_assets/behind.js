@@ -31,15 +31,18 @@ function crop(data, index) {
   const image = make("img", { src: pictureAt(data.pictures[index]), alt: `truth ${truth}, answered ${answer}` });
   const lines = [
     make("p", { class: "sure" }, `${percent(data.confidence[index] / 1000)} sure`),
-    make("p", { class: "line wide-only" }, "truth ", nameOf(truth), ", answered ", nameOf(answer)),
+    make("p", { class: "line" }, "truth ", nameOf(truth), ", answered ", nameOf(answer)),
     make("p", { class: "name", title: data.names[index] }, nameOf(data.names[index])),
   ];
   return make("li", {}, make("figure", { class: "shown" }, enlarging([image]), make("figcaption", {}, ...lines)));
 }
 
 function withoutPictures(data, images, title, open) {
-  const lines = images.slice(0, CROPS_AT_ONCE).map((index) =>
-    make("li", {}, make("b", {}, `${percent(data.confidence[index] / 1000)} sure`), " ", nameOf(data.names[index])));
+  const lines = images
+    .slice(0, CROPS_AT_ONCE)
+    .map((index) =>
+      make("li", {}, make("b", {}, `${percent(data.confidence[index] / 1000)} sure`), " ", nameOf(data.names[index])),
+    );
   const left = images.length - lines.length;
   if (left > 0) lines.push(make("li", {}, `and ${left.toLocaleString("en")} more`));
   return make("details", { class: "absent", open }, make("summary", {}, title), make("ul", {}, ...lines));

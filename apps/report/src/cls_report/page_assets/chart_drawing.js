@@ -1,6 +1,16 @@
 // A chart's picture: axes, bands, lines, points. A function of the chart, the series that are shown, and the width.
 
-const SHAPES = ["M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z", "M-3.2-3.2h6.4v6.4h-6.4z", "M0-4.4L4.2 3.2h-8.4z", "M0-4.6L4.6 0L0 4.6L-4.6 0z", "M0 4.4L4.2-3.2h-8.4z"];
+const SHAPES = [
+  "M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z",
+  "M-3.2-3.2h6.4v6.4h-6.4z",
+  "M0-4.4L4.2 3.2h-8.4z",
+  "M0-4.6L4.6 0L0 4.6L-4.6 0z",
+  "M0 4.4L4.2-3.2h-8.4z",
+];
+
+function colourClass(place) {
+  return `series-${place % 7}`;
+}
 
 function frameOf(chart, shown, width) {
   const height = Math.round(Math.min(Math.max(width * 0.5, 220), 340));
@@ -16,7 +26,13 @@ function frameOf(chart, shown, width) {
   const xTicks = ticks(xRange, Math.max(2, Math.round((box.right - box.left) / 90)), chart.x_unit);
   const xTexts = xTicks.map((value) => tickText(value, xTicks[1] - xTicks[0] || 1, chart.x_unit));
   return {
-    width, height, box, xTicks, xTexts, yTicks, yTexts,
+    width,
+    height,
+    box,
+    xTicks,
+    xTexts,
+    yTicks,
+    yTexts,
     x: scale(xRange, [box.left, box.right]),
     y: scale(yRange, [box.bottom, box.top]),
   };
@@ -61,7 +77,7 @@ function path(points) {
 
 function drawSeries(series, place, frame) {
   const { x, y } = frame;
-  const group = draw("g", { class: `series-${place % 7} ${series.style}` });
+  const group = draw("g", { class: `${colourClass(place)} ${series.style}` });
   if (series.low.length && series.style !== "points") group.append(drawBand(series, frame));
   const drawn = pieces(series, series.y);
   const line = drawn.map((piece) => path(piece.map((index) => [x(series.x[index]), y(series.y[index])]))).join("");
@@ -82,7 +98,9 @@ function markersOf(series, drawn, indices) {
 
 function drawMarkers(series, place, indices, { x, y }) {
   const shape = SHAPES[place % SHAPES.length];
-  const d = indices.map((index) => ({ at: `translate(${x(series.x[index]).toFixed(1)} ${y(series.y[index]).toFixed(1)})` }));
+  const d = indices.map((index) => ({
+    at: `translate(${x(series.x[index]).toFixed(1)} ${y(series.y[index]).toFixed(1)})`,
+  }));
   return draw("g", { class: "markers" }, ...d.map(({ at }) => draw("path", { d: shape, transform: at })));
 }
 
@@ -96,7 +114,14 @@ function drawBand(series, { x, y }) {
 }
 
 function drawWhiskers(series, indices, { x, y }) {
-  const whole = indices.filter((index) => (series.low[index] ?? null) !== null && (series.high[index] ?? null) !== null);
-  const d = whole.map((index) => path([[x(series.x[index]), y(series.low[index])], [x(series.x[index]), y(series.high[index])]]));
+  const whole = indices.filter(
+    (index) => (series.low[index] ?? null) !== null && (series.high[index] ?? null) !== null,
+  );
+  const d = whole.map((index) =>
+    path([
+      [x(series.x[index]), y(series.low[index])],
+      [x(series.x[index]), y(series.high[index])],
+    ]),
+  );
   return draw("path", { d: d.join(""), class: "whiskers" });
 }

@@ -20,7 +20,11 @@ function buildConfusion(block) {
     list.mark(truth, answer);
   };
   const key = make("p", { class: "key" });
-  const matrix = new Matrix(counts, data.classes, title, { heard, opened, shown: () => key.replaceChildren(...keyOfColours(matrix)) });
+  const matrix = new Matrix(counts, data.classes, title, {
+    heard,
+    opened,
+    shown: () => key.replaceChildren(...keyOfColours(matrix)),
+  });
   const list = largestConfusions(data, counts, (truth, answer) => {
     matrix.chooseClasses(truth, answer);
     heard(truth, answer);
@@ -28,9 +32,12 @@ function buildConfusion(block) {
   });
   const tools = make("div", { class: "tools" });
   const axes = make("p", { class: "key" }, "↓ truth, → answer");
-  const halves = make("div", { class: counts.size > 8 ? "halves" : "halves few" },
+  const halves = make(
+    "div",
+    { class: counts.size > 8 ? "halves" : "halves few" },
     make("div", {}, axes, matrix.node, readout, key),
-    make("div", {}, panel, list.node));
+    make("div", {}, panel, list.node),
+  );
   block.querySelector(".place").replaceChildren(summary(counts), tools, halves, status);
   matrix.showAll();
   offerPart(tools, matrix, counts);
@@ -39,7 +46,9 @@ function buildConfusion(block) {
 
 function summary(counts) {
   const right = (counts.images - counts.mistakes).toLocaleString("en");
-  const mistakes = counts.mistakes ? `${counted(counts.mistakes, "mistake")} in ${counted(counts.wrong.length, "cell")}` : "no mistake";
+  const mistakes = counts.mistakes
+    ? `${counted(counts.mistakes, "mistake")} in ${counted(counts.wrong.length, "cell")}`
+    : "no mistake";
   return make("p", { class: "summary" }, `${right} of ${counted(counts.images, "image")} right; ${mistakes}.`);
 }
 
@@ -47,27 +56,37 @@ function cellText(data, counts, truth, answer) {
   const { images } = counts.at(truth, answer);
   const of = counts.perTruth[truth];
   const share = of ? ` (${percent(images.length / of)} of this truth's ${of.toLocaleString("en")})` : "";
-  const [names, count] = [[truth, answer].map((place) => make("b", {}, nameOf(data.classes[place]))), counted(images.length, "image")];
+  const [names, count] = [
+    [truth, answer].map((place) => make("b", {}, nameOf(data.classes[place]))),
+    counted(images.length, "image"),
+  ];
   return ["Truth ", names[0], ", answered ", names[1], `: ${count}${share}`];
 }
 
 function zoomButtons(matrix) {
-  const button = (text, label, factor) => make("button", { type: "button", "aria-label": label, click: () => matrix.zoomBy(factor) }, text);
-  return [button("+", "Zoom in", 1.6), button("−", "Zoom out", 1 / 1.6), button("Fit", "Zoom to fit", 0)];
+  const button = (text, label, factor) =>
+    make("button", { type: "button", "aria-label": label, click: () => matrix.zoomBy(factor) }, text);
+  return [button("+", "Zoom in", 2), button("−", "Zoom out", 1 / 2), button("Fit", "Zoom to fit", 0)];
 }
 
 // Offer the classes of the largest confusions alone, and begin with them where all would be too small to see.
 function offerPart(tools, matrix, counts) {
   const part = ofLargestConfusions(counts, PART);
   if (part.length < 2 || counts.size <= PART) return;
-  const choice = make("select", { change: show },
+  const choice = make(
+    "select",
+    { change: show },
     make("option", { value: "all" }, `all ${counts.size.toLocaleString("en")} classes`),
-    make("option", { value: "part" }, `the ${part.length} of the largest confusions`));
+    make("option", { value: "part" }, `the ${part.length} of the largest confusions`),
+  );
   const said = make("span", { class: "said", role: "status" });
   function show() {
     if (choice.value === "all") matrix.showAll();
     else matrix.show(part);
-    said.textContent = choice.value === "all" ? "" : `${matrix.mistakes.toLocaleString("en")} of ${counted(counts.mistakes, "mistake")} lie among them`;
+    said.textContent =
+      choice.value === "all"
+        ? ""
+        : `${matrix.mistakes.toLocaleString("en")} of ${counted(counts.mistakes, "mistake")} lie among them`;
   }
   tools.append(make("label", {}, "Classes ", choice), said);
   if (matrix.fit >= SMALLEST_CELL) return;
@@ -76,7 +95,8 @@ function offerPart(tools, matrix, counts) {
 }
 
 function keyOfColours(matrix) {
-  const part = (kind, text, most) => make("span", {}, `${text}: 1 `, make("i", { class: kind, "aria-hidden": "true" }), ` ${most.toLocaleString("en")}`);
+  const part = (kind, text, most) =>
+    make("span", {}, `${text}: 1 `, make("i", { class: kind, "aria-hidden": "true" }), ` ${most.toLocaleString("en")}`);
   const parts = [part("right", "right", matrix.mostRight)];
   if (matrix.mistakes) parts.push(part("wrong", "mistakes", matrix.mostWrong));
   return [...parts, make("span", {}, "(images a cell, on a logarithmic scale)")];

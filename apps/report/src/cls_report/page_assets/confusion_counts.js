@@ -15,9 +15,15 @@ function countConfusion(data) {
     mistakes += truth !== answer;
   });
   const all = [...cells.values()];
-  const wrong = all.filter((cell) => cell.truth !== cell.answer).sort((one, other) => other.images.length - one.images.length);
+  const wrong = all
+    .filter((cell) => cell.truth !== cell.answer)
+    .sort((one, other) => other.images.length - one.images.length);
   return {
-    size, all, wrong, mistakes, perTruth,
+    size,
+    all,
+    wrong,
+    mistakes,
+    perTruth,
     images: data.truth.length,
     at: (truth, answer) => cells.get(truth * size + answer) ?? { truth, answer, images: [] },
   };

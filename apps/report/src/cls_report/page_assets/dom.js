@@ -5,7 +5,8 @@ const SVG = "http://www.w3.org/2000/svg";
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") node.addEventListener(name, value);
-    else if (value !== null && value !== false && value !== undefined) node.setAttribute(name, value === true ? "" : value);
+    else if (value !== null && value !== false && value !== undefined)
+      node.setAttribute(name, value === true ? "" : value);
   }
   node.append(...children.filter((child) => child !== null));
   return node;
@@ -71,7 +72,10 @@ function onThemeChange(react) {
 // A custom property as a colour [red, green, blue], for canvases, which know no custom properties.
 function colourOf(property) {
   const probe = document.body.appendChild(make("span", { style: `color: var(${property}); display: none` }));
-  const colour = getComputedStyle(probe).color.match(/[\d.]+/g).slice(0, 3).map(Number);
+  const colour = getComputedStyle(probe)
+    .color.match(/[\d.]+/g)
+    .slice(0, 3)
+    .map(Number);
   probe.remove();
   return colour;
 }

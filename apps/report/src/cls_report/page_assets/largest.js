@@ -10,9 +10,17 @@ function largestConfusions(data, counts, chosen) {
   const most = counts.wrong[0]?.images.length ?? 1;
   function add(from) {
     for (const { truth, answer, images } of counts.wrong.slice(from, from + LISTED_AT_ONCE)) {
-      const names = [nameOf(data.classes[truth]), make("span", { class: "taken" }, " taken for "), nameOf(data.classes[answer])];
-      const button = make("button", { type: "button", "aria-pressed": "false", click: () => chosen(truth, answer) },
-        make("span", { class: "pair" }, ...names), make("span", { class: "count" }, images.length.toLocaleString("en")));
+      const names = [
+        nameOf(data.classes[truth]),
+        make("span", { class: "taken" }, " taken for "),
+        nameOf(data.classes[answer]),
+      ];
+      const button = make(
+        "button",
+        { type: "button", "aria-pressed": "false", click: () => chosen(truth, answer) },
+        make("span", { class: "pair" }, ...names),
+        make("span", { class: "count" }, images.length.toLocaleString("en")),
+      );
       button.style.setProperty("--share", `${(100 * images.length) / most}%`);
       buttons.set(`${truth} ${answer}`, button);
       list.append(make("li", {}, button));

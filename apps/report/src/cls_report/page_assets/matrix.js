@@ -2,6 +2,7 @@
 // To a screen reader it is a grid of which one cell is there at a time: a thousand classes would have a million.
 
 const LARGEST_CELL = 72; // pixels
+const REACH = 8; // pixels
 const MOST_GUTTER = 96; // pixels, of names beside the cells
 
 class Matrix {
@@ -12,8 +13,16 @@ class Matrix {
     this.canvas = make("canvas", { "aria-hidden": "true" });
     this.spacer = make("div", { class: "spacer" }, this.canvas);
     this.reader = make("div", { role: "row", class: "unseen" });
-    this.node = make("div", { class: "matrix", role: "grid", tabindex: "0", "aria-readonly": "true" }, this.reader, this.spacer);
-    this.node.setAttribute("aria-label", `${title}: rows are the truth, columns the answer. Arrow keys move, with Shift to the next cell that holds images; Enter shows them.`);
+    this.node = make(
+      "div",
+      { class: "matrix", role: "grid", tabindex: "0", "aria-readonly": "true" },
+      this.reader,
+      this.spacer,
+    );
+    this.node.setAttribute(
+      "aria-label",
+      `${title}: rows are the truth, columns the answer. Arrow keys move, with Shift to the next cell that holds images; Enter shows them.`,
+    );
     this.listen();
   }
 
@@ -27,7 +36,12 @@ class Matrix {
     this.placeOf = new Map(classes.map((index, place) => [index, place]));
     this.cells = this.counts.all
       .filter((cell) => this.placeOf.has(cell.truth) && this.placeOf.has(cell.answer))
-      .map((cell) => ({ row: this.placeOf.get(cell.truth), column: this.placeOf.get(cell.answer), count: cell.images.length, wrong: cell.truth !== cell.answer }))
+      .map((cell) => ({
+        row: this.placeOf.get(cell.truth),
+        column: this.placeOf.get(cell.answer),
+        count: cell.images.length,
+        wrong: cell.truth !== cell.answer,
+      }))
       .sort((one, other) => one.wrong - other.wrong || one.count - other.count);
     this.mostWrong = this.cells.findLast((cell) => cell.wrong)?.count ?? 1;
     this.mostRight = this.cells.findLast((cell) => !cell.wrong)?.count ?? 1;
@@ -114,7 +128,8 @@ class Matrix {
     }).observe(this.node);
   }
 
-  // The cell under the pointer; a small one is found from a few pixels beside it, a mistake before a right answer.
+  // The cell under the pointer; one that holds images is found from a few pixels beside it, where cells are tiny or a
+  // finger points.
   cellUnder(event) {
     const edges = this.node.getBoundingClientRect();
     const [x, y] = [event.clientX - edges.left - this.node.clientLeft, event.clientY - edges.top - this.node.clientTop];
@@ -123,18 +138,18 @@ class Matrix {
     const row = (y - this.gutter + this.node.scrollTop) / this.cell;
     const last = this.classes.length;
     if (row >= last || column >= last) return null;
-    return this.cell < 8 ? this.nearest(row, column) : { row: Math.floor(row), column: Math.floor(column) };
+    const under = { row: Math.floor(row), column: Math.floor(column) };
+    return this.cell < 8 || event.pointerType === "touch" ? (this.nearest(row, column) ?? under) : under;
   }
 
   nearest(row, column) {
-    const reach = 8 / this.cell;
     let best = null;
-    let least = reach;
+    let least = Math.max(REACH / this.cell, 0.5);
     for (const each of this.cells) {
       const away = Math.max(Math.abs(each.row + 0.5 - row), Math.abs(each.column + 0.5 - column));
       if (away <= least) [best, least] = [each, away];
     }
-    return best ? { row: best.row, column: best.column } : { row: Math.floor(row), column: Math.floor(column) };
+    return best;
   }
 
   hover(cell) {
@@ -155,8 +170,16 @@ class Matrix {
 
   nextFilled(from, [down, right]) {
     const ahead = this.cells
-      .filter((cell) => (down ? cell.column === from.column && (cell.row - from.row) * down > 0 : cell.row === from.row && (cell.column - from.column) * right > 0))
-      .sort((one, other) => Math.abs(one.row - from.row + one.column - from.column) - Math.abs(other.row - from.row + other.column - from.column));
+      .filter((cell) =>
+        down
+          ? cell.column === from.column && (cell.row - from.row) * down > 0
+          : cell.row === from.row && (cell.column - from.column) * right > 0,
+      )
+      .sort(
+        (one, other) =>
+          Math.abs(one.row - from.row + one.column - from.column) -
+          Math.abs(other.row - from.row + other.column - from.column),
+      );
     return ahead[0] ?? from;
   }
 
@@ -182,10 +205,11 @@ class Matrix {
 
   bringIntoView() {
     const { row, column } = this.chosen;
-    const moved = (at, start, room) => (at < start ? at : at + this.cell > start + room ? at + this.cell - room : start);
+    const moved = (at, start, room) =>
+      at < start ? at : at + this.cell > start + room ? at + this.cell - room : start;
     this.node.scrollTo(
-      moved(column * this.cell, this.node.scrollLeft, this.width - this.gutter),
-      moved(row * this.cell, this.node.scrollTop, this.height - this.gutter),
+      moved(column * this.cell, this.node.scrollLeft, this.node.clientWidth - this.gutter),
+      moved(row * this.cell, this.node.scrollTop, this.node.clientHeight - this.gutter),
     );
   }
 }

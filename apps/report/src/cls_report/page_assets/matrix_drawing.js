@@ -2,7 +2,10 @@
 
 function matrixColours() {
   return {
-    paper: colourOf("--paper"), ink: colourOf("--ink"), faint: colourOf("--muted"), empty: colourOf("--surface"),
+    paper: colourOf("--paper"),
+    ink: colourOf("--ink"),
+    faint: colourOf("--muted"),
+    empty: colourOf("--surface"),
     right: [colourOf("--right-few"), colourOf("--right-many")],
     wrong: [colourOf("--wrong-few"), colourOf("--wrong-many")],
   };
@@ -84,7 +87,10 @@ function drawCell(pen, view, { row, column, count, wrong }) {
   const { cell, colours } = view;
   const [x, y] = [column * cell, row * cell];
   if (x + cell < view.left || y + cell < view.top || x > view.left + view.width || y > view.top + view.height) return;
-  const colour = between(wrong ? colours.wrong : colours.right, logShare(count, wrong ? view.mostWrong : view.mostRight));
+  const colour = between(
+    wrong ? colours.wrong : colours.right,
+    logShare(count, wrong ? view.mostWrong : view.mostRight),
+  );
   const side = Math.max(cell >= 7 ? cell - 1 : cell, wrong ? 2 : 1); // a mistake is never smaller than an eye can find
   pen.fillStyle = css(colour);
   pen.fillRect(x + (cell >= 7 ? 0.5 : 0), y + (cell >= 7 ? 0.5 : 0), side, side);
@@ -117,8 +123,10 @@ function drawNames(pen, view) {
   pen.textBaseline = "middle";
   for (let index = 0; index < classes.length; index += step) {
     const at = gutter + (index + 0.5) * cell;
-    if (at - view.top >= gutter) drawName(pen, view, index, gutter - 6, at - view.top, view.chosen?.row === index, false);
-    if (at - view.left >= gutter) drawName(pen, view, index, at - view.left, gutter - 6, view.chosen?.column === index, true);
+    if (at - view.top >= gutter)
+      drawName(pen, view, index, gutter - 6, at - view.top, view.chosen?.row === index, false);
+    if (at - view.left >= gutter)
+      drawName(pen, view, index, at - view.left, gutter - 6, view.chosen?.column === index, true);
   }
 }
 

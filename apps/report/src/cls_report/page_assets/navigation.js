@@ -27,14 +27,17 @@ function markCurrentSection() {
 
 function offerThemes() {
   const root = document.documentElement;
-  const isDark = () => (root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  const isDark = () =>
+    (root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
   const button = make("button", { type: "button", class: "theme", click: toggle }, "Dark");
   const show = () => button.setAttribute("aria-pressed", isDark());
   function toggle() {
     root.dataset.theme = isDark() ? "light" : "dark";
     try {
       localStorage.setItem("cls-report-theme", root.dataset.theme);
-    } catch { /* a browser may deny storage to files */ }
+    } catch {
+      /* a browser may deny storage to files */
+    }
     document.dispatchEvent(new Event("themechange"));
   }
   onThemeChange(show);

@@ -8,7 +8,16 @@ function fillGallery(block) {
 }
 
 function enlarging(images) {
-  return make("button", { type: "button", class: "pictures", "aria-haspopup": "dialog", click: ({ currentTarget }) => enlarge(currentTarget) }, ...images);
+  return make(
+    "button",
+    {
+      type: "button",
+      class: "pictures",
+      "aria-haspopup": "dialog",
+      click: ({ currentTarget }) => enlarge(currentTarget),
+    },
+    ...images,
+  );
 }
 
 function enlarge(button) {
@@ -19,15 +28,25 @@ function enlarge(button) {
     place = (place + by + all.length) % all.length;
     show();
   };
-  const dialog = make("dialog", { class: "enlarged", "aria-label": "Picture, enlarged" }, content,
-    make("div", { class: "tools" },
+  const dialog = make(
+    "dialog",
+    { class: "enlarged", "aria-label": "Picture, enlarged" },
+    content,
+    make(
+      "div",
+      { class: "tools" },
       make("button", { type: "button", click: step(-1), "aria-label": "Previous" }, "←"),
       make("button", { type: "button", click: step(1), "aria-label": "Next" }, "→"),
-      make("button", { type: "button", click: () => dialog.close() }, "Close")));
+      make("button", { type: "button", click: () => dialog.close() }, "Close"),
+    ),
+  );
   function show() {
     const images = [...all[place].querySelectorAll("img")].map(enlarged);
     const caption = all[place].nextElementSibling.cloneNode(true);
-    content.replaceChildren(make("div", { class: "pictures" }, ...images), make("div", { class: "caption" }, ...caption.childNodes));
+    content.replaceChildren(
+      make("div", { class: "pictures" }, ...images),
+      make("div", { class: all[place].closest("figure").className }, caption),
+    );
   }
   dialog.addEventListener("keydown", ({ key }) => ({ ArrowLeft: step(-1), ArrowRight: step(1) })[key]?.());
   dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());

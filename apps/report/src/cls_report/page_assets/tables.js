@@ -31,7 +31,11 @@ class SortedTable {
   }
 
   offerFilter(what) {
-    const field = make("input", { type: "search", placeholder: `Filter, such as by ${what.toLowerCase()}`, "aria-label": `Filter the rows of: ${this.title}` });
+    const field = make("input", {
+      type: "search",
+      placeholder: `Filter, such as by ${what.toLowerCase()}`,
+      "aria-label": `Filter the rows of: ${this.title}`,
+    });
     field.addEventListener("input", () => {
       this.word = field.value.trim().toLowerCase();
       this.show();
@@ -58,7 +62,8 @@ class SortedTable {
     this.body.replaceChildren(...found.slice(0, this.limit));
     this.more.hidden = left <= 0;
     this.more.textContent = `Show all ${counted(found.length, "row")}`;
-    this.said.textContent = found.length === all ? counted(all, "row") : `${found.length.toLocaleString("en")} of ${counted(all, "row")}`;
+    this.said.textContent =
+      found.length === all ? counted(all, "row") : `${found.length.toLocaleString("en")} of ${counted(all, "row")}`;
   }
 }
 

@@ -2,4 +2,6 @@
 try {
   const theme = localStorage.getItem("cls-report-theme");
   if (theme) document.documentElement.dataset.theme = theme;
-} catch { /* a browser may deny storage to files */ }
+} catch {
+  /* a browser may deny storage to files */
+}
