@@ -15,8 +15,10 @@ from cls_report.page_tables import rows, score_cell
 
 _STYLES = ("palette", "layout", "blocks", "tables", "charts", "pictures", "confusion", "print")
 _SCRIPTS = (
-    "dom", "figures", "navigation", "code", "tables", "scales", "chart_drawing", "chart_values", "chart_legend", "chart", "pictures",
-    "behind", "largest", "confusion_counts", "matrix_drawing", "matrix", "confusion", "start",
+    "dom", "figures", "navigation", "code", "tables",
+    "scales", "chart_drawing", "chart_values", "chart_legend", "chart",
+    "pictures", "behind", "largest", "confusion_counts", "matrix_drawing", "matrix", "confusion",
+    "start",
 )  # fmt: skip
 _ADDRESSES = TypeAdapter(tuple[str, ...])
 

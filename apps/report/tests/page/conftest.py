@@ -1,11 +1,13 @@
-"""Reports to render, and a browser to open them in."""
+"""Reports to render: made up, yet like those of a real run."""
 
 import base64
 import colorsys
 import io
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw
 
 from cls_report.content import (
@@ -25,6 +27,19 @@ from cls_report.content import (
     Table,
     Text,
 )
+
+NUMBERS = tuple(sorted(["", "00", *map(str, range(41))]))
+
+
+@pytest.fixture(scope="session")
+def make() -> Callable[..., Report]:
+    """What makes a report, with each kind of block, of some classes, images, and pictured ones."""
+    return make_report
+
+
+@pytest.fixture(scope="session")
+def rich_report() -> Report:
+    return make_report(NUMBERS, images=364, pictured=364)
 
 
 def make_pictures(count: int) -> tuple[str, ...]:

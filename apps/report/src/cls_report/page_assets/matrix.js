@@ -67,6 +67,7 @@ class Matrix {
     const room = Math.min(width, 760) - this.gutter;
     this.fit = room / count > 4 ? Math.min(Math.floor(room / count), LARGEST_CELL) : room / count;
     this.cell = Math.min(this.fit * this.zoom, LARGEST_CELL);
+    this.node.dataset.gutter = this.gutter;
     this.level = widest <= this.cell - 2;
     const side = this.gutter + count * this.cell;
     this.width = Math.min(width, side);

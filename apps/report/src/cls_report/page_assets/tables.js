@@ -2,12 +2,14 @@
 
 const FILTERED_FROM = 12; // rows
 const ROWS_AT_FIRST = 100;
+const LONG = 40; // rows, which fill the window of a table, as in blocks.html
 const collator = new Intl.Collator("en", { numeric: true });
 
 class SortedTable {
   constructor(block) {
     const table = block.querySelector("table");
     this.block = block;
+    this.scroller = block.querySelector(".scroller");
     this.title = block.querySelector("h3").textContent;
     this.body = table.tBodies[0];
     this.heads = [...table.tHead.rows[0].cells];
@@ -40,7 +42,7 @@ class SortedTable {
       this.word = field.value.trim().toLowerCase();
       this.show();
     });
-    this.block.querySelector(".scroller").before(make("div", { class: "tools" }, field, this.said));
+    this.scroller.before(make("div", { class: "tools" }, field, this.said));
   }
 
   sort(head, column) {
@@ -53,12 +55,13 @@ class SortedTable {
   showAll() {
     this.limit = Infinity;
     this.show();
-    this.block.querySelector(".scroller").focus();
+    this.scroller.focus();
   }
 
   show() {
     const found = this.rows.filter((row) => this.texts.get(row).includes(this.word));
     const [all, left] = [this.rows.length, found.length - this.limit];
+    this.scroller.classList.toggle("long", Math.min(found.length, this.limit) > LONG);
     this.body.replaceChildren(...found.slice(0, this.limit));
     this.more.hidden = left <= 0;
     this.more.textContent = `Show all ${counted(found.length, "row")}`;
