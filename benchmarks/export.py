@@ -1,16 +1,19 @@
 """What an exported model costs beside the bare graph, and beside PyTorch.
 
-Commands: uv run python benchmarks/export.py crops    (about 3 minutes on two cores)
+Commands: uv run python benchmarks/export.py crops    (about 2 minutes on two cores)
           uv run python benchmarks/export.py start    (about 2 minutes)
           uv run python benchmarks/export.py memory   (about 3 minutes)
+          uv run python benchmarks/export.py threads  (about 4 minutes)
 Expected: tables. Goals: a crop from numpy array to label takes at most 1.10 times the bare `session.run` on ready
 tensors at 64 px, and 1.05 times at 224 px; from process start to the first answer a fifth of the time and memory of the
-same through torch and torchvision; memory is the same after 10,000 and after 100,000 crops.
+same through torch and torchvision; memory is the same after 10,000 and after 100,000 crops; the classifier's own choice
+of threads is as fast as onnxruntime's on an idle machine, and faster on one whose other core is busy.
 
 All that is compared runs in turns in one process, or in processes of their own, and medians are printed.
 """
 
 import argparse
+import json
 import os
 import resource
 import statistics
@@ -22,7 +25,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from PIL import Image
 
@@ -38,10 +40,10 @@ CROP = (40, 29)
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Benchmarks of exported models.")
-    parser.add_argument("command", choices=("crops", "start", "memory"))
+    parser.add_argument("command", choices=("crops", "start", "memory", "threads"))
     command = parser.parse_args().command
     with tempfile.TemporaryDirectory() as folder:
-        {"crops": crops, "start": start, "memory": memory}[command](Path(folder))
+        {"crops": crops, "start": start, "memory": memory, "threads": threads}[command](Path(folder))
 
 
 def make_bundle(folder: Path, size: int) -> tuple[Path, torch.nn.Module]:
@@ -62,50 +64,98 @@ def random_crops(count: int) -> list[np.ndarray]:
     return [draws.integers(0, 256, (*CROP, 3), dtype=np.uint8) for _ in range(count)]
 
 
-def crops(folder: Path, rounds: int = 15) -> None:
+def crops(folder: Path) -> None:
     """Print milliseconds a crop: through the classifier, the bare graph, and PyTorch."""
     print(f"{'pixels':<10}{'batch':>6}{'ours, ms':>10}{'bare, ms':>10}{'ratio':>8}{'torch, ms':>11}")
     for size in (64, 224):
         bundle, network = make_bundle(folder, size)
         for batch in (1, 8, 32):
             classifier = Classifier(bundle, batch_size=batch)
-            given = random_crops(batch)
-            ready = classifier.labels.preprocessing.normalize(
-                np.stack([classifier.labels.preprocessing.pixels(crop) for crop in given])
+            given, preprocessing = random_crops(batch), classifier.labels.preprocessing
+            ready = preprocessing.normalize(np.stack([preprocessing.pixels(crop) for crop in given]))
+            # The very session that the classifier has: two in one process would get into each other's way.
+            session, tensor = classifier._session, torch.from_numpy(ready)
+            ours, bare = in_turns(
+                lambda classifier=classifier, given=given: classifier.predict(given),
+                lambda session=session, ready=ready: session.run(["logits"], {"images": ready}),
             )
-            session, tensor = bare_session(bundle), torch.from_numpy(ready)
-            calls: dict[str, Callable[[], object]] = {
-                "ours": lambda classifier=classifier, given=given: classifier.predict(given),
-                "bare": lambda session=session, ready=ready: session.run(["logits"], {"images": ready}),
-                "torch": lambda tensor=tensor, network=network: network(tensor),
-            }
-            repeats = max(3, 96 // batch if size == 64 else 16 // batch)
             with torch.inference_mode():
-                times = in_turns(calls, rounds, repeats)
-            ours, bare, eager = (1000 * times[name] / batch for name in ("ours", "bare", "torch"))
-            print(f"{f'{size}x{size}':<10}{batch:>6}{ours:>10.2f}{bare:>10.2f}{ours / bare:>8.2f}{eager:>11.2f}")
+                (eager,) = in_turns(lambda tensor=tensor, network=network: network(tensor))
+            row = (1000 * seconds / batch for seconds in (ours, bare, eager))
+            print("{:<10}{:>6}{:>10.2f}{:>10.2f}{:>8.3f}{:>11.2f}".format(
+                f"{size}x{size}", batch, next(row), next(row), ours / bare, next(row)
+            ), flush=True)  # fmt: skip
 
 
-def bare_session(bundle: Path) -> ort.InferenceSession:
-    """Return a session as the classifier opens it."""
-    options = ort.SessionOptions()
-    # Two sessions in one process otherwise wait for each other's spinning threads.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return ort.InferenceSession(bundle / "model.onnx", options, providers=["CPUExecutionProvider"])
-
-
-def in_turns(calls: dict[str, Callable[[], object]], rounds: int, repeats: int) -> dict[str, float]:
-    """Return the median seconds of each call, over rounds in which each has its turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 1):
-        for name, call in calls.items():
-            call()  # the caches are those of the one before
+def in_turns(*calls: Callable[[], object], seconds: float = 10.0) -> list[float]:
+    """Return the median seconds of each call, each in its turn for some seconds and at least nine times."""
+    taken: list[list[float]] = [[] for _ in calls]
+    end = time.perf_counter() + seconds
+    while len(taken[0]) < 10 or time.perf_counter() < end:
+        for times, call in zip(taken, calls, strict=True):
             started = time.perf_counter()
-            for _ in range(repeats):
-                call()
-            if turn:
-                seconds[name].append((time.perf_counter() - started) / repeats)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            call()
+            times.append(time.perf_counter() - started)
+    return [statistics.median(times[1:]) for times in taken]
+
+
+THREADS = """
+import json, statistics, sys, time
+import numpy as np, onnxruntime as ort
+from cls_export import Classifier
+bundle, setting, batch, seconds = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+if setting is None:
+    session = Classifier(bundle)._session
+else:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = setting["threads"]
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(setting["spinning"])))
+    session = ort.InferenceSession(bundle + "/model.onnx", options, providers=["CPUExecutionProvider"])
+images = np.zeros((batch, *session.get_inputs()[0].shape[1:]), np.float32)
+times, end = [], time.perf_counter() + seconds
+while len(times) < 6 or time.perf_counter() < end:
+    started = time.perf_counter()
+    session.run(["logits"], {"images": images})
+    times.append(time.perf_counter() - started)
+print(1000 * statistics.median(times[1:]) / batch)
+"""
+
+SETTINGS: dict[str, object] = {
+    "the classifier's": None,
+    "onnxruntime's own": {"threads": 0, "spinning": True},
+    "as many, no spinning": {"threads": 0, "spinning": False},
+    "one thread": {"threads": 1, "spinning": True},
+}
+
+
+def threads(folder: Path, rounds: int = 3, seconds: float = 2.0) -> None:
+    """Print milliseconds an image of the bare graph by settings of its threads, alone and beside a busy core."""
+    bundles = {size: make_bundle(folder, size)[0] for size in (64, 224)}
+    print(f"{'pixels':<10}{'batch':>6}  {'threads':<22}{'idle, ms':>10}{'busy, ms':>10}")
+    for size, bundle in bundles.items():
+        for batch in (1, 8):
+            taken: dict[tuple[str, bool], list[float]] = {
+                (name, busy): [] for name in SETTINGS for busy in (False, True)
+            }
+            for _ in range(rounds):
+                for (name, busy), values in taken.items():
+                    values.append(alone_or_not(busy, str(bundle), json.dumps(SETTINGS[name]), str(batch), str(seconds)))
+            for name in SETTINGS:
+                idle, busy = (statistics.median(taken[name, state]) for state in (False, True))
+                print(f"{f'{size}x{size}':<10}{batch:>6}  {name:<22}{idle:>10.2f}{busy:>10.2f}", flush=True)
+
+
+def alone_or_not(busy: bool, *arguments: str) -> float:
+    """Run `THREADS` in a process of its own, where asked for beside one that keeps half of the cores busy."""
+    spin = [sys.executable, "-c", "while True: pass"]
+    neighbours = [subprocess.Popen(spin) for _ in range(max(1, (os.cpu_count() or 2) // 2) if busy else 0)]
+    try:
+        command = [sys.executable, "-c", THREADS, *arguments]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    finally:
+        for neighbour in neighbours:
+            neighbour.kill()
+            neighbour.wait()
 
 
 OURS = """

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from cls_export import Calibration, Classifier, Reject
-from cls_export.cli import _described, main
+from cls_export.bundle_commands import _described
+from cls_export.cli import main
 
 
 def test_json_lines_carry_the_runtimes_answers(

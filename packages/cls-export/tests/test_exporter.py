@@ -8,6 +8,7 @@ from cls_export import BundleError, Classifier, LabelsMapping
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 exporter = pytest.importorskip("cls_export.exporter")
+onnx_file = pytest.importorskip("cls_export.onnx_file")
 
 
 def small_module(num_classes: int = 4) -> "torch.nn.Module":
@@ -28,7 +29,7 @@ def test_one_file_with_weights_mapping_and_a_free_batch_axis(
     exporter.export_onnx(module, labels, tmp_path / "model.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     model = onnx.load(tmp_path / "model.onnx")
-    assert (model.ir_version, model.opset_import[0].version) == (exporter.IR_VERSION, exporter.OPSET)
+    assert (model.ir_version, model.opset_import[0].version) == (onnx_file.IR_VERSION, exporter.OPSET)
     assert LabelsMapping.from_json(model.metadata_props[0].value) == labels
     text = (tmp_path / "model.onnx").read_bytes()
     assert str(Path.home()).encode() not in text

@@ -51,13 +51,22 @@ def ancestor(**changes: Any) -> str:
 
 
 def test_the_ancestors_mapping_becomes_a_whole_one_with_a_warning_of_what_is_assumed() -> None:
-    with pytest.warns(UserWarning, match="assumed is 'squash' to 64 x 48 px by bilinear"):
+    with pytest.warns(UserWarning, match="assumed: 'squash' to 64 x 48 px; bilinear resampling; channels in R, G, B"):
         labels = LabelsMapping.from_ancestor(ancestor(), size=(64, 48))
     assert labels.classes == ("7", "23")
     assert labels.preprocessing == Preprocessing(size=(64, 48), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
     assert labels.provenance == Provenance()
     kept = json.loads(labels.to_json())
     assert {name: kept[name] for name in json.loads(ancestor())} == json.loads(ancestor())
+
+
+def test_what_is_known_of_the_resizing_is_not_assumed() -> None:
+    with pytest.warns(UserWarning, match="assumed: channels in R, G, B order, normalised outside the graph"):
+        labels = LabelsMapping.from_ancestor(
+            ancestor(), size=(64, 48), resize="shortest_edge", resize_to=80, resample="bicubic"
+        )
+    known = labels.preprocessing
+    assert (known.resize, known.resize_to, known.resample) == ("shortest_edge", 80, "bicubic")
 
 
 @pytest.mark.parametrize(

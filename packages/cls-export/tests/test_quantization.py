@@ -91,12 +91,16 @@ def test_annotations_of_another_form_are_named(
     assert message in capsys.readouterr().err
 
 
-def test_without_onnx_the_install_line_is_given(source: Path) -> None:
-    code = (
-        "import sys; sys.modules['onnx'] = None\n"
-        "from cls_export.cli import main\n"
-        f"sys.exit(main(['quantize', {str(source)!r}, 'x', '--calibrate', 'a', '--judge', 'b']))"
-    )
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["quantize", "bundle", "target", "--calibrate", "a", "--judge", "b"],
+        ["half", "bundle", "target", "--judge", "b"],
+        ["migrate", "model", "mapping", "target", "--golden", "image"],
+    ],
+)
+def test_without_onnx_the_install_line_is_given(command: list[str]) -> None:
+    code = f"import sys; sys.modules['onnx'] = None\nfrom cls_export.cli import main\nsys.exit(main({command!r}))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    assert 'quantising needs: pip install "cls-export[torch]"' in result.stderr
+    assert 'writing ONNX files needs: pip install "cls-export[torch]"' in result.stderr

@@ -83,7 +83,7 @@ class Bundle:
 
 
 def _may_name_files(model: Path) -> bool:
-    """Say whether a tensor may lie in another file. A node of that name makes it so, too; that costs memory alone."""
+    """Say whether a tensor may lie in another file. So may one where a node has that name; that costs memory alone."""
     end = b""
     with model.open("rb") as stream:
         while chunk := stream.read(_CHUNK):

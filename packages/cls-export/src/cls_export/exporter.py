@@ -4,18 +4,19 @@ import copy
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
-from cls_export.bundle import GOLDEN_FOLDER, LABELS_FILE, METADATA_KEY, MODEL_FILE
+from cls_export.bundle import GOLDEN_FOLDER, LABELS_FILE, MODEL_FILE
 from cls_export.errors import BundleError
-from cls_export.golden import GOLDEN_FILE, GoldenCase, GoldenSet, Stages, allowed_difference, sha256
+from cls_export.golden import allowed_difference, write_golden
 from cls_export.labels import LabelsMapping
-from cls_export.places import put_in_place, refuse_another_folder
+from cls_export.onnx_file import save_model
+from cls_export.places import drafted
 
 try:
     import onnx
@@ -26,9 +27,6 @@ except ImportError as error:
 
 OPSET = 18
 """The dialect that torch's exporter writes natively, so nothing is converted up or down."""
-
-IR_VERSION = 10
-"""Lower than what torch writes, so that the oldest onnxruntime that this package declares reads it (held by CI)."""
 
 
 def export_onnx(module: nn.Module, labels: LabelsMapping, path: str | os.PathLike[str]) -> None:
@@ -98,18 +96,19 @@ def write_bundle(
         BundleError: as for `export_onnx`; or `golden` is empty, or `folder` holds something else than a bundle.
         ImageError: a golden image cannot be decoded.
     """
-    target = Path(folder).resolve()
     if not golden:
         raise BundleError("a bundle needs at least one golden image, or it could never be verified")
-    refuse_another_folder(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".bundle-") as scratch:
-        draft = Path(scratch) / target.name
-        (draft / GOLDEN_FOLDER).mkdir(parents=True)
+    reference = _deployable(module)
+
+    def answer(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            logits: NDArray[np.float32] = reference(torch.from_numpy(images)).numpy()
+        return logits
+
+    with drafted(folder) as draft:
         export_onnx(module, labels, draft / MODEL_FILE)
         labels.save(draft / LABELS_FILE)
-        _write_golden(module, labels, draft / GOLDEN_FOLDER, golden)
-        put_in_place(draft, target, Path(scratch))
+        write_golden(draft / GOLDEN_FOLDER, golden, labels, answer)
 
 
 def _deployable(module: nn.Module) -> nn.Module:
@@ -142,10 +141,7 @@ def _write(module: nn.Module, labels: LabelsMapping, example: Tensor, path: Path
     )
     model = onnx.load(path)
     _remove_traces(model)
-    model.ir_version = IR_VERSION
-    onnx.helper.set_model_props(model, {METADATA_KEY: labels.to_json()})
-    onnx.checker.check_model(model)
-    onnx.save_model(model, path)
+    save_model(model, labels, path)
 
 
 def _remove_traces(model: "onnx.ModelProto") -> None:
@@ -154,27 +150,3 @@ def _remove_traces(model: "onnx.ModelProto") -> None:
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.doc_string = ""
         del part.metadata_props[:]
-
-
-def _write_golden(
-    module: nn.Module, labels: LabelsMapping, folder: Path, images: Sequence[str | os.PathLike[str]]
-) -> None:
-    reference = _deployable(module)
-    cases = []
-    for number, image in enumerate(map(Path, images)):
-        data = image.read_bytes()
-        pixels = labels.preprocessing.pixels(data)
-        with torch.inference_mode():
-            logits = cast(Tensor, reference(torch.from_numpy(labels.preprocessing.normalize(pixels[None]))))[0]
-        name = f"{number:03d}{image.suffix.lower()}"
-        (folder / name).write_bytes(data)
-        cases.append(
-            GoldenCase(
-                file=name,
-                file_sha256=sha256(data),
-                **asdict(Stages.of(data, labels.preprocessing)),
-                logits=logits.tolist(),
-                label=labels.classes[int(logits.argmax())],
-            )
-        )
-    (folder / GOLDEN_FILE).write_text(GoldenSet(cases=cases).model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -3,7 +3,8 @@
 import hashlib
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cls_export.bundle import GOLDEN_FOLDER, Bundle
 from cls_export.errors import BundleError, ImageError
+from cls_export.labels import LabelsMapping
 from cls_export.preprocessing import Preprocessing
 from cls_export.runtime import Classifier
 
@@ -142,6 +144,44 @@ def verify_bundle(bundle: str | os.PathLike[str], tolerance: float | None = None
     computed = [difference for difference, _ in outcomes if difference is not None]
     failures = [f"{case.file}: {what}" for case, (_, what) in zip(golden.cases, outcomes, strict=True) if what]
     return GoldenReport(len(outcomes), max(computed, default=math.inf), tuple(failures))
+
+
+def write_golden(
+    folder: Path,
+    images: Sequence[str | os.PathLike[str]],
+    labels: LabelsMapping,
+    answer: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+) -> None:
+    """Copy images into a folder, with what each of them is on its way to an answer.
+
+    Args:
+        folder: of the golden set.
+        images: files.
+        labels: whose preprocessing they go through.
+        answer: maps input [1, 3, H, W] to logits [1, C], by the network that the bundle is to equal.
+
+    Raises:
+        ImageError: an image cannot be decoded.
+    """
+    cases = []
+    for number, image in enumerate(map(Path, images)):
+        try:
+            data = image.read_bytes()
+        except OSError as error:
+            raise ImageError(f"{image}: cannot be read ({error.strerror})") from error
+        logits = answer(labels.preprocessing(data))[0]
+        name = f"{number:03d}{image.suffix.lower()}"
+        (folder / name).write_bytes(data)
+        cases.append(
+            GoldenCase(
+                file=name,
+                file_sha256=sha256(data),
+                **asdict(Stages.of(data, labels.preprocessing)),
+                logits=logits.tolist(),
+                label=labels.classes[int(logits.argmax())],
+            )
+        )
+    (folder / GOLDEN_FILE).write_text(GoldenSet(cases=cases).model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def sha256(data: bytes) -> str:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from cls_export.calibration import Calibration, Reject
 from cls_export.errors import BundleError
-from cls_export.preprocessing import Preprocessing
+from cls_export.preprocessing import Preprocessing, Resample, Resize
 
 
 class _Frozen(BaseModel):
@@ -136,26 +136,45 @@ class LabelsMapping(_Frozen):
             raise BundleError(f"{source} is not a labels mapping of schema version 1 or 2: {_said(error)}") from error
 
     @classmethod
-    def from_ancestor(cls, text: str | bytes, *, size: tuple[int, int]) -> Self:
+    def from_ancestor(
+        cls,
+        text: str | bytes,
+        *,
+        size: tuple[int, int],
+        resize: Resize | None = None,
+        resize_to: int | None = None,
+        resample: Resample | None = None,
+    ) -> Self:
         """Build a mapping from one that has only the ancestor's four keys, and warn of what it does not say.
 
         Args:
             text: JSON with num_classes, class_to_idx, idx_to_class and normalization.
             size: height and width of the model's input, in pixels.
+            resize: as in `Preprocessing`, as are `resize_to` and `resample`; None assumes its default.
+            resize_to: for `shortest_edge`.
+            resample: Pillow's filter.
 
         Raises:
-            BundleError: not JSON, other keys, or keys that contradict each other.
+            BundleError: not JSON, other keys, keys that contradict each other, or a resize that cannot be.
         """
+        said = {"size": size, "resize": resize, "resize_to": resize_to, "resample": resample}
         try:
             ancestor = _Ancestor.model_validate_json(text)
-            preprocessing = Preprocessing(size=size, mean=ancestor.normalization.mean, std=ancestor.normalization.std)
+            preprocessing = Preprocessing.model_validate(
+                ancestor.normalization.model_dump() | {key: value for key, value in said.items() if value is not None}
+            )
             mapping = cls.from_classes(ancestor.class_to_idx, preprocessing)
             mapping = cls.model_validate({**mapping.model_dump(), **ancestor.model_dump()})
         except ValidationError as error:
             raise BundleError(f"not the ancestor's labels mapping: {_said(error)}") from error
+        assumed = [
+            *([f"{preprocessing.resize!r} to {size[0]} x {size[1]} px"] if resize is None else []),
+            *([f"{preprocessing.resample} resampling"] if resample is None else []),
+            "channels in R, G, B order, normalised outside the graph",
+        ]
         warnings.warn(
-            f"the mapping does not say how images were resized: assumed is {preprocessing.resize!r} to {size[0]} x "
-            f"{size[1]} px by {preprocessing.resample}. Confidence is not calibrated, and the origin is unknown",
+            f"the mapping does not say how images become the model's input; assumed: {'; '.join(assumed)}. "
+            "Confidence is not calibrated, and the origin is unknown",
             stacklevel=2,
         )
         return mapping

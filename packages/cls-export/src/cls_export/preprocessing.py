@@ -33,6 +33,8 @@ _RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
+Resize = Literal["squash", "letterbox", "shortest_edge"]
+Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Side = Annotated[int, Field(ge=1, le=8192)]
 Level = Annotated[int, Field(ge=0, le=255)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -56,8 +58,8 @@ class Preprocessing(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: tuple[Side, Side]
-    resize: Literal["squash", "letterbox", "shortest_edge"] = "squash"
-    resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
+    resize: Resize = "squash"
+    resample: Resample = "bilinear"
     resize_to: Side | None = None
     fill: tuple[Level, Level, Level] = (0, 0, 0)
     mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]

@@ -32,8 +32,8 @@ class Classifier:
     Args:
         bundle: the exported folder, or a lone model.onnx.
         providers: onnxruntime execution providers, by preference; each must really be available.
-        threads: threads within one operator; None leaves the choice to onnxruntime. Sessions that share a
-            machine want few.
+        threads: threads within one operator; None is one a physical core. They sleep while they wait, so that others
+            may have the cores; sessions that share a machine still want few.
         batch_size: images that go through the graph at once.
 
     Raises:
@@ -54,6 +54,9 @@ class Classifier:
             raise ValueError(f"providers must be a list of at least one name, got {providers!r}")
         options = ort.SessionOptions()
         options.log_severity_level = 3  # errors alone; a warning about the machine is nothing the caller can act on
+        # Threads that wait awake take the core from whoever has work, be it another process or another thread of this
+        # session that the system has put aside for them (benchmarks/export.py threads).
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             options.intra_op_num_threads = threads
         if missing := set(providers) - set(ort.get_available_providers()):

@@ -1,0 +1,145 @@
+"""A bundle whose graph is another one's with fewer bits: what that costs in answers, and when it is refused.
+
+Needs `cls-export[torch]`, but no PyTorch.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cls_export.bundle import GOLDEN_FOLDER, LABELS_FILE, MODEL_FILE, Bundle
+from cls_export.errors import BundleError
+from cls_export.golden import GOLDEN_FILE, GoldenSet, allowed_difference, read_golden, sha256
+from cls_export.labels import LabelsMapping
+from cls_export.onnx_file import save_model
+from cls_export.places import drafted
+from cls_export.preprocessing import ImageSource, Preprocessing
+from cls_export.runtime import Classifier
+
+if TYPE_CHECKING:
+    import onnx
+
+Rewrite = Callable[[Path, Path, Preprocessing], "onnx.ModelProto"]
+"""Takes the float32 ONNX file, a folder that it may write into, and what images go through; returns the other graph."""
+
+_SPARE = 2.0
+"""How much further than here logits may lie from PyTorch's on another machine, whose kernels add up otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What fewer bits bring and cost.
+
+    Attributes:
+        images: that both models were judged by.
+        before: share of them that the float32 model answers rightly, or 1 where the truth was not given.
+        after: the same of the other; where the truth was not given, the share answered as by the float32 model.
+        bytes_before: of the float32 file.
+        bytes_after: of the other.
+        max_difference: largest difference of a logit between the two.
+    """
+
+    images: int
+    before: float
+    after: float
+    bytes_before: int
+    bytes_after: int
+    max_difference: float
+
+
+def convert_bundle(
+    bundle: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    kind: str,
+    rewrite: Rewrite,
+    judged: Sequence[ImageSource],
+    truth: Sequence[str] | None = None,
+    *,
+    largest_loss: float,
+    tolerance: float = 0.0,
+) -> Converted:
+    """Write a bundle whose graph is another one's, rewritten.
+
+    Args:
+        bundle: the float32 one, a folder.
+        target: the folder to write; it appears only once it is complete.
+        kind: of the other graph, for messages, such as `int8`.
+        rewrite: what makes it.
+        judged: images that the model was not trained on.
+        truth: their classes; None judges the other model by the float32 one.
+        largest_loss: share of `judged` by which the other model may answer fewer rightly.
+        tolerance: least room around golden logits, as `cls_export.golden.TOLERANCE`.
+
+    Raises:
+        BundleError: the loss is larger; or as `Classifier`.
+        ImageError: an image cannot be decoded.
+    """
+    if not judged or (truth is not None and len(truth) != len(judged)):
+        raise BundleError(
+            f"{kind} needs images to be judged by, with a class for each or for none; got {len(judged)} images"
+        )
+    source = Bundle.locate(bundle)
+    if source.golden is None:
+        raise BundleError(f"{bundle}: a folder with {GOLDEN_FOLDER}/ is needed")
+    before = Classifier(bundle)
+    with drafted(target) as draft:
+        model = rewrite(source.model, draft.parent, before.labels.preprocessing)
+        save_model(model, before.labels, draft / MODEL_FILE)
+        before.labels.save(draft / LABELS_FILE)
+        after = Classifier(draft)
+        logits = before.logits(judged), _finite(after.logits(judged), kind)
+        found = _compared(*logits, before.labels, truth, source.model, draft / MODEL_FILE)
+        if not found.before - found.after <= largest_loss:
+            raise BundleError(
+                f"of {found.images} images {kind} answers {found.after:.2%} as it should, float32 {found.before:.2%}: "
+                f"a loss over {largest_loss:.2%}, so nothing was written"
+            )
+        _copy_golden(source.golden, draft / GOLDEN_FOLDER, after, kind, tolerance)
+    return found
+
+
+def _compared(
+    before: NDArray[np.float32],
+    after: NDArray[np.float32],
+    labels: LabelsMapping,
+    truth: Sequence[str] | None,
+    *files: Path,
+) -> Converted:
+    classes = np.array(labels.classes)
+    answers = classes[before.argmax(axis=1)]
+    expected = answers if truth is None else np.array(truth)
+    sizes = [file.stat().st_size for file in files]
+    return Converted(
+        images=len(before),
+        before=float((answers == expected).mean()),
+        after=float((classes[after.argmax(axis=1)] == expected).mean()),
+        bytes_before=sizes[0],
+        bytes_after=sizes[1],
+        max_difference=float(np.abs(before - after).max()),
+    )
+
+
+def _finite(logits: NDArray[np.float32], kind: str) -> NDArray[np.float32]:
+    if not np.isfinite(logits).all():
+        raise BundleError(f"{kind} cannot hold what some layer gives: a logit is not finite, so nothing was written")
+    return logits
+
+
+def _copy_golden(source: Path, target: Path, after: Classifier, kind: str, tolerance: float) -> None:
+    """Keep PyTorch's logits, with room for how far the other graph's lie apart, and the labels that it gives."""
+    cases = []
+    for case in read_golden(source / GOLDEN_FILE).cases:
+        data = (source / case.file).read_bytes()
+        if sha256(data) != case.file_sha256:
+            raise BundleError(f"{source / case.file}: its bytes are not those that training read")
+        (target / case.file).write_bytes(data)
+        logits, trained = _finite(after.logits([data]), kind)[0], np.asarray(case.logits, np.float32)
+        tolerance = max(tolerance, _SPARE * float(np.abs(logits - trained).max()) / allowed_difference(trained, 1.0))
+        cases.append(case.model_copy(update={"label": after.labels.classes[int(logits.argmax())]}))
+    golden = GoldenSet(cases=cases, tolerance=tolerance)
+    (target / GOLDEN_FILE).write_text(golden.model_dump_json(indent=1) + "\n", encoding="utf-8")
