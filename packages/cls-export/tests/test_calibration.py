@@ -11,7 +11,6 @@ from cls_export.calibration import (
     Calibration,
     CalibrationError,
     Reject,
-    calibration_error_interval,
     choose_reject,
     cross_fitted,
     expected_calibration_error,
@@ -126,17 +125,6 @@ def test_the_calibration_error_is_that_of_the_formula() -> None:
     expected = 3 / 4 * abs(0.9 - 2 / 3) + 1 / 4 * 0.2
     assert expected_calibration_error(confidence, right, bins=2) == pytest.approx(expected)
     assert math.isnan(expected_calibration_error(np.empty(0), np.empty(0, bool)))
-
-
-def test_the_interval_of_the_calibration_error_narrows_with_more_images() -> None:
-    widths = []
-    for images in (100, 10_000):
-        draws = np.random.default_rng(0)
-        confidence = draws.random(images)
-        interval = calibration_error_interval(confidence, draws.random(images) < confidence, rounds=200)
-        assert interval.low <= interval.high
-        widths.append(interval.high - interval.low)
-    assert widths[1] < widths[0] / 3
 
 
 def test_risk_and_coverage_are_counted_at_each_confidence_that_occurs() -> None:

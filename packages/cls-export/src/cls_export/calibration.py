@@ -222,18 +222,6 @@ def _least(derivatives: Callable[[Floats], _Derivatives], start: Floats, *, scal
     return parameters
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A figure, and between which bounds it lies with 95 % confidence."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2%} ({self.low:.2%}-{self.high:.2%})"
-
-
 def expected_calibration_error(confidence: Floats, right: NDArray[np.bool_], bins: int = _BINS) -> float:
     """Return the mean distance of confidence from the share of right answers, over bins of equal width.
 
@@ -251,20 +239,6 @@ def expected_calibration_error(confidence: Floats, right: NDArray[np.bool_], bin
     places = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     sums = np.bincount(places, confidence - right, minlength=bins)
     return float(np.abs(sums).sum() / len(confidence))
-
-
-def calibration_error_interval(
-    confidence: Floats, right: NDArray[np.bool_], *, rounds: int = 1000, seed: int = 0
-) -> Interval:
-    """Return the expected calibration error with its 95 % interval by bootstrap over images (percentiles)."""
-    draws = np.random.default_rng(seed)
-    confidence, right = np.asarray(confidence, np.float64), np.asarray(right)
-    values = []
-    for _ in range(rounds):
-        chosen = draws.integers(0, len(confidence), len(confidence))
-        values.append(expected_calibration_error(confidence[chosen], right[chosen]))
-    low, high = np.quantile(values, [0.025, 0.975])
-    return Interval(expected_calibration_error(confidence, right), float(low), float(high))
 
 
 @dataclass(frozen=True, slots=True)
