@@ -128,7 +128,7 @@ SETTINGS: dict[str, object] = {
 }
 
 
-def threads(folder: Path, rounds: int = 3, seconds: float = 2.0) -> None:
+def threads(folder: Path, rounds: int = 5, seconds: float = 1.0) -> None:
     """Print milliseconds an image of the bare graph by settings of its threads, alone and beside a busy core."""
     bundles = {size: make_bundle(folder, size)[0] for size in (64, 224)}
     print(f"{'pixels':<10}{'batch':>6}  {'threads':<22}{'idle, ms':>10}{'busy, ms':>10}")

@@ -77,7 +77,7 @@ def migrate(
         except onnx.checker.ValidationError as error:
             raise BundleError(f"{model}: becomes no valid ONNX file ({error})") from error
         labels.save(draft / LABELS_FILE)
-        _check_batches(older, Classifier(draft, batch_size=max(_BATCHES)), Path(model))
+        _check_batches(older, _opened(draft, Path(model)), Path(model))
         write_golden(draft / GOLDEN_FOLDER, golden, labels, older)
 
 
@@ -157,6 +157,15 @@ def _adapt(model: onnx_ir.Model, labels: LabelsMapping) -> None:
             value.shape = None
     images.name, images.shape = "images", onnx_ir.Shape(["batch", 3, *labels.preprocessing.size])
     logits.name, logits.shape = "logits", onnx_ir.Shape(["batch", labels.num_classes])
+
+
+def _opened(draft: Path, path: Path) -> Classifier:
+    try:
+        return Classifier(draft, batch_size=max(_BATCHES))
+    except BundleError as error:
+        raise BundleError(
+            f"{path}: does not work for any number of images as declared ({error})"
+        ) from error
 
 
 def _check_batches(older: _Older, classifier: Classifier, path: Path) -> None:
