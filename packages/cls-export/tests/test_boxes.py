@@ -84,10 +84,41 @@ def test_no_box_has_no_answer(frame: NDArray[np.uint8], exported: Path) -> None:
     assert Classifier(exported).predict_boxes(frame, np.empty((0, 4))) == []
 
 
-def test_boxes_of_another_form_are_refused(frame: NDArray[np.uint8]) -> None:
-    with pytest.raises(ValueError, match=r"boxes must be \[M, 4\]: left, top, right, bottom; got the shape \(4,\)"):
-        cut(frame, [1, 2, 3, 4])
+def test_a_margin_below_0_is_refused(frame: NDArray[np.uint8]) -> None:
     with pytest.raises(ValueError, match="margin must be 0 or more"):
         cut(frame, [[1, 2, 3, 4]], margin=-0.1)
-    with pytest.raises(ImageError, match=r"a frame has to be an array \[height, width, 3\], got \(40, 60\)"):
-        cut(frame[:, :, 0], [[1, 2, 3, 4]])
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ([0, 0, 4, 4], r"got the shape \(4,\); for one box, pass a list: \[box\]"),
+        ([[0, 0, 4, 4, 0.9]], r"got the shape \(1, 5\); without what follows the corners: boxes\[:, :4\]"),
+        ([["a", "b", "c", "d"]], "could not convert string to float"),
+        ([[1, 2, 3], [1, 2, 3, 4]], "inhomogeneous"),
+        (None, r"got the shape \(\)"),
+    ],
+)
+def test_what_is_no_box_is_refused_with_what_is_expected(frame: NDArray[np.uint8], boxes: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=r"boxes must be numbers \[M, 4\]: left, top, right, bottom.*" + message):
+        cut(frame, boxes)
+
+
+@pytest.mark.parametrize("bad", ["raise", "return"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame[..., 0], r"the frame: an array of shape \(40, 60\) .* from grey levels"),
+        (lambda frame: frame / 255, "the frame: an array .* from levels of 0 to 1"),
+        (lambda frame: np.dstack([frame, frame])[..., :4], "the frame: an array .* without alpha"),
+        (lambda frame: "frame.png", "the frame: a str was given; expected an array"),
+        (lambda frame: None, "the frame: a NoneType was given; .* cv2.imread gives None"),
+    ],
+)
+def test_a_frame_of_another_form_is_refused_as_a_whole(
+    frame: NDArray[np.uint8], exported: Path, bad: Any, change: Any, message: str
+) -> None:
+    classifier, boxes_of_frames = Classifier(exported), ([[0, 0, 9, 9]], [])
+    for boxes in boxes_of_frames:
+        with pytest.raises(ImageError, match=message):
+            classifier.predict_boxes(change(frame), boxes, bad=bad)

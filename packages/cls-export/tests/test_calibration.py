@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -46,6 +46,7 @@ def test_the_temperature_that_labels_were_drawn_with_is_found(scale: float) -> N
 
 
 @given(seed=st.integers(0, 2**32 - 1), scale=st.floats(0.1, 4), nudge=st.floats(0.8, 1.25))
+@example(seed=7563, scale=0.1015625, nudge=0.8)  # answers worse than chance: the best scale is 0, and none reaches it
 @settings(deadline=None, max_examples=50)
 def test_no_other_temperature_has_a_lower_loss(seed: int, scale: float, nudge: float) -> None:
     logits, labels = drawn(60, 4, scale, seed)
@@ -53,7 +54,7 @@ def test_no_other_temperature_has_a_lower_loss(seed: int, scale: float, nudge: f
         return
     fitted = fit_temperature(logits, labels)
     other = fitted.model_copy(update={"scale": (fitted.scale[0] * nudge,)})
-    assert loss(fitted, logits, labels) <= loss(other, logits, labels) + 1e-9
+    assert loss(fitted, logits, labels) <= loss(other, logits, labels) + 1e-8
 
 
 def test_a_temperature_changes_no_answer_and_makes_confidence_true() -> None:

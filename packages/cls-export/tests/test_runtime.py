@@ -1,3 +1,4 @@
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -91,18 +92,50 @@ def test_frames_in_bgr_are_answered_as_the_same_picture_in_rgb(exported: Path) -
 @pytest.mark.parametrize(
     ("array", "hint"),
     [
-        (np.zeros((9, 8, 3), np.float32), "of floats from 0 to 1"),
-        (np.full((9, 8, 3), np.nan), "of floats from 0 to 1"),
-        (np.zeros((9, 8, 3), np.uint16), "of 16 bits"),
-        (np.zeros((9, 8), np.uint8), "of grey levels"),
-        (np.zeros((3, 9, 8), np.uint8), "of channels first"),
-        (np.zeros((9, 8, 4), np.uint8), "with alpha"),
-        (np.zeros((0, 8, 3), np.uint8), r"shape \(0, 8, 3\)"),
+        (np.zeros((9, 8, 3), np.float32), "from levels of 0 to 1: "),
+        (np.full((9, 8, 3), 200.0), "from levels of 0 to 255: array.round"),
+        (np.full((9, 8, 3), np.nan), "some of its values are no finite numbers"),
+        (np.zeros((9, 8, 3), np.uint16), "from 16 bits: "),
+        (np.zeros((9, 8, 3), np.int64), "from levels of 0 to 255: array.astype"),
+        (np.zeros((9, 8, 3), bool), "from True and False: "),
+        (np.zeros((9, 8), np.uint8), "from grey levels: "),
+        (np.zeros((9, 8, 1), np.uint8), "from grey levels: "),
+        (np.zeros((3, 9, 8), np.uint8), "from channels first: "),
+        (np.zeros((9, 8, 4), np.uint8), "without alpha: "),
+        (np.zeros((2, 9, 8, 3), np.uint8), r"these are several images: pass list\(array\)"),
+        (np.zeros((0, 8, 3), np.uint8), r"shape \(0, 8, 3\) .* this one is empty"),
     ],
 )
 def test_another_kind_of_array_is_refused_with_what_turns_it_into_one(exported: Path, array: Any, hint: str) -> None:
     with pytest.raises(ImageError, match=hint):
         Classifier(exported).predict([array])
+
+
+def test_what_has_no_name_is_named_by_its_place_in_the_call(exported: Path) -> None:
+    good = np.zeros((9, 8, 3), np.uint8)
+    classifier = Classifier(exported, batch_size=2)
+    with pytest.raises(
+        ImageError, match=r"^image 3 \(counted from 0\): image bytes: .* \(0 bytes; no format that Pillow"
+    ):
+        classifier.predict([good, good, good, b""])
+    nothing: Any = None  # as cv2.imread gives for a missing file
+    _, wrong = classifier.predict([good, nothing], bad="return")
+    assert str(wrong).startswith("image 1 (counted from 0): a NoneType was given")
+    with pytest.raises(ImageError, match=r"^image 1 "):
+        classifier.logits([good, good[..., 0]])
+
+
+def test_a_hint_turns_an_array_into_what_it_shows(exported: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (9, 8, 3), dtype=np.uint8)
+    others: list[Any] = [
+        levels / 255, levels + 0.2, levels.astype(np.uint16) << 8, levels.astype(np.int64), levels.transpose(2, 0, 1),
+        np.dstack([levels, levels[..., :1]]),
+    ]  # fmt: skip
+    for other in others:
+        with pytest.raises(ImageError) as caught:
+            Classifier(exported).predict([other])
+        hint = str(caught.value).split("; from ")[-1].split("; without ")[-1].split(": ", 1)[1]
+        assert np.array_equal(eval(hint, {"array": other, "np": np}), levels)
 
 
 def test_an_array_need_not_be_contiguous(exported: Path) -> None:
@@ -190,19 +223,57 @@ def test_a_frozen_batch_axis_is_refused(bundle: Path) -> None:
     for value in (model.graph.input[0], model.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_value = 2
     onnx.save_model(model, bundle / "model.onnx")
-    with pytest.raises(BundleError, match="N being free; found"):
+    with pytest.raises(
+        BundleError,
+        match=r"the output logits tensor\(float\) \[N, 4\], N being free; found images tensor\(float\) \[2,",
+    ):
+        Classifier(bundle)
+
+
+def test_another_number_of_classes_than_the_mappings_is_refused(bundle: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(bundle / "model.onnx")
+    for each in model.graph.initializer:
+        if each.dims[:1] == [4]:
+            values = onnx.numpy_helper.to_array(each)
+            each.CopyFrom(onnx.numpy_helper.from_array(np.concatenate([values, values[:1]]), each.name))
+    del model.graph.value_info[:]
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 5
+    onnx.save_model(model, bundle / "model.onnx")
+    with pytest.raises(BundleError, match=r"found images .*, logits tensor\(float\) \[N, 5\]"):
+        Classifier(bundle)
+
+
+def test_an_older_model_and_mapping_are_refused_with_the_command_that_makes_them_a_bundle(bundle: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    mapping = json.loads((bundle / "labels_mapping.json").read_bytes())
+    for key in ("preprocessing", "labels_sha256", "schema_version", "provenance"):
+        del mapping[key]
+    (bundle / "labels_mapping.json").write_text(json.dumps(mapping))
+    with pytest.raises(BundleError, match="Older tools wrote such; see cls-export migrate"):
+        Classifier(bundle)
+    model = onnx.load(bundle / "model.onnx")
+    del model.metadata_props[:]
+    onnx.save_model(model, bundle / "model.onnx")
+    with pytest.raises(BundleError, match="not written by cls-export; cls-export migrate makes a bundle"):
         Classifier(bundle)
 
 
 @pytest.mark.parametrize(
-    "single", ["a.jpg", b"bytes", Path("a.jpg"), Image.new("RGB", (9, 9)), np.zeros((9, 9, 3), np.uint8)]
-)
+    "single",
+    [
+        "a.jpg", b"bytes", Path("a.jpg"), Image.new("RGB", (9, 9)), np.zeros((9, 9, 3), np.uint8),
+        np.zeros((9, 9), np.uint8), 3, None,
+    ],
+)  # fmt: skip
 def test_a_single_image_in_place_of_a_list_is_said(exported: Path, single: Any) -> None:
     with pytest.raises(TypeError, match=r"takes any number of images; for one, pass a list: predict\(\[image\]\)"):
         Classifier(exported).predict(single)
 
 
-@pytest.mark.parametrize("wrong", [{"providers": "CPUExecutionProvider"}, {"providers": ()}, {"batch_size": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"providers": "CPUExecutionProvider"}, {"providers": ()}, {"batch_size": 0}, {"threads": 0}]
+)
 def test_a_wrong_setting_is_refused(exported: Path, wrong: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Classifier(exported, **wrong)
@@ -210,9 +281,31 @@ def test_a_wrong_setting_is_refused(exported: Path, wrong: Any) -> None:
         Classifier(exported).predict([Image.new("RGB", (9, 9))], top_k=0)
 
 
+@pytest.mark.parametrize("wrong", [{"color": "rgb"}, {"bad": "skip"}])
+def test_a_misspelt_choice_is_refused(exported: Path, wrong: Any) -> None:
+    classifier, image = Classifier(exported), np.zeros((9, 9, 3), np.uint8)
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+        classifier.predict([image], **wrong)
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+        classifier.predict_boxes(image, [[0, 0, 5, 5]], **wrong)
+    if "color" in wrong:
+        with pytest.raises(ValueError, match="color must be"):
+            classifier.logits([image], **wrong)
+
+
 def test_a_provider_that_is_not_there_is_refused(exported: Path) -> None:
     with pytest.raises(BundleError, match="NoSuchExecutionProvider"):
         Classifier(exported, providers=["NoSuchExecutionProvider"])
+
+
+def test_where_it_is_allowed_the_cpu_stands_in_for_a_provider_that_is_not_there(exported: Path) -> None:
+    providers = ["NoSuchExecutionProvider"]
+    assert Classifier(exported, providers=providers, allow_cpu=True).providers == ["CPUExecutionProvider"]
+
+
+def test_the_threads_of_a_session_sleep_while_they_wait(exported: Path) -> None:
+    options = Classifier(exported)._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 def test_the_provider_in_use_is_reported(exported: Path) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cls_export import Calibration, Classifier, LabelsMapping, Reject
+from cls_export import Calibration, Classifier, ImageError, LabelsMapping, Reject
 from cls_export.calibration import log_softmax
 from cls_export.predictions import Prediction, interpret
 from cls_export.tracks import aggregate
@@ -75,6 +75,12 @@ def test_the_classifier_joins_its_own_answers_with_its_calibration(exported: Pat
         assert prediction.confidence == pytest.approx(expected)
     track = classifier.aggregate(predictions)
     assert track.label == classifier.labels.classes[int(scaled.sum(axis=0).argmax())]
+
+
+def test_an_error_among_a_tracks_answers_is_named(labels: LabelsMapping) -> None:
+    found: Any = [*answers(labels, [1.0, 2.0, 3.0, 4.0]), ImageError("box 3 is empty")]
+    with pytest.raises(ValueError, match=r"takes predictions, got ImageError\('box 3 is empty'\); leave out what"):
+        aggregate(found, labels)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cls_export.errors import ImageError
+from cls_export.preprocessing import checked_array
 
 
 def cut(frame: NDArray[np.uint8], boxes: ArrayLike, margin: float = 0.0) -> list[NDArray[np.uint8] | ImageError]:
@@ -22,18 +23,32 @@ def cut(frame: NDArray[np.uint8], boxes: ArrayLike, margin: float = 0.0) -> list
         ImageError: the frame is no such array.
         ValueError: boxes are not [M, 4], or the margin is below 0.
     """
-    if not isinstance(frame, np.ndarray) or frame.ndim != 3:
-        raise ImageError(
-            f"a frame has to be an array [height, width, 3], got {getattr(frame, 'shape', type(frame).__name__)}"
-        )
+    try:
+        checked_array(frame)
+    except ImageError as error:
+        raise ImageError(f"the frame: {error}") from error
     if not margin >= 0:
         raise ValueError(f"margin must be 0 or more, got {margin}")
-    corners = np.asarray(boxes, np.float64)
-    if corners.size == 0:
-        return []
-    if corners.ndim != 2 or corners.shape[1] != 4:
-        raise ValueError(f"boxes must be [M, 4]: left, top, right, bottom; got the shape {corners.shape}")
+    corners = _corners(boxes)
     return [_crop(frame, number, box, margin) for number, box in enumerate(corners)]
+
+
+def _corners(boxes: ArrayLike) -> NDArray[np.float64]:
+    expected = "boxes must be numbers [M, 4]: left, top, right, bottom"
+    try:
+        corners = np.asarray(boxes, np.float64)
+    except (TypeError, ValueError) as error:  # ragged lists and words
+        raise ValueError(f"{expected} ({error})") from error
+    if corners.shape[:1] == (0,):
+        return np.empty((0, 4))
+    if corners.ndim != 2 or corners.shape[1] != 4:
+        hint = ""
+        if corners.shape == (4,):
+            hint = "; for one box, pass a list: [box]"
+        elif corners.ndim == 2 and corners.shape[1] > 4:
+            hint = "; without what follows the corners: boxes[:, :4]"
+        raise ValueError(f"{expected}; got the shape {corners.shape}{hint}")
+    return corners
 
 
 def _crop(

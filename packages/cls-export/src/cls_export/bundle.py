@@ -71,7 +71,10 @@ class Bundle:
             raise BundleError(f"{self.model}: onnxruntime cannot load this file ({error}){hint}") from error
         embedded = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if embedded is None:
-            raise BundleError(f"{self.model}: no {METADATA_KEY!r} in its metadata; it was not written by cls-export")
+            raise BundleError(
+                f"{self.model}: no {METADATA_KEY!r} in its metadata, so it was not written by cls-export; "
+                "cls-export migrate makes a bundle of an older model and its mapping"
+            )
         labels = LabelsMapping.from_json(embedded, source=f"the metadata of {self.model}")
         if self.labels is not None and LabelsMapping.load(self.labels) != labels:
             raise BundleError(
@@ -94,14 +97,18 @@ def _may_name_files(model: Path) -> bool:
 
 
 def _check_signature(session: ort.InferenceSession, labels: LabelsMapping, model: Path) -> None:
-    height, width = labels.preprocessing.size
-    found = [
-        (item.name, item.type, ["N" if isinstance(item.shape[0], str) else item.shape[0], *item.shape[1:]])
-        for item in (*session.get_inputs(), *session.get_outputs())
-    ]
+    found = [_described(item.name, item.type, item.shape) for item in (*session.get_inputs(), *session.get_outputs())]
     expected = [
-        ("images", "tensor(float)", ["N", 3, height, width]),
-        ("logits", "tensor(float)", ["N", labels.num_classes]),
+        _described("images", "tensor(float)", ["N", 3, *labels.preprocessing.size]),
+        _described("logits", "tensor(float)", ["N", labels.num_classes]),
     ]
     if found != expected:
-        raise BundleError(f"{model}: its mapping promises input and output {expected}, N being free; found {found}")
+        raise BundleError(
+            f"{model}: by its mapping it has the input {expected[0]} and the output {expected[1]}, "
+            f"N being free; found {', '.join(found)}"
+        )
+
+
+def _described(name: str, kind: str, shape: list[int | str | None]) -> str:
+    free = shape[:1] and not isinstance(shape[0], int)
+    return f"{name} {kind} [{', '.join(map(str, ['N', *shape[1:]] if free else shape))}]"

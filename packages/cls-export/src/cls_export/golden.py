@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cls_export.bundle import GOLDEN_FOLDER, Bundle
-from cls_export.errors import BundleError, ImageError
+from cls_export.errors import BundleError, ImageError, in_one_line
 from cls_export.labels import LabelsMapping
 from cls_export.preprocessing import Preprocessing
 from cls_export.runtime import Classifier
@@ -200,7 +200,7 @@ def read_golden(path: Path) -> GoldenSet:
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
     except ValidationError as error:
-        raise BundleError(f"{path}: not a golden set of schema version 1 or 2: {error}") from error
+        raise BundleError(f"{path}: not a golden set of schema version 1 or 2: {in_one_line(error)}") from error
     if not golden.cases:
         raise BundleError(f"{path}: lists no image, so there is nothing to verify against")
     return golden

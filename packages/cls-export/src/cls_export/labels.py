@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from cls_export.calibration import Calibration, Reject
-from cls_export.errors import BundleError
+from cls_export.errors import BundleError, in_one_line
 from cls_export.preprocessing import Preprocessing, Resample, Resize
 
 
@@ -133,7 +133,11 @@ class LabelsMapping(_Frozen):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise BundleError(f"{source} is not a labels mapping of schema version 1 or 2: {_said(error)}") from error
+            older = any(item["type"] == "missing" and item["loc"] == ("preprocessing",) for item in error.errors())
+            hint = ". Older tools wrote such; see cls-export migrate" if older else ""
+            raise BundleError(
+                f"{source} is not a labels mapping of schema version 1 or 2: {in_one_line(error)}{hint}"
+            ) from error
 
     @classmethod
     def from_ancestor(
@@ -166,7 +170,7 @@ class LabelsMapping(_Frozen):
             mapping = cls.from_classes(ancestor.class_to_idx, preprocessing)
             mapping = cls.model_validate({**mapping.model_dump(), **ancestor.model_dump()})
         except ValidationError as error:
-            raise BundleError(f"not the ancestor's labels mapping: {_said(error)}") from error
+            raise BundleError(f"not the ancestor's labels mapping: {in_one_line(error)}") from error
         assumed = [
             *([f"{preprocessing.resize!r} to {size[0]} x {size[1]} px"] if resize is None else []),
             *([f"{preprocessing.resample} resampling"] if resample is None else []),
@@ -207,10 +211,6 @@ class _Ancestor(_Frozen):
     class_to_idx: dict[str, int]
     idx_to_class: dict[str, str]
     normalization: Normalization
-
-
-def _said(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'the whole file'}: {item['msg']}" for item in error.errors())
 
 
 def _labels_sha256(classes: tuple[str, ...]) -> str:

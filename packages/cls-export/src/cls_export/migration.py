@@ -163,9 +163,7 @@ def _opened(draft: Path, path: Path) -> Classifier:
     try:
         return Classifier(draft, batch_size=max(_BATCHES))
     except BundleError as error:
-        raise BundleError(
-            f"{path}: does not work for any number of images as declared ({error})"
-        ) from error
+        raise BundleError(f"{path}: does not work for any number of images as declared ({error})") from error
 
 
 def _check_batches(older: _Older, classifier: Classifier, path: Path) -> None:

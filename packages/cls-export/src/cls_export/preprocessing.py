@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cls_export.errors import ImageError
@@ -162,7 +162,7 @@ class Preprocessing(BaseModel):
 
 def _decode(source: ImageSource) -> Image.Image:
     if isinstance(source, np.ndarray):
-        return Image.fromarray(_checked_array(source))
+        return Image.fromarray(np.ascontiguousarray(checked_array(source)))
     if isinstance(source, Image.Image):
         return _loaded(source, "the image given")
     if not isinstance(source, bytes | str | PathLike):
@@ -175,7 +175,9 @@ def _decode(source: ImageSource) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data))
     except Exception as error:
-        raise ImageError(f"{name}: not a whole, readable image ({len(data)} bytes; {error})") from error
+        # What Pillow says of an unknown format names the stream's address.
+        said = "no format that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
+        raise ImageError(f"{name}: not a whole, readable image ({len(data)} bytes; {said})") from error
     with image:
         return _loaded(image, name)
 
@@ -197,28 +199,53 @@ def _refuse_huge(image: Image.Image) -> None:
         raise ImageError(f"{image.width}x{image.height} px is over the limit of {MAX_PIXELS:,} pixels")
 
 
-def _checked_array(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def checked_array(array: Any) -> NDArray[np.uint8]:
+    """Return the array, if it is one of uint8 [height, width, 3].
+
+    Raises:
+        ImageError: it is not; the message says what makes it one.
+    """
+    if not isinstance(array, np.ndarray):
+        hint = "; cv2.imread gives None for a file that it cannot read" if array is None else ""
+        raise ImageError(f"a {type(array).__name__} was given; expected an array, uint8 [height, width, 3]{hint}")
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ImageError(
             f"an array of shape {array.shape} and dtype {array.dtype} was given; "
             f"expected uint8 [height, width, 3] in R, G, B order{_hint(array)}"
         )
-    return np.ascontiguousarray(array)
+    return array
 
 
 def _hint(array: NDArray[Any]) -> str:
     """Say how the likeliest kinds of other arrays become what is expected."""
+    shape = array.shape
+    if 0 in shape:
+        return "; this one is empty"
+    if array.ndim == 4:
+        return "; these are several images: pass list(array)"
     if array.dtype.kind == "f":
-        return "; of floats from 0 to 1: (array * 255).round().astype(np.uint8)"
+        return _hint_for_floats(array)
     if array.dtype == np.uint16:
-        return "; of 16 bits: (array >> 8).astype(np.uint8)"
-    if array.ndim == 2 or array.shape[2:] == (1,):
-        return "; of grey levels: np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)"
-    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
-        return "; of channels first: array.transpose(1, 2, 0)"
-    if array.ndim == 3 and array.shape[2] == 4:
-        return "; with alpha: array[..., :3]"
+        return "; from 16 bits: (array >> 8).astype(np.uint8)"
+    if array.dtype == np.bool_:
+        return "; from True and False: array.astype(np.uint8) * 255"
+    if array.dtype.kind in "iu" and array.dtype != np.uint8:
+        return "; from levels of 0 to 255: array.astype(np.uint8)"
+    if array.ndim == 2 or shape[2:] == (1,):
+        return "; from grey levels: np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)"
+    if array.ndim == 3 and shape[0] == 3 and shape[2] != 3:
+        return "; from channels first: array.transpose(1, 2, 0)"
+    if array.ndim == 3 and shape[2] == 4:
+        return "; without alpha: array[..., :3]"
     return ""
+
+
+def _hint_for_floats(array: NDArray[np.floating[Any]]) -> str:
+    if not np.isfinite(array).all():
+        return "; some of its values are no finite numbers"
+    if array.max() > 1:
+        return "; from levels of 0 to 255: array.round().clip(0, 255).astype(np.uint8)"
+    return "; from levels of 0 to 1: (array * 255).round().astype(np.uint8)"
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

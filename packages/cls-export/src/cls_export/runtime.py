@@ -23,6 +23,9 @@ Color = Literal["RGB", "BGR"]
 
 Answer = Prediction | ImageError
 
+_Batch = list[tuple[int, ImageSource]]
+"""Images with their places in the call."""
+
 
 class Classifier:
     """Answers for images, from the bundle alone: no class name, size or constant has to be repeated in code.
@@ -32,6 +35,7 @@ class Classifier:
     Args:
         bundle: the exported folder, or a lone model.onnx.
         providers: onnxruntime execution providers, by preference; each must really be available.
+        allow_cpu: whether the CPU may stand in for providers that are not; `providers` says which are in use.
         threads: threads within one operator; None is one a physical core. They sleep while they wait, so that others
             may have the cores; sessions that share a machine still want few.
         batch_size: images that go through the graph at once.
@@ -45,11 +49,14 @@ class Classifier:
         bundle: str | os.PathLike[str],
         *,
         providers: Sequence[str] = ("CPUExecutionProvider",),
+        allow_cpu: bool = False,
         threads: int | None = None,
         batch_size: int = 32,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, or None, got {threads}")
         if isinstance(providers, str) or not providers:
             raise ValueError(f"providers must be a list of at least one name, got {providers!r}")
         options = ort.SessionOptions()
@@ -59,13 +66,8 @@ class Classifier:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             options.intra_op_num_threads = threads
-        if missing := set(providers) - set(ort.get_available_providers()):
-            raise BundleError(
-                f"execution providers {sorted(missing)} are not available; this onnxruntime has "
-                f"{ort.get_available_providers()}. Install the onnxruntime build that has them"
-            )
-        self._session, self.labels = Bundle.locate(bundle).open(list(providers), options)
-        if self._session.get_providers()[0] != providers[0]:
+        self._session, self.labels = Bundle.locate(bundle).open(_available(providers, allow_cpu), options)
+        if not allow_cpu and self._session.get_providers()[0] != providers[0]:
             raise BundleError(f"asked for {list(providers)}, onnxruntime fell back to {self._session.get_providers()}")
         self._batch_size = batch_size
 
@@ -137,8 +139,9 @@ class Classifier:
         """
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
-        if color not in ("RGB", "BGR") or bad not in ("raise", "return"):
-            raise ValueError(f"color must be 'RGB' or 'BGR' and bad 'raise' or 'return', got {color!r} and {bad!r}")
+        if bad not in ("raise", "return"):
+            raise ValueError(f"bad must be 'raise' or 'return', got {bad!r}")
+        _check_color(color)
         return self._stream(_batches(images, self._batch_size), top_k, color, bad == "raise")
 
     @overload
@@ -206,32 +209,43 @@ class Classifier:
         return aggregate(predictions, self.labels, top_k=top_k, independent=independent)
 
     def logits(self, images: Iterable[ImageSource], *, color: Color = "RGB") -> NDArray[np.float32]:
-        """Return the graph's own output for any number of images: float32 [N, C]."""
+        """Return the graph's own output for any number of images: float32 [N, C].
+
+        Raises:
+            ImageError: as `predict`.
+        """
+        _check_color(color)
         rows = [
-            self._run([self._pixels(image, color) for image in batch]) for batch in _batches(images, self._batch_size)
+            self._run([self._pixels(image, number, color) for number, image in batch])
+            for batch in _batches(images, self._batch_size)
         ]
         return np.concatenate(rows) if rows else np.empty((0, self.labels.num_classes), np.float32)
 
-    def _stream(self, batches: Iterator[list[ImageSource]], top_k: int, color: Color, raises: bool) -> Iterator[Answer]:
+    def _stream(self, batches: Iterator[_Batch], top_k: int, color: Color, raises: bool) -> Iterator[Answer]:
         for batch in batches:
-            read = [self._read(image, color, raises) for image in batch]
+            read = [self._read(image, number, color, raises) for number, image in batch]
             pixels = [each for each in read if not isinstance(each, ImageError)]
             answers = iter(interpret(self._run(pixels), self.labels, top_k) if pixels else [])
             for each in read:
                 yield each if isinstance(each, ImageError) else next(answers)
 
-    def _read(self, image: ImageSource, color: Color, raises: bool) -> NDArray[np.uint8] | ImageError:
+    def _read(self, image: ImageSource, number: int, color: Color, raises: bool) -> NDArray[np.uint8] | ImageError:
         try:
-            return self._pixels(image, color)
+            return self._pixels(image, number, color)
         except ImageError as error:
             if raises:
                 raise
             return error
 
-    def _pixels(self, image: ImageSource, color: Color) -> NDArray[np.uint8]:
+    def _pixels(self, image: ImageSource, number: int, color: Color) -> NDArray[np.uint8]:
         if color == "BGR" and isinstance(image, np.ndarray) and image.ndim == 3:
             image = image[..., ::-1]
-        return self.labels.preprocessing.pixels(image)
+        try:
+            return self.labels.preprocessing.pixels(image)
+        except ImageError as error:
+            if isinstance(image, str | PathLike):  # has a name of its own
+                raise
+            raise ImageError(f"image {number} (counted from 0): {error}") from error
 
     def _run(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         images = self.labels.preprocessing.normalize(np.stack(pixels))
@@ -239,12 +253,30 @@ class Classifier:
         return output
 
 
-def _batches(images: Iterable[ImageSource], size: int) -> Iterator[list[ImageSource]]:
-    if isinstance(images, str | bytes | PathLike | Image.Image | np.ndarray) and getattr(images, "ndim", 3) == 3:
+def _available(providers: Sequence[str], allow_cpu: bool) -> list[str]:
+    """Return those providers that this onnxruntime has."""
+    known = ort.get_available_providers()
+    missing = [name for name in providers if name not in known]
+    if missing and not allow_cpu:
+        raise BundleError(
+            f"execution providers {missing} are not available; this onnxruntime has {known}. Install the onnxruntime "
+            "build that has them, or pass allow_cpu=True"
+        )
+    return [name for name in providers if name in known] or ["CPUExecutionProvider"]
+
+
+def _check_color(color: str) -> None:
+    if color not in ("RGB", "BGR"):
+        raise ValueError(f"color must be 'RGB' or 'BGR', got {color!r}")
+
+
+def _batches(images: Iterable[ImageSource], size: int) -> Iterator[_Batch]:
+    single = isinstance(images, str | bytes | PathLike | Image.Image) or getattr(images, "ndim", 4) != 4
+    if single or not isinstance(images, Iterable):
         raise TypeError(f"takes any number of images; for one, pass a list: predict([image]) (got {type(images)})")
-    return _split(iter(images), size)
+    return _split(enumerate(images), size)
 
 
-def _split(images: Iterator[ImageSource], size: int) -> Iterator[list[ImageSource]]:
+def _split(images: Iterator[tuple[int, ImageSource]], size: int) -> Iterator[_Batch]:
     while batch := list(islice(images, size)):
         yield batch

@@ -46,10 +46,12 @@ def aggregate(
             image, and 1 makes their answer too sure. It changes confidence, never the label.
 
     Raises:
-        ValueError: no predictions, or another number of classes.
+        ValueError: no predictions, errors among them, or another number of classes.
     """
     if not predictions:
         raise ValueError("a track needs at least one prediction")
+    if other := next((each for each in predictions if not isinstance(each, Prediction)), None):
+        raise ValueError(f"a track takes predictions, got {other!r}; leave out what could not be read")
     if not 0 < independent <= 1:
         raise ValueError(f"independent must be above 0 and at most 1, got {independent}")
     if len(predictions[0].logits) != labels.num_classes:
