@@ -14,6 +14,7 @@ def test_the_package_offers_these_names_and_no_others() -> None:
         "DatasetStatisticsCallback",
         "EarlyWarnings",
         "EpochLog",
+        "GradCam",
         "GradientNorm",
         "Interrupted",
         "LearningRateSuggestion",

@@ -464,3 +464,28 @@ def test_a_checkpoint_of_other_data_is_refused_also_before_the_data_is_read(root
     with pytest.raises(DataError, match="have changed since the checkpoint"):
         data.setup()
     module(root, preprocessing).load_state_dict({})
+
+
+def test_folds_deal_train_and_valid_anew_and_leave_test_alone(write_split: Any, preprocessing: Any) -> None:
+    write_split("train", ["0", "7"] * 8)
+    write_split("valid", ["0", "7"] * 2)
+    root = write_split("test", ["0", "7"])
+    folds = [module(root, preprocessing, gate=None, fold=fold, folds=4) for fold in range(4)]
+    valid = [record.id for data in folds for record in data.records("valid")]
+    assert sorted(valid) == sorted(record.id for record in [*folds[0].records("train"), *folds[0].records("valid")])
+    assert len(set(valid)) == 20
+    assert len({data.fingerprint for data in folds}) == 4
+    assert {tuple(record.id for record in data.records("test")) for data in folds} == {("test/0.png", "test/1.png")}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"fold": 0}, "fold and folds go together"),
+        ({"folds": 5}, "fold and folds go together"),
+        ({"fold": 5, "folds": 5}, r"fold must be below folds=5"),
+    ],
+)
+def test_half_a_fold_is_refused(tmp_path: Path, settings: dict[str, int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        DataModuleConfig(root=tmp_path, **settings)
