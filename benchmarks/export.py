@@ -9,13 +9,13 @@ tensors at 64 px, and 1.05 times at 224 px; from process start to the first answ
 same through torch and torchvision; memory is the same after 10,000 and after 100,000 crops; the classifier's own choice
 of threads is as fast as onnxruntime's on an idle machine, and faster on one whose other core is busy.
 
-All that is compared runs in turns in one process, or in processes of their own, and medians are printed.
+All that is compared runs in turns in one process, or in processes of their own, and medians are printed; for crops also
+the ratio of each one's fastest tenth, which other processes disturb least.
 """
 
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -66,7 +66,7 @@ def random_crops(count: int) -> list[np.ndarray]:
 
 def crops(folder: Path) -> None:
     """Print milliseconds a crop: through the classifier, the bare graph, and PyTorch."""
-    print(f"{'pixels':<10}{'batch':>6}{'ours, ms':>10}{'bare, ms':>10}{'ratio':>8}{'torch, ms':>11}")
+    print(f"{'pixels':<10}{'batch':>6}{'ours, ms':>10}{'bare, ms':>10}{'ratio':>8}{'of best':>9}{'torch, ms':>11}")
     for size in (64, 224):
         bundle, network = make_bundle(folder, size)
         for batch in (1, 8, 32):
@@ -81,14 +81,17 @@ def crops(folder: Path) -> None:
             )
             with torch.inference_mode():
                 (eager,) = in_turns(lambda tensor=tensor, network=network: network(tensor))
-            row = (1000 * seconds / batch for seconds in (ours, bare, eager))
-            print("{:<10}{:>6}{:>10.2f}{:>10.2f}{:>8.3f}{:>11.2f}".format(
-                f"{size}x{size}", batch, next(row), next(row), ours / bare, next(row)
-            ), flush=True)  # fmt: skip
+            medians = (1000 * np.median(times) / batch for times in (ours, bare, eager))
+            ratios = [np.quantile(ours, share) / np.quantile(bare, share) for share in (0.5, 0.1)]
+            print(
+                f"{f'{size}x{size}':<10}{batch:>6}{next(medians):>10.2f}{next(medians):>10.2f}"
+                f"{ratios[0]:>8.3f}{ratios[1]:>9.3f}{next(medians):>11.2f}",
+                flush=True,
+            )
 
 
-def in_turns(*calls: Callable[[], object], seconds: float = 10.0) -> list[float]:
-    """Return the median seconds of each call, each in its turn for some seconds and at least nine times."""
+def in_turns(*calls: Callable[[], object], seconds: float = 10.0) -> list[list[float]]:
+    """Return the seconds that each call took, each in its turn for some seconds and at least nine times."""
     taken: list[list[float]] = [[] for _ in calls]
     end = time.perf_counter() + seconds
     while len(taken[0]) < 10 or time.perf_counter() < end:
@@ -96,7 +99,7 @@ def in_turns(*calls: Callable[[], object], seconds: float = 10.0) -> list[float]
             started = time.perf_counter()
             call()
             times.append(time.perf_counter() - started)
-    return [statistics.median(times[1:]) for times in taken]
+    return [times[1:] for times in taken]
 
 
 THREADS = """
@@ -201,30 +204,42 @@ def start(folder: Path, rounds: int = 7) -> None:
 
 
 MEMORY = """
-print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+def megabytes(name):
+    line = next(line for line in open("/proc/self/status") if line.startswith(name))
+    return int(line.split()[1]) // 1024
 """
-"""What the system keeps of a process's memory otherwise counts the one that it was forked from, too."""
+"""What `resource` knows of a process's memory counts the one that it was forked from, too."""
 
 
 def first_answer(code: str, model: Path, image: Path) -> tuple[float, float]:
     """Run a program to its end; return its seconds, and its largest resident megabytes."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    command = [sys.executable, "-c", code + MEMORY, str(model), str(image)]
+    command = [sys.executable, "-c", f"{code}{MEMORY}print(megabytes('VmHWM'))", str(model), str(image)]
     started = time.perf_counter()
     output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-    return time.perf_counter() - started, int(output.split()[-1]) / 1024
+    return time.perf_counter() - started, int(output.split()[-1])
+
+
+MANY = """
+import sys
+import numpy as np
+from cls_export import Classifier
+draws, classifier = np.random.default_rng(0), Classifier(sys.argv[1])
+sizes = draws.integers(17, 64, (1000, 2)).tolist()
+crops = [draws.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in sizes]
+for thousand in range(1, 101):
+    for _ in classifier.stream(crops):
+        pass
+    if thousand in (1, 10, 20, 50, 100):
+        print(f"{1000 * thousand:>8}{megabytes('VmRSS'):>8}{megabytes('VmHWM'):>8}", flush=True)
+"""
 
 
 def memory(folder: Path) -> None:
-    """Print the process's largest resident megabytes as crops are answered."""
+    """Print a process's resident megabytes, now and at most, as it answers crops of 17 to 63 px."""
     bundle, _ = make_bundle(folder, 64)
-    classifier, given = Classifier(bundle), random_crops(1000)
-    print(f"{'crops':>8}{'MB':>8}")
-    for thousand in range(1, 101):
-        for _ in classifier.stream(given):
-            pass
-        if thousand in (1, 10, 20, 50, 100):
-            print(f"{thousand * 1000:>8}{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:>8.0f}", flush=True)
+    print(f"{'crops':>8}{'MB':>8}{'most':>8}", flush=True)
+    subprocess.run([sys.executable, "-c", MEMORY + MANY, str(bundle)], check=True)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ def clip() -> Clip:
     for file in sorted(DATA.glob("valid/**/*.jsonl")):
         for row in map(json.loads, file.read_text().splitlines()):
             crops.setdefault(row["suffix"], []).append(file.parent / row["image"])
-    players = dict(enumerate([paths[:FRAMES] for _, paths in sorted(crops.items())][:3]))
+    most = sorted(crops.values(), key=len, reverse=True)
+    players = dict(enumerate(paths[:FRAMES] for paths in most[:3]))
     frames, boxes = [], []
     for number in range(FRAMES):
         frame = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)

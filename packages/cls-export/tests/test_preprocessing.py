@@ -1,3 +1,4 @@
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,18 @@ def test_squash_is_pillows_own_resize() -> None:
     preprocessing = Preprocessing(size=(8, 6), resample="bicubic", **PLAIN)
     expected = np.asarray(picture().resize((6, 8), Image.Resampling.BICUBIC))
     assert np.array_equal(preprocessing.pixels(encoded(picture())), expected)
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "expected"),
+    [((49, 28), (48, 32), "97992d41b9e9ad34"), ((40, 29), (24, 24), "196b76"), ((40, 29), (224, 224), "d42aba")],
+)
+def test_every_version_of_pillow_that_is_allowed_resizes_to_these_pixels(
+    source: tuple[int, int], size: tuple[int, int], expected: str
+) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (*source, 3), dtype=np.uint8)
+    pixels = Preprocessing(size=size, **PLAIN).pixels(array)
+    assert hashlib.sha256(pixels.tobytes()).hexdigest().startswith(expected)
 
 
 def test_letterbox_keeps_the_aspect_ratio_and_fills_the_rest() -> None:
