@@ -46,11 +46,27 @@ def test_a_finished_run_has_every_file_that_was_promised(finished_run: Path) -> 
         "predictions/valid.npz", "predictions/test.npz", "plots/history.png", "plots/confusion_valid.png",
         "plots/confusion_test.png", "plots/class_distribution.png", "plots/augmented.png",
         "plots/predictions_valid.png", "plots/predictions_test.png", "export/model.onnx",
-        "export/labels_mapping.json", "export/golden/golden.json",
+        "export/labels_mapping.json", "export/golden/golden.json", "report.html", "origin.json",
     ):  # fmt: skip
         assert (finished_run / name).stat().st_size > 0, name
     rests = list(finished_run.rglob(".*"))
     assert rests == []
+
+
+def test_intervals_enclose_the_very_figures_that_were_logged(finished_run: Path) -> None:
+    evaluation = json.loads((finished_run / "evaluation.json").read_bytes())
+    for split in ("valid", "test"):
+        for name in ("top1", "top5", "macro_f1", "loss"):
+            found = evaluation["scores"][split][name]
+            assert found["value"] == pytest.approx(evaluation["metrics"][split][f"{split}_{name}"], abs=1e-6)
+            assert found["low"] <= found["value"] <= found["high"]
+
+
+def test_the_report_shows_the_run_and_how_to_have_it_again(finished_run: Path) -> None:
+    page = (finished_run / "report.html").read_text()
+    assert "<title>whole" in page
+    assert "uv run apps/train debug=tiny data=synthetic_tiny" in page
+    assert len(page) < 5_000_000
 
 
 def test_what_the_packages_log_is_in_the_runs_log(
