@@ -34,17 +34,14 @@ class Pictures:
     def place(self, image_id: str) -> int:
         """Return the place of an image's picture; -1 where there is no room left for it, or no readable file."""
         if image_id not in self._places:
-            self._places[image_id] = self._kept(_thumbnail(self._root / image_id))
+            self._places[image_id] = self._kept(_thumbnail(self._root / image_id)) if self._left > 0 else -1
         return self._places[image_id]
 
     def heat_map(self, image_id: str, heat: NDArray[np.uint8]) -> int | None:
         """Return the place of an image under a heat map uint8 [h, w]; None where there is no room or file."""
-        try:
-            with Image.open(self._root / image_id) as opened:
-                image = ImageOps.exif_transpose(opened).convert("RGB")
-        except OSError:
+        image = _opened(self._root / image_id)
+        if image is None:
             return None
-        image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
         grey = ImageOps.grayscale(image).convert("RGB")
         strength = Image.fromarray(heat).resize(image.size, Image.Resampling.BICUBIC)
         warm = ImageOps.colorize(strength, "#30206a", "#ffe14d", mid="#e0523a")
@@ -52,22 +49,30 @@ class Pictures:
         return None if place < 0 else place
 
     def _kept(self, file: tuple[bytes, str] | None) -> int:
-        if file is None or len(file[0]) > self._left:
+        if file is None:
             return -1
         content, kind = file
+        if len(content) > self._left:
+            self._left = 0  # the rest need not be read to be turned away
+            return -1
         self._left -= len(content)
         self.addresses.append(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")
         return len(self.addresses) - 1
 
 
 def _thumbnail(path: Path) -> tuple[bytes, str] | None:
+    image = _opened(path)
+    return None if image is None else _encoded(image)
+
+
+def _opened(path: Path) -> Image.Image | None:
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened).convert("RGB")
     except OSError:
         return None
     image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    return _encoded(image)
+    return image
 
 
 def _encoded(image: Image.Image) -> tuple[bytes, str]:
