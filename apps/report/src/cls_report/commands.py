@@ -110,7 +110,8 @@ def _print_comparison(comparison: Comparison, first: str, second: str, split: st
         table.add_column(head)
     table.add_row("top-1", in_words(overall.first), in_words(overall.second), in_points(overall.difference))
     table.add_row("right alone", str(overall.only_first), str(overall.only_second), "")
-    table.add_row("macro-F1", "", "", in_points(comparison.macro_f1))
+    f1 = comparison.macro_f1
+    table.add_row("macro-F1", f"{f1.first:.1%}", f"{f1.second:.1%}", in_points(f1.difference))
     console.print(table)
     parts = [("class", each) for each in comparison.by_class]
     parts += [(key, each) for key, found in comparison.by_slice.items() for each in found]

@@ -110,20 +110,29 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure of all images: of the first run, of the second, and second minus first with its paired interval."""
+
+    first: float
+    second: float
+    difference: Estimate
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """All that tells two runs apart.
 
     Attributes:
         overall: on all images.
-        macro_f1: its difference, second minus first; loss: likewise, in nats.
+        macro_f1: of both; loss: likewise, in nats.
         by_class: for every class with an image.
         by_slice: by key of the slices.
         verdict: the sentence to read if only one is read.
     """
 
     overall: Difference
-    macro_f1: Estimate
-    loss: Estimate
+    macro_f1: Figure
+    loss: Figure
     by_class: tuple[Difference, ...]
     by_slice: dict[str, tuple[Difference, ...]]
     verdict: str
@@ -147,11 +156,14 @@ def compare(both: Pair, names: tuple[str, str] = ("the first", "the second")) ->
         by_key.setdefault(each.key, []).append((each.value, each.rows))
     drawn = macro_f1(second, resamples.weights) - macro_f1(first, resamples.weights)
     whole = np.ones((1, len(first.truth)))
-    losses = _losses(second) - _losses(first)
+    f1 = [float(macro_f1(each, whole)[0]) for each in (first, second)]
+    losses = _losses(first), _losses(second)
     return Comparison(
         overall=overall,
-        macro_f1=bootstrap(float((macro_f1(second, whole) - macro_f1(first, whole))[0]), drawn),
-        loss=_mean(losses, clusters, resamples),
+        macro_f1=Figure(f1[0], f1[1], bootstrap(f1[1] - f1[0], drawn)),
+        loss=Figure(
+            float(losses[0].mean()), float(losses[1].mean()), _mean(losses[1] - losses[0], clusters, resamples)
+        ),
         by_class=_all_on([(name, rows) for name, rows in classes if rows.any()], both, clusters),
         by_slice={key: _all_on(parts, both, clusters) for key, parts in by_key.items()},
         verdict=verdict(overall, names),

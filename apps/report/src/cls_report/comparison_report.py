@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from cls_report.comparison import Comparison, Difference, Pair
-from cls_report.content import Block, Chart, Column, Gallery, Report, Section, Series, Shown, Table, Text
+from cls_report.content import Block, Chart, Column, Estimate, Gallery, Report, Section, Series, Shown, Table, Text
 from cls_report.evaluation_sections import shown_name
 from cls_report.intervals import in_points, in_words
 from cls_report.pictures import Pictures
@@ -43,24 +43,26 @@ def comparison_report(first: Run, second: Run, split: str, both: Pair, compariso
 
 
 def _overall(comparison: Comparison, names: tuple[str, str], split: str) -> Table:
-    overall = comparison.overall
+    overall, f1, loss = comparison.overall, comparison.macro_f1, comparison.loss
     return Table(
         title=f"All {overall.images} images of {split}",
         columns=(
             Column(title="figure", kind="text", values=("top-1", "macro-F1", "loss, nats")),
-            Column(title=names[0], kind="text", values=(in_words(overall.first), "", "")),
-            Column(title=names[1], kind="text", values=(in_words(overall.second), "", "")),
+            Column(title=names[0], kind="text", values=(in_words(overall.first), f"{f1.first:.1%}",
+                                                             f"{loss.first:.3f}")),
+            Column(title=names[1], kind="text", values=(in_words(overall.second), f"{f1.second:.1%}",
+                                                             f"{loss.second:.3f}")),
             Column(title="difference (95 % interval)", kind="text", values=(
-                in_points(overall.difference), in_points(comparison.macro_f1), _signed(comparison))),
+                in_points(overall.difference), in_points(f1.difference), _signed(loss.difference))),
         ),
         note=f"p = {overall.p:.3g}, McNemar's test: only images that one run alone answers rightly can part the runs.",
     )  # fmt: skip
 
 
-def _signed(comparison: Comparison) -> str:
-    loss = comparison.loss
-    bounds = f" ({loss.low:+.3f} to {loss.high:+.3f})" if loss.low is not None and loss.high is not None else ""
-    return f"{loss.value:+.3f}{bounds}" if loss.value is not None else "-"
+def _signed(difference: Estimate) -> str:
+    value, low, high = difference.value, difference.low, difference.high
+    bounds = f" ({low:+.3f} to {high:+.3f})" if low is not None and high is not None else ""
+    return "-" if value is None else f"{value:+.3f}{bounds}"
 
 
 def _right_and_wrong(comparison: Comparison, both: Pair, names: tuple[str, str]) -> Table:
