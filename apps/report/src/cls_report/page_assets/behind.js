@@ -1,5 +1,6 @@
 // The images behind a cell of a confusion matrix.
 
+const CROPS_AT_FIRST = 12; // about as high as the matrix beside them
 const CROPS_AT_ONCE = 48;
 
 // Fill the panel with the images of a cell, mistakes surest first and right answers least sure first; say what it is.
@@ -14,25 +15,25 @@ function showImages(panel, data, { truth, answer, images }) {
   panel.replaceChildren(heading, make("p", { class: "note" }, said));
   const crops = make("div", {}, make("ul", { class: "crops" }));
   if (shown.length) panel.append(crops);
-  addCrops(crops, data, shown, 0);
+  addCrops(crops, data, shown, 0, CROPS_AT_FIRST);
   const missing = `${absent.length.toLocaleString("en")} without a picture in this file`;
   if (absent.length) panel.append(withoutPictures(data, absent, missing, !shown.length));
   return `${heading.textContent}: ${said}${absent.length ? `; ${missing}` : ""}`;
 }
 
-function addCrops(node, data, images, from) {
-  node.firstChild.append(...images.slice(from, from + CROPS_AT_ONCE).map((index) => crop(data, index)));
-  const left = images.length - from - CROPS_AT_ONCE;
-  if (left > 0) offerMore(node, left, () => addCrops(node, data, images, from + CROPS_AT_ONCE));
+function addCrops(node, data, images, from, count = CROPS_AT_ONCE) {
+  node.firstChild.append(...images.slice(from, from + count).map((index) => crop(data, index)));
+  const left = images.length - from - count;
+  if (left > 0) offerMore(node, left, () => addCrops(node, data, images, from + count));
 }
 
 function crop(data, index) {
-  const [truth, answer] = [data.truth[index], data.answer[index]].map((place) => data.classes[place] || "(empty)");
+  const [truth, answer] = [data.truth[index], data.answer[index]].map((place) => wordOf(data.classes[place]));
   const image = make("img", { src: pictureAt(data.pictures[index]), alt: `truth ${truth}, answered ${answer}` });
   const lines = [
     make("p", { class: "sure" }, `${percent(data.confidence[index] / 1000)} sure`),
     make("p", { class: "line" }, "truth ", nameOf(truth), ", answered ", nameOf(answer)),
-    make("p", { class: "name", title: data.names[index] }, nameOf(data.names[index])),
+    make("p", { class: "name", title: data.names[index] }, pathOf(data.names[index])),
   ];
   return make("li", {}, make("figure", { class: "shown" }, enlarging([image]), make("figcaption", {}, ...lines)));
 }
@@ -41,7 +42,7 @@ function withoutPictures(data, images, title, open) {
   const lines = images
     .slice(0, CROPS_AT_ONCE)
     .map((index) =>
-      make("li", {}, make("b", {}, `${percent(data.confidence[index] / 1000)} sure`), " ", nameOf(data.names[index])),
+      make("li", {}, make("b", {}, `${percent(data.confidence[index] / 1000)} sure`), " ", pathOf(data.names[index])),
     );
   const left = images.length - lines.length;
   if (left > 0) lines.push(make("li", {}, `and ${left.toLocaleString("en")} more`));

@@ -29,6 +29,7 @@ function frameOf(chart, shown, width) {
     width,
     height,
     box,
+    one: chart.series.length === 1,
     xTicks,
     xTexts,
     yTicks,
@@ -54,10 +55,20 @@ function drawAxes(chart, frame) {
     );
   });
   axes.append(
-    draw("text", { x: box.right, y: frame.height - 6, "text-anchor": "end", class: "title" }, chart.x_title),
-    draw("text", { x: 0, y: 13, class: "title" }, chart.y_title),
+    draw(
+      "text",
+      { x: box.right, y: frame.height - 6, "text-anchor": "end", class: "title" },
+      cut(chart.x_title, frame),
+    ),
+    draw("text", { x: 0, y: 13, class: "title" }, cut(chart.y_title, frame)),
   );
   return axes;
+}
+
+// A title cut to the width of the chart, in letters of about 7 pixels.
+function cut(text, { width }) {
+  const most = Math.floor(width / 7);
+  return text.length > most ? `${text.slice(0, most - 1)}…` : text;
 }
 
 // Pieces of a line between its gaps, as lists of indices.
@@ -84,16 +95,16 @@ function drawSeries(series, place, frame) {
   if (series.style !== "points") group.append(draw("path", { d: line, class: "line" }));
   const indices = drawn.flat();
   if (series.style === "points" && series.low.length) group.append(drawWhiskers(series, indices, frame));
-  group.append(drawMarkers(series, place, markersOf(series, drawn, indices), frame));
+  group.append(drawMarkers(series, place, markersOf(series, drawn, indices, frame.one), frame));
   return group;
 }
 
 // Every point of a scatter; of a line those that stand alone, and a few more by whose shape it is told from others.
-function markersOf(series, drawn, indices) {
+function markersOf(series, drawn, indices, one) {
   if (series.style === "points") return indices;
   const alone = drawn.filter((piece) => piece.length === 1).flat();
   const step = Math.ceil(indices.length / 8);
-  return series.style === "dashed" ? alone : [...alone, ...indices.filter((_, order) => order % step === 0)];
+  return series.style === "dashed" || one ? alone : [...alone, ...indices.filter((_, order) => order % step === 0)];
 }
 
 function drawMarkers(series, place, indices, { x, y }) {

@@ -20,9 +20,19 @@ function draw(tag, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
-// A name in whatever direction it is written; an empty one is said to be empty.
+// A name in whatever direction it is written; one without a visible sign is said to be so, as in blocks.html.
 function nameOf(text) {
-  return text === "" ? make("span", { class: "empty" }, "(empty)") : make("bdi", {}, text);
+  return text.trim() ? make("bdi", {}, text) : make("span", { class: "empty" }, wordOf(text));
+}
+
+function wordOf(text) {
+  return text.trim() ? text : text === "" ? "(empty)" : "(blank)";
+}
+
+// A path, which may break after its folders.
+function pathOf(text) {
+  const parts = text.split("/").map((part, index) => (index ? ["/", make("wbr"), part] : [part]));
+  return make("bdi", {}, ...parts.flat());
 }
 
 let identifiers = 0;

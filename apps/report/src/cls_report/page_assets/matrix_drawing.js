@@ -143,7 +143,7 @@ function drawName(pen, view, index, x, y, chosen, above) {
 
 // A name cut to the room it has, in its middle: names differ at their ends.
 function shortened(pen, name, room) {
-  if (name === "") return "(empty)";
+  if (!name.trim()) return wordOf(name);
   const whole = [...name];
   if (whole.length <= 40 && pen.measureText(name).width <= room) return name;
   for (let kept = Math.min(whole.length - 1, 24); kept > 1; kept -= 1) {

@@ -2,7 +2,7 @@
 
 const FILTERED_FROM = 12; // rows
 const ROWS_AT_FIRST = 100;
-const LONG = 40; // rows, which fill the window of a table, as in blocks.html
+const LONG = 200; // rows, as in blocks.html
 const collator = new Intl.Collator("en", { numeric: true });
 
 class SortedTable {
