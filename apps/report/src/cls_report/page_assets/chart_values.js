@@ -43,10 +43,11 @@ function onLine(series, x) {
 }
 
 function withBounds(chart, series, index) {
-  const [low, high] = [series.low[index] ?? null, series.high[index] ?? null];
-  const bounds =
-    low === null || high === null ? "" : ` (${figureOf(low, chart.y_unit)}–${figureOf(high, chart.y_unit)})`;
-  return figureOf(series.y[index], chart.y_unit) + bounds;
+  const value = figureOf(series.y[index], chart.y_unit);
+  const bounds = [series.low[index] ?? null, series.high[index] ?? null];
+  if (bounds.includes(null)) return value;
+  const bare = bounds.map((bound) => figureOf(bound, chart.y_unit).replace("\u202f%", ""));
+  return `${value} (${bare.join(bounds[0] < 0 ? " to " : "–")})`;
 }
 
 function spoken(chart, x, values) {

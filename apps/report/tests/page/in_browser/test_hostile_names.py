@@ -85,6 +85,8 @@ def test_names_are_shown_as_they_are_and_nothing_in_them_is_obeyed(
         block.scroll_into_view_if_needed()
         page.wait_for_timeout(20)
     page.get_by_text("Values as a table").click()
+    page.get_by_role("slider").press("End")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
     page.get_by_role("slider").press("Home")
     page.wait_for_selector(".matrix canvas")
     for button in page.locator(".largest button").all():
