@@ -164,7 +164,7 @@ def alone_or_not(busy: bool, *arguments: str) -> float:
 OURS = """
 import sys
 from cls_export import Classifier
-print(Classifier(sys.argv[1]).predict([sys.argv[2]])[0].label)
+print(Classifier(sys.argv[1], low_memory={low_memory}).predict([sys.argv[2]])[0].label)
 """
 
 THROUGH_TORCH = """
@@ -188,7 +188,12 @@ def start(folder: Path, rounds: int = 7) -> None:
     bundle, network = make_bundle(folder, 64)
     weights, image = folder / "weights.pth", folder / "crop.png"
     torch.save(network.state_dict(), weights)
-    cases = {"cls-export": (OURS, bundle), "torch + torchvision": (THROUGH_TORCH, weights)}
+    cases = {
+        "torch + torchvision": (THROUGH_TORCH, weights),
+        "cls-export": (OURS.format(low_memory=False), bundle),
+        "cls-export, low_memory": (OURS.format(low_memory=True), bundle),
+        "import cls_export alone": ("import cls_export\n", bundle),
+    }
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
     for turn in range(rounds + 1):
         for name, (code, model) in cases.items():
@@ -196,11 +201,11 @@ def start(folder: Path, rounds: int = 7) -> None:
             if turn:  # the first one reads the files from the disk, and writes bytecode
                 taken[name].append(found)
     medians = {name: [statistics.median(part) for part in zip(*values, strict=True)] for name, values in taken.items()}
-    print(f"{'first answer through':<24}{'seconds':>9}{'MB':>8}")
+    theirs = medians["torch + torchvision"]
+    print(f"{'first answer through':<26}{'seconds':>9}{'share':>7}{'MB':>8}{'share':>7}")
     for name, (seconds, megabytes) in medians.items():
-        print(f"{name:<24}{seconds:>9.2f}{megabytes:>8.0f}")
-    ours, theirs = medians.values()
-    print(f"share of torch's: time {ours[0] / theirs[0]:.2f}, memory {ours[1] / theirs[1]:.2f}")
+        shares = seconds / theirs[0], megabytes / theirs[1]
+        print(f"{name:<26}{seconds:>9.2f}{shares[0]:>7.2f}{megabytes:>8.0f}{shares[1]:>7.2f}")
 
 
 MEMORY = """

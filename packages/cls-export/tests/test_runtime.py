@@ -303,6 +303,13 @@ def test_where_it_is_allowed_the_cpu_stands_in_for_a_provider_that_is_not_there(
     assert Classifier(exported, providers=providers, allow_cpu=True).providers == ["CPUExecutionProvider"]
 
 
+def test_low_memory_changes_no_answer(exported: Path, image_files: list[Path]) -> None:
+    small = Classifier(exported, low_memory=True)
+    assert np.allclose(small.logits(image_files), Classifier(exported).logits(image_files), atol=1e-6)
+    level = small._session.get_session_options().graph_optimization_level
+    assert level == ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+
+
 def test_the_threads_of_a_session_sleep_while_they_wait(exported: Path) -> None:
     options = Classifier(exported)._session.get_session_options()
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
