@@ -47,7 +47,7 @@ def scores_block(title: str, scores: EvaluationScores) -> Scores:
             Score(title="AUROC", estimate=scores.auroc, unit="share", note="one class against the rest, mean"),
             Score(title="loss", estimate=scores.loss, unit="number", note="negative log-likelihood, nats"),
             Score(title="calibration error", estimate=scores.calibration_error, unit="share",
-                  note="of the plain softmax; the interval is of the true error, which few images overstate"),
+                  note="of the softmax; bounds are of the true error"),
         ),
     )  # fmt: skip
 
@@ -57,12 +57,12 @@ def classes_table(title: str, scores: EvaluationScores, train_counts: dict[str, 
     found = scores.by_class
     columns = [
         Column(title="class", kind="text", values=tuple(shown_name(each.name) for each in found)),
-        Column(title="in train", kind="count", values=tuple(train_counts.get(each.name) for each in found)),
         Column(title="images", kind="count", values=tuple(each.support for each in found)),
-        Column(title="answered", kind="count", values=tuple(each.answered for each in found)),
         Column(title="recall", kind="share_estimate", values=tuple(each.recall for each in found)),
         Column(title="precision", kind="share_estimate", values=tuple(each.precision for each in found)),
         Column(title="F1", kind="share_estimate", values=tuple(each.f1 for each in found)),
+        Column(title="answered", kind="count", values=tuple(each.answered for each in found)),
+        Column(title="in train", kind="count", values=tuple(train_counts.get(each.name) for each in found)),
     ]
     return Table(
         title=title,

@@ -243,11 +243,16 @@ def _auroc(answers: Answers, resamples: Resamples) -> Estimate:
         influence += (places - area) * np.where(positive, 1 / ahead, 1 / behind)
     if used == 0:
         return Estimate(value=None)
-    estimate = bootstrap(total / used, total / used + resamples.weights @ (influence / used),
-                         answers.clusters.sums(influence))  # fmt: skip
-    if estimate.low is None or estimate.high is None:
-        return estimate
-    return Estimate(value=estimate.value, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
+    return _on_the_logit_scale(total / used, float((resamples.weights @ (influence / used)).std()))
+
+
+def _on_the_logit_scale(value: float, deviation: float) -> Estimate:
+    """Return a share near 1 with an interval that stays below 1: bounds on its own scale cover it too seldom."""
+    if not 0 < value < 1:
+        return Estimate(value=value)
+    middle, half = np.log(value / (1 - value)), 1.959964 * deviation / (value * (1 - value))
+    low, high = (float(1 / (1 + np.exp(-bound))) for bound in (middle - half, middle + half))
+    return Estimate(value=value, low=low, high=high)
 
 
 def _share_below(values: Floats, others: Floats) -> Floats:
