@@ -16,10 +16,11 @@ from functools import partial
 import numpy as np
 
 from cls_export.calibration import expected_calibration_error, log_softmax
-from cls_report.comparison import mcnemar, sign_flip
+from cls_report.answers import Answers
 from cls_report.content import Estimate
 from cls_report.intervals import Clusters, Resamples
-from cls_report.scores import Answers, EvaluationScores, score
+from cls_report.paired_tests import mcnemar, sign_flip
+from cls_report.scores import EvaluationScores, score
 
 CLASSES = 8
 FIGURES = ("top1", "top5", "macro_precision", "macro_recall", "macro_f1", "auroc", "loss", "calibration_error")

@@ -9,8 +9,8 @@ import numpy as np
 from cls_data import Predictions
 from cls_export.calibration import log_softmax
 from cls_report import Run
+from cls_report.answers import Answers
 from cls_report.intervals import Clusters
-from cls_report.scores import Answers
 
 MakeRun = Callable[..., Run]
 """Leaves a run's folder; conftest.py has it."""

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from cls_report.comparison import compare, mcnemar, needed_images, pair, sign_flip
+from cls_report.comparison import compare
 from cls_report.errors import ReportError
+from cls_report.paired_tests import mcnemar, needed_images, sign_flip
+from cls_report.pairing import pair
 
 
 @settings(deadline=None)

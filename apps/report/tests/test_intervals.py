@@ -4,10 +4,11 @@ from drawn import drawn_answers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cls_report.answers import Answers
 from cls_report.calibration import calibration_error
 from cls_report.content import Estimate
 from cls_report.intervals import Clusters, Resamples, bootstrap, in_points, in_words, share, wilson
-from cls_report.scores import Answers, score
+from cls_report.scores import score
 
 _counts = st.integers(1, 500).flatmap(lambda images: st.tuples(st.integers(0, images), st.just(images)))
 

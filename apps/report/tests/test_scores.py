@@ -4,8 +4,9 @@ from drawn import drawn_answers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cls_report.answers import Answers, in_top
 from cls_report.intervals import Clusters
-from cls_report.scores import Answers, in_top, score
+from cls_report.scores import score
 
 
 @settings(deadline=None)

@@ -1,7 +1,7 @@
 """Evaluation that can be believed, and one page that shows it."""
 
+from cls_report.answers import Answers
 from cls_report.calibration import calibration_error
-from cls_report.commands import write_report
 from cls_report.content import (
     Chart,
     Code,
@@ -21,9 +21,10 @@ from cls_report.content import (
 )
 from cls_report.errors import ReportError
 from cls_report.intervals import Clusters, in_words
+from cls_report.page import write_report
 from cls_report.run import Run
 from cls_report.run_report import run_report
-from cls_report.scores import Answers, EvaluationScores, score
+from cls_report.scores import EvaluationScores, score
 
 __all__ = [
     "Answers", "Chart", "Clusters", "Code", "Column", "Confusion", "Estimate", "EvaluationScores", "Facts", "Gallery",

@@ -9,15 +9,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cls_data import DataError, Predictions, write_atomically
+from cls_data import DataError, Predictions
 from cls_export import BundleError
-from cls_report.comparison import SIGNIFICANT, Comparison, Difference, compare, pair
+from cls_report.comparison import Comparison, Difference, compare
 from cls_report.comparison_report import comparison_report
-from cls_report.content import Report
 from cls_report.errors import ReportError
 from cls_report.folds import folds_report
 from cls_report.intervals import in_points, in_words
-from cls_report.page import render
+from cls_report.page import write_report
+from cls_report.paired_tests import SIGNIFICANT
+from cls_report.pairing import pair
 from cls_report.run import Run
 from cls_report.run_report import run_report
 from cls_report.seeds import Seeds, across_seeds, runs_of_one_recipe
@@ -36,11 +37,6 @@ def _says_errors(command: Callable[[], None]) -> Callable[[], None]:
             sys.exit(EXIT_USER_ERROR)
 
     return wrapped
-
-
-def write_report(report: Report, path: Path) -> None:
-    """Write a report's page; a reader sees it whole or not at all."""
-    write_atomically(path, render(report).encode())
 
 
 @_says_errors

@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cls_report.comparison import Comparison, Difference, Pair
+from cls_report.answers import Answers
+from cls_report.comparison import Comparison, Difference
 from cls_report.content import Block, Chart, Column, Estimate, Gallery, Report, Section, Series, Shown, Table, Text
 from cls_report.evaluation_sections import shown_name
 from cls_report.intervals import in_points, in_words
+from cls_report.pairing import Pair
 from cls_report.pictures import Pictures
 from cls_report.run import Run
-from cls_report.scores import Answers
 from cls_report.seeds import differing_settings
 
 _SHOWN = 24

@@ -6,6 +6,7 @@ import numpy as np
 
 from cls_data import Predictions
 from cls_export.calibration import risk_coverage
+from cls_report.answers import Answers
 from cls_report.calibration import BINS, places
 from cls_report.content import (
     Chart,
@@ -22,7 +23,7 @@ from cls_report.content import (
 )
 from cls_report.intervals import share
 from cls_report.pictures import Pictures
-from cls_report.scores import Answers, EvaluationScores
+from cls_report.scores import EvaluationScores
 from cls_report.slices import slices
 
 _SHOWN_MISTAKES = 24

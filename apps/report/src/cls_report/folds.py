@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cls_data import Predictions
+from cls_report.answers import Answers
 from cls_report.content import Block, Facts, Gallery, Report, Section, Shown, Text
 from cls_report.errors import ReportError
 from cls_report.evaluation_sections import (
@@ -19,7 +20,7 @@ from cls_report.evaluation_sections import (
 )
 from cls_report.pictures import Pictures
 from cls_report.run import Run
-from cls_report.scores import Answers, score
+from cls_report.scores import score
 from cls_report.seeds import differing_settings
 
 _SHOWN_SUSPECTS = 60

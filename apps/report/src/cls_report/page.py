@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import os
 from functools import cache
 from importlib.resources import files
 from itertools import count
@@ -10,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import BaseModel, TypeAdapter
 
+from cls_data import write_atomically
 from cls_report.content import Report
 from cls_report.page_tables import rows, score_cell
 
@@ -51,6 +53,11 @@ def render(report: Report) -> str:
             policy=_policy(early, script),
         )
     )
+
+
+def write_report(report: Report, path: str | os.PathLike[str]) -> None:
+    """Write a report's page as UTF-8; a reader sees it whole or not at all."""
+    write_atomically(path, render(report).encode())
 
 
 def _identifier(name: str) -> str:

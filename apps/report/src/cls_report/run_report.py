@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cls_data import Predictions
 from cls_export.calibration import CalibrationError, cross_fitted, fit_temperature, fit_vector, log_softmax
+from cls_report.answers import Answers
 from cls_report.calibration import calibration_error
 from cls_report.content import Block, Chart, Report, Section, Series, Text
 from cls_report.evaluation_sections import (
@@ -25,7 +26,7 @@ from cls_report.intervals import Floats, in_words
 from cls_report.pictures import Pictures
 from cls_report.run import Run
 from cls_report.run_sections import cost_section, data_section, reproduction_section, training_section
-from cls_report.scores import Answers, EvaluationScores, score
+from cls_report.scores import EvaluationScores, score
 
 _FITS = {"temperature": fit_temperature, "vector": fit_vector}
 

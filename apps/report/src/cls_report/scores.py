@@ -6,62 +6,12 @@ Shapes: N images, C classes. The names and values of top-1, top-5 and macro-F1 a
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse
 
-from cls_data import Predictions
-from cls_export.calibration import log_softmax
+from cls_report.answers import Answers, in_top
 from cls_report.calibration import calibration_error
 from cls_report.content import Estimate
-from cls_report.intervals import Clusters, Floats, Integers, Resamples, bootstrap, share
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """Predictions, ready to be counted.
-
-    Attributes:
-        truth: int64 [N].
-        answer: int64 [N].
-        log_probabilities: float64 [N, C].
-        classes: C names.
-        clusters: which images belong together.
-    """
-
-    truth: Integers
-    answer: Integers
-    log_probabilities: Floats
-    classes: tuple[str, ...]
-    clusters: Clusters
-
-    @classmethod
-    def of(cls, predictions: Predictions, probabilities: Floats | None = None) -> "Answers":
-        """Take the softmax of the logits, or probabilities [N, C] that are given, for confidence."""
-        logits = predictions.logits
-        logs = log_softmax(logits) if probabilities is None else np.log(np.maximum(probabilities, 1e-300))
-        return cls(
-            predictions.labels.astype(np.int64),
-            logits.argmax(axis=1).astype(np.int64),
-            logs,
-            tuple(map(str, predictions.classes)),
-            Clusters.from_groups(predictions.groups),
-        )
-
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        """Whether each answer is."""
-        return np.asarray(self.answer == self.truth)
-
-    @property
-    def confidence(self) -> Floats:
-        """Of each answer, 0 to 1."""
-        return np.exp(self.log_probabilities[np.arange(len(self.answer)), self.answer])
-
-    def take(self, rows: NDArray[np.bool_]) -> "Answers":
-        """Return those of some images."""
-        return Answers(
-            self.truth[rows], self.answer[rows], self.log_probabilities[rows], self.classes, self.clusters.take(rows)
-        )
+from cls_report.counting import Counts, Weighted, divide
+from cls_report.intervals import Clusters, Floats, Resamples, bootstrap, share
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +63,7 @@ def score(answers: Answers, resamples: Resamples | None = None) -> EvaluationSco
     truth, clusters = answers.truth, answers.clusters
     images = len(truth)
     resamples = Resamples.draw(clusters) if resamples is None else resamples
-    counts = _Counts.of(answers)
+    counts = Counts.of(answers)
     drawn = counts.weighted(resamples.weights)
     whole = counts.weighted(np.ones((1, images)))
     macro = {name: _macro(name, whole, drawn, counts, clusters) for name in ("precision", "recall", "f1")}
@@ -134,76 +84,7 @@ def score(answers: Answers, resamples: Resamples | None = None) -> EvaluationSco
     )
 
 
-def in_top(answers: Answers, k: int) -> NDArray[np.bool_]:
-    """Say whether the truth [N] is among the k likeliest classes; a tie counts for the class of the lower index."""
-    rows = np.arange(len(answers.truth))
-    own = answers.log_probabilities[rows, answers.truth][:, None]
-    before = np.arange(len(answers.classes))[None] < answers.truth[:, None]
-    ahead = (answers.log_probabilities > own) | ((answers.log_probabilities == own) & before)
-    return np.asarray(ahead.sum(axis=1) < k)
-
-
-def macro_f1(answers: Answers, weights: Floats) -> Floats:
-    """Return the macro-F1 [rounds] of weighted images, weights [rounds, N]."""
-    return _Counts.of(answers).weighted(weights).macro("f1")
-
-
-@dataclass(frozen=True, slots=True)
-class _Weighted:
-    """By class and sample: images, answers, and right answers, each float64 [C, rounds]."""
-
-    support: Floats
-    answered: Floats
-    right: Floats
-
-    @property
-    def precision(self) -> Floats:
-        return _divide(self.right, self.answered)
-
-    @property
-    def recall(self) -> Floats:
-        return _divide(self.right, self.support)
-
-    @property
-    def f1(self) -> Floats:
-        return _divide(2 * self.right, self.support + self.answered)
-
-    def macro(self, name: str) -> Floats:
-        """Return the mean [rounds] over the classes that occur."""
-        occurs = self.support + self.answered > 0
-        values: Floats = getattr(self, name)
-        return _divide((values * occurs).sum(axis=0), occurs.sum(axis=0).astype(np.float64))
-
-
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    """Which images count for which class: sparse [C, N], by truth, by answer, and by answer where it is right."""
-
-    truth: sparse.csr_array
-    answer: sparse.csr_array
-    right: sparse.csr_array
-
-    @classmethod
-    def of(cls, answers: Answers) -> "_Counts":
-        images, shape = np.arange(len(answers.truth)), (len(answers.classes), len(answers.truth))
-        ones = np.ones(len(images))
-        return cls(
-            sparse.csr_array((ones, (answers.truth, images)), shape),
-            sparse.csr_array((ones, (answers.answer, images)), shape),
-            sparse.csr_array((answers.right.astype(np.float64), (answers.answer, images)), shape),
-        )
-
-    def weighted(self, weights: Floats) -> _Weighted:
-        """Count images of weights [rounds, N]."""
-        return _Weighted(self.truth @ weights.T, self.answer @ weights.T, self.right @ weights.T)
-
-
-def _divide(values: Floats, by: Floats) -> Floats:
-    """Divide, with 0 where there is nothing to divide by."""
-    return np.divide(values, by, out=np.zeros_like(values), where=by > 0)
-
-
-def _macro(name: str, whole: _Weighted, drawn: _Weighted, counts: _Counts, clusters: Clusters) -> Estimate:
+def _macro(name: str, whole: Weighted, drawn: Weighted, counts: Counts, clusters: Clusters) -> Estimate:
     """Return a macro mean with its interval; `counts` tells how much each image moves it."""
     values: Floats = getattr(whole, name)[:, 0]
     moves = {
@@ -213,7 +94,7 @@ def _macro(name: str, whole: _Weighted, drawn: _Weighted, counts: _Counts, clust
     }
     gained, shared, by, also = moves[name]
     shares = shared if also is None else shared + also
-    scale = _divide(np.ones(len(values)), by[:, 0])
+    scale = divide(np.ones(len(values)), by[:, 0])
     influence = gained.T @ scale - shares.T @ (values * scale)
     return bootstrap(whole.macro(name)[0], drawn.macro(name), clusters.sums(influence))
 

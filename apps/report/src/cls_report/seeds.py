@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from cls_report.answers import Answers
 from cls_report.content import Estimate
+from cls_report.counting import macro_f1
 from cls_report.errors import ReportError
 from cls_report.intervals import LEVEL, Floats
 from cls_report.run import Run
-from cls_report.scores import Answers, macro_f1
 
 _FREE = ("seed", "run")
 """What runs of one recipe may differ in."""
