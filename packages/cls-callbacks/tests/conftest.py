@@ -48,10 +48,6 @@ class SmallModule(LightningModule):
         self.outputs: EvaluationOutputs | None = None
         self.gathered: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.net(images)
-        return logits
-
     def training_step(self, batch: ClassificationBatch, batch_idx: int) -> Tensor:
         loss = functional.cross_entropy(self.net(batch["images"]), batch["labels"])
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["labels"]))
