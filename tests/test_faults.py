@@ -91,7 +91,7 @@ def is_finished(run: Path) -> bool:
 def logged(run: Path) -> list[dict[str, str]]:
     """Every row, but for what the clock says."""
     with (run / "metrics.csv").open(newline="") as stream:
-        return [{**row, "images_per_second": ""} for row in csv.DictReader(stream)]
+        return [{**row, "images_per_second": "", "data_wait": ""} for row in csv.DictReader(stream)]
 
 
 def saved(run: Path, name: str) -> dict[str, Any]:

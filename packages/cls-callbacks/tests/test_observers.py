@@ -1,5 +1,6 @@
 import csv
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,23 @@ def test_throughput_counts_images_and_time(module: Any, data: Any, make_trainer:
     assert throughput.images == 96
     assert throughput.seconds > 0
     assert float(trainer.callback_metrics["images_per_second"]) > 0
+    assert 0 <= float(trainer.callback_metrics["data_wait"]) <= 1
+    assert "gpu_memory_gb" not in trainer.callback_metrics
+
+
+def test_a_slow_loader_is_seen_as_time_that_waits_for_data(
+    module: Any, data: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick, waits = data.on_after_batch_transfer, []
+    for seconds in (0.0, 0.2):
+        monkeypatch.setattr(
+            data, "on_after_batch_transfer", lambda *given, s=seconds: (time.sleep(s), quick(*given))[1]
+        )
+        trainer = make_trainer(Throughput(), max_epochs=1)
+        trainer.fit(module, datamodule=data)
+        waits.append(float(trainer.callback_metrics["data_wait"]))
+    assert waits[1] > 0.5
+    assert waits[1] > waits[0]
 
 
 def test_the_bar_counts_epochs_as_the_log_does(

@@ -14,6 +14,8 @@ _CURVES = (
     ("right answers", "share", ("train_top1", "valid_top1", "valid_top5", "valid_macro_f1"), ""),
     ("learning rate", "number", ("lr",), ""),
     ("training images a second", "number", ("images_per_second",), ""),
+    ("share of training that waits for data", "share", ("data_wait",), ""),
+    ("GPU memory, GB", "number", ("gpu_memory_gb",), "the most that tensors took in an epoch"),
     ("gradient norm", "number", ("grad_norm",), ""),
 )
 
