@@ -18,6 +18,9 @@ TINY = (
     "monitor.mode=min",
 )
 
+QUICK = ("callbacks.grad_cam=null", "stages.report=false")
+"""What no fault has to do with, and takes seconds of each run."""
+
 Command = Callable[..., list[str]]
 
 
@@ -26,8 +29,8 @@ def train_command(tmp_path_factory: pytest.TempPathFactory) -> Command:
     """Return the command line of a tiny run; all runs of the session share one rendered data set."""
     data = tmp_path_factory.mktemp("data") / "tiny"
 
-    def command(root: Path, name: str, *overrides: str) -> list[str]:
-        settings: Sequence[str] = [*TINY, f"data.root={data}", f"run.root={root}", f"run.name={name}", *overrides]
+    def command(root: Path, name: str, *overrides: str, whole: bool = False) -> list[str]:
+        settings: Sequence[str] = [*TINY, *(() if whole else QUICK), f"data.root={data}", f"run.root={root}", f"run.name={name}", *overrides]
         return [sys.executable, str(REPOSITORY / "apps/train"), *settings]
 
     return command
@@ -49,5 +52,5 @@ def short(request: pytest.FixtureRequest) -> bool:
 def finished_run(tmp_path_factory: pytest.TempPathFactory, train_command: Command, environment: dict[str, str]) -> Path:
     """The folder of a whole run: trained with EMA, evaluated, exported."""
     root = tmp_path_factory.mktemp("runs")
-    subprocess.run(train_command(root, "whole"), check=True, env=environment, cwd=root)
+    subprocess.run(train_command(root, "whole", whole=True), check=True, env=environment, cwd=root)
     return root / "whole"
