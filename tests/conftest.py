@@ -30,8 +30,8 @@ def train_command(tmp_path_factory: pytest.TempPathFactory) -> Command:
     data = tmp_path_factory.mktemp("data") / "tiny"
 
     def command(root: Path, name: str, *overrides: str, whole: bool = False) -> list[str]:
-        settings: Sequence[str] = [*TINY, *(() if whole else QUICK), f"data.root={data}", f"run.root={root}", f"run.name={name}", *overrides]
-        return [sys.executable, str(REPOSITORY / "apps/train"), *settings]
+        settings: Sequence[str] = [*TINY, *(() if whole else QUICK), f"data.root={data}", f"run.root={root}"]
+        return [sys.executable, str(REPOSITORY / "apps/train"), *settings, f"run.name={name}", *overrides]
 
     return command
 

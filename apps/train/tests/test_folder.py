@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from loguru import logger
 
 from cls_callbacks import AtomicCheckpointIO
 from cls_export import LabelsMapping, Provenance
 from cls_train.errors import RunError
-from cls_train.folder import RunFolder
+from cls_train.folder import RunFolder, load_checkpoint
 from cls_train.parts import build_preprocessing
 
 
@@ -123,7 +124,7 @@ def test_a_number_will_do_as_a_name(composed: Any) -> None:
 HOLDS = """
 import sys, time
 from pathlib import Path
-from cls_train.folder import RunFolder
+from cls_train.folder import RunFolder, load_checkpoint
 RunFolder(Path(sys.argv[1]))._take()
 print("holds", flush=True)
 time.sleep(60)
@@ -143,6 +144,7 @@ def other_process(config: Any) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
+@pytest.mark.faults
 def test_a_run_that_another_process_trains_is_refused_and_the_process_named(
     config: Any, other_process: subprocess.Popen[str]
 ) -> None:
@@ -152,6 +154,7 @@ def test_a_run_that_another_process_trains_is_refused_and_the_process_named(
             refuses()
 
 
+@pytest.mark.faults
 def test_the_lock_of_a_dead_process_is_taken_over(config: Any, other_process: subprocess.Popen[str]) -> None:
     other_process.kill()
     other_process.wait()
@@ -162,6 +165,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(config: Any, other_process: su
     folder.release()
 
 
+@pytest.mark.faults
 def test_a_damaged_last_checkpoint_gives_way_to_the_one_before_with_a_message(config: Any) -> None:
     folder, lines = interrupted(config), []
     for path, step in ((folder.previous, 1), (folder.last, 2)):
@@ -178,3 +182,24 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before_with_a_message(co
     folder.previous.unlink()
     with pytest.raises(RunError, match=r"last.ckpt: its bytes are not those that were written"):
         folder.sound_checkpoint()
+
+
+class Payload:
+    """Pickled, it makes a file as soon as somebody reads it back."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("hides_in", ["state_dict", "config", "the whole"])
+def test_a_checkpoint_with_a_pickled_payload_runs_nothing(tmp_path: Path, hides_in: str) -> None:
+    made, path = tmp_path / "made", tmp_path / "best.ckpt"
+    payload = Payload(made)
+    torch.save(payload if hides_in == "the whole" else {"state_dict": {}, hides_in: {"weight": payload}}, path)
+    with pytest.raises(RunError, match=r"best.ckpt: not a readable checkpoint"):
+        load_checkpoint(path)
+    assert not made.exists()

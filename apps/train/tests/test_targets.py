@@ -70,6 +70,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("target", HOSTILE)
 def test_nothing_but_our_own_classes_and_those_of_named_libraries_may_be_built(target: Any) -> None:
     nested = {"_target_": "lightning.pytorch.Trainer", "plugins": [{"_target_": target}]}

@@ -130,6 +130,7 @@ def test_a_checkpoint_has_its_checksum_beside_it_as_sha256sum_reads_it(written: 
     assert sorted(path.name for path in written.parent.iterdir()) == ["one.ckpt", "one.ckpt.sha256"]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("seed", range(20))
 def test_a_flipped_bit_and_a_missing_tail_are_noticed(written: Path, seed: int) -> None:
     content, draw = bytearray(written.read_bytes()), random.Random(seed)

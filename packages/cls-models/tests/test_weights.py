@@ -207,3 +207,23 @@ def cached_resnet18(monkeypatch: pytest.MonkeyPatch, home: Path) -> Path:
     cached = home / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
     cached.parent.mkdir(parents=True)
     return cached
+
+
+class Payload:
+    """Pickled, it makes a file as soon as somebody reads it back."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.faults
+def test_weights_with_a_pickled_payload_run_nothing(tmp_path: Path) -> None:
+    made, path = tmp_path / "made", tmp_path / "w.pth"
+    torch.save({"conv1.weight": Payload(made)}, path)
+    for source in ({"weights": str(path)}, {"init_from": str(path)}):
+        with pytest.raises(BackboneError, match=r"w\.pth"):
+            build_backbone("resnet18", num_classes=2, classes=["a", "b"], **source)
+    assert not made.exists()
