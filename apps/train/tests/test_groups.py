@@ -134,3 +134,9 @@ def test_all_experiments_say_how_they_are_run() -> None:
 def test_the_gates_file_says_what_the_code_does_by_default(composed: Any, data_root: Path) -> None:
     config = composed("data=jsonl", f"data.root={data_root}", "gate=default")
     assert config.data["gate"] == GateConfig().model_dump()
+
+
+def test_a_fold_is_asked_for_without_a_plus(composed: Any) -> None:
+    for data in ("jsonl", "synthetic", "synthetic_tiny"):
+        config = composed(f"data={data}", "data.root=x", "data.folds=5", "data.fold=2")
+        assert (config.data["fold"], config.data["folds"]) == (2, 5)
