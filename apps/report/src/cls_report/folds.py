@@ -71,7 +71,7 @@ def label_suspects(predictions: Predictions) -> NDArray[np.int64]:
     except ImportError as error:
         raise ReportError(
             "label errors are found through cleanlab, which is not installed: "
-            "uv sync --all-packages --extra label-errors"
+            "uv run --extra label-errors apps/report RUN... --folds FILE"
         ) from error
     present, labels = np.unique(predictions.labels, return_inverse=True)
     # cleanlab wants every class among the labels; those of which no row was dealt to valid have none.
