@@ -37,6 +37,7 @@ from torch.nn import functional
 
 from cls_data import Quarantine, keep_freed_memory, read_split
 from cls_models import build_backbone, prepare_for_device
+from cls_report.intervals import wilson
 from cls_train.config import RunConfig
 from cls_train.logs import set_up_logs
 from cls_train.model_input import resolve_model_input
@@ -290,17 +291,10 @@ def recipe(options: argparse.Namespace) -> None:
 
 def print_row(name: str, last: float, best: float, images: int, macro_f1: float | None, seconds: float) -> None:
     """Print one line of the recipe's table."""
-    low, high = wilson(last, images)
+    bounds = wilson(last * images, images)
     f1 = "-" if macro_f1 is None else f"{macro_f1:.3f}"
-    interval = f"{low:.1%}-{high:.1%}"
+    interval = f"{bounds.low:.1%}-{bounds.high:.1%}"
     print(f"{name:<26}{last:>12.2%}{best:>12.2%}{interval:>19}{f1:>10}{seconds:>9.0f}", flush=True)
-
-
-def wilson(share: float, images: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the 95 % interval of a share seen on some images (Wilson, 1927)."""
-    middle = (share + z**2 / (2 * images)) / (1 + z**2 / images)
-    half = z * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2)) / (1 + z**2 / images)
-    return middle - half, middle + half
 
 
 def ours(options: argparse.Namespace, seed: int, folder: Path) -> tuple[float, float, int, float, float]:

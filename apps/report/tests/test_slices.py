@@ -5,7 +5,8 @@ from drawn import drawn_predictions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cls_report.slices import NONE, OTHERS, slices
+from cls_data.metadata_slices import NONE, OTHERS
+from cls_report.slices import slices
 
 _values = st.none() | st.booleans() | st.integers(-3, 40) | st.floats(-9, 9) | st.sampled_from(["a", "b", ""])
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cls_data import Predictions
-from cls_export.calibration import CalibrationError, cross_fitted, fit_temperature, fit_vector, log_softmax
+from cls_export.calibration import FITS, CalibrationError, cross_fitted, log_softmax
 from cls_report.answers import Answers
 from cls_report.calibration import calibration_error
 from cls_report.content import Block, Chart, Report, Section, Series, Text
@@ -27,8 +27,6 @@ from cls_report.pictures import Pictures
 from cls_report.run import Run
 from cls_report.run_sections import cost_section, data_section, reproduction_section, training_section
 from cls_report.scores import EvaluationScores, score
-
-_FITS = {"temperature": fit_temperature, "vector": fit_vector}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,7 @@ def calibrated(run: Run, split: str) -> Floats | None:
     if split != "valid":
         return np.exp(log_softmax(calibration.apply(predictions.logits)))
     try:
-        return cross_fitted(predictions.logits, predictions.labels, _FITS[calibration.method])
+        return cross_fitted(predictions.logits, predictions.labels, FITS[calibration.method])
     except CalibrationError:
         return None
 

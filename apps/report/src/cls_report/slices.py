@@ -10,12 +10,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from cls_data import Predictions
-
-NONE = "(none)"
-"""The slice of rows that do not have the key."""
-
-OTHERS = "(others)"
-"""The slice of all values beyond the most frequent ones."""
+from cls_data.metadata_slices import NONE, OTHERS
 
 SIZE = "shorter side, px"
 _MOST_VALUES = 12

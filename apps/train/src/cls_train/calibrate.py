@@ -9,19 +9,16 @@ from loguru import logger
 from cls_data import EvaluationOutputs
 from cls_export import LabelsMapping
 from cls_export.calibration import (
+    FITS,
     Calibration,
     CalibrationError,
     choose_reject,
     cross_fitted,
-    fit_temperature,
-    fit_vector,
     log_softmax,
 )
 from cls_report import Clusters, Estimate, calibration_error
 from cls_train.config import Stages
 from cls_train.errors import ConfigError
-
-_FITS = {"temperature": fit_temperature, "vector": fit_vector}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,7 @@ def calibrate(
     clusters = Clusters.from_groups(np.array([groups[row] or "" for row in valid.index.tolist()], np.str_))
     figures = None
     if stages.calibrate is not None:
-        fit = _FITS[stages.calibrate]
+        fit = FITS[stages.calibrate]
         try:
             labels = labels.model_copy(update={"calibration": fit(logits, truth)})
         except CalibrationError as error:

@@ -4,7 +4,7 @@ Shapes: N images, C classes. All figures are of the images that are given: fit o
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -172,6 +172,10 @@ def fit_vector(logits: Floats, labels: Integers, strength: float = 0.1) -> Calib
     fitted = _least(derivatives, centre, scales=classes)
     scale, bias = fitted[:classes], fitted[classes:]
     return Calibration(method="vector", scale=tuple(scale.tolist()), bias=tuple(bias.tolist()), images=images)
+
+
+FITS: Mapping[str, Callable[[Floats, Integers], Calibration]] = {"temperature": fit_temperature, "vector": fit_vector}
+"""By method."""
 
 
 def cross_fitted(
