@@ -97,7 +97,7 @@ def folds_report(runs: Sequence[Run]) -> Report:
     confidence = {"softmax": answers}
     sections = [
         Section(key="summary", title="Summary", blocks=tuple(summary)),
-        Section(key="labels", title="Likely label errors", blocks=_suspects(predictions, answers, pictures)),
+        Section(key="labels", title="Suspected labels", blocks=_suspects(predictions, answers, pictures)),
         Section(key="classes", title="Classes", blocks=(classes_table(f"Classes, {name}", scores, {}),)),
         Section(key="mistakes", title="Mistakes", blocks=(
             confusion_block(f"Who is taken for whom, {name}", predictions, answers, pictures),)),
@@ -130,8 +130,9 @@ def _suspects(predictions: Predictions, answers: Answers, pictures: Pictures) ->
             )
             title = f"labelled {shown_name(answers.classes[answers.truth[row]])}"
             shown.append(Shown(picture=place, title=title, lines=lines))
-    intro = Text(text=f"{len(rows)} of {len(predictions)} labels are likely wrong (confident learning). Look before "
-                 "you change any: a network that is sure of something wrong stands here, too.")  # fmt: skip
+    intro = Text(text=f"{len(rows)} of {len(predictions)} labels are suspected (confident learning) by networks that are "
+                 f"right on {answers.right.mean():.1%} of the images. The weaker the networks, the more sound labels they "
+                 "suspect, so look before you change any.")  # fmt: skip
     if not shown:
         return (intro,)
     return (intro, Gallery(title=f"The likeliest {len(shown)}", shown=tuple(shown)))
