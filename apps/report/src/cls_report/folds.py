@@ -130,9 +130,11 @@ def _suspects(predictions: Predictions, answers: Answers, pictures: Pictures) ->
             )
             title = f"labelled {shown_name(answers.classes[answers.truth[row]])}"
             shown.append(Shown(picture=place, title=title, lines=lines))
-    intro = Text(text=f"{len(rows)} of {len(predictions)} labels are suspected (confident learning) by networks that are "
-                 f"right on {answers.right.mean():.1%} of the images. The weaker the networks, the more sound labels they "
-                 "suspect, so look before you change any.")  # fmt: skip
+    intro = Text(
+        text=f"{len(rows)} of {len(predictions)} labels are suspected (confident learning), by networks that are right "
+        f"on {answers.right.mean():.1%} of the images. The weaker they are, the more sound labels they suspect: look "
+        "before you change any."
+    )
     if not shown:
         return (intro,)
     return (intro, Gallery(title=f"The likeliest {len(shown)}", shown=tuple(shown)))
