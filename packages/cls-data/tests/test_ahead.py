@@ -8,6 +8,9 @@ import torch
 
 from cls_data.ahead import PreparedAhead
 from cls_data.batch import ClassificationBatch, StoredBatch
+from cls_data.loading import Batches
+from cls_data.sampling import BatchPlan
+from cls_data.store import PixelRows
 
 CPU = torch.device("cpu")
 
@@ -67,3 +70,12 @@ def test_on_a_gpu_a_batch_is_ready_for_the_stream_that_asks_for_it() -> None:
     for number, batch in enumerate(PreparedAhead(stored(50), slowly, device)):
         assert batch["images"].is_cuda
         assert float(batch["images"].mean()) == number / 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_for_a_gpu_rows_are_gathered_into_page_locked_memory() -> None:
+    pixels = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 3, 4, 4).contiguous()
+    batches = Batches(PixelRows(pixels), torch.arange(5), pinned=True)
+    batch = batches[BatchPlan(torch.tensor([3, 1]), seed=None)]
+    assert batch["images"].is_pinned()
+    assert torch.equal(batch["images"], pixels[[3, 1]])

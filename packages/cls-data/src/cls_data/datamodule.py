@@ -339,11 +339,10 @@ class ClassificationDataModule(LightningDataModule):
     def _loader(self, split: _StoredSplit, sampler: Sampler[BatchPlan]) -> BatchLoader:
         device = self._device().type
         return batch_loader(
-            Batches(split.store.rows, split.labels),
+            Batches(split.store.rows, split.labels, pinned=device == "cuda"),
             sampler,
             workers=0 if device == "mps" else self.config.num_workers,  # a forked worker cannot use Metal
             persistent_workers=self.config.persistent_workers,
-            pin_memory=device == "cuda",
         )
 
     def _device(self) -> torch.device:

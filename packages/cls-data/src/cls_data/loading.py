@@ -24,14 +24,18 @@ class Batches(Dataset[StoredBatch]):
     Attributes:
         rows: stored pixels of a split.
         labels: int64 [N].
+        pinned: in page-locked memory, for a CUDA device.
     """
 
     rows: PixelRows
     labels: Tensor
+    pinned: bool = False
 
     def __getitem__(self, plan: BatchPlan) -> StoredBatch:
         batch = StoredBatch(
-            images=self.rows.gather(plan.index), labels=self.labels.index_select(0, plan.index), index=plan.index
+            images=self.rows.gather(plan.index, pinned=self.pinned),
+            labels=self.labels.index_select(0, plan.index),
+            index=plan.index,
         )
         if plan.seed is not None:
             batch["seed"] = plan.seed
@@ -101,7 +105,6 @@ def batch_loader(
     *,
     workers: int = 0,
     persistent_workers: bool = False,
-    pin_memory: bool = False,
 ) -> BatchLoader:
     """Return a loader of the batches that the sampler plans; without workers it gathers in this process."""
     kind = TrainingLoader if isinstance(sampler, EpochSampler) else BatchLoader
@@ -112,7 +115,7 @@ def batch_loader(
         batch_size=None,
         num_workers=workers,
         persistent_workers=persistent_workers and workers > 0,
-        pin_memory=pin_memory,
+        pin_memory=batches.pinned,
         worker_init_fn=_leave_inherited_objects_alone,
     )
 
