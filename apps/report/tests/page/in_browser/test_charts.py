@@ -68,6 +68,7 @@ def test_the_legend_hides_a_line_and_the_axis_follows(open_blocks: Callable[...,
 def test_the_values_are_there_as_a_table(open_blocks: Callable[..., Page]) -> None:
     page = opened(open_blocks)
     page.get_by_text("Values as a table").click()
+    page.wait_for_selector(".values tbody tr")  # made when the browser says that it was opened
     rows = [re.split(r"\s+", row) for row in page.locator(".values tbody tr").all_inner_texts()]
     assert rows[1] == ["1", "1.5", DASH, DASH]
     assert rows[3] == ["3", "0.5", "1", "(0.5\N{EN DASH}1.5)", "0.25"]
