@@ -100,6 +100,21 @@ def test_each_half_is_judged_by_a_fit_on_the_other() -> None:
     assert (one != two).all()
 
 
+def test_images_of_one_group_stay_in_one_half() -> None:
+    logits, labels = drawn(400, 3, 0.5)
+    groups = np.arange(400) // 20
+    halves: list[int] = []
+
+    def fit(theirs: Any, truth: Any) -> Calibration:
+        halves.append(len(truth))
+        return Calibration(method="temperature", scale=(len(halves),), images=len(truth))
+
+    probabilities = cross_fitted(logits, labels, fit, groups=groups)
+    by_first = np.isclose(probabilities, np.exp(log_softmax(logits))).all(axis=1)
+    assert halves == [200, 200]
+    assert all(len(set(by_first[groups == group])) == 1 for group in range(20))
+
+
 def test_answers_that_are_all_right_take_no_temperature() -> None:
     with pytest.raises(CalibrationError, match="all 3 answers are right, so no temperature fits"):
         fit_temperature(np.eye(3), np.arange(3))

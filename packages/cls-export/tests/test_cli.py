@@ -1,6 +1,9 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,31 @@ def test_a_bad_image_is_named_and_the_rest_are_answered(
     assert len(output.out.splitlines()) == 2
     assert "bad.png: not a whole, readable image" in output.err
     assert "1 image(s) could not be classified" in output.err
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "table"])
+def test_a_name_that_no_encoding_holds_costs_no_answer(
+    exported: Path, image_files: list[Path], tmp_path: Path, form: str
+) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+    try:
+        odd.write_bytes(image_files[0].read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    command = [sys.executable, "-m", "cls_export.cli", "predict", str(exported), str(odd), "--format", form]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"caf\\udce9.jpg" in done.stdout
+
+
+def test_a_place_that_cannot_be_written_is_one_line(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnx")
+    annotations = tmp_path / "a.jsonl"
+    annotations.write_text('{"image": "a.jpg", "suffix": "23"}')
+    assert main(["half", str(exported), str(annotations / "half"), "--judge", str(annotations)]) == 2
+    assert "a.jsonl" in capsys.readouterr().err
 
 
 def test_a_folder_without_images_is_no_success(

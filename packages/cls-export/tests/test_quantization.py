@@ -80,7 +80,14 @@ def test_the_command_says_what_int8_costs_and_brings(
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("", "holds no rows"), ("{}", "KeyError"), ("no json", "JSONDecodeError"), ("3", "TypeError")]
+    ("text", "message"),
+    [
+        ("", "holds no rows"),
+        ("{}", "KeyError"),
+        ("no json", "JSONDecodeError"),
+        ("3", "TypeError"),
+        ('{"image": "b.jpg", "suffix": 23}', "the label of b.jpg is 23; expected a class's name as text"),
+    ],
 )
 def test_annotations_of_another_form_are_named(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
@@ -89,6 +96,17 @@ def test_annotations_of_another_form_are_named(
     both = ["--calibrate", str(tmp_path / "a.jsonl"), "--judge", str(tmp_path / "a.jsonl")]
     assert main(["quantize", str(source), str(tmp_path / "int8"), *both]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_truth_that_is_no_class_cannot_judge(source: Path, images: list[Image.Image], tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"'No. 23', which an image is to be, is no class of .*bundle_v2"):
+        quantize_bundle(source, tmp_path / "int8", images[:4], images[:2], ["23", "No. 23"])
+    assert not (tmp_path / "int8").exists()
+
+
+def test_the_float32_bundle_is_not_replaced_by_its_own_int8(source: Path, images: list[Image.Image]) -> None:
+    with pytest.raises(BundleError, match="is the float32 bundle itself, which would be lost"):
+        quantize_bundle(source, source.parent / "../golden/bundle_v2", images[:4], images[:2])
 
 
 @pytest.mark.parametrize(

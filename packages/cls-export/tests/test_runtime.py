@@ -1,4 +1,5 @@
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,7 @@ def test_frames_in_bgr_are_answered_as_the_same_picture_in_rgb(exported: Path) -
         (np.zeros((9, 8, 3), np.uint16), "from 16 bits: "),
         (np.zeros((9, 8, 3), np.int64), "from levels of 0 to 255: array.astype"),
         (np.zeros((9, 8, 3), bool), "from True and False: "),
+        (np.full((9, 8, 3), -0.5), "as it was before it was normalised"),
         (np.zeros((9, 8), np.uint8), "from grey levels: "),
         (np.zeros((9, 8, 1), np.uint8), "from grey levels: "),
         (np.zeros((3, 9, 8), np.uint8), "from channels first: "),
@@ -263,7 +265,7 @@ def test_an_older_model_and_mapping_are_refused_with_the_command_that_makes_them
     "single",
     [
         "a.jpg", b"bytes", Path("a.jpg"), Image.new("RGB", (9, 9)), np.zeros((9, 9, 3), np.uint8),
-        np.zeros((9, 9), np.uint8), 3, None,
+        np.zeros((9, 9), np.uint8), bytearray(b"bytes"), 3, None,
     ],
 )  # fmt: skip
 def test_a_single_image_in_place_of_a_list_is_said(exported: Path, single: Any) -> None:
@@ -272,7 +274,14 @@ def test_a_single_image_in_place_of_a_list_is_said(exported: Path, single: Any) 
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"providers": "CPUExecutionProvider"}, {"providers": ()}, {"batch_size": 0}, {"threads": 0}]
+    "wrong",
+    [
+        {"providers": "CPUExecutionProvider"},
+        {"providers": ()},
+        {"providers": [("CPUExecutionProvider", {})]},
+        {"batch_size": 0},
+        {"threads": 0},
+    ],
 )
 def test_a_wrong_setting_is_refused(exported: Path, wrong: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -310,9 +319,42 @@ def test_low_memory_changes_no_answer(exported: Path, image_files: list[Path]) -
     assert level == ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
 
 
-def test_the_threads_of_a_session_sleep_while_they_wait(exported: Path) -> None:
-    options = Classifier(exported)._session.get_session_options()
-    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+@pytest.mark.parametrize(
+    ("version", "name", "value"),
+    [
+        ("1.25.9", "session.intra_op.allow_spinning", "0"),
+        ("1.26.0", "session.intra_op.spin_duration_us", "1"),
+        ("2.0.1+cuda", "session.intra_op.spin_duration_us", "1"),
+    ],
+)
+def test_the_threads_of_a_session_sleep_soon_while_they_wait(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, version: str, name: str, value: str
+) -> None:
+    monkeypatch.setattr(ort, "__version__", version)
+    assert Classifier(exported)._session.get_session_options().get_session_config_entry(name) == value
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are not dealt out here")
+def test_no_more_threads_are_started_than_there_are_cores_for(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def threads() -> int:
+        return int(Classifier(exported)._session.get_session_options().intra_op_num_threads)
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 32)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
+    assert threads() == 2
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(32)))
+    assert threads() == 0  # onnxruntime's own choice
+
+
+def test_a_session_goes_over_to_no_other_provider_unless_it_may(exported: Path) -> None:
+    assert not Classifier(exported)._session._enable_fallback
+    assert Classifier(exported, allow_cpu=True)._session._enable_fallback
+
+
+def test_a_series_of_images_may_be_an_array_of_objects(exported: Path, image_files: list[Path]) -> None:
+    classifier = Classifier(exported)
+    given: Any = np.array([str(path) for path in image_files], object)
+    assert classifier.predict(given) == classifier.predict(image_files)
 
 
 def test_the_provider_in_use_is_reported(exported: Path) -> None:

@@ -78,6 +78,9 @@ def test_the_classifier_joins_its_own_answers_with_its_calibration(exported: Pat
 
 
 def test_an_error_among_a_tracks_answers_is_named(labels: LabelsMapping) -> None:
+    nothing: Any = [*answers(labels, [1.0, 2.0, 3.0, 4.0]), None]
+    with pytest.raises(ValueError, match="takes predictions, got None"):
+        aggregate(nothing, labels)
     found: Any = [*answers(labels, [1.0, 2.0, 3.0, 4.0]), ImageError("box 3 is empty")]
     with pytest.raises(ValueError, match=r"takes predictions, got ImageError\('box 3 is empty'\); leave out what"):
         aggregate(found, labels)
@@ -88,6 +91,7 @@ def test_an_error_among_a_tracks_answers_is_named(labels: LabelsMapping) -> None
     [
         ([], {}, "a track needs at least one prediction"),
         ([[1.0, 2.0, 3.0, 4.0]], {"independent": 0}, "independent must be above 0"),
+        ([[1.0, 2.0, 3.0, 4.0]], {"top_k": 0}, "top_k must be at least 1, got 0"),
     ],
 )
 def test_nothing_to_join_is_refused(labels: LabelsMapping, given: Any, settings: Any, message: str) -> None:

@@ -67,6 +67,7 @@ def calibrate(
             reject = choose_reject(
                 np.exp(log_softmax(scaled)), truth, labels.classes,
                 wanted="precision" if wanted == "precision" else "coverage", level=level, per_class=wish.per_class,
+                answers=logits.argmax(axis=1),
             )  # fmt: skip
         except CalibrationError as error:
             raise ConfigError(f"stages.reject.{wanted}: {error}") from error
@@ -78,13 +79,12 @@ def _figures(
     logits: np.ndarray, truth: np.ndarray, fit: Callable[..., Calibration], clusters: Clusters
 ) -> CalibrationFigures | None:
     try:
-        after = cross_fitted(logits, truth, fit)
+        after = cross_fitted(logits, truth, fit, groups=clusters.of)
     except CalibrationError as error:
         logger.info("what the calibration brings cannot be measured on halves of valid: {}", error)
         return None
-    before = np.exp(log_softmax(logits))
-    return CalibrationFigures(_error(before, truth, clusters), _error(after, truth, clusters))
-
-
-def _error(probabilities: np.ndarray, truth: np.ndarray, clusters: Clusters) -> Estimate:
-    return calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == truth, clusters)
+    before, answers = np.exp(log_softmax(logits)), logits.argmax(axis=1)
+    errors = (
+        calibration_error(each[np.arange(len(truth)), answers], answers == truth, clusters) for each in (before, after)
+    )
+    return CalibrationFigures(*errors)

@@ -47,8 +47,15 @@ class Bundle:
         golden = given / GOLDEN_FOLDER
         return cls(model=given / MODEL_FILE, labels=given / LABELS_FILE, golden=golden if golden.is_dir() else None)
 
-    def open(self, providers: list[str], options: ort.SessionOptions) -> tuple[ort.InferenceSession, LabelsMapping]:
+    def open(
+        self, providers: list[str], options: ort.SessionOptions, *, fall_back: bool = False
+    ) -> tuple[ort.InferenceSession, LabelsMapping]:
         """Open the session and read the mapping, refusing whatever contradicts itself.
+
+        Args:
+            providers: by preference.
+            options: to which what keeps the session to this one file is added.
+            fall_back: whether onnxruntime may go over to other providers, now or in any later run, when one fails.
 
         Raises:
             BundleError: a damaged model, no mapping inside it, another mapping beside it, or other inputs and
@@ -65,7 +72,7 @@ class Bundle:
             # A path takes less memory, by the bytes that a session keeps besides its weights. But onnxruntime 1.23 does
             # not hold a path to the folder above.
             source = self.model.read_bytes() if outside else self.model
-            session = ort.InferenceSession(source, options, providers=providers)
+            session = ort.InferenceSession(source, options, providers=providers, enable_fallback=int(fall_back))
         except Exception as error:  # onnxruntime's exceptions share no public base class
             hint = ". Weights in another file are not read; export the model as one file" if outside else ""
             raise BundleError(f"{self.model}: onnxruntime cannot load this file ({error}){hint}") from error

@@ -23,6 +23,8 @@ _STEPS = 100
 _DAMPING = 1e-9
 _SHORTEST = 1e-6
 """Share of Newton's step below which the loss falls no more, but for rounding."""
+_ROUNDING = 1e-12
+"""Of a share: 7 wrong of 100 reach a precision of 0.93, though 1 - 0.07 lies below it."""
 _ENOUGH = 1e-12
 """Nats by which a step lowers the mean loss when it is the last."""
 
@@ -84,7 +86,7 @@ class Reject(BaseModel):
 
     def rejects(self, label: str, confidence: float) -> bool:
         """Say whether an answer is none."""
-        return confidence < self.by_class.get(label, self.threshold)
+        return not confidence >= self.by_class.get(label, self.threshold)
 
 
 def log_softmax(logits: Floats) -> NDArray[np.float64]:
@@ -179,18 +181,31 @@ FITS: Mapping[str, Callable[[Floats, Integers], Calibration]] = {"temperature": 
 
 
 def cross_fitted(
-    logits: Floats, labels: Integers, fit: Callable[[Floats, Integers], Calibration], seed: int = 0
+    logits: Floats,
+    labels: Integers,
+    fit: Callable[[Floats, Integers], Calibration],
+    seed: int = 0,
+    *,
+    groups: Integers | None = None,
 ) -> NDArray[np.float64]:
     """Return probabilities [N, C] of which each was calibrated by a fit on the other half of the images.
 
     So every image counts in a calibration error, and none is judged by what was fitted to it.
 
+    Args:
+        logits: [N, C].
+        labels: [N], 0 to C - 1.
+        fit: one of `FITS`.
+        seed: of the halves.
+        groups: [N], equal for images that stay in one half, such as a track's frames; None where each is on its own.
+
     Raises:
-        CalibrationError: as `fit`, of one of the halves.
+        CalibrationError: as `fit`, of one of the halves, which may be without images where there are few groups.
     """
     logits, labels = _checked(logits, labels)
-    order = np.random.default_rng(seed).permutation(len(labels))
-    halves = order[: len(order) // 2], order[len(order) // 2 :]
+    names, of = np.unique(np.arange(len(labels)) if groups is None else groups, return_inverse=True)
+    in_first = np.random.default_rng(seed).permutation(len(names))[of] < len(names) // 2
+    halves = np.flatnonzero(in_first), np.flatnonzero(~in_first)
     probabilities = np.empty_like(logits)
     for fitted_on, judged in (halves, halves[::-1]):
         calibration = fit(logits[fitted_on], labels[fitted_on])
@@ -281,6 +296,7 @@ def choose_reject(
     level: float,
     per_class: bool = False,
     fewest: int = 20,
+    answers: Integers | None = None,
 ) -> Reject:
     """Choose the lowest threshold with a wanted precision, or the highest with a wanted coverage.
 
@@ -292,6 +308,8 @@ def choose_reject(
         level: of it, above 0 to 1.
         per_class: a threshold for each class that is the answer at least `fewest` times, too, by its own answers.
         fewest: answers of a class that such a threshold takes.
+        answers: [N], the classes that are answered; None for the most probable ones, which a vector calibration may
+            have made others than the network's own.
 
     Raises:
         CalibrationError: wrong shapes, or a precision that no threshold reaches.
@@ -299,7 +317,8 @@ def choose_reject(
     probabilities, labels = _checked(probabilities, labels)
     if not 0 < level <= 1:
         raise CalibrationError(f"{wanted} must be above 0 and at most 1, got {level}")
-    answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    answers = probabilities.argmax(axis=1) if answers is None else np.asarray(answers)
+    confidence = probabilities[np.arange(len(labels)), answers]
     right = answers == labels
     threshold = _threshold(confidence, right, wanted, level)
     by_class = {}
@@ -315,7 +334,7 @@ def _threshold(confidence: Floats, right: NDArray[np.bool_], wanted: str, level:
     curve = risk_coverage(confidence, right)
     if wanted == "coverage":
         return float(curve.thresholds[np.flatnonzero(curve.coverage >= level)[0]])
-    reached = np.flatnonzero(1 - curve.risk >= level)
+    reached = np.flatnonzero(curve.risk <= 1 - level + _ROUNDING)
     if len(reached) == 0:
         raise CalibrationError(
             f"no threshold{where} gives a precision of {level:.1%} on these {len(right)} images; "

@@ -76,7 +76,8 @@ def convert_bundle(
         tolerance: least room around golden logits, as `cls_export.golden.TOLERANCE`.
 
     Raises:
-        BundleError: the loss is larger; or as `Classifier`.
+        BundleError: the loss is larger, a class of `truth` is none of the bundle, the target is the bundle itself; or
+            as `Classifier`.
         ImageError: an image cannot be decoded.
     """
     if not judged or (truth is not None and len(truth) != len(judged)):
@@ -86,7 +87,12 @@ def convert_bundle(
     source = Bundle.locate(bundle)
     if source.golden is None:
         raise BundleError(f"{bundle}: a folder with {GOLDEN_FOLDER}/ is needed")
+    if Path(bundle).resolve() == Path(target).resolve():
+        raise BundleError(f"{target} is the float32 bundle itself, which would be lost; choose another folder")
     before = Classifier(bundle)
+    for label in truth or ():
+        if label not in before.labels.class_to_idx:
+            raise BundleError(f"{label!r}, which an image is to be, is no class of {bundle}; so nothing can be judged")
     with drafted(target) as draft:
         model = rewrite(source.model, draft.parent, before.labels.preprocessing)
         save_model(model, before.labels, draft / MODEL_FILE)
@@ -128,7 +134,10 @@ def _copy_golden(source: Path, target: Path, after: Classifier, tolerance: float
     """Keep PyTorch's logits, with room for how far the other graph's lie apart, and the labels that it gives."""
     cases = []
     for case in read_golden(source / GOLDEN_FILE).cases:
-        data = (source / case.file).read_bytes()
+        try:
+            data = (source / case.file).read_bytes()
+        except OSError as error:
+            raise BundleError(f"{source / case.file}: cannot be read ({error.strerror})") from error
         if sha256(data) != case.file_sha256:
             raise BundleError(f"{source / case.file}: its bytes are not those that training read")
         (target / case.file).write_bytes(data)

@@ -139,7 +139,7 @@ def verify_bundle(bundle: str | os.PathLike[str], tolerance: float | None = None
     if folder is None:
         raise BundleError(f"{bundle}: no {GOLDEN_FOLDER}/ beside the model, so there is nothing to verify against")
     golden = read_golden(folder / GOLDEN_FILE)
-    allowed = tolerance or golden.tolerance or TOLERANCE
+    allowed = (golden.tolerance or TOLERANCE) if tolerance is None else tolerance
     outcomes = [_run_case(classifier, folder, case, allowed) for case in golden.cases]
     computed = [difference for difference, _ in outcomes if difference is not None]
     failures = [f"{case.file}: {what}" for case, (_, what) in zip(golden.cases, outcomes, strict=True) if what]

@@ -163,4 +163,7 @@ def _annotated(file: str) -> list[tuple[Path, str]]:
         ) from error
     if not found:
         raise BundleError(f"{file}: holds no rows")
+    for path, label in found:
+        if not isinstance(label, str):
+            raise BundleError(f"{file}: the label of {path.name} is {label!r}; expected a class's name as text")
     return found

@@ -85,7 +85,10 @@ class _Older:
     """Gives the logits of the older file, image by image, whatever number of them it takes."""
 
     def __init__(self, model: Path) -> None:
-        self._session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+        try:
+            self._session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise BundleError(f"{model}: onnxruntime cannot load this file ({error})") from error
         (entry,) = self._session.get_inputs()
         self._name, batch = entry.name, entry.shape[0]
         self._batch = batch if isinstance(batch, int) else 1

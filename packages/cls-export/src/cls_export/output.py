@@ -39,7 +39,7 @@ class JSONLinesWriter(PredictionWriter):
         }
         if self._with_logits:
             row["logits"] = dict(zip(self._classes, prediction.logits.tolist(), strict=True))
-        print(json.dumps(row, ensure_ascii=False), file=self._stream)
+        print(json.dumps(row), file=self._stream)  # ASCII: a file may have a name that no encoding holds
 
 
 class CSVWriter(PredictionWriter):

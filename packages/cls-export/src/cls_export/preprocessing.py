@@ -3,7 +3,9 @@
 Shapes: H, W are the height and width of the model's input, N a number of images; channels are R, G, B.
 """
 
+import functools
 import io
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -121,7 +123,7 @@ class Preprocessing(BaseModel):
 
     def normalize(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map uint8 [N, H, W, 3] to float32 [N, 3, H, W] as `pixels * scale + bias`, in that order of operations."""
-        scale, bias = self.scale_and_bias()
+        scale, bias = _scale_and_bias(self.mean, self.std)
         planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32)
         planes *= scale[:, None, None]
         planes += bias[:, None, None]
@@ -133,9 +135,8 @@ class Preprocessing(BaseModel):
         A multiplication and an addition, each rounded to float32, give the same bits in numpy and in torch
         on every device, so training may apply them to a whole batch where it lies.
         """
-        mean = np.asarray(self.mean, dtype=np.float64)
-        std = np.asarray(self.std, dtype=np.float64)
-        return (1.0 / (255.0 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+        scale, bias = _scale_and_bias(self.mean, self.std)
+        return scale.copy(), bias.copy()
 
     def _resized(self, image: Image.Image) -> Image.Image:
         height, width = self.size
@@ -158,6 +159,13 @@ class Preprocessing(BaseModel):
         inner = image.resize((_scaled(image.width, ratio), _scaled(image.height, ratio)), resample)
         left, top = (inner.width - width) // 2, (inner.height - height) // 2
         return inner.crop((left, top, left + width, top + height))
+
+
+@functools.lru_cache(maxsize=8)  # by value: a copy of a model, changed, has other constants
+def _scale_and_bias(mean: Sequence[float], std: Sequence[float]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what `Preprocessing.scale_and_bias` does, for all callers: not to be changed."""
+    means, stds = np.asarray(mean, dtype=np.float64), np.asarray(std, dtype=np.float64)
+    return (1.0 / (255.0 * stds)).astype(np.float32), (-means / stds).astype(np.float32)
 
 
 def _decode(source: ImageSource) -> Image.Image:
@@ -211,7 +219,7 @@ def checked_array(array: Any) -> NDArray[np.uint8]:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ImageError(
             f"an array of shape {array.shape} and dtype {array.dtype} was given; "
-            f"expected uint8 [height, width, 3] in R, G, B order{_hint(array)}"
+            f"expected uint8 [height, width, 3]{_hint(array)}"
         )
     return array
 
@@ -243,6 +251,8 @@ def _hint(array: NDArray[Any]) -> str:
 def _hint_for_floats(array: NDArray[np.floating[Any]]) -> str:
     if not np.isfinite(array).all():
         return "; some of its values are no finite numbers"
+    if array.min() < 0:
+        return "; some of its values are below 0: give the image as it was before it was normalised"
     if array.max() > 1:
         return "; from levels of 0 to 255: array.round().clip(0, 255).astype(np.uint8)"
     return "; from levels of 0 to 1: (array * 255).round().astype(np.uint8)"

@@ -26,6 +26,9 @@ Answer = Prediction | ImageError
 _Batch = list[tuple[int, ImageSource]]
 """Images with their places in the call."""
 
+_KNOWS_A_SHORT_WAIT = (1, 26)
+_AWAKE_MICROSECONDS = 1
+
 
 class Classifier:
     """Answers for images, from the bundle alone: no class name, size or constant has to be repeated in code.
@@ -36,8 +39,9 @@ class Classifier:
         bundle: the exported folder, or a lone model.onnx.
         providers: onnxruntime execution providers, by preference; each must really be available.
         allow_cpu: whether the CPU may stand in for providers that are not; `providers` says which are in use.
-        threads: threads within one operator; None is one a physical core. They sleep while they wait, so that others
-            may have the cores; sessions that share a machine still want few.
+        threads: threads within one operator; None is one a physical core that this process may run on. They wait
+            awake for a moment, and then sleep, so that others may have the cores; sessions that share a machine still
+            want few.
         batch_size: images that go through the graph at once.
         low_memory: open the session with the weights as they are in the file, not in copies ordered for the CPU's
             vectors: most of its peak is gone, for 7 % more time at 64 px and a third more at 224 (a ResNet-18).
@@ -64,14 +68,13 @@ class Classifier:
             raise ValueError(f"providers must be a list of at least one name, got {providers!r}")
         options = ort.SessionOptions()
         options.log_severity_level = 3  # errors alone; a warning about the machine is nothing the caller can act on
-        # Threads that wait awake take the core from whoever has work, be it another process or another thread of this
-        # session that the system has put aside for them (benchmarks/export.py threads).
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        _let_threads_sleep(options)
+        options.intra_op_num_threads = threads or _cores_left_by_the_system()
         if low_memory:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        self._session, self.labels = Bundle.locate(bundle).open(_available(providers, allow_cpu), options)
+        self._session, self.labels = Bundle.locate(bundle).open(
+            _available(providers, allow_cpu), options, fall_back=allow_cpu
+        )
         if not allow_cpu and self._session.get_providers()[0] != providers[0]:
             raise BundleError(f"asked for {list(providers)}, onnxruntime fell back to {self._session.get_providers()}")
         self._batch_size = batch_size
@@ -253,14 +256,38 @@ class Classifier:
             raise ImageError(f"image {number} (counted from 0): {error}") from error
 
     def _run(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        images = self.labels.preprocessing.normalize(np.stack(pixels))
+        images = self.labels.preprocessing.normalize(np.stack(pixels) if len(pixels) > 1 else pixels[0][None])
         output: NDArray[np.float32] = self._session.run(["logits"], {"images": images})[0]
         return output
+
+
+def _let_threads_sleep(options: ort.SessionOptions) -> None:
+    """Let threads that wait for each other give up their cores soon.
+
+    While they wait awake, as onnxruntime has it, they take the core from whoever has work, be it another process or
+    another thread of this session that the system has put aside for them. Without waiting awake at all they are woken
+    anew for each operator, which costs on an idle machine. See `benchmarks/export.py threads`.
+    """
+    if tuple(int(part) for part in ort.__version__.split(".")[:2]) >= _KNOWS_A_SHORT_WAIT:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(_AWAKE_MICROSECONDS))
+    else:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+
+
+def _cores_left_by_the_system() -> int:
+    """Return how many cores a container or `taskset` leaves this process; 0, onnxruntime's own choice, for all."""
+    if not hasattr(os, "sched_getaffinity"):  # macOS, Windows
+        return 0
+    allowed = len(os.sched_getaffinity(0))
+    return allowed if allowed < (os.cpu_count() or allowed) else 0
 
 
 def _available(providers: Sequence[str], allow_cpu: bool) -> list[str]:
     """Return those providers that this onnxruntime has."""
     known = ort.get_available_providers()
+    for name in providers:
+        if not isinstance(name, str):
+            raise ValueError(f"providers are names, such as {known[0]!r}; got {name!r}")
     missing = [name for name in providers if name not in known]
     if missing and not allow_cpu:
         raise BundleError(
@@ -276,10 +303,15 @@ def _check_color(color: str) -> None:
 
 
 def _batches(images: Iterable[ImageSource], size: int) -> Iterator[_Batch]:
-    single = isinstance(images, str | bytes | PathLike | Image.Image) or getattr(images, "ndim", 4) != 4
-    if single or not isinstance(images, Iterable):
+    if not isinstance(images, list | tuple) and (_is_one(images) or not isinstance(images, Iterable)):
         raise TypeError(f"takes any number of images; for one, pass a list: predict([image]) (got {type(images)})")
     return _split(enumerate(images), size)
+
+
+def _is_one(images: object) -> bool:
+    """Say whether this is one image, and no series of them: an array of two axes or three, a file's name or bytes."""
+    one = isinstance(images, str | bytes | bytearray | memoryview | PathLike | Image.Image)
+    return one or getattr(images, "ndim", 1) in (0, 2, 3)
 
 
 def _split(images: Iterator[tuple[int, ImageSource]], size: int) -> Iterator[_Batch]:

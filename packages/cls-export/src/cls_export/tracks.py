@@ -46,12 +46,15 @@ def aggregate(
             image, and 1 makes their answer too sure. It changes confidence, never the label.
 
     Raises:
-        ValueError: no predictions, errors among them, or another number of classes.
+        ValueError: no predictions, errors among them, another number of classes, or no class to name.
     """
     if not predictions:
         raise ValueError("a track needs at least one prediction")
-    if other := next((each for each in predictions if not isinstance(each, Prediction)), None):
-        raise ValueError(f"a track takes predictions, got {other!r}; leave out what could not be read")
+    for each in predictions:
+        if not isinstance(each, Prediction):
+            raise ValueError(f"a track takes predictions, got {each!r}; leave out what could not be read")
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}")
     if not 0 < independent <= 1:
         raise ValueError(f"independent must be above 0 and at most 1, got {independent}")
     if len(predictions[0].logits) != labels.num_classes:
