@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cls_data import Predictions
-from cls_export.calibration import FITS, CalibrationError, cross_fitted, log_softmax
+from cls_export.calibration import FITS, CalibrationError, cross_fitted, softmax
 from cls_report.answers import Answers
 from cls_report.calibration import calibration_error
 from cls_report.content import Block, Chart, Report, Section, Series, Text
@@ -22,7 +22,7 @@ from cls_report.evaluation_sections import (
     scores_block,
     slice_tables,
 )
-from cls_report.intervals import Floats, in_words
+from cls_report.intervals import Clusters, Floats, in_words
 from cls_report.pictures import Pictures
 from cls_report.run import Run
 from cls_report.run_sections import cost_section, data_section, reproduction_section, training_section
@@ -92,9 +92,10 @@ def calibrated(run: Run, split: str) -> Floats | None:
         return None
     predictions = run.predictions[split]
     if split != "valid":
-        return np.exp(log_softmax(calibration.apply(predictions.logits)))
+        return softmax(calibration.apply(predictions.logits))
+    groups = Clusters.from_groups(predictions.groups).of
     try:
-        return cross_fitted(predictions.logits, predictions.labels, FITS[calibration.method])
+        return cross_fitted(predictions.logits, predictions.labels, FITS[calibration.method], groups=groups)
     except CalibrationError:
         return None
 

@@ -14,7 +14,7 @@ from cls_export.calibration import (
     CalibrationError,
     choose_reject,
     cross_fitted,
-    log_softmax,
+    softmax,
 )
 from cls_report import Clusters, Estimate, calibration_error
 from cls_train.config import Stages
@@ -65,7 +65,7 @@ def calibrate(
         assert level is not None
         try:
             reject = choose_reject(
-                np.exp(log_softmax(scaled)), truth, labels.classes,
+                softmax(scaled), truth, labels.classes,
                 wanted="precision" if wanted == "precision" else "coverage", level=level, per_class=wish.per_class,
                 answers=logits.argmax(axis=1),
             )  # fmt: skip
@@ -83,7 +83,7 @@ def _figures(
     except CalibrationError as error:
         logger.info("what the calibration brings cannot be measured on halves of valid: {}", error)
         return None
-    before, answers = np.exp(log_softmax(logits)), logits.argmax(axis=1)
+    before, answers = softmax(logits), logits.argmax(axis=1)
     errors = (
         calibration_error(each[np.arange(len(truth)), answers], answers == truth, clusters) for each in (before, after)
     )

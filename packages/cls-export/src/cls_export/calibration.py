@@ -97,6 +97,14 @@ def log_softmax(logits: Floats) -> NDArray[np.float64]:
     return result
 
 
+def softmax(logits: Floats) -> NDArray[np.float64]:
+    """Return float64 [..., C] that sum to 1. Thresholds are compared with these very bits, and not with exp(log)."""
+    values = np.asarray(logits, np.float64)
+    powers = np.exp(values - values.max(axis=-1, keepdims=True))
+    powers /= powers.sum(axis=-1, keepdims=True)
+    return powers
+
+
 def fit_temperature(logits: Floats, labels: Integers) -> Calibration:
     """Fit one scale to all logits, so that the labels' mean negative log-likelihood is least.
 
@@ -209,7 +217,7 @@ def cross_fitted(
     probabilities = np.empty_like(logits)
     for fitted_on, judged in (halves, halves[::-1]):
         calibration = fit(logits[fitted_on], labels[fitted_on])
-        probabilities[judged] = np.exp(log_softmax(calibration.apply(logits[judged])))
+        probabilities[judged] = softmax(calibration.apply(logits[judged]))
     return probabilities
 
 

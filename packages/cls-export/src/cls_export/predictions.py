@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cls_export.calibration import log_softmax
+from cls_export.calibration import softmax
 from cls_export.labels import LabelsMapping
 
 
@@ -33,7 +33,7 @@ class Prediction:
 def interpret(logits: NDArray[np.float32], labels: LabelsMapping, top_k: int) -> list[Prediction]:
     """Turn logits [N, C] into answers."""
     scaled = labels.calibration.apply(logits) if labels.calibration else logits
-    probabilities = np.exp(log_softmax(scaled))
+    probabilities = softmax(scaled)
     order = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
     names, reject = labels.idx_to_class, labels.reject
     predictions = []
