@@ -100,7 +100,7 @@ def log_softmax(logits: Floats) -> NDArray[np.float64]:
 def softmax(logits: Floats) -> NDArray[np.float64]:
     """Return float64 [..., C] that sum to 1. Thresholds are compared with these very bits, and not with exp(log)."""
     values = np.asarray(logits, np.float64)
-    powers = np.exp(values - values.max(axis=-1, keepdims=True))
+    powers: NDArray[np.float64] = np.exp(values - values.max(axis=-1, keepdims=True))
     powers /= powers.sum(axis=-1, keepdims=True)
     return powers
 
