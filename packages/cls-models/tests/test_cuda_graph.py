@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor, nn
 
-from cls_models import Classifier, CudaGraph
+from cls_models import Classifier, Compilation, CudaGraph
+from cls_models.cuda_graph import reason_against
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -25,7 +27,7 @@ class Launches(Callback):
         self.by_epoch[-1] += "forward" in vars(pl_module.backbone)
 
 
-def fit(folder: Path, accelerator: str, *callbacks: Callback) -> Classifier:
+def fit(folder: Path, accelerator: str, *callbacks: Callback, **settings: Any) -> Classifier:
     torch.manual_seed(0)
     backbone = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(8 * 14 * 14, 2)
@@ -39,7 +41,7 @@ def fit(folder: Path, accelerator: str, *callbacks: Callback) -> Classifier:
     trainer = Trainer(
         accelerator=accelerator, devices=1, max_epochs=3, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=folder,
-        callbacks=list(callbacks), deterministic=True,
+        callbacks=list(callbacks), deterministic=True, **settings,
     )  # fmt: skip
     trainer.fit(module, loader, loader)
     return module
@@ -53,6 +55,35 @@ def test_on_a_cpu_nothing_is_recorded(tmp_path: Path) -> None:
     launches = Launches()
     fit(tmp_path, "cpu", CudaGraph(), launches)
     assert launches.by_epoch == [0, 0, 0]
+
+
+def test_a_graph_is_recorded_only_where_its_gradients_would_be_those_of_the_network() -> None:
+    def reason(device: str = "cuda", **settings: Any) -> str | None:
+        trainer = Trainer(
+            accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, **settings
+        )
+        return reason_against(trainer, torch.device(device))
+
+    assert reason() is None
+    assert reason("cpu") == "the device is of type cpu"
+    assert reason(callbacks=[Compilation()]) == "Compilation is at work"
+    assert reason(callbacks=[GradientAccumulationScheduler({1: 1})]) is None
+    for accumulated in (
+        {"accumulate_grad_batches": 2},
+        {"callbacks": [GradientAccumulationScheduler({1: 2})]},
+    ):
+        assert reason(**accumulated) == "gradients are accumulated over batches"
+
+
+@needs_cuda
+def test_accumulated_gradients_are_those_of_a_training_without_a_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    plain, launches = weights(fit(tmp_path, "gpu", accumulate_grad_batches=2)), Launches()
+    beside = fit(tmp_path, "gpu", CudaGraph(), launches, accumulate_grad_batches=2)
+    assert launches.by_epoch == [0, 0, 0]
+    assert all(torch.equal(plain[name], tensor) for name, tensor in weights(beside).items())
 
 
 @needs_cuda

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor, nn
 
 from cls_models.compilation import Compilation
@@ -26,7 +27,8 @@ class CudaGraph(Callback):
 
     Where a batch, the frozen layers or the mode differ from what was recorded, as in a validation, the network runs as
     it is; what an epoch found different is recorded for the next. Nothing is recorded on other devices, in a training
-    on several, beside `Compilation`, or of a network that cannot be recorded, which is logged.
+    on several, beside `Compilation`, where gradients are accumulated over batches, or of a network that cannot be
+    recorded, which is logged.
     """
 
     def __init__(self) -> None:
@@ -40,8 +42,10 @@ class CudaGraph(Callback):
         """Forget an earlier fit."""
         self._release()
         self._met, self._plain_seconds = None, None
-        beside_compilation = any(isinstance(each, Compilation) for each in trainer.callbacks)  # type: ignore[attr-defined]
-        self._given_up = pl_module.device.type != "cuda" or trainer.world_size > 1 or beside_compilation
+        reason = reason_against(trainer, pl_module.device)
+        self._given_up = reason is not None
+        if reason is not None:
+            _log.info("the network is not run as a CUDA graph, since %s", reason)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record, or record anew. No thread makes batches at this moment, which would break the recording off."""
@@ -102,6 +106,24 @@ class CudaGraph(Callback):
         if self._recorded is not None:
             self._recorded.release()
             self._recorded = None
+
+
+def reason_against(trainer: Trainer, device: torch.device) -> str | None:
+    """Say why nothing is recorded in a training on this device, as the end of a sentence; None where it can be."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set undeclared
+    if device.type != "cuda":
+        return f"the device is of type {device.type}"
+    if trainer.world_size > 1:
+        return "the training is on several devices"
+    if any(isinstance(each, Compilation) for each in callbacks):
+        return "Compilation is at work"
+    # A launch leaves the graph's own memory as gradients, which the next one writes over instead of adding to it.
+    if trainer.accumulate_grad_batches > 1 or any(
+        isinstance(each, GradientAccumulationScheduler) and each.going_to_accumulate_grad_batches()
+        for each in callbacks
+    ):
+        return "gradients are accumulated over batches"
+    return None
 
 
 class _Recorded:
