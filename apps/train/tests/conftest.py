@@ -12,7 +12,11 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from torchvision.models import get_model
 
+from cls_callbacks import AtomicCheckpointIO
+from cls_export import LabelsMapping
 from cls_train import RunConfig, main
+from cls_train.folder import RunFolder
+from cls_train.parts import build_network, build_preprocessing
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 
@@ -72,6 +76,24 @@ def data_root(tmp_path: Path) -> Path:
     write_split(root / "train", ["7", "23"] * 3)
     write_split(root / "valid", ["7", "23"])
     return root
+
+
+@pytest.fixture
+def make_run(composed: Compose, tmp_path: Path) -> Callable[..., Path]:
+    """Make the folder of a run of the classes 23 and 7 that has come to a best.ckpt, of random weights."""
+
+    def make(*overrides: str) -> Path:
+        config = composed(f"run.root={tmp_path / 'earlier'}", "run.name=first", *overrides)
+        folder, preprocessing = RunFolder.named(config, "first"), build_preprocessing(config)
+        labels = LabelsMapping.from_classes({"23": 0, "7": 1}, preprocessing)
+        folder.begin(config, labels)
+        folder.release()
+        network = build_network(config, labels.classes, preprocessing.size)
+        state = {f"backbone.{name}": value for name, value in network.state_dict().items()}
+        AtomicCheckpointIO().save_checkpoint({"state_dict": state}, folder.best)
+        return folder.path
+
+    return make
 
 
 def write_split(folder: Path, labels: Sequence[str]) -> None:

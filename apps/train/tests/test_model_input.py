@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from cls_export import LabelsMapping
 from cls_models import BackboneError
 from cls_train import ConfigError
 from cls_train.model_input import fitting_size, resolve_model_input
+from cls_train.parts import build_preprocessing
 
 sides = st.lists(st.integers(1, 4000), min_size=1, max_size=9)
 
@@ -56,9 +58,20 @@ def test_pretrained_weights_bring_their_own_input(composed: Any, data_root: Path
         assert (node["mean"], node["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
+@pytest.mark.parametrize("way", ["letterbox64", "crop224", "squash64"])
+def test_weights_of_an_earlier_run_bring_its_input(composed: Any, data_root: Path, make_run: Any, way: str) -> None:
+    mean, std = [0.1, 0.2, 0.3], [0.3, 0.2, 0.1]
+    run = make_run(f"preprocessing={way}", f"preprocessing.mean={mean}", f"preprocessing.std={std}")
+    settings = ["data=jsonl", f"data.root={data_root}", f"+model.init_from={run}"]
+    same = resolve_model_input(composed(*settings, "preprocessing=pretrained"))
+    assert build_preprocessing(same) == LabelsMapping.load(run / "labels_mapping.json").preprocessing
+    auto = resolve_model_input(composed(*settings, "preprocessing=auto")).preprocessing
+    assert (auto["size"], auto["mean"], auto["std"]) == ([32, 16], mean, std), "the size is still that of the images"
+
+
 def test_auto_and_weights_are_refused_where_they_mean_nothing(composed: Any, data_root: Path) -> None:
     settings = ["data=jsonl", f"data.root={data_root}"]
-    with pytest.raises(ConfigError, match=r"set model\.weights=DEFAULT, or choose another preprocessing"):
+    with pytest.raises(ConfigError, match=r"set model\.weights=DEFAULT or \+model\.init_from=RUN, or choose another"):
         resolve_model_input(composed(*settings, "preprocessing=pretrained"))
     with pytest.raises(ConfigError, match="how much is cut off"):
         resolve_model_input(composed(*settings, "preprocessing=crop224", "preprocessing.size=auto"))

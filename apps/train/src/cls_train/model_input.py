@@ -1,4 +1,4 @@
-"""What a recipe leaves to the data or to the pretrained weights: size, mean and std of the model's input.
+"""What a recipe leaves to the data or to the weights that it starts from: size, mean and std of the model's input.
 
 `auto` and `weights` in the preprocessing node become numbers here, before anything else is built, so that config.yaml,
 labels_mapping.json and a resumed run hold numbers alone.
@@ -12,8 +12,8 @@ from loguru import logger
 from numpy.typing import NDArray
 
 from cls_data import DataModuleConfig, Quarantine, Record, read_split
-from cls_export import ImageError, Preprocessing
-from cls_models import BACKBONES, PretrainedInput, pretrained_input, timm_pretrained_input
+from cls_export import ImageError, LabelsMapping, Preprocessing
+from cls_models import BACKBONES, PretrainedInput, earlier_run, pretrained_input, timm_pretrained_input
 from cls_train.config import Node, RunConfig
 from cls_train.errors import ConfigError, did_you_mean
 from cls_train.targets import build
@@ -26,8 +26,7 @@ STEP, LARGEST = 16, 224
 usual 224 is dear and a choice to be made on purpose."""
 
 _AUTO, _WEIGHTS = "auto", "weights"
-_KEYS = {"size": "size", "resize_to": "resize_size", "resample": "interpolation", "mean": "mean", "std": "std"}
-"""Of the node, and what `PretrainedInput` calls them."""
+_KEYS = ("size", "resize", "resize_to", "resample", "mean", "std")
 
 
 class _Look(NamedTuple):
@@ -43,20 +42,32 @@ def resolve_model_input(config: RunConfig) -> RunConfig:
     """Replace every `auto` and `weights` of the preprocessing node by what it stands for.
 
     `auto` for the size is the median training image, each side rounded up to a multiple of 16 and at most 224; for mean
-    and std it is those of the pretrained weights, or of the training images where there are none. `weights` is
-    always what the pretrained weights were evaluated with.
+    and std it is those of the weights that training starts from, or of the training images where it starts from random
+    ones. `weights` is always what those weights were evaluated with: the pretrained ones of model.weights, or those of
+    the run that model.init_from names.
 
     Raises:
-        ConfigError: `weights` without pretrained weights, or `auto` for a key or a resize that it cannot be used with.
+        BackboneError: model.init_from names no run.
+        BundleError: the labels mapping of that run cannot be read.
+        ConfigError: `weights` where training starts from random ones, or `auto` for a key or a resize that it cannot be
+            used with.
         DataError: the training split cannot be read.
     """
     node = dict(config.preprocessing)
     asked = {key: node[key] for key in _KEYS if node.get(key) in (_AUTO, _WEIGHTS)}
     if not asked:
         return config
-    pretrained = _pretrained(config.model)
-    for key in [key for key, word in asked.items() if word == _WEIGHTS or (key != "size" and pretrained)]:
-        node[key] = _of_weights(key, pretrained)
+    expected = _of_weights(config.model)
+    for key in [key for key, word in asked.items() if word == _WEIGHTS or (key != "size" and expected)]:
+        if expected is None:
+            raise ConfigError(
+                f"preprocessing.{key}: 'weights' takes it from pretrained weights, and model.weights is null; set "
+                "model.weights=DEFAULT or +model.init_from=RUN, or choose another preprocessing, such as "
+                "preprocessing=auto"
+            )
+        node[key] = expected[key]
+        if key == "resize" and "fill" in expected:
+            node.setdefault("fill", expected["fill"])
         del asked[key]
     if asked:
         node |= _of_data(config.data, node, asked)
@@ -67,6 +78,22 @@ def fitting_size(heights: Sequence[int], widths: Sequence[int]) -> tuple[int, in
     """Return height and width for images of these sizes in pixels: the medians, rounded up to 16, at most 224."""
     height, width = (min(LARGEST, -(-int(np.median(sides)) // STEP) * STEP) for sides in (heights, widths))
     return height, width
+
+
+def _of_weights(model: Node) -> dict[str, Any] | None:
+    """Return what the weights were evaluated with, by the keys of the preprocessing node; None for random ones."""
+    if (pretrained := _pretrained(model)) is not None:
+        return {
+            "size": list(pretrained.size),
+            "resize": "shortest_edge",
+            "resize_to": pretrained.resize_size,
+            "resample": pretrained.interpolation,
+            "mean": list(pretrained.mean),
+            "std": list(pretrained.std),
+        }
+    if model.get("init_from"):
+        return LabelsMapping.load(earlier_run(str(model["init_from"])).labels).preprocessing.model_dump(mode="json")
+    return None
 
 
 def _pretrained(model: Node) -> PretrainedInput | None:
@@ -81,16 +108,6 @@ def _pretrained(model: Node) -> PretrainedInput | None:
     if name not in BACKBONES:
         raise ConfigError(f"model.name: unknown backbone {name!r}; {did_you_mean(name, BACKBONES)}")
     return pretrained_input(name, str(weights))
-
-
-def _of_weights(key: str, pretrained: PretrainedInput | None) -> Any:
-    if pretrained is None:
-        raise ConfigError(
-            f"preprocessing.{key}: 'weights' takes it from pretrained weights, and model.weights is null; "
-            "set model.weights=DEFAULT, or choose another preprocessing, such as preprocessing=auto"
-        )
-    value = getattr(pretrained, _KEYS[key])
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _of_data(data: Node, node: Node, asked: dict[str, str]) -> dict[str, Any]:

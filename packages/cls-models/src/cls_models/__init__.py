@@ -14,7 +14,7 @@ from cls_models.metrics import VALIDATION_METRICS, classification_metrics
 from cls_models.muon import Muon
 from cls_models.not_finite import NotFiniteLossError
 from cls_models.optimisation import build_optimizer, parameter_groups
-from cls_models.remapping import Remapped, load_by_class_name
+from cls_models.remapping import EarlierRun, Remapped, earlier_run, load_by_class_name
 from cls_models.schedules import one_cycle, plateau, warmup_constant, warmup_cosine, warmup_linear
 from cls_models.small_maps import SmallMapConv2d, write_out_small_maps
 from cls_models.timm_backbones import build_timm_backbone, timm_pretrained_input
@@ -30,6 +30,7 @@ __all__ = [
     "CudaGraph",
     "Distillation",
     "DistillationError",
+    "EarlierRun",
     "FeatureCache",
     "FeatureCacheError",
     "FocalLoss",
@@ -47,6 +48,7 @@ __all__ = [
     "check_precision",
     "classification_metrics",
     "distillation_from_run",
+    "earlier_run",
     "head_name",
     "layer_numbers",
     "load_by_class_name",

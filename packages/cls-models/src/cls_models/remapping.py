@@ -52,8 +52,14 @@ class Remapped:
 
 
 @dataclass(frozen=True, slots=True)
-class _Origin:
-    """An earlier run's best weights, and what the files beside them say. `bundle` is set where that was asked for."""
+class EarlierRun:
+    """Where the weights of an earlier run lie.
+
+    Attributes:
+        checkpoint: the file to read them from.
+        labels: the labels mapping beside them.
+        bundle: the bundle that was named instead of the run; None where it was not.
+    """
 
     checkpoint: Path
     labels: Path
@@ -89,7 +95,7 @@ def load_by_class_name(backbone: nn.Module, source: str, classes: Sequence[str])
     Raises:
         BackboneError: nothing usable at `source`, another architecture, or `classes` that do not fit the head.
     """
-    origin = _locate(Path(source).resolve())
+    origin = earlier_run(source)
     old_classes = _classes(_json(origin.labels), origin.labels)
     state = _backbone_state(origin)
     head = head_name(backbone)
@@ -111,7 +117,13 @@ def load_by_class_name(backbone: nn.Module, source: str, classes: Sequence[str])
     return remapped
 
 
-def _locate(path: Path) -> _Origin:
+def earlier_run(source: str) -> EarlierRun:
+    """Find the weights that a backbone starts from, as `load_by_class_name` does; `source` is what is named there.
+
+    Raises:
+        BackboneError: nothing usable there.
+    """
+    path = Path(source).resolve()
     if not path.exists():
         raise BackboneError(f"{path}: no such run; expected a run's folder, a .ckpt in it, or its export/ folder")
     if path.suffix == ".onnx" or (path / _ONNX).is_file():
@@ -123,20 +135,20 @@ def _locate(path: Path) -> _Origin:
                 f"{path}: neither its folder nor the one above holds {_LABELS}, which says which row of the head is "
                 "which class; give the run's folder, or put that file beside the checkpoint"
             )
-        return _Origin(path, labels)
+        return EarlierRun(path, labels)
     for name in (_LABELS, _BEST):
         if not (path / name).is_file():
             raise BackboneError(f"{path}: {name} is missing; expected the folder of a run that finished an epoch")
-    return _Origin(path / _BEST, path / _LABELS)
+    return EarlierRun(path / _BEST, path / _LABELS)
 
 
-def _locate_run_of(bundle: Path) -> _Origin:
+def _locate_run_of(bundle: Path) -> EarlierRun:
     labels = bundle / _LABELS
     mapping = _json(labels) if labels.is_file() else {}
     run = bundle.parent
     inside_run = (run / _LABELS).is_file() and (run / _BEST).is_file()
     if inside_run and mapping.get("class_to_idx") == _json(run / _LABELS).get("class_to_idx"):
-        return _Origin(run / _BEST, run / _LABELS, bundle)
+        return EarlierRun(run / _BEST, run / _LABELS, bundle)
     name = (mapping.get("provenance") or {}).get("run")
     folder = f"the folder of run {name!r}" if name else "the folder of the run that exported it"
     raise BackboneError(
@@ -163,7 +175,7 @@ def _classes(mapping: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     return tuple(sorted(indices, key=lambda name: int(indices[name])))
 
 
-def _backbone_state(origin: _Origin) -> dict[str, Tensor]:
+def _backbone_state(origin: EarlierRun) -> dict[str, Tensor]:
     path = origin.checkpoint
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -182,7 +194,7 @@ def _backbone_state(origin: _Origin) -> dict[str, Tensor]:
     return network
 
 
-def _refuse_later_weights(checkpoint: Mapping[str, Any], origin: _Origin) -> None:
+def _refuse_later_weights(checkpoint: Mapping[str, Any], origin: EarlierRun) -> None:
     """A run that went on after its export has another best.ckpt than the one that the bundle was made of."""
     assert origin.bundle is not None
     metric = (_json(origin.bundle / _LABELS).get("provenance") or {}).get("metric") or {}
@@ -194,7 +206,7 @@ def _refuse_later_weights(checkpoint: Mapping[str, Any], origin: _Origin) -> Non
         )
 
 
-def _refuse_another_network(backbone: nn.Module, head: str, state: Mapping[str, Tensor], origin: _Origin) -> None:
+def _refuse_another_network(backbone: nn.Module, head: str, state: Mapping[str, Tensor], origin: EarlierRun) -> None:
     own = backbone.state_dict()
     missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     misshapen = []
