@@ -1,8 +1,36 @@
 """Settings that only the data, or the network, can tell to be wrong: known before the run's folder is made."""
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from loguru import logger
+
+from cls_models import Classifier
+from cls_train.parts import build_data, build_module, build_preprocessing
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    """What is warned of while a test runs."""
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}", level="WARNING")
+    yield lines
+    logger.remove(sink)
+
+
+@pytest.fixture
+def build(composed: Any, data_root: Path) -> Callable[..., Classifier]:
+    """Build the module of a run on the small set."""
+
+    def built(*overrides: str) -> Classifier:
+        config = composed("data=jsonl", f"data.root={data_root}", *overrides)
+        data = build_data(config, build_preprocessing(config))
+        data.setup()
+        return build_module(config, data)
+
+    return built
 
 
 @pytest.mark.parametrize(
@@ -42,3 +70,19 @@ def test_sizes_that_cached_features_never_see_are_said(run_app: Any, data_root: 
     code, message = run_app("data=jsonl", f"data.root={data_root}", *cached, *settings, growing)
     assert code == 0
     assert "data.growing_sizes has no effect with transfer.cache_features" in message
+
+
+@pytest.mark.parametrize("transfer", ["linear_probe", "staged", "fine_tune"])
+def test_a_transfer_of_random_weights_is_said(build: Any, warnings: list[str], transfer: str) -> None:
+    build(f"transfer={transfer}")
+    (line,) = warnings
+    assert line.startswith("transfer: the network starts from random weights")
+    assert "set model.weights=DEFAULT or +model.init_from=RUN" in line
+
+
+def test_a_transfer_of_weights_is_not_warned_of(
+    build: Any, warnings: list[str], weights_file: Path, make_run: Any
+) -> None:
+    for start in (f"model.weights={weights_file}", f"+model.init_from={make_run()}"):
+        build("transfer=fine_tune", start)
+    assert warnings == []

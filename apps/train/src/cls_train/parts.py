@@ -105,6 +105,11 @@ def build_module(config: RunConfig, data: ClassificationDataModule, *, trained: 
             data.class_weights; or optimiser, schedule or loss refuse their settings, which is tried here.
     """
     transfer = build(config.transfer, "transfer", Transfer) if config.transfer else None
+    if transfer is not None and not trained and _starts_at_random(config):
+        logger.warning(
+            "transfer: the network starts from random weights, which frozen layers would keep, and slow ones nearly; "
+            "set model.weights=DEFAULT or +model.init_from=RUN, or leave the transfer out: transfer=none"
+        )
     module = Classifier(
         backbone=build_network(config, data.classes, data.preprocessing.size, trained=trained),
         num_classes=len(data.classes),
@@ -281,6 +286,13 @@ def _try_out(config: RunConfig, module: Classifier, data: ClassificationDataModu
     for stage in data.config.growing_sizes:
         _try_size(module, data, stage.size, "data.growing_sizes")
     _try_size(module, data, data.preprocessing.size, "preprocessing.size")
+
+
+def _starts_at_random(config: RunConfig) -> bool:
+    """Whether a network that could be given weights is given none; one of another library may have its own way."""
+    return takes(config.model, "weights", "model") and not (
+        config.model.get("weights") or config.model.get("init_from")
+    )
 
 
 def _most_steps(config: RunConfig, data: ClassificationDataModule) -> int:
