@@ -66,6 +66,15 @@ def test_an_image_that_the_network_cannot_take_is_refused(name: str, smallest: s
         build_timm_backbone(name, num_classes=5, image_size=(10, 10))
 
 
+@pytest.mark.parametrize(
+    "name", ["deit_tiny_distilled_patch16_224", "levit_128s", "efficientformer_l1", "crossvit_tiny_240"]
+)
+def test_a_network_of_two_heads_is_refused(name: str) -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(BackboneError, match=f"timm backbone {name} has 2 heads whose logits it averages"):
+        build_timm_backbone(name, num_classes=5)
+
+
 def test_fewer_than_two_classes_and_impossible_rates_are_refused() -> None:
     pytest.importorskip("timm")
     with pytest.raises(BackboneError, match="at least 2, got 1"):

@@ -39,8 +39,8 @@ def build_timm_backbone(
         classes: the names of this network's classes in index order; needed with `init_from` only.
 
     Raises:
-        BackboneError: an unknown name, fewer than 2 classes, an image size that the network cannot take, or weights
-            that cannot be downloaded, read or fitted.
+        BackboneError: an unknown name, a network of several heads, fewer than 2 classes, an image size that the network
+            cannot take, or weights that cannot be downloaded, read or fitted.
         ImportError: timm is not installed.
     """
     timm = _timm()
@@ -52,6 +52,7 @@ def build_timm_backbone(
         check_rate(dropout)
         options["drop_rate"] = dropout
     network: nn.Module = _network(timm, name, size, options, pretrained=weights == "DEFAULT")
+    _refuse_several_heads(network, name)
     if weights is not None and weights != "DEFAULT":
         fit_state_dict(network, read_state_dict(weights), f"{name} weights {weights!r}")
     if init_from is not None and classes is not None:
@@ -107,6 +108,18 @@ def _network(timm: Any, name: str, size: tuple[int, int] | None, options: dict[s
     if size is not None:
         check_image_size(name, size, partial(runs_at, network))
     return network
+
+
+def _refuse_several_heads(network: Any, name: str) -> None:
+    """Refuse networks that average the logits of several layers: only one of these would be taken for the head.
+
+    Its rows alone would follow their classes from an earlier run, and it alone would train where all else is frozen.
+    """
+    if isinstance(heads := network.get_classifier(), tuple | list | nn.ModuleList):
+        raise BackboneError(
+            f"timm backbone {name} has {len(heads)} heads whose logits it averages, and here a network has one; choose "
+            "another, or for a distilled one its like without a distillation token"
+        )
 
 
 def _created(timm: Any, name: str, options: dict[str, Any], pretrained: bool) -> Any:
