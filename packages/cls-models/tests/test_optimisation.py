@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torchvision.models import get_model
 
@@ -160,7 +161,7 @@ def test_an_optimisers_own_refusal_comes_through() -> None:
         build_optimizer(functools.partial(torch.optim.AdamW, lr=-1.0), small())
 
 
-def test_clipping_under_mixed_precision_forbids_fused_kernels() -> None:
+def test_clipping_under_mixed_precision_and_loss_scaling_forbid_fused_kernels() -> None:
     def trainer(**arguments: Any) -> Trainer:
         return Trainer(
             accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, **arguments
@@ -169,3 +170,4 @@ def test_clipping_under_mixed_precision_forbids_fused_kernels() -> None:
     assert fused_allowed(trainer(gradient_clip_val=1.0))
     assert fused_allowed(trainer(precision="bf16-mixed"))
     assert not fused_allowed(trainer(gradient_clip_val=1.0, precision="bf16-mixed"))
+    assert not fused_allowed(trainer(plugins=MixedPrecision("16-mixed", "cpu")))

@@ -84,10 +84,13 @@ def build_optimizer(
 def fused_allowed(trainer: Trainer) -> bool:
     """Whether a trainer can work with a fused optimiser.
 
-    Such a one undoes the loss scaling of float16 itself, after the gradients would have to be clipped; Lightning 2.6.6
-    refuses the two together, in bfloat16 too, where there is no scaling.
+    Such a one undoes the loss scaling of float16 itself, in its step: what sees the gradients before, such as a
+    callback that logs their norm, would see them times the scale, and Lightning 2.6.6 refuses to clip them, in bfloat16
+    too, where there is no scaling.
     """
-    return not (trainer.gradient_clip_val and isinstance(trainer.precision_plugin, MixedPrecision))
+    scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+    clipped = bool(trainer.gradient_clip_val) and isinstance(trainer.precision_plugin, MixedPrecision)
+    return not (scaled or clipped)
 
 
 def _has_fused(factory: Callable[..., Optimizer], groups: list[dict[str, Any]], staged: bool) -> bool:
