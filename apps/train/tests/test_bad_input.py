@@ -206,3 +206,19 @@ def test_a_damaged_checkpoint_to_resume_from_is_named(run_app: Any, data_root: P
     assert code == 2
     assert "last.ckpt: its bytes are not those that were written" in message
     assert "Traceback" not in message
+
+
+@pytest.mark.parametrize("setting", ["+model.init_from={run}", "distillation=checkpoint distillation.run={run}"])
+def test_a_flipped_byte_in_what_an_earlier_run_learnt_is_named(
+    run_app: Any, data_root: Path, make_run: Any, setting: str
+) -> None:
+    run = make_run()
+    best = run / "checkpoints/best.ckpt"
+    content = bytearray(best.read_bytes())
+    content[len(content) // 2] ^= 1  # amid the weights, where torch.load notices nothing
+    best.write_bytes(content)
+    code, message = run_app("data=jsonl", f"data.root={data_root}", *setting.format(run=run).split())
+    assert code == 2
+    assert f"RunError: {best}: its bytes are not those that were written" in message
+    assert "Traceback" not in message
+    assert not (data_root.parent / "runs").exists()

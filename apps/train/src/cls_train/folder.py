@@ -270,6 +270,20 @@ def _comparable(config: RunConfig) -> list[str]:
     return OmegaConf.to_yaml(OmegaConf.create(plain)).splitlines()
 
 
+def refuse_damaged(checkpoint: Path) -> None:
+    """Check a checkpoint that another package is about to read, against the checksum beside it.
+
+    Raises:
+        RunError: its bytes are not those that were written, or cannot be read.
+    """
+    try:
+        verify_checkpoint(checkpoint)
+    except DamagedCheckpointError as error:
+        raise RunError(str(error)) from error
+    except OSError as error:
+        raise RunError(f"{checkpoint}: cannot be read ({error.strerror})") from error
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint; nothing in it is executed.
 

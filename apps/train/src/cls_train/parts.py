@@ -22,13 +22,14 @@ from cls_models import (
     Transfer,
     build_optimizer,
     check_precision,
+    earlier_run,
     prepare_for_device,
     refuse_batch_of_one,
     refuse_what_changes_between_epochs,
 )
 from cls_train.config import Node, RunConfig
 from cls_train.errors import ConfigError, did_you_mean
-from cls_train.folder import RunFolder
+from cls_train.folder import RunFolder, refuse_damaged
 from cls_train.targets import build, build_partial, check_node, takes
 
 EXTRAS = {"MLFlowLogger": "mlflow", "WandbLogger": "wandb"}
@@ -130,6 +131,8 @@ def build_network(
 
     Raises:
         ConfigError: the configuration states another number of classes.
+        BackboneError: the model node names a run to start from that is none.
+        RunError: the checkpoint of that run is damaged.
     """
     stated = config.model.get("num_classes", len(classes))
     if stated != len(classes):
@@ -140,7 +143,8 @@ def build_network(
     left_out = {"num_classes", *(("weights", "init_from") if trained else ())}
     node = {key: value for key, value in config.model.items() if key not in left_out}
     known: dict[str, Any] = {"image_size": image_size}
-    if node.get("init_from"):
+    if source := node.get("init_from"):
+        refuse_damaged(earlier_run(str(source)).checkpoint)
         known["classes"] = list(classes)
     runtime = {key: value for key, value in known.items() if takes(node, key, "model")}
     return build(node, "model", nn.Module, num_classes=len(classes), **runtime)
@@ -244,6 +248,7 @@ def _build_distillation(config: RunConfig, data: ClassificationDataModule) -> Di
     assert config.distillation is not None
     run = Path(str(config.distillation.get("run")))
     folder = RunFolder(run.parent.parent if run.suffix == ".ckpt" else run)
+    refuse_damaged(run if run.suffix == ".ckpt" else folder.best)
     theirs = folder.read_config()
     check_node(theirs.model, f"model of {folder.config}")
     size = LabelsMapping.load(folder.labels).preprocessing.size
