@@ -86,3 +86,12 @@ def test_a_transfer_of_weights_is_not_warned_of(
     for start in (f"model.weights={weights_file}", f"+model.init_from={make_run()}"):
         build("transfer=fine_tune", start)
     assert warnings == []
+
+
+def test_a_teacher_that_knows_images_resized_otherwise_is_said(build: Any, warnings: list[str], make_run: Any) -> None:
+    teacher = ["distillation=checkpoint", f"distillation.run={make_run('preprocessing=letterbox64')}"]
+    build(*teacher, "preprocessing=letterbox64", "preprocessing.size=[32,32]")
+    assert warnings == []
+    build(*teacher, "preprocessing=squash64")
+    (line,) = warnings
+    assert "distillation: the teacher was trained on images resized by 'letterbox' and is shown this run's" in line

@@ -251,14 +251,25 @@ def _build_distillation(config: RunConfig, data: ClassificationDataModule) -> Di
     refuse_damaged(run if run.suffix == ".ckpt" else folder.best)
     theirs = folder.read_config()
     check_node(theirs.model, f"model of {folder.config}")
-    size = LabelsMapping.load(folder.labels).preprocessing.size
+    known, ours = LabelsMapping.load(folder.labels).preprocessing, build_preprocessing(config)
+    if known.resize != ours.resize:
+        logger.warning(
+            "distillation: the teacher was trained on images resized by {!r} and is shown this run's, resized by {!r}, "
+            "which it knows less well; set preprocessing.resize={}, or train a teacher that resizes as this run does",
+            known.resize, ours.resize, known.resize,
+        )  # fmt: skip
 
     def teacher(*, num_classes: int) -> nn.Module:
-        return build_network(theirs, [str(index) for index in range(num_classes)], size, trained=True)
+        return build_network(theirs, [str(index) for index in range(num_classes)], known.size, trained=True)
 
-    mean, std = config.preprocessing["mean"], config.preprocessing["std"]
     return build(
-        config.distillation, "distillation", Distillation, backbone=teacher, classes=data.classes, mean=mean, std=std
+        config.distillation,
+        "distillation",
+        Distillation,
+        backbone=teacher,
+        classes=data.classes,
+        mean=ours.mean,
+        std=ours.std,
     )
 
 

@@ -116,7 +116,9 @@ def load_teacher(
     """Load the best weights of a run as a network that answers for the student's images, in the student's terms.
 
     The teacher may have been trained with another order of classes, another normalisation and another image size: its
-    logits are permuted, and the student's images are normalised and resized (bilinear, antialiased) as it knows them.
+    logits are permuted, and the student's images are normalised as it knows them and squashed (bilinear, antialiased)
+    to its size. How an image file became the student's image is not undone: a teacher that was trained on letterboxed
+    images is shown squashed ones if the student's are, and answers worse.
 
     Args:
         run: a run's folder, for its best.ckpt; or a checkpoint, beside whose `checkpoints` folder or in whose own
