@@ -12,7 +12,7 @@ from cls_export import LabelsMapping
 from cls_models import BackboneError
 from cls_train import ConfigError
 from cls_train.model_input import fitting_size, resolve_model_input
-from cls_train.parts import build_preprocessing
+from cls_train.parts import build_data, build_preprocessing
 
 sides = st.lists(st.integers(1, 4000), min_size=1, max_size=9)
 
@@ -36,6 +36,16 @@ def test_auto_takes_size_mean_and_std_from_the_training_images(composed: Any, da
     assert config.preprocessing["size"] == [32, 16]
     assert np.allclose(config.preprocessing["mean"], pixels.mean(axis=0), atol=1e-3)
     assert np.allclose(config.preprocessing["std"], pixels.std(axis=0), atol=1e-3)
+
+
+def test_auto_sees_the_training_images_of_the_fold_and_no_others(composed: Any, data_root: Path) -> None:
+    config = composed("data=jsonl", f"data.root={data_root}", "preprocessing=auto", "data.fold=0", "data.folds=2")
+    config = resolve_model_input(config)
+    data = build_data(config, build_preprocessing(config))
+    data.setup()
+    images = [np.asarray(Image.open(record.path)) / 255 for record in data.records("train")]
+    assert np.allclose(config.preprocessing["mean"], np.mean(images, axis=(0, 1, 2)), atol=1e-4)
+    assert np.allclose(config.preprocessing["std"], np.std(images, axis=(0, 1, 2)), atol=1e-4)
 
 
 def test_what_is_given_as_numbers_is_left_alone(composed: Any, data_root: Path) -> None:

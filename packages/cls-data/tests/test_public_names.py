@@ -38,6 +38,7 @@ def test_the_package_offers_these_names_and_no_others() -> None:
         "check",
         "class_to_idx",
         "effective_number_weights",
+        "fold_of",
         "keep_freed_memory",
         "read_split",
         "write_atomically",

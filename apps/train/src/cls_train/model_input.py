@@ -5,13 +5,14 @@ labels_mapping.json and a resumed run hold numbers alone.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from loguru import logger
 from numpy.typing import NDArray
 
-from cls_data import DataModuleConfig, Quarantine, Record, read_split
+from cls_data import DataModuleConfig, Quarantine, Record, fold_of, read_split
 from cls_export import ImageError, LabelsMapping, Preprocessing
 from cls_models import BACKBONES, PretrainedInput, earlier_run, pretrained_input, timm_pretrained_input
 from cls_train.config import Node, RunConfig
@@ -141,7 +142,10 @@ def _looks(settings: DataModuleConfig) -> list[_Look]:
     if settings.synthetic is not None:
         settings.synthetic.write(settings.root)
     quarantine = None if settings.quarantine is None else Quarantine.load(settings.quarantine)
-    records = read_split(settings.root, "train", annotations=settings.annotations, quarantine=quarantine)
+    read = partial(read_split, settings.root, annotations=settings.annotations, quarantine=quarantine)
+    records = read("train")
+    if settings.fold is not None and settings.folds is not None:
+        records = fold_of(records, read("valid"), settings.fold, settings.folds)["train"]
     looks = [look for record in records[:: -(-len(records) // LOOKED_AT)] if (look := _look(record))]
     if not looks:
         raise ConfigError(f"{settings.root}: no readable training image to take the preprocessing's settings from")

@@ -28,6 +28,7 @@ from cls_data.predictions import Predictions
 from cls_data.preprocessing import ImagePreprocessing
 from cls_data.quarantine import Quarantine
 from cls_data.sampling import BatchPlan, EpochSampler, SequentialSampler
+from cls_data.splitting import fold_of
 from cls_data.statistics import DatasetStatistics
 from cls_data.store import ImageStore
 from cls_data.synthetic import SyntheticNumbers
@@ -68,6 +69,7 @@ __all__ = [
     "check",
     "class_to_idx",
     "effective_number_weights",
+    "fold_of",
     "keep_freed_memory",
     "read_split",
     "write_atomically",
