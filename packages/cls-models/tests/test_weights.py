@@ -128,6 +128,16 @@ def test_a_head_that_expects_other_features_is_refused(tmp_path: Path) -> None:
         build_backbone("resnet18", num_classes=5, weights=str(tmp_path / "w.pth"))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    state = get_model("resnet18", weights=None, num_classes=5).state_dict()
+    state["layer2.0.conv1.weight"][3, 2, 1, 0] = value
+    torch.save(state, tmp_path / "w.pth")
+    expected = r"weights '.*w\.pth' are damaged.*: 1 tensors hold .* not finite \(such as \['layer2.0.conv1.weight'\]\)"
+    with pytest.raises(BackboneError, match=expected):
+        build_backbone("resnet18", num_classes=5, weights=str(tmp_path / "w.pth"))
+
+
 @pytest.mark.parametrize("content", [b"", b"not a state dict"])
 def test_a_damaged_weights_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "w.pth").write_bytes(content)

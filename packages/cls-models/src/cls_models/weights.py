@@ -140,10 +140,15 @@ def fit_state_dict(network: nn.Module, state: Mapping[str, Tensor], source: str)
         source: what to call these weights in messages.
 
     Raises:
-        BackboneError: a tensor is missing, unknown, or of another shape.
+        BackboneError: a tensor is missing, unknown, of another shape, or not finite.
     """
     own = network.state_dict()
     fitting = _adapted(network, state)
+    if broken := [key for key, value in fitting.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise BackboneError(
+            f"{source} are damaged, or of a training that diverged: {len(broken)} tensors hold values that are not "
+            f"finite (such as {broken[:3]}); get the file anew, or name other weights"
+        )
     misshapen = {key for key in fitting.keys() & own.keys() if fitting[key].shape != own[key].shape}
     random = _foreign_head(network, fitting, misshapen, source) | _foreign_stem(network, misshapen, source)
     for key in misshapen:
