@@ -50,6 +50,21 @@ def test_an_interrupted_run_goes_on_from_its_last_checkpoint(config: Any) -> Non
     assert folder.begin(config, mapping(config, "1", "2")) == folder.last
 
 
+def test_only_a_run_of_the_same_model_is_gone_on_with_and_its_stem_is_known(
+    config: Any, composed: Any, tmp_path: Path
+) -> None:
+    def asked(*overrides: str) -> Any:
+        return composed(f"run.root={tmp_path}", "run.name=one", *overrides)
+
+    assert RunFolder.named(config, "m").interrupted(config) is None, "there is no such run yet"
+    recorded = asked("model.weights=w.pth", "+model.stem=small")
+    folder = interrupted(recorded)
+    assert folder.interrupted(asked("model.weights=w.pth")) == recorded
+    assert folder.interrupted(asked("model.weights=w.pth", "+model.stem=small")) == recorded
+    for other in (["model.weights=w.pth", "+model.stem=standard"], ["model.weights=v.pth"], ["model=resnet34"]):
+        assert folder.interrupted(asked(*other)) is None
+
+
 def test_an_interrupted_run_may_be_moved_and_finished_without_export(
     config: Any, composed: Any, tmp_path: Path
 ) -> None:

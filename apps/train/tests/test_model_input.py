@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,25 @@ def test_a_run_records_numbers_and_the_stem_and_goes_on_with_them(run_app: Any, 
     assert config["model"]["stem"] == "small", "images of up to 32 px"
     (folder / "summary.json").unlink()
     assert run_app(*settings, "trainer.max_epochs=1", "callbacks=none")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "start", ["model.weights={file} preprocessing=auto", "+model.init_from={run} preprocessing=pretrained"]
+)
+def test_a_run_goes_on_where_what_it_started_from_is_gone(
+    run_app: Any, data_root: Path, weights_file: Path, make_run: Any, start: str
+) -> None:
+    file, run = data_root.parent / "weights.pth", make_run()
+    shutil.copyfile(weights_file, file)
+    settings = ["data=jsonl", f"data.root={data_root}", *start.format(file=file, run=run).split(), "run.name=one"]
+    settings += ["trainer.max_epochs=1", "callbacks=none", "stages.evaluate=false"]
+    assert run_app(*settings)[0] == 0
+    folder = data_root.parent / "runs/one"
+    config = (folder / "config.yaml").read_text()
+    (folder / "summary.json").unlink()
+    file.unlink()
+    shutil.rmtree(run)
+    code, message = run_app(*settings)
+    assert code == 0, message
+    assert "goes on from" in message
+    assert (folder / "config.yaml").read_text() == config

@@ -77,7 +77,7 @@ def evaluate(folder: RunFolder) -> Evaluation:
     data = build_data(config, build_preprocessing(config), checked=True)
     data.setup()
     _refuse_other_data(data, LabelsMapping.load(folder.labels))
-    module = build_module(config, data, trained=True)
+    module = build_module(config, data, trained=True, taught=False)
     module.load_state_dict(checkpoint["state_dict"])
     scored: ScoredWeights = checkpoint["scored"]
 

@@ -75,9 +75,10 @@ def fit(config: RunConfig) -> Fitted:
         raise ConfigError("trainer.max_steps: a run that ends so cannot be resumed exactly; set trainer.max_epochs")
     folder = RunFolder.named(config, str(config.model.get("name", "model")))
     folder.refuse_if_taken()
+    interrupted = folder.interrupted(config)
     with keep_lines() as earlier:
         seed_everything(config.seed, workers=True, verbose=False)
-        config = resolve_model_input(config)
+        config = resolve_model_input(config, interrupted)
         preprocessing = build_preprocessing(config)
         callbacks = build_callbacks(config)
         data = build_data(config, preprocessing)
@@ -85,7 +86,10 @@ def fit(config: RunConfig) -> Fitted:
         trainer = build_trainer(config, folder.path, callbacks.all, logging=True)
         data.prepare_data()
         data.setup()
-        module = build_module(config, data)
+        if interrupted is not None:
+            config = config.model_copy(update={"model": interrupted.model})  # the same but for the stem that was chosen
+        # Its checkpoint holds the weights: the file or the run that they came from may be gone by now.
+        module = build_module(config, data, trained=interrupted is not None)
         config = record_stem(config, module.backbone)
         speed_up(module, trainer)
         # Else loggers would get nothing of an epoch of fewer steps.

@@ -136,6 +136,20 @@ class RunFolder:
         if self.lock.exists() and self.path.resolve() not in _HELD:
             self._acquire().release()
 
+    def interrupted(self, config: RunConfig) -> RunConfig | None:
+        """Return the configuration of an interrupted run of the same model; None where there is none to go on with.
+
+        The model is the same where the stem is left to be chosen: the run has recorded which one was.
+
+        Raises:
+            RunError: config.yaml is damaged.
+        """
+        if not any(checkpoint.exists() for checkpoint in self._checkpoints):
+            return None
+        recorded, stem = self.read_config(), config.model.get("stem", "auto")
+        same = {**recorded.model, "stem": stem} == {**config.model, "stem": stem}
+        return recorded if same and stem in ("auto", recorded.model.get("stem")) else None
+
     def begin(self, config: RunConfig, labels: LabelsMapping) -> Path | None:
         """Make the folder, or check that an interrupted run can go on as asked; keep other processes out of it.
 

@@ -39,13 +39,13 @@ class _Look(NamedTuple):
     mean_square: NDArray[np.float32]
 
 
-def resolve_model_input(config: RunConfig) -> RunConfig:
+def resolve_model_input(config: RunConfig, interrupted: RunConfig | None = None) -> RunConfig:
     """Replace every `auto` and `weights` of the preprocessing node by what it stands for.
 
     `auto` for the size is the median training image, each side rounded up to a multiple of 16 and at most 224; for mean
     and std it is those of the weights that training starts from, or of the training images where it starts from random
     ones. `weights` is always what those weights were evaluated with: the pretrained ones of model.weights, or those of
-    the run that model.init_from names.
+    the run that model.init_from names. An interrupted run goes on with what it took from them, since they may be gone.
 
     Raises:
         BackboneError: model.init_from names no run.
@@ -58,7 +58,8 @@ def resolve_model_input(config: RunConfig) -> RunConfig:
     asked = {key: node[key] for key in _KEYS if node.get(key) in (_AUTO, _WEIGHTS)}
     if not asked:
         return config
-    expected = _of_weights(config.model)
+    recorded = {} if interrupted is None else interrupted.preprocessing
+    expected = recorded if asked.keys() <= recorded.keys() else _of_weights(config.model)
     for key in [key for key, word in asked.items() if word == _WEIGHTS or (key != "size" and expected)]:
         if expected is None:
             raise ConfigError(

@@ -93,13 +93,16 @@ def build_data(config: RunConfig, preprocessing: Preprocessing, *, checked: bool
     )
 
 
-def build_module(config: RunConfig, data: ClassificationDataModule, *, trained: bool = False) -> Classifier:
+def build_module(
+    config: RunConfig, data: ClassificationDataModule, *, trained: bool = False, taught: bool = True
+) -> Classifier:
     """Build the LightningModule for the classes and class weights that the data gave.
 
     Args:
         config: of the run.
         data: set up.
-        trained: weights will be loaded into it, so that none need be had for its beginning, and no teacher.
+        trained: weights will be loaded into it, so that none need be had for its beginning.
+        taught: it is going to train, and needs its teacher where the run has one.
 
     Raises:
         ConfigError: the configuration states another number of classes, or class weights of its own beside
@@ -118,7 +121,7 @@ def build_module(config: RunConfig, data: ClassificationDataModule, *, trained: 
         optimizer=build_partial(config.optimizer, "optimizer"),
         scheduler=build_partial(config.scheduler, "scheduler") if config.scheduler else None,
         transfer=transfer,
-        distillation=None if trained or not config.distillation else _build_distillation(config, data),
+        distillation=_build_distillation(config, data) if taught and config.distillation else None,
     )
     _try_out(config, module, data)
     return module
