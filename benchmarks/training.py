@@ -3,6 +3,7 @@
 Commands: uv run python benchmarks/training.py overhead                       (about 3 minutes on two cores)
           uv run python benchmarks/training.py observers                      (about 4 minutes on two cores)
           uv run python benchmarks/training.py layouts                        (about 2 minutes on two cores)
+          uv run python benchmarks/training.py small-maps                     (about 1 minute on two cores)
           uv run --with timm==1.0.31 python benchmarks/training.py recipe ROOT --quarantine FILE --seeds 1 2 3
 Expected: tables; the last one has a row for timm and one for each seed, with top-1 and its 95 % Wilson interval.
 
@@ -10,6 +11,7 @@ Expected: tables; the last one has a row for timm and one for each seed, with to
 random tensors in memory; medians over the epochs. On a GPU: --trainer gpu --batch 256.
 `observers` trains the default run and counts the seconds within each callback's hooks; medians of the runs.
 `layouts` compares a ResNet-18 as torchvision makes it with the same one prepared for the device, in turns.
+`small-maps` compares single convolutions with the products that they train as, batch 64, in turns.
 `recipe` runs both programs one after the other, on the same rows and the same threads. timm's train.py is not in its
 package: without --timm-script, its repository is cloned at the tag of the installed version.
 """
@@ -17,6 +19,7 @@ package: without --timm-script, its repository is cloned at the tag of the insta
 import argparse
 import copy
 import csv
+import functools
 import json
 import math
 import statistics
@@ -36,7 +39,7 @@ from torch import nn
 from torch.nn import functional
 
 from cls_data import Quarantine, keep_freed_memory, read_split
-from cls_models import build_backbone, prepare_for_device
+from cls_models import build_backbone, build_optimizer, prepare_for_device, write_out_small_maps
 from cls_report.intervals import wilson
 from cls_train.config import RunConfig
 from cls_train.logs import set_up_logs
@@ -61,6 +64,7 @@ def main() -> None:
     observers_of.add_argument("--epochs", type=int, default=7)
     observers_of.add_argument("--rounds", type=int, default=3)
     commands.add_parser("layouts")
+    commands.add_parser("small-maps")
     recipe_of = commands.add_parser("recipe")
     recipe_of.add_argument("root", type=Path)
     recipe_of.add_argument("--quarantine", type=Path)
@@ -75,6 +79,8 @@ def main() -> None:
         observers(options.epochs, options.rounds)
     elif options.command == "layouts":
         layouts()
+    elif options.command == "small-maps":
+        small_maps()
     else:
         recipe(options)
 
@@ -252,7 +258,8 @@ def layouts(rounds: int = 9) -> None:
                 network.to(memory_format=torch.channels_last)
             elif kind == "prepared":
                 prepare_for_device(network, "cpu")
-            optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, nesterov=True, fused=True)
+            sgd = functools.partial(torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True, fused=True)
+            optimizer = build_optimizer(sgd, network) if kind == "prepared" else sgd(network.parameters())
             candidates.append((network, optimizer, []))
         for _ in range(rounds + 1):
             for network, optimizer, seconds in candidates:
@@ -265,6 +272,36 @@ def layouts(rounds: int = 9) -> None:
         name = f"{height} x {width}"
         print(
             f"{name:<12}{batch:>6}{speeds[0]:>10.0f}{speeds[1]:>15.0f}{speeds[2]:>10.0f}{speeds[2] / speeds[0]:>8.2f}"
+        )
+
+
+def small_maps(rounds: int = 25) -> None:
+    """Print milliseconds of a layer's forward and backward pass, by torch and as products; 1.00 where it is torch's."""
+    keep_freed_memory()
+    print(f"{'kernel':<8}{'channels':>12}{'map':>8}{'stride':>8}{'torch':>8}{'products':>10}{'ratio':>8}")
+    layers = [
+        (3, 512, 512, 2, 1, 1), (3, 256, 512, 3, 2, 2), (3, 256, 256, 3, 2, 1), (3, 128, 256, 6, 4, 2),
+        (3, 256, 256, 4, 3, 1), (3, 256, 256, 4, 4, 1), (3, 512, 512, 4, 4, 1), (3, 128, 128, 3, 2, 1),
+        (1, 256, 512, 3, 2, 2), (1, 128, 256, 6, 4, 2), (1, 1024, 256, 4, 4, 1), (3, 64, 64, 2, 2, 1),
+    ]  # fmt: skip
+    for kernel, inputs, outputs, height, width, stride in layers:
+        plain = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False).to(
+            memory_format=torch.channels_last
+        )
+        written = nn.Sequential(copy.deepcopy(plain))
+        write_out_small_maps(written)
+        images = torch.randn(64, inputs, height, width).to(memory_format=torch.channels_last).requires_grad_()
+        candidates: list[tuple[nn.Module, list[float]]] = [(plain, []), (written, [])]
+        for _ in range(rounds):
+            for layer, seconds in candidates:
+                started = time.perf_counter()
+                layer(images).sum().backward()
+                seconds.append(time.perf_counter() - started)
+                layer.zero_grad()
+        torchs, ours = (1e3 * statistics.median(seconds[3:]) for _, seconds in candidates)
+        print(
+            f"{kernel:<8}{f'{inputs} > {outputs}':>12}{f'{height} x {width}':>8}{stride:>8}{torchs:>8.2f}{ours:>10.2f}"
+            f"{torchs / ours:>8.2f}"
         )
 
 

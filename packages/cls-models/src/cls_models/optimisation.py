@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cls_models.layers import layer_numbers, weight_names
+from cls_models.memory_order import step_in_memory_order
 from cls_models.transfer import Transfer
 
 _WEIGHTS, _PLAIN, _MATRICES = range(3)
@@ -75,7 +76,11 @@ def build_optimizer(
     """
     groups = parameter_groups(backbone, transfer, others)
     staged = transfer is not None and bool(transfer.unfreeze_at)
-    optimizer = factory(groups, fused=True) if fused and _has_fused(factory, groups, staged) else factory(groups)
+    if fused and _has_fused(factory, groups, staged):
+        optimizer = factory(groups, fused=True)
+        step_in_memory_order(optimizer)
+    else:
+        optimizer = factory(groups)
     for group in optimizer.param_groups:
         group["lr"] = group["lr"] * group["lr_scale"]
     return optimizer

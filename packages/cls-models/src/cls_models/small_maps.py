@@ -1,26 +1,29 @@
-"""Convolutions of maps of a few pixels as one matrix product, which a CPU trains faster.
+"""Convolutions of maps of a few pixels as matrix products, one for each tap, which a CPU trains faster.
 
-In the last stages of a network that sees small crops, a 3x3 convolution covers maps such as 2x1 or 2x2, where most of
-its taps fall on the padding and the library's backward pass reaches a fraction of the processor's speed: on ResNet-18
-at 48x32 px, 28 % of a step was the backward pass of three such layers. The same linear map, written out as a matrix
-from all input values to all output values, is one product without the taps that meet padding. What it brings is
-measured by `benchmarks/training.py layouts`.
+In the last stages of a network that sees small crops, a 3x3 convolution covers maps such as 3x2 or 2x1, where many of
+its taps fall on the padding and the library's backward pass reaches a fraction of the processor's speed. Here each tap
+of the kernel is a product of the pixels that it meets by its own matrix of weights: none meets padding, and with
+weights that lie channels-last no weight is moved. What it brings is measured by `benchmarks/training.py`: for single
+layers by `small-maps` (1.0 to 7 times as fast), for a ResNet-18 by `layouts`.
 
-Shapes: B images, I and O channels in and out, P and Q positions of the output and of the input map.
+Shapes: B images, I and O channels in and out, H x W pixels of the input map, P x Q of the output map.
 """
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-MOST_PAIRS = 16
-"""Of an output and an input position, for a convolution to be written out: a 2x2 map to another, 4x2 to 2x1. The matrix
-grows with their number; with 64 pairs there is nothing left to gain."""
+LEAST_CHANNELS = 128
+"""Of an input: with fewer, the products are too small to pay."""
+MOST_POSITIONS = 16
+"""Of an output map, P * Q, for which products pay; and no more than a sixteenth of the input's channels."""
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """A 3x3 convolution, padded by 1, that trains on a CPU as a matrix product where its map is small enough.
+    """A 3x3 or 1x1 convolution of unmoved size or half, that trains on a CPU as products where its map is small enough.
 
     Everywhere else, so in evaluation and export too, it is `torch.nn.Conv2d`. Sums run in another order than there,
     so results differ by rounding.
@@ -29,25 +32,25 @@ class SmallMapConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # nn.Conv2d's name for it
         """Map float [B, I, H, W] to [B, O, ceil(H / stride), ceil(W / stride)]."""
         height, width = input.shape[2:]
-        pairs = height * width * _after(height, self.stride[0]) * _after(width, self.stride[0])
-        written_out = (
+        positions = _after(height, self.stride[0]) * _after(width, self.stride[0])
+        as_products = (
             self.training
-            and pairs <= MOST_PAIRS
+            and positions <= min(MOST_POSITIONS, self.in_channels // 16)
             and input.device.type == "cpu"
             and input.dtype == self.weight.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")  # which asks for convolutions in bfloat16
         )
-        if not written_out:
+        if not as_products:
             return super().forward(input)
-        return cast("Tensor", _WrittenOut.apply(input, self.weight, self.stride[0]))
+        return cast("Tensor", _Products.apply(input, self.weight, self.stride[0]))
 
 
 def write_out_small_maps(module: nn.Module) -> int:
-    """Let every convolution that can be written out be so where it pays; parameters and their names stay.
+    """Let every convolution that can train as products do so where it pays; parameters and their names stay.
 
     Returns:
-        How many there are: 3x3, padded by 1, neither grouped nor dilated, without bias, of a stride of 1 or 2, and
-        without hooks.
+        How many there are: 3x3, padded by 1, or 1x1, of `LEAST_CHANNELS` or more, neither grouped nor dilated, without
+        bias, of a stride of 1 or 2, and without hooks.
     """
     found = 0
     for parent in module.modules():
@@ -60,10 +63,10 @@ def write_out_small_maps(module: nn.Module) -> int:
 
 def _can_be_written_out(conv: nn.Conv2d) -> bool:
     return (
-        conv.kernel_size == (3, 3)
-        and conv.padding == (1, 1)
+        (conv.kernel_size, conv.padding) in (((3, 3), (1, 1)), ((1, 1), (0, 0)))
         and conv.stride in ((1, 1), (2, 2))
         and conv.dilation == (1, 1)
+        and conv.in_channels >= LEAST_CHANNELS
         and conv.groups == 1
         and conv.bias is None
         and conv.padding_mode == "zeros"
@@ -73,66 +76,90 @@ def _can_be_written_out(conv: nn.Conv2d) -> bool:
 
 
 def _converted(conv: nn.Conv2d) -> SmallMapConv2d:
+    kernel, stride = conv.kernel_size[0], conv.stride[0]
     made = SmallMapConv2d(
-        conv.in_channels, conv.out_channels, 3, conv.stride[0], padding=1, bias=False, device="meta"
+        conv.in_channels, conv.out_channels, kernel, stride, kernel // 2, bias=False, device="meta"
     )  # on no device: the weights are the given layer's own
     made.weight = conv.weight
     made.train(conv.training)
     return made
 
 
+@dataclass(frozen=True, slots=True)
+class _Tap:
+    """A tap's row and column in the kernel, and which pixels it joins: of output and input, rows and columns."""
+
+    row: int
+    column: int
+    outputs: tuple[slice, slice, slice]
+    inputs: tuple[slice, slice, slice]
+
+
+def _taps(kernel: int, height: int, width: int, stride: int) -> list[_Tap]:
+    """Return the taps that meet any pixel; first the middle one, which joins every output to an input."""
+    met = []
+    for row in range(kernel):
+        for column in range(kernel):
+            rows = _joined(row - kernel // 2, height, stride)
+            columns = _joined(column - kernel // 2, width, stride)
+            if rows and columns:
+                outputs, inputs = zip(rows, columns, strict=True)
+                every = slice(None)
+                met.append(_Tap(row, column, (every, *outputs), (every, *inputs)))
+    return sorted(met, key=lambda tap: (tap.row, tap.column) != (kernel // 2, kernel // 2))
+
+
+def _joined(offset: int, length: int, stride: int) -> tuple[slice, slice] | None:
+    """Return along one axis the outputs whose input, `offset` beside their own, is there, and those inputs."""
+    first = 1 if offset < 0 else 0
+    last = min(_after(length, stride) - 1, (length - 1 - offset) // stride)
+    if last < first:
+        return None
+    start = first * stride + offset
+    return slice(first, last + 1), slice(start, start + (last - first) * stride + 1, stride)
+
+
 def _after(length: int, stride: int) -> int:
     return (length - 1) // stride + 1
 
 
-def _taps(height: int, width: int, stride: int) -> list[tuple[int, int, int, int]]:
-    """Return output position, input position, and row and column of the tap that joins them."""
-    taps = []
-    wide = _after(width, stride)
-    for out_y in range(_after(height, stride)):
-        for out_x in range(wide):
-            for y in range(max(0, out_y * stride - 1), min(height, out_y * stride + 2)):
-                for x in range(max(0, out_x * stride - 1), min(width, out_x * stride + 2)):
-                    place = out_y * wide + out_x, y * width + x
-                    taps.append((*place, y - out_y * stride + 1, x - out_x * stride + 1))
-    return taps
-
-
-class _WrittenOut(torch.autograd.Function):
-    """Channels lie innermost throughout, so that every block of the matrix is copied in runs of I values."""
+class _Products(torch.autograd.Function):
+    """A convolution, padded by half its kernel. Channels lie innermost throughout; a tap's weights are [O, I]."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, stride: int) -> Tensor:
-        batch, _, height, width = images.shape
-        out_height, out_width = _after(height, stride), _after(width, stride)
-        flat = images.permute(0, 2, 3, 1).reshape(batch, -1)
-        taps = _taps(height, width, stride)
-        matrix = _matrix(weight, taps, out_height * out_width, height * width)
-        ctx.save_for_backward(flat, matrix)
-        ctx.taps, ctx.shape, ctx.kernel = taps, images.shape, weight.shape
-        made = flat @ matrix.t()
-        return made.view(batch, out_height, out_width, -1).permute(0, 3, 1, 2)
+        batch, channels, height, width = images.shape
+        pixels, by_tap = images.permute(0, 2, 3, 1), weight.permute(2, 3, 0, 1)
+        made = pixels.new_empty(batch, _after(height, stride), _after(width, stride), weight.shape[0])
+        taps, met = _taps(weight.shape[-1], height, width, stride), []
+        for place, tap in enumerate(taps):
+            met.append(pixels[tap.inputs].reshape(-1, channels))
+            if place == 0:
+                torch.mm(met[0], by_tap[tap.row, tap.column].t(), out=made.view(-1, made.shape[-1]))
+            else:
+                part = made[tap.outputs]
+                part += (met[-1] @ by_tap[tap.row, tap.column].t()).view(part.shape)
+        ctx.save_for_backward(weight, *met)
+        ctx.taps, ctx.shape = taps, pixels.shape
+        return made.permute(0, 3, 1, 2)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        flat, matrix = ctx.saved_tensors
-        batch, channels, height, width = ctx.shape
-        out_channels = ctx.kernel[0]
-        gradient = gradients[0].permute(0, 2, 3, 1).reshape(batch, -1)
-        of_images = (gradient @ matrix).view(batch, height, width, channels).permute(0, 3, 1, 2)
-        of_matrix = (gradient.t() @ flat).view(-1, out_channels, height * width, channels)
-        of_weight = torch.zeros(out_channels, 3, 3, channels)
-        for out_place, place, row, column in ctx.taps:
-            of_weight[:, row, column] += of_matrix[out_place, :, place]
-        return of_images, of_weight.permute(0, 3, 1, 2), None
-
-
-def _matrix(weight: Tensor, taps: list[tuple[int, int, int, int]], outputs: int, inputs: int) -> Tensor:
-    """Return float32 [P * O, Q * I]: what each input value adds to each output value."""
-    kernel = weight.permute(0, 2, 3, 1)
-    whole = len(taps) == outputs * inputs  # no pair is too far apart: every block will be filled
-    make = torch.empty if whole else torch.zeros
-    matrix = make(outputs, weight.shape[0], inputs, weight.shape[1])
-    for out_place, place, row, column in taps:
-        matrix[out_place, :, place] = kernel[:, row, column]
-    return matrix.view(outputs * weight.shape[0], -1)
+        weight, *met = ctx.saved_tensors
+        by_tap = weight.permute(2, 3, 0, 1)
+        of_output = gradients[0].permute(0, 2, 3, 1)
+        of_pixels = of_output.new_zeros(ctx.shape)
+        # Laid out as channels-last weights are, so that the products are written in place. A tap that meets no pixel
+        # has no gradient.
+        of_taps = torch.empty(weight.shape[0], *by_tap.shape[:2], weight.shape[1])
+        unmet = {(row, column) for row in range(by_tap.shape[0]) for column in range(by_tap.shape[1])}
+        for tap, pixels in zip(ctx.taps, met, strict=True):
+            gradient = of_output[tap.outputs].reshape(-1, weight.shape[0])
+            torch.mm(gradient.t(), pixels, out=of_taps[:, tap.row, tap.column])
+            part = of_pixels[tap.inputs]
+            part += (gradient @ by_tap[tap.row, tap.column]).view(part.shape)
+            unmet.remove((tap.row, tap.column))
+        for row, column in unmet:
+            of_taps[:, row, column] = 0
+        return of_pixels.permute(0, 3, 1, 2), of_taps.permute(0, 3, 1, 2), None
