@@ -11,6 +11,7 @@ from lightning.pytorch import Callback
 from loguru import logger
 
 from cls_callbacks import EMA, AtomicCheckpointIO, BestAndLast, DamagedCheckpointError, verify_checkpoint
+from cls_callbacks.atomic_io import duplicate_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -109,6 +110,53 @@ def test_last_is_saved_within_an_epoch_when_it_is_time(
     assert set(noted.seen) == steps
 
 
+def test_an_epoch_that_is_the_best_writes_its_weights_once(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    callback = BestAndLast()
+    callback._monitored = lambda trainer: [0.1, 0.5, 0.3][trainer.current_epoch]  # type: ignore[method-assign]
+    make_trainer(noted := Steps(), callback, plugins=[AtomicCheckpointIO()]).fit(module, datamodule=data)
+    assert noted.seen == [3, 6, 9]
+    folder = tmp_path / "run/checkpoints"
+    assert (folder / "best.ckpt").samefile(folder / "previous.ckpt")
+    for name in ("best", "previous", "last"):
+        verify_checkpoint(folder / f"{name}.ckpt")
+    assert torch.load(folder / "best.ckpt", weights_only=True)["scored"]["value"] == 0.5
+
+
+def test_the_best_of_a_validation_within_an_epoch_is_saved_at_once(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    callback = BestAndLast()
+    callback._monitored = lambda trainer: {1: 0.1, 2: 0.5, 3: 0.3}[trainer.global_step]  # type: ignore[method-assign]
+    make_trainer(noted := Steps(), callback, max_epochs=1, val_check_interval=1).fit(module, datamodule=data)
+    assert noted.seen == [1, 2, 3]
+    best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    assert (best["scored"]["step"], best["scored"]["value"]) == (2, 0.5)
+
+
+def test_a_best_score_that_could_not_be_saved_is_none(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callback, messages = BestAndLast(when_saving_fails="go_on"), []
+    callback._monitored = lambda trainer: [0.1, 0.5, 0.3][trainer.current_epoch]  # type: ignore[method-assign]
+    fsync = os.fsync
+
+    class FillsTheDisk(Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            monkeypatch.setattr("os.fsync", disk_full if trainer.current_epoch == 1 else fsync)
+
+    def disk_full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    sink = logger.add(lambda message: messages.append(str(message)), level="ERROR")
+    make_trainer(FillsTheDisk(), callback, plugins=[AtomicCheckpointIO()]).fit(module, datamodule=data)
+    logger.remove(sink)
+    best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    assert len(messages) == 1
+    assert best["scored"]["value"] == callback.best_score == 0.3, "0.5 was lost, and 0.3 is better than 0.1"
+
+
 @pytest.mark.parametrize("name", ["every_n_steps", "every_minutes"])
 def test_a_checkpoint_every_nothing_is_refused(name: str) -> None:
     settings: dict[str, Any] = {name: 0}
@@ -164,6 +212,35 @@ def test_a_process_that_dies_between_two_renames_leaves_a_checkpoint_that_verifi
     with pytest.raises(KeyboardInterrupt):
         AtomicCheckpointIO().save_checkpoint({"state_dict": {"weight": torch.randn(300)}}, written)
     verify_checkpoint(written)
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_process_that_dies_while_a_checkpoint_is_given_a_second_name_leaves_both_verified(
+    written: Path, monkeypatch: pytest.MonkeyPatch, renames: int, links: bool
+) -> None:
+    second = written.with_name("two.ckpt")
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, second)
+    replace, done = os.replace, []
+
+    def dies(source: Any, target: Any) -> None:
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(replace(source, target))
+
+    def no_links(*args: Any) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "replace", dies)
+        duplicate_checkpoint(written, second)
+    verify_checkpoint(written)
+    verify_checkpoint(second)
+    duplicate_checkpoint(written, second)
+    assert second.read_bytes() == written.read_bytes()
+    assert written.samefile(second) == links
 
 
 def test_the_checkpoint_before_the_last_is_kept_with_its_checksum(

@@ -105,17 +105,23 @@ def rename_checkpoint(path: Path, target: Path) -> None:
 
 
 def duplicate_checkpoint(path: Path, target: Path) -> None:
-    """Give a checkpoint a second name: no second file where the file system links, since no checkpoint is changed."""
+    """Give a checkpoint a second name: no second file where the file system links, since no checkpoint is changed.
+
+    Whenever the process dies, what `target` then is verifies.
+    """
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         try:
             os.link(path, draft)
         except OSError:  # a file system without links
             shutil.copyfile(path, draft)
-        _write_checksums(target, _checksums(path))
+        checksums = _checksums(path)
+        _write_checksums(target, [*checksums, *_checksums(target)])
         os.replace(draft, target)
+        _write_checksums(target, checksums)
     finally:
         draft.unlink(missing_ok=True)
+    _flush_folder(target.parent)
 
 
 def remove_checkpoint(path: Path) -> None:

@@ -44,10 +44,11 @@ class ScoredWeights(TypedDict):
 
 
 class BestAndLast(Checkpoint):
-    """Saves best.ckpt right after the validation that earned it, and last.ckpt at the end of every epoch and within it.
+    """Saves best.ckpt with the weights that earned the best score, and last.ckpt at the end of every epoch and within it.
 
     Both lie in `trainer.default_root_dir/checkpoints`, beside previous.ckpt, which last.ckpt was before. Of equal
-    scores the earlier stays.
+    scores the earlier stays. best.ckpt is saved right after its validation; where the epoch ends with that, best.ckpt and
+    last.ckpt are one file by two names, so that an epoch writes its weights once.
 
     Args:
         monitor: the metric that decides, as the module logs it.
@@ -101,11 +102,13 @@ class BestAndLast(Checkpoint):
         self._saved_step = 0
         self._failed: OSError | None = None
         self._failed_last = False
+        self._beaten: tuple[float | None] | None = None
+        """The best score of before, while best.ckpt waits for the end of the epoch."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
-        self._failed, self._failed_last = None, False
+        self._failed, self._failed_last, self._beaten = None, False, None
         if trainer.is_global_zero:
             checkpoints_folder(trainer).mkdir(parents=True, exist_ok=True)
 
@@ -121,7 +124,7 @@ class BestAndLast(Checkpoint):
             self.save_last(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save best.ckpt if this validation beat all before it."""
+        """Save best.ckpt, or let the epoch's end do it, if this validation beat all before it."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         value = self._monitored(trainer)
@@ -130,7 +133,9 @@ class BestAndLast(Checkpoint):
         )
         if self._is_better(value):
             before, self.best_score = self.best_score, value
-            if self._saved(trainer, lambda: trainer.save_checkpoint(checkpoints_folder(trainer) / BEST)):
+            if trainer.is_last_batch:
+                self._beaten = (before,)
+            elif self._saved(trainer, lambda: trainer.save_checkpoint(checkpoints_folder(trainer) / BEST)):
                 self._copy(trainer, BEST)
             else:
                 self.best_score = before  # which is what best.ckpt still holds
@@ -167,16 +172,22 @@ class BestAndLast(Checkpoint):
             self.best_score = state_dict["best_score"]
 
     def save_last(self, trainer: Trainer) -> None:
-        """Save last.ckpt, and keep the one before as previous.ckpt."""
-        self._failed_last = not self._saved(trainer, lambda: self._replace_last(trainer))
+        """Save last.ckpt, and keep the one before as previous.ckpt; if best.ckpt waits for it, save that, too."""
+        beaten, self._beaten = self._beaten, None
+        self._failed_last = not self._saved(trainer, lambda: self._replace_last(trainer, is_best=beaten is not None))
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+        if self._failed_last and beaten is not None:
+            (self.best_score,) = beaten
         if not self._failed_last:
-            self._copy(trainer, LAST)
+            for name in (LAST,) if beaten is None else (BEST, LAST):
+                self._copy(trainer, name)
 
-    def _replace_last(self, trainer: Trainer) -> None:
+    def _replace_last(self, trainer: Trainer, *, is_best: bool) -> None:
         folder = checkpoints_folder(trainer)
         trainer.save_checkpoint(folder / NEXT)  # first of all: last.ckpt may be damaged, and the disk full
         if trainer.is_global_zero:
+            if is_best:  # before last.ckpt, which says that this score was reached
+                duplicate_checkpoint(folder / NEXT, folder / BEST)
             if (folder / LAST).exists():
                 rename_checkpoint(folder / LAST, folder / PREVIOUS)
             rename_checkpoint(folder / NEXT, folder / LAST)
