@@ -142,8 +142,8 @@ class BesideABareLoop(Callback):
         network = copy.deepcopy(module.backbone).train()
         network.__dict__.pop("forward", None)  # a graph's, if there is one: it would step the original
         theirs = trainer.optimizers[0]
-        kind = type(theirs)
-        optimizer = kind(network.parameters(), lr=1e-3, fused=theirs.defaults.get("fused"))  # type: ignore[call-arg]
+        kind: Callable[..., torch.optim.Optimizer] = functools.partial(type(theirs), lr=1e-3)
+        optimizer = build_optimizer(kind, network, fused=bool(theirs.defaults.get("fused")))
         images = torch.randn_like(images)
         precision = trainer.precision_plugin
         scaler = getattr(precision, "scaler", None)

@@ -93,7 +93,7 @@ def test_weights_and_statistics_are_those_of_a_training_without_a_graph(
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     plain, launches = weights(fit(tmp_path, "gpu")), Launches()
     recorded = fit(tmp_path, "gpu", CudaGraph(), launches)
-    assert launches.by_epoch[:2] == [0, 6]
+    assert launches.by_epoch == [0, 0, 6]
     assert all(torch.equal(plain[name], tensor) for name, tensor in weights(recorded).items())
 
 

@@ -10,6 +10,7 @@ from torchvision.models import get_model
 from cls_models import build_backbone, hardware
 from cls_models.hardware import (
     CompileCost,
+    DeviceClock,
     HardwareError,
     StepClock,
     channels_last_pays,
@@ -162,6 +163,23 @@ def test_the_clock_tells_the_first_step_from_the_others(monkeypatch: pytest.Monk
         clock.tick()
     assert clock.seconds == pytest.approx(0.1)
     assert clock.first_step_overhead == pytest.approx(29.9)
+
+
+def test_a_device_is_timed_from_the_first_steps_end_to_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([10.0, 10.4, 50.0, 50.2])
+    monkeypatch.setattr(hardware.time, "perf_counter", lambda: next(times))
+    clock = DeviceClock(torch.device("cpu"))
+    clock.tick()
+    assert clock.seconds is None
+    for _ in range(2):
+        clock.tick()
+    clock.pause()  # a validation
+    assert clock.seconds == pytest.approx(0.2)
+    clock.pause()
+    for _ in range(2):
+        clock.tick()
+    clock.pause()
+    assert clock.seconds == pytest.approx(0.6 / 3)
 
 
 def test_a_batch_of_one_is_refused_where_a_norm_would_see_one_value() -> None:

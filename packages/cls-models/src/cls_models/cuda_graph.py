@@ -14,16 +14,20 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor, nn
 
 from cls_models.compilation import Compilation
-from cls_models.hardware import StepClock
+from cls_models.hardware import DeviceClock
 
 _log = logging.getLogger(__name__)
 
+_PLAIN_EPOCHS = 2
+"""At the beginning, of which the last is compared with: in the first one kernels are chosen and memory is taken."""
+
 
 class CudaGraph(Callback):
-    """Records forward and backward pass of the backbone behind the first epoch, and keeps the record if it is faster.
+    """Records forward and backward pass of the backbone behind the second epoch, and keeps the record if it is faster.
 
     It is where the host is the limit: on an H100 a ResNet-18 trains 1.65 times as fast at 64 px, and 0.84 times at
-    224 px, where the device is. So the median step of an epoch with the graph is compared with one without.
+    224 px, where the device is. So the mean step of an epoch with the graph is compared with one of the second epoch:
+    the first one is slow itself.
 
     Where a batch, the frozen layers or the mode differ from what was recorded, as in a validation, the network runs as
     it is; what an epoch found different is recorded for the next. Nothing is recorded on other devices, in a training
@@ -35,13 +39,14 @@ class CudaGraph(Callback):
         self._met: Tensor | None = None
         self._recorded: _Recorded | None = None
         self._given_up = False
-        self._clock = StepClock()
+        self._clock: DeviceClock | None = None
+        self._epochs = 0
         self._plain_seconds: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier fit."""
         self._release()
-        self._met, self._plain_seconds = None, None
+        self._met, self._plain_seconds, self._epochs = None, None, 0
         reason = reason_against(trainer, pl_module.device)
         self._given_up = reason is not None
         if reason is not None:
@@ -49,8 +54,9 @@ class CudaGraph(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record, or record anew. No thread makes batches at this moment, which would break the recording off."""
-        self._clock = StepClock()
-        if self._given_up or self._met is None:
+        self._epochs += 1
+        self._clock = None if self._given_up else DeviceClock(pl_module.device)
+        if self._given_up or self._met is None or self._epochs <= _PLAIN_EPOCHS:
             return
         if self._recorded is not None:
             self._recorded.launches = 0
@@ -71,14 +77,19 @@ class CudaGraph(Callback):
     ) -> None:
         """Learn the shape of a batch, and time the step."""
         self._met = batch["images"]
-        self._clock.tick()
+        if self._clock is not None:
+            self._clock.tick()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do not count a validation as a step."""
-        self._clock.pause()
+        if self._clock is not None:
+            self._clock.pause()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop the graph where steps were faster without it."""
+        if self._clock is None:
+            return
+        self._clock.pause()
         seconds = self._clock.seconds
         if seconds is None or self._given_up:
             return

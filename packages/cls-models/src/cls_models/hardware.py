@@ -219,6 +219,45 @@ class StepClock:
         return None if self.seconds is None else self._laps[0] - self.seconds
 
 
+class DeviceClock:
+    """Times steps on a device that the host runs ahead of, such as a GPU, to which a step may be one launch.
+
+    Call `tick` once after every step, and `pause` before anything else is to be done. Where a time begins and ends it
+    waits for the device: twice an epoch. The first step after a pause is not counted.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._seconds = 0.0
+        self._steps = 0
+        self._since: float | None = None
+        self._since_then = 0
+
+    def tick(self) -> None:
+        """Count a step."""
+        if self._since is None:
+            self._since, self._since_then = self._now(), 0
+        else:
+            self._since_then += 1
+
+    def pause(self) -> None:
+        """Stop until the next tick."""
+        if self._since is not None and self._since_then:
+            self._seconds += self._now() - self._since
+            self._steps += self._since_then
+        self._since = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Mean time of a step up to the latest pause, in seconds; None before any was counted."""
+        return self._seconds / self._steps if self._steps else None
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
 def refuse_batch_of_one(module: nn.Module, rows: int, batch_size: int, image_size: tuple[int, int]) -> None:
     """Check that no batch norm will be asked to train on one value per channel, which has no variance.
 
