@@ -233,9 +233,10 @@ def test_a_process_that_dies_while_a_checkpoint_is_given_a_second_name_leaves_bo
 
     if not links:
         monkeypatch.setattr(os, "link", no_links)
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(os, "replace", dies)
+    monkeypatch.setattr(os, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
         duplicate_checkpoint(written, second)
+    monkeypatch.setattr(os, "replace", replace)
     verify_checkpoint(written)
     verify_checkpoint(second)
     duplicate_checkpoint(written, second)

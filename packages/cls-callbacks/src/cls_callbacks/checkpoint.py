@@ -44,11 +44,11 @@ class ScoredWeights(TypedDict):
 
 
 class BestAndLast(Checkpoint):
-    """Saves best.ckpt with the weights that earned the best score, and last.ckpt at the end of every epoch and within it.
+    """Saves best.ckpt with the weights that earned the best score, and last.ckpt after every epoch and within it.
 
     Both lie in `trainer.default_root_dir/checkpoints`, beside previous.ckpt, which last.ckpt was before. Of equal
-    scores the earlier stays. best.ckpt is saved right after its validation; where the epoch ends with that, best.ckpt and
-    last.ckpt are one file by two names, so that an epoch writes its weights once.
+    scores the earlier stays. best.ckpt is saved right after its validation; where the epoch ends with that, best.ckpt
+    and last.ckpt are one file by two names, so that an epoch writes its weights once.
 
     Args:
         monitor: the metric that decides, as the module logs it.
