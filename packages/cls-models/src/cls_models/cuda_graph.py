@@ -79,6 +79,8 @@ class CudaGraph(Callback):
         self._met = batch["images"]
         if self._clock is not None:
             self._clock.tick()
+            if trainer.is_last_batch:  # what other callbacks do at an epoch's end is no part of a step
+                self._clock.pause()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do not count a validation as a step."""
@@ -87,10 +89,7 @@ class CudaGraph(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop the graph where steps were faster without it."""
-        if self._clock is None:
-            return
-        self._clock.pause()
-        seconds = self._clock.seconds
+        seconds = None if self._clock is None else self._clock.seconds
         if seconds is None or self._given_up:
             return
         if self._recorded is None or self._recorded.launches == 0:
