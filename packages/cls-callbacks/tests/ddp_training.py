@@ -54,7 +54,7 @@ def main() -> None:
     trainer = Trainer(
         accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=folder,
-        callbacks=[EMA(decay=0.9), weights],
+        callbacks=[EMA(decay=0.9, every=1), weights],
     )  # fmt: skip
     trainer.fit(module, loader, loader)
     trainer.save_checkpoint(folder / "last.ckpt")  # by the first process, as Lightning does it

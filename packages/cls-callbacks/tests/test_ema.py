@@ -34,14 +34,20 @@ class ValidationWeights(Callback):
 
 
 def averaged(
-    start: dict[str, torch.Tensor], raw: list[dict[str, torch.Tensor]], decay: float
+    start: dict[str, torch.Tensor],
+    raw: list[dict[str, torch.Tensor]],
+    decay: float,
+    without: tuple[int, ...] = (),
 ) -> dict[str, torch.Tensor]:
-    """The definition, one tensor and one step at a time."""
+    """The definition, one tensor and one step at a time; the weights of the steps `without` are not looked at."""
     average = copied(start)
-    for updates, weights in enumerate(raw):
-        kept = min(decay, (1 + updates) / (10 + updates))
-        for name, tensor in weights.items():
-            average[name] = kept * average[name] + (1 - kept) * tensor if tensor.is_floating_point() else tensor
+    kept = 1.0
+    for steps, weights in enumerate(raw):
+        kept *= min(decay, (1 + steps) / (10 + steps))
+        if steps not in without:
+            for name, tensor in weights.items():
+                average[name] = kept * average[name] + (1 - kept) * tensor if tensor.is_floating_point() else tensor
+            kept = 1.0
     return average
 
 
@@ -51,7 +57,7 @@ def close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 def test_the_average_is_validated_and_the_raw_weights_train_on(module: Any, data: Any, make_trainer: Any) -> None:
     start, recorder, validation = copied(module.state_dict()), Recorder(), ValidationWeights()
-    make_trainer(recorder, EMA(decay=0.5), validation, max_epochs=2).fit(module, datamodule=data)
+    make_trainer(recorder, EMA(decay=0.5, every=1), validation, max_epochs=2).fit(module, datamodule=data)
     assert len(recorder.raw) == 6
     assert close(validation.seen[0], averaged(start, recorder.raw[:3], 0.5))
     assert close(validation.seen[1], averaged(start, recorder.raw, 0.5))
@@ -62,11 +68,44 @@ def test_a_checkpoint_holds_the_average_and_the_raw_weights_ride_along(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
     start, recorder = copied(module.state_dict()), Recorder()
-    make_trainer(recorder, EMA(), BestAndLast(), max_epochs=2).fit(module, datamodule=data)
+    make_trainer(recorder, EMA(every=1), BestAndLast(), max_epochs=2).fit(module, datamodule=data)
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert close(saved["state_dict"], averaged(start, recorder.raw, 0.998))
     assert close(saved["raw_state_dict"], recorder.raw[-1])
     assert saved["scored"]["weights"] == "ema"
+
+
+@pytest.mark.parametrize(("every", "without"), [(2, (0, 3)), (8, (0, 1, 3, 4))])
+def test_steps_between_two_updates_are_left_out_but_none_before_a_validation(
+    module: Any, data: Any, make_trainer: Any, every: int, without: tuple[int, ...]
+) -> None:
+    start, recorder, validation = copied(module.state_dict()), Recorder(), ValidationWeights()
+    make_trainer(recorder, EMA(decay=0.5, every=every), validation, max_epochs=2).fit(module, datamodule=data)
+    assert len(recorder.raw) == 6
+    assert close(validation.seen[0], averaged(start, recorder.raw[:3], 0.5, without))
+    assert close(validation.seen[1], averaged(start, recorder.raw, 0.5, without))
+
+
+def test_a_run_saved_between_two_updates_goes_on_as_if_nothing_had_been(
+    new_module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    class SaveWithin(Callback):
+        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+            if trainer.global_step in (1, 10):
+                trainer.save_checkpoint(tmp_path / f"within{trainer.global_step}.ckpt")
+
+    def run(folder: str, *callbacks: Callback, start: Path | None = None) -> dict[str, Any]:
+        place = tmp_path / folder
+        trainer = make_trainer(EMA(), BestAndLast(), *callbacks, max_epochs=5, default_root_dir=place)
+        trainer.fit(new_module(), datamodule=data, ckpt_path=start, weights_only=True)
+        saved: dict[str, Any] = torch.load(place / "checkpoints/last.ckpt", weights_only=True)
+        return saved
+
+    whole = run("whole", SaveWithin())
+    for step in (1, 10):
+        parts = run(f"from{step}", start=tmp_path / f"within{step}.ckpt")
+        for key in ("state_dict", "raw_state_dict"):
+            assert all(torch.equal(whole[key][name], parts[key][name]) for name in whole[key]), (step, key)
 
 
 def test_without_warm_up_the_decay_is_constant() -> None:
@@ -74,7 +113,7 @@ def test_without_warm_up_the_decay_is_constant() -> None:
     assert ema.effective_decay == 0.9
     warming = EMA(decay=0.9)
     decays = []
-    for warming.updates in range(200):
+    for warming.steps in range(200):
         decays.append(warming.effective_decay)
     assert decays[0] == 0.1
     assert decays == sorted(decays)
@@ -96,7 +135,7 @@ def test_an_exception_in_mid_validation_leaves_the_roles_right(
             raise RuntimeError("in mid-validation")
 
     start, recorder = copied(module.state_dict()), Recorder()
-    trainer = make_trainer(recorder, EMA(), Fail())
+    trainer = make_trainer(recorder, EMA(every=1), Fail())
     with pytest.raises(RuntimeError, match="in mid-validation"):
         trainer.fit(module, datamodule=data)
     assert close(copied(module.state_dict()), recorder.raw[-1])
@@ -163,7 +202,7 @@ def test_a_second_fit_starts_an_average_of_its_own(new_module: Any, data: Any, m
     ema = EMA()
     for _ in range(2):
         make_trainer(ema, max_epochs=1).fit(new_module(), datamodule=data)
-        assert ema.updates == 3
+        assert ema.steps == 3
 
 
 def test_resuming_gives_the_weights_of_an_uninterrupted_run(
@@ -193,7 +232,7 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(
 def test_gradient_accumulation_averages_once_a_step(module: Any, data: Any, make_trainer: Any) -> None:
     ema = EMA()
     make_trainer(ema, max_epochs=2, accumulate_grad_batches=3).fit(module, datamodule=data)
-    assert ema.updates == 2
+    assert ema.steps == 2
 
 
 def test_a_decay_that_is_never_reached_is_said(module: Any, data: Any, make_trainer: Any) -> None:
@@ -208,3 +247,8 @@ def test_a_decay_that_is_never_reached_is_said(module: Any, data: Any, make_trai
 def test_a_decay_out_of_range_is_refused(decay: float) -> None:
     with pytest.raises(ValueError, match="0 or more and below 1"):
         EMA(decay=decay)
+
+
+def test_an_average_of_no_steps_is_refused() -> None:
+    with pytest.raises(ValueError, match="every must be at least 1 step, got 0"):
+        EMA(every=0)

@@ -124,7 +124,9 @@ class Preprocessing(BaseModel):
     def normalize(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map uint8 [N, H, W, 3] to float32 [N, 3, H, W] as `pixels * scale + bias`, in that order of operations."""
         scale, bias = _scale_and_bias(self.mean, self.std)
-        planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32)
+        count, height, width, channels = pixels.shape
+        planes = np.empty((count, channels, height, width), np.float32)
+        planes[...] = pixels.transpose(0, 3, 1, 2)
         planes *= scale[:, None, None]
         planes += bias[:, None, None]
         return planes
