@@ -153,8 +153,28 @@ def test_a_best_score_that_could_not_be_saved_is_none(
     make_trainer(FillsTheDisk(), callback, plugins=[AtomicCheckpointIO()]).fit(module, datamodule=data)
     logger.remove(sink)
     best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
-    assert len(messages) == 1
+    assert len(messages) == 2, "of best.ckpt and of last.ckpt"
     assert best["scored"]["value"] == callback.best_score == 0.3, "0.5 was lost, and 0.3 is better than 0.1"
+
+
+def test_a_best_that_is_on_disk_stays_the_best_though_last_could_not_be_saved(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callback = BestAndLast(when_saving_fails="go_on")
+    callback._monitored = lambda trainer: [0.1, 0.5, 0.3][trainer.current_epoch]  # type: ignore[method-assign]
+    replace = os.replace
+
+    def no_next(source: Any, target: Any) -> None:
+        if "next.ckpt" in str(target) and trainer.current_epoch == 1:
+            raise OSError(errno.EIO, "input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", no_next)
+    trainer = make_trainer(callback, plugins=[AtomicCheckpointIO()])
+    trainer.fit(module, datamodule=data)
+    best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    assert best["scored"]["value"] == callback.best_score == 0.5
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["epoch"] == 2
 
 
 @pytest.mark.parametrize("name", ["every_n_steps", "every_minutes"])
@@ -242,6 +262,15 @@ def test_a_process_that_dies_while_a_checkpoint_is_given_a_second_name_leaves_bo
     duplicate_checkpoint(written, second)
     assert second.read_bytes() == written.read_bytes()
     assert written.samefile(second) == links
+
+
+def test_a_copy_of_a_checkpoint_without_a_checksum_has_none(written: Path) -> None:
+    second = written.with_name("two.ckpt")
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, second)
+    written.with_name("one.ckpt.sha256").unlink()
+    duplicate_checkpoint(written, second)
+    verify_checkpoint(second)
+    assert not second.with_name("two.ckpt.sha256").exists()
 
 
 def test_the_checkpoint_before_the_last_is_kept_with_its_checksum(

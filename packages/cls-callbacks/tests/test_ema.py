@@ -108,6 +108,44 @@ def test_a_run_saved_between_two_updates_goes_on_as_if_nothing_had_been(
             assert all(torch.equal(whole[key][name], parts[key][name]) for name in whole[key]), (step, key)
 
 
+def test_a_checkpoint_from_between_two_updates_can_be_validated_and_tested(
+    module: Any, new_module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    class SaveWithin(Callback):
+        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+            if trainer.global_step == 5:
+                trainer.save_checkpoint(tmp_path / "within.ckpt")
+
+    make_trainer(EMA(), SaveWithin()).fit(module, datamodule=data)
+    path = str(tmp_path / "within.ckpt")
+    for evaluate in ("validate", "test"):
+        trainer = make_trainer(EMA())
+        getattr(trainer, evaluate)(
+            fresh := new_module(), datamodule=data, ckpt_path=path, weights_only=True, verbose=False
+        )
+        assert close(copied(fresh.state_dict()), torch.load(path, weights_only=True)["state_dict"])
+
+
+def test_testing_after_a_fit_that_was_interrupted_uses_the_average_of_all_steps(
+    module: Any, data: Any, make_trainer: Any
+) -> None:
+    class Fail(Callback):
+        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+            if trainer.global_step == 2:
+                raise RuntimeError("in mid-epoch")
+
+    class TestWeights(Callback):
+        def on_test_batch_start(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+            self.seen = copied(pl_module.state_dict())
+
+    start, recorder, seen = copied(module.state_dict()), Recorder(), TestWeights()
+    trainer = make_trainer(recorder, EMA(), Fail(), seen)
+    with pytest.raises(RuntimeError, match="in mid-epoch"):
+        trainer.fit(module, datamodule=data)
+    trainer.test(module, datamodule=data, verbose=False)
+    assert close(seen.seen, averaged(start, recorder.raw, 0.998, without=(0,)))
+
+
 def test_without_warm_up_the_decay_is_constant() -> None:
     ema = EMA(decay=0.9, warmup=False)
     assert ema.effective_decay == 0.9

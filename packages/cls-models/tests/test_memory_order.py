@@ -94,6 +94,14 @@ def test_a_momentum_that_comes_in_another_layout_goes_to_its_own_weights() -> No
     assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(*made, strict=True))
 
 
+def test_so_does_an_optimiser_that_is_asked_to_be_fused() -> None:
+    optimizer = build_optimizer(functools.partial(SGD, fused=True), module := network())
+    train(module, optimizer)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        optimizer.step()
+    assert "aten::copy_" not in {event.key for event in seen.key_averages()}
+
+
 def test_a_schedule_takes_such_an_optimiser() -> None:
     module = network()
     optimizer = build_optimizer(SGD, module)

@@ -63,6 +63,24 @@ def test_only_small_maps_train_as_products_and_only_in_training(size: tuple[int,
     assert "_Products" not in _origin(conv.eval()(images))
 
 
+@pytest.mark.parametrize("frozen", ["weight", "images"])
+def test_what_is_frozen_gets_no_gradient_and_the_other_the_same(frozen: str) -> None:
+    _, conv = both(4)
+    images = torch.randn(2, LEAST_CHANNELS, 3, 2, requires_grad=True)
+    wanted = images if frozen == "weight" else conv.weight
+    (expected,) = torch.autograd.grad(conv.train()(images).square().sum(), wanted)
+    (conv.weight if frozen == "weight" else images).requires_grad_(False)
+    (alone,) = torch.autograd.grad(conv(images).square().sum(), wanted)
+    assert torch.equal(alone, expected)
+
+
+def test_a_compiled_network_has_the_convolutions_themselves_in_one_graph() -> None:
+    plain, conv = both(4)
+    compiled = torch.compile(conv.train(), fullgraph=True, backend="aot_eager")
+    images = torch.randn(2, LEAST_CHANNELS, 2, 2)
+    assert torch.allclose(compiled(images), plain(images), atol=1e-6)
+
+
 def _origin(made: torch.Tensor) -> str:
     assert made.grad_fn is not None
     return made.grad_fn.name()

@@ -93,14 +93,7 @@ def verify_checkpoint(path: Path) -> None:
 
 def rename_checkpoint(path: Path, target: Path) -> None:
     """Rename a checkpoint, its checksum with it; whenever the process dies, what `target` then is verifies."""
-    checksums = _checksums(path)
-    if checksums:
-        _write_checksums(target, [*checksums, *_checksums(target)])
-    else:
-        _sidecar(target).unlink(missing_ok=True)
-    os.replace(path, target)
-    if checksums:
-        _write_checksums(target, checksums)
+    _rename(path, target, _checksums(path))
     _sidecar(path).unlink(missing_ok=True)
 
 
@@ -115,13 +108,22 @@ def duplicate_checkpoint(path: Path, target: Path) -> None:
             os.link(path, draft)
         except OSError:  # a file system without links
             shutil.copyfile(path, draft)
-        checksums = _checksums(path)
-        _write_checksums(target, [*checksums, *_checksums(target)])
-        os.replace(draft, target)
-        _write_checksums(target, checksums)
+            with draft.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        _rename(draft, target, _checksums(path))
     finally:
         draft.unlink(missing_ok=True)
     _flush_folder(target.parent)
+
+
+def _rename(path: Path, target: Path, checksums: list[str]) -> None:
+    if checksums:
+        _write_checksums(target, [*checksums, *_checksums(target)])
+    else:
+        _sidecar(target).unlink(missing_ok=True)
+    os.replace(path, target)
+    if checksums:
+        _write_checksums(target, checksums)
 
 
 def remove_checkpoint(path: Path) -> None:

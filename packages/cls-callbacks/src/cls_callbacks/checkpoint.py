@@ -47,8 +47,9 @@ class BestAndLast(Checkpoint):
     """Saves best.ckpt with the weights that earned the best score, and last.ckpt after every epoch and within it.
 
     Both lie in `trainer.default_root_dir/checkpoints`, beside previous.ckpt, which last.ckpt was before. Of equal
-    scores the earlier stays. best.ckpt is saved right after its validation; where the epoch ends with that, best.ckpt
-    and last.ckpt are one file by two names, so that an epoch writes its weights once.
+    scores the earlier stays. best.ckpt is saved right after its validation; where the epoch ends with that, it is saved
+    with last.ckpt, one file by two names, so that an epoch writes its weights once. (A run that an error of another
+    callback ends between the two has the best of before.)
 
     Args:
         monitor: the metric that decides, as the module logs it.
@@ -132,13 +133,9 @@ class BestAndLast(Checkpoint):
             metric=self.monitor, value=value, epoch=trainer.current_epoch, step=trainer.global_step, weights="raw"
         )
         if self._is_better(value):
-            before, self.best_score = self.best_score, value
-            if trainer.is_last_batch:
-                self._beaten = (before,)
-            elif self._saved(trainer, lambda: trainer.save_checkpoint(checkpoints_folder(trainer) / BEST)):
-                self._copy(trainer, BEST)
-            else:
-                self.best_score = before  # which is what best.ckpt still holds
+            self._beaten, self.best_score = (self.best_score,), value
+            if not trainer.is_last_batch:
+                self._save_best(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save last.ckpt, from which a run goes on, and keep it as this epoch's if that was asked for."""
@@ -173,21 +170,31 @@ class BestAndLast(Checkpoint):
 
     def save_last(self, trainer: Trainer) -> None:
         """Save last.ckpt, and keep the one before as previous.ckpt; if best.ckpt waits for it, save that, too."""
-        beaten, self._beaten = self._beaten, None
-        self._failed_last = not self._saved(trainer, lambda: self._replace_last(trainer, is_best=beaten is not None))
+        is_best = self._save_best(trainer)
+        self._failed_last = not self._saved(trainer, lambda: self._replace_last(trainer, is_best=is_best))
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
-        if self._failed_last and beaten is not None:
-            (self.best_score,) = beaten
         if not self._failed_last:
-            for name in (LAST,) if beaten is None else (BEST, LAST):
-                self._copy(trainer, name)
+            self._copy(trainer, LAST)
+
+    def _save_best(self, trainer: Trainer) -> bool:
+        """Save best.ckpt if it waits for that; say whether it is what last.ckpt would be now."""
+        beaten, self._beaten = self._beaten, None
+        if beaten is None:
+            return False
+        if self._saved(trainer, lambda: trainer.save_checkpoint(checkpoints_folder(trainer) / BEST)):
+            self._copy(trainer, BEST)
+            return True
+        (self.best_score,) = beaten  # which is what best.ckpt still holds
+        return False
 
     def _replace_last(self, trainer: Trainer, *, is_best: bool) -> None:
         folder = checkpoints_folder(trainer)
-        trainer.save_checkpoint(folder / NEXT)  # first of all: last.ckpt may be damaged, and the disk full
+        # First of all: last.ckpt may be damaged, and the disk full. And never without best.ckpt, whose score it tells.
+        if not is_best:
+            trainer.save_checkpoint(folder / NEXT)
+        elif trainer.is_global_zero:
+            duplicate_checkpoint(folder / BEST, folder / NEXT)
         if trainer.is_global_zero:
-            if is_best:  # before last.ckpt, which says that this score was reached
-                duplicate_checkpoint(folder / NEXT, folder / BEST)
             if (folder / LAST).exists():
                 rename_checkpoint(folder / LAST, folder / PREVIOUS)
             rename_checkpoint(folder / NEXT, folder / LAST)

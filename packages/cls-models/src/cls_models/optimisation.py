@@ -76,11 +76,9 @@ def build_optimizer(
     """
     groups = parameter_groups(backbone, transfer, others)
     staged = transfer is not None and bool(transfer.unfreeze_at)
-    if fused and _has_fused(factory, groups, staged):
-        optimizer = factory(groups, fused=True)
+    optimizer = factory(groups, fused=True) if fused and _has_fused(factory, groups, staged) else factory(groups)
+    if any(group.get("fused") for group in optimizer.param_groups):
         step_in_memory_order(optimizer)
-    else:
-        optimizer = factory(groups)
     for group in optimizer.param_groups:
         group["lr"] = group["lr"] * group["lr_scale"]
     return optimizer

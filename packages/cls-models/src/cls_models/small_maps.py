@@ -39,6 +39,7 @@ class SmallMapConv2d(nn.Conv2d):
             and input.device.type == "cpu"
             and input.dtype == self.weight.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")  # which asks for convolutions in bfloat16
+            and not torch.compiler.is_compiling()  # whose graph would break here
         )
         if not as_products:
             return super().forward(input)
@@ -149,17 +150,25 @@ class _Products(torch.autograd.Function):
         weight, *met = ctx.saved_tensors
         by_tap = weight.permute(2, 3, 0, 1)
         of_output = gradients[0].permute(0, 2, 3, 1)
-        of_pixels = of_output.new_zeros(ctx.shape)
+        for_images, for_weight, _ = ctx.needs_input_grad
+        of_pixels = of_output.new_zeros(ctx.shape) if for_images else None
         # Laid out as channels-last weights are, so that the products are written in place. A tap that meets no pixel
         # has no gradient.
-        of_taps = torch.empty(weight.shape[0], *by_tap.shape[:2], weight.shape[1])
+        of_taps = torch.empty(len(weight), *by_tap.shape[:2], weight.shape[1]) if for_weight else None
         unmet = {(row, column) for row in range(by_tap.shape[0]) for column in range(by_tap.shape[1])}
         for tap, pixels in zip(ctx.taps, met, strict=True):
-            gradient = of_output[tap.outputs].reshape(-1, weight.shape[0])
-            torch.mm(gradient.t(), pixels, out=of_taps[:, tap.row, tap.column])
-            part = of_pixels[tap.inputs]
-            part += (gradient @ by_tap[tap.row, tap.column]).view(part.shape)
+            gradient = of_output[tap.outputs].reshape(-1, len(weight))
             unmet.remove((tap.row, tap.column))
-        for row, column in unmet:
-            of_taps[:, row, column] = 0
-        return of_pixels.permute(0, 3, 1, 2), of_taps.permute(0, 3, 1, 2), None
+            if of_taps is not None:
+                torch.mm(gradient.t(), pixels, out=of_taps[:, tap.row, tap.column])
+            if of_pixels is not None:
+                part = of_pixels[tap.inputs]
+                part += (gradient @ by_tap[tap.row, tap.column]).view(part.shape)
+        if of_taps is not None:
+            for row, column in unmet:
+                of_taps[:, row, column] = 0
+        return _channels_first(of_pixels), _channels_first(of_taps), None
+
+
+def _channels_first(gradient: Tensor | None) -> Tensor | None:
+    return None if gradient is None else gradient.permute(0, 3, 1, 2)
