@@ -25,9 +25,9 @@ _PLAIN_EPOCHS = 2
 class CudaGraph(Callback):
     """Records forward and backward pass of the backbone behind the second epoch, and keeps the record if it is faster.
 
-    It is where the host is the limit: on an H100 a ResNet-18 trains 1.65 times as fast at 64 px, and 0.84 times at
-    224 px, where the device is. So the mean step of an epoch with the graph is compared with one of the second epoch:
-    the first one is slow itself.
+    It is where the host is the limit: at 64 px a ResNet-18 trains 1.65 times as fast on an H100, and 1.7 to 2 times on
+    an H200; at 224 px, where the device is, it makes no difference that lasts. So the mean step of an epoch with the
+    graph is compared with one of the second epoch: the first one is slow itself.
 
     Where a batch, the frozen layers or the mode differ from what was recorded, as in a validation, the network runs as
     it is; what an epoch found different is recorded for the next. Nothing is recorded on other devices, in a training
