@@ -21,7 +21,9 @@ def main(run: Path, root: Path, command: str) -> None:
     for name in ("torch", "torchvision", "lightning", "onnx"):
         assert importlib.util.find_spec(name) is None, f"{name} is in the clean environment"
     needed = {
-        line.split(">")[0].strip() for line in importlib.metadata.requires("cls-export") or [] if "extra" not in line
+        line.split(">")[0].strip()
+        for line in importlib.metadata.requires("cls-export") or []
+        if "extra" not in line
     }
     assert needed == DECLARED, f"the wheel declares {sorted(needed)}, not {sorted(DECLARED)}"
 
@@ -30,14 +32,18 @@ def main(run: Path, root: Path, command: str) -> None:
     images = sorted({str(root / name) for name in ids})
     output = subprocess.run(
         [command, "predict", str(run / "export"), *images, "--format", "jsonl", "--logits"],
-        check=True, stdout=subprocess.PIPE, text=True,
-    ).stdout  # fmt: skip
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
     answers = {row["image"]: row for row in map(json.loads, output.splitlines())}
     worst = 0.0
     for name, expected in zip(ids, logits, strict=True):
         answer = answers[str(root / name)]
         label = classes[expected.argmax()]
-        assert answer["label"] == label, f"{name}: the wheel says {answer['label']!r}, training said {label!r}"
+        assert answer["label"] == label, (
+            f"{name}: the wheel says {answer['label']!r}, training said {label!r}"
+        )
         given = np.array([answer["logits"][class_name] for class_name in classes])
         worst = max(worst, float(np.abs(given - expected).max()))
     assert worst <= TOLERANCE, f"logits differ by {worst:.2g}"

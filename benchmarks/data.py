@@ -29,12 +29,19 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
-from cls_data import BroadcastAugmentation, ImageStore, SyntheticNumbers, check, keep_freed_memory, read_split
-from cls_data.loading import Batches, batch_loader
-from cls_data.plain import PlainPreprocessing
-from cls_data.resize import resize
-from cls_data.sampling import EpochSampler
-from cls_data.store import PixelRows
+from cls_data import (
+    BroadcastAugmentation,
+    ImageStore,
+    SyntheticNumbers,
+    check,
+    keep_freed_memory,
+    read_split,
+)
+from cls_data.images.resize import resize
+from cls_data.images.store import PixelRows
+from cls_data.loading.loaders import BatchDataset, batch_loader
+from cls_data.loading.samplers import EpochSampler
+from cls_export.contract.preprocessing import Preprocessing
 
 BILINEAR = v2.InterpolationMode.BILINEAR
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -71,9 +78,17 @@ def main() -> None:
 def augmentation(side: int, output: int, asked: float, rounds: int, batches: int) -> None:
     """Compare the broadcast recipe with the same operations sample by sample, and both with gathering alone."""
     generator = torch.Generator().manual_seed(0)
-    levels = torch.randint(0, 256, (BATCH * 16, 3, side // 4, side // 4), generator=generator).float()
-    stored = nn.functional.interpolate(levels, (side, side), mode="bicubic").clamp_(0, 255).to(torch.uint8)
-    pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in stored[: BATCH * batches]]
+    levels = torch.randint(
+        0, 256, (BATCH * 16, 3, side // 4, side // 4), generator=generator
+    ).float()
+    stored = (
+        nn.functional.interpolate(levels, (side, side), mode="bicubic")
+        .clamp_(0, 255)
+        .to(torch.uint8)
+    )
+    pictures = [
+        Image.fromarray(image.permute(1, 2, 0).numpy()) for image in stored[: BATCH * batches]
+    ]
     recipe, usual = BroadcastAugmentation(), usual_pipeline(side, output)
     scale = (1 / (255 * torch.tensor(STD)))[:, None, None]
     bias = (-torch.tensor(MEAN) / torch.tensor(STD))[:, None, None]
@@ -105,7 +120,9 @@ def usual_pipeline(side: int, output: int) -> v2.Transform:
     def sometimes(transform: nn.Module, share: float) -> nn.Module:
         return v2.RandomApply([transform], p=share)
 
-    kernel = 2 * round(0.06 * side) + 1  # three standard deviations of the strongest blur to either side
+    kernel = (
+        2 * round(0.06 * side) + 1
+    )  # three standard deviations of the strongest blur to either side
     degraded = v2.Compose(
         [
             sometimes(v2.RandomAffine(0, scale=(0.8, 1.2), interpolation=BILINEAR), 0.5),
@@ -141,7 +158,9 @@ class _DownAndUp(nn.Module):
     def forward(self, image: Image.Image) -> Image.Image:
         share = random.uniform(0.4, 0.9)
         small = (max(1, round(image.width * share)), max(1, round(image.height * share)))
-        return image.resize(small, Image.Resampling.BILINEAR).resize(image.size, Image.Resampling.BILINEAR)
+        return image.resize(small, Image.Resampling.BILINEAR).resize(
+            image.size, Image.Resampling.BILINEAR
+        )
 
 
 class _Noise(nn.Module):
@@ -164,7 +183,10 @@ class _Jpeg(nn.Module):
 
 def filling(root: Path, name: str, rounds: int, asked: float) -> None:
     """Compare filling a store with a loop over Pillow, by processes and by threads, whichever is faster."""
-    records, preprocessing = read_split(root, "train"), PlainPreprocessing((64, 64))
+    records, preprocessing = (
+        read_split(root, "train"),
+        Preprocessing(size=(64, 64), mean=(0, 0, 0), std=(1, 1, 1)),
+    )
     paths = [str(record.path) for record in records]
     chunks = [paths[start : start + 128] for start in range(0, len(paths), 128)]
 
@@ -188,7 +210,10 @@ def filling(root: Path, name: str, rounds: int, asked: float) -> None:
 
 def pillow_loop(paths: Sequence[str]) -> np.ndarray[Any, Any]:
     """Decode and resize, as anybody would."""
-    images = [Image.open(path).convert("RGB").resize((64, 64), Image.Resampling.BILINEAR) for path in paths]
+    images = [
+        Image.open(path).convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)
+        for path in paths
+    ]
     return np.stack([np.asarray(image) for image in images])
 
 
@@ -200,7 +225,9 @@ def write_photos(root: Path, count: int) -> None:
         lines = []
         for number in range(count if split == "train" else 2):
             coarse = Image.fromarray(draws.integers(0, 256, (60, 80, 3), dtype=np.uint8))
-            coarse.resize((640, 480), Image.Resampling.BICUBIC).save(root / split / f"{number}.jpg", quality=85)
+            coarse.resize((640, 480), Image.Resampling.BICUBIC).save(
+                root / split / f"{number}.jpg", quality=85
+            )
             lines.append(f'{{"image": "{number}.jpg", "suffix": "{number % 2}"}}\n')
         (root / split / "annotations.jsonl").write_text("".join(lines))
 
@@ -209,7 +236,9 @@ def gate(root: Path, rounds: int) -> None:
     """Measure the gate alone; asked for are 100,000 crops in 90 seconds."""
 
     def ours() -> int:
-        report = check(root, PlainPreprocessing(), workers=CORES)
+        report = check(
+            root, Preprocessing(size=(64, 64), mean=(0, 0, 0), std=(1, 1, 1)), workers=CORES
+        )
         return len(report.evidence.rows)
 
     (speed,) = in_turns([ours], rounds)
@@ -222,7 +251,9 @@ def memory(rounds: int) -> None:
     taken: dict[int, list[float]] = {1: [], 4: []}
     for _ in range(min(rounds, 3)):
         for workers, megabytes in taken.items():
-            output = subprocess.run([*command, str(workers)], check=True, capture_output=True, text=True).stdout
+            output = subprocess.run(
+                [*command, str(workers)], check=True, capture_output=True, text=True
+            ).stdout
             megabytes.append(float(output))
     one, four = (statistics.median(megabytes) for megabytes in taken.values())
     print(
@@ -233,13 +264,15 @@ def memory(rounds: int) -> None:
 def proportional_memory(workers: int) -> float:
     """Return the megabytes of this process and its workers, shared pages counted once (Linux)."""
     pixels = torch.empty(2**31 // (3 * 64 * 64), 3, 64, 64, dtype=torch.uint8).random_()
-    batches = Batches(PixelRows(pixels), torch.zeros(len(pixels), dtype=torch.int64))
+    batches = BatchDataset(PixelRows(pixels), torch.zeros(len(pixels), dtype=torch.int64))
     loader = batch_loader(batches, EpochSampler(len(pixels), BATCH, 0), workers=workers)
     total = 0.0
     for number, _ in enumerate(loader):
         if number == 400:  # every worker has worked by then
             children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-            total = sum(_proportional_set_size(process) for process in [str(os.getpid()), *children])
+            total = sum(
+                _proportional_set_size(process) for process in [str(os.getpid()), *children]
+            )
             break
     return total
 
@@ -264,7 +297,10 @@ def in_turns(candidates: Sequence[Callable[[], int]], rounds: int) -> list[float
 def row(name: str, ours: float, usual: float, asked: float) -> None:
     """Print one line."""
     reached = "" if ours / usual >= asked else "  NOT REACHED"
-    print(f"{name:<58}{ours:>12,.0f}{usual:>12,.0f}{ours / usual:>8.2f}{asked:>8}{reached}", flush=True)
+    print(
+        f"{name:<58}{ours:>12,.0f}{usual:>12,.0f}{ours / usual:>8.2f}{asked:>8}{reached}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

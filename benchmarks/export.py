@@ -31,8 +31,8 @@ import torch
 from PIL import Image
 
 from cls_export import Classifier, LabelsMapping, Preprocessing
-from cls_export.exporter import write_bundle
-from cls_export.quantization import quantize_bundle
+from cls_export.convert.exporter import write_bundle
+from cls_export.convert.quantization import quantize_bundle
 from cls_models import build_backbone
 
 CLASSES = {str(number): number for number in range(43)}
@@ -46,7 +46,13 @@ def main() -> None:
     parser.add_argument("command", choices=("crops", "start", "memory", "threads", "int8"))
     command = parser.parse_args().command
     with tempfile.TemporaryDirectory() as folder:
-        commands = {"crops": crops, "start": start, "memory": memory, "threads": threads, "int8": int8}
+        commands = {
+            "crops": crops,
+            "start": start,
+            "memory": memory,
+            "threads": threads,
+            "int8": int8,
+        }
         commands[command](Path(folder))
 
 
@@ -54,7 +60,9 @@ def make_bundle(folder: Path, size: int) -> tuple[Path, torch.nn.Module]:
     """Write a bundle of a ResNet-18 with random weights, and return it with the network."""
     torch.manual_seed(0)
     network = build_backbone("resnet18", len(CLASSES), stem="standard").eval()
-    preprocessing = Preprocessing(size=(size, size), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    preprocessing = Preprocessing(
+        size=(size, size), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+    )
     image = folder / "crop.png"
     Image.fromarray(random_crops(1)[0]).save(image)
     bundle = folder / f"bundle{size}"
@@ -70,13 +78,17 @@ def random_crops(count: int) -> list[np.ndarray]:
 
 def crops(folder: Path) -> None:
     """Print milliseconds a crop: through the classifier, the bare graph, and PyTorch."""
-    print(f"{'pixels':<10}{'batch':>6}{'ours, ms':>10}{'bare, ms':>10}{'ratio':>8}{'of best':>9}{'torch, ms':>11}")
+    print(
+        f"{'pixels':<10}{'batch':>6}{'ours, ms':>10}{'bare, ms':>10}{'ratio':>8}{'of best':>9}{'torch, ms':>11}"
+    )
     for size in (64, 224):
         bundle, network = make_bundle(folder, size)
         for batch in (1, 8, 32):
             classifier = Classifier(bundle, batch_size=batch)
             given, preprocessing = random_crops(batch), classifier.labels.preprocessing
-            ready = preprocessing.normalize(np.stack([preprocessing.pixels(crop) for crop in given]))
+            ready = preprocessing.normalize(
+                np.stack([preprocessing.pixels(crop) for crop in given])
+            )
             # The very session that the classifier has: two in one process would get into each other's way.
             session, tensor = classifier._session, torch.from_numpy(ready)
             ours, bare = in_turns(
@@ -149,16 +161,25 @@ def threads(folder: Path, rounds: int = 5, seconds: float = 1.0) -> None:
             }
             for _ in range(rounds):
                 for (name, busy), values in taken.items():
-                    values.append(alone_or_not(busy, str(bundle), json.dumps(SETTINGS[name]), str(batch), str(seconds)))
+                    values.append(
+                        alone_or_not(
+                            busy, str(bundle), json.dumps(SETTINGS[name]), str(batch), str(seconds)
+                        )
+                    )
             for name in SETTINGS:
                 idle, busy = (statistics.median(taken[name, state]) for state in (False, True))
-                print(f"{f'{size}x{size}':<10}{batch:>6}  {name:<22}{idle:>10.2f}{busy:>10.2f}", flush=True)
+                print(
+                    f"{f'{size}x{size}':<10}{batch:>6}  {name:<22}{idle:>10.2f}{busy:>10.2f}",
+                    flush=True,
+                )
 
 
 def alone_or_not(busy: bool, *arguments: str) -> float:
     """Run `THREADS` in a process of its own, where asked for beside one that keeps half of the cores busy."""
     spin = [sys.executable, "-c", "while True: pass"]
-    neighbours = [subprocess.Popen(spin) for _ in range(max(1, (os.cpu_count() or 2) // 2) if busy else 0)]
+    neighbours = [
+        subprocess.Popen(spin) for _ in range(max(1, (os.cpu_count() or 2) // 2) if busy else 0)
+    ]
     try:
         command = [sys.executable, "-c", THREADS, *arguments]
         return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -176,20 +197,31 @@ def int8(folder: Path, batch: int = 8) -> None:
         bundle, _ = make_bundle(folder, size)
         target = folder / f"int8-{size}"
         images = [Image.fromarray(crop) for crop in random_crops(64)]
-        quantize_bundle(bundle, target, images, images, largest_loss=1.0)
+        quantize_bundle(bundle, target, images, images, max_accuracy_drop=1.0)
         runs = []
         for place in (bundle, target):
             classifier = Classifier(place, batch_size=batch)
-            ready = np.random.default_rng(0).standard_normal((batch, 3, size, size), dtype=np.float32)
-            runs.append(lambda session=classifier._session, ready=ready: session.run(["logits"], {"images": ready}))
+            ready = np.random.default_rng(0).standard_normal(
+                (batch, 3, size, size), dtype=np.float32
+            )
+            runs.append(
+                lambda session=classifier._session, ready=ready: session.run(
+                    ["logits"], {"images": ready}
+                )
+            )
         full, few = (1000 * float(np.median(times)) / batch for times in in_turns(*runs))
-        print(f"{f'{size}x{size}':<10}{batch:>6}{full:>13.2f}{few:>10.2f}{full / few:>8.2f}", flush=True)
+        print(
+            f"{f'{size}x{size}':<10}{batch:>6}{full:>13.2f}{few:>10.2f}{full / few:>8.2f}",
+            flush=True,
+        )
 
 
 def has_vnni() -> bool:
     """Say whether the processor multiplies bytes and adds the products in one instruction."""
     flags = Path("/proc/cpuinfo")
-    return flags.exists() and any(name in flags.read_text() for name in ("avx512_vnni", "avx_vnni", "asimddp"))
+    return flags.exists() and any(
+        name in flags.read_text() for name in ("avx512_vnni", "avx_vnni", "asimddp")
+    )
 
 
 OURS = """
@@ -231,7 +263,10 @@ def start(folder: Path, rounds: int = 7) -> None:
             found = first_answer(code, model, image)
             if turn:  # the first one reads the files from the disk, and writes bytecode
                 taken[name].append(found)
-    medians = {name: [statistics.median(part) for part in zip(*values, strict=True)] for name, values in taken.items()}
+    medians = {
+        name: [statistics.median(part) for part in zip(*values, strict=True)]
+        for name, values in taken.items()
+    }
     theirs = medians["torch + torchvision"]
     print(f"{'first answer through':<26}{'seconds':>9}{'share':>7}{'MB':>8}{'share':>7}")
     for name, (seconds, megabytes) in medians.items():
@@ -249,10 +284,20 @@ def megabytes(name):
 
 def first_answer(code: str, model: Path, image: Path) -> tuple[float, float]:
     """Run a program to its end; return its seconds, and its largest resident megabytes."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    command = [sys.executable, "-c", f"{code}{MEMORY}print(megabytes('VmHWM'))", str(model), str(image)]
+    environment = {
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+    }
+    command = [
+        sys.executable,
+        "-c",
+        f"{code}{MEMORY}print(megabytes('VmHWM'))",
+        str(model),
+        str(image),
+    ]
     started = time.perf_counter()
-    output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(
+        command, env=environment, check=True, capture_output=True, text=True
+    ).stdout
     return time.perf_counter() - started, int(output.split()[-1])
 
 

@@ -27,9 +27,13 @@ import resource; print(time.perf_counter() - started, resource.getrusage(resourc
 
 def measure(statement: str) -> tuple[float, float]:
     """Return seconds and megabytes of one import in a fresh process."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = {
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+    }
     command = [sys.executable, "-c", CODE.format(statement=statement)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    output = subprocess.run(
+        command, check=True, capture_output=True, text=True, env=environment
+    ).stdout
     seconds, megabytes = map(float, output.split())
     return seconds, megabytes
 
@@ -38,14 +42,19 @@ def main() -> None:
     """Measure and print."""
     for statement in CASES.values():
         measure(statement)  # writes the bytecode
-    rounds = [{name: measure(statement) for name, statement in CASES.items()} for _ in range(ROUNDS)]
+    rounds = [
+        {name: measure(statement) for name, statement in CASES.items()} for _ in range(ROUNDS)
+    ]
     medians = {
-        name: tuple(statistics.median(results[name][part] for results in rounds) for part in (0, 1)) for name in CASES
+        name: tuple(statistics.median(results[name][part] for results in rounds) for part in (0, 1))
+        for name in CASES
     }
     base = medians["cls_export"]
     print(f"{'import':<22}{'seconds':>9}{'MB':>8}{'x time':>9}{'x memory':>10}")
     for name, (seconds, megabytes) in medians.items():
-        print(f"{name:<22}{seconds:>9.2f}{megabytes:>8.0f}{seconds / base[0]:>9.1f}{megabytes / base[1]:>10.1f}")
+        print(
+            f"{name:<22}{seconds:>9.2f}{megabytes:>8.0f}{seconds / base[0]:>9.1f}{megabytes / base[1]:>10.1f}"
+        )
 
 
 if __name__ == "__main__":

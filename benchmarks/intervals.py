@@ -15,15 +15,24 @@ from functools import partial
 
 import numpy as np
 
-from cls_export.calibration import expected_calibration_error, log_softmax
-from cls_report.answers import Answers
-from cls_report.content import Estimate
-from cls_report.intervals import Clusters, Resamples
-from cls_report.paired_tests import mcnemar, sign_flip
-from cls_report.scores import EvaluationScores, score
+from cls_export.contract.calibration import expected_calibration_error, log_softmax
+from cls_report.page.blocks import Estimate
+from cls_report.statistics.evaluated import Answers
+from cls_report.statistics.intervals import Clusters, Resamples
+from cls_report.statistics.paired_tests import mcnemar, sign_flip
+from cls_report.statistics.scores import EvaluationScores, score
 
 CLASSES = 8
-FIGURES = ("top1", "top5", "macro_precision", "macro_recall", "macro_f1", "auroc", "loss", "calibration_error")
+FIGURES = (
+    "top1",
+    "top5",
+    "macro_precision",
+    "macro_recall",
+    "macro_f1",
+    "auroc",
+    "loss",
+    "calibration_error",
+)
 KINDS = ("one by one", "in groups of about 6", PERFECT := "with perfect confidence")
 PERCENTILES = "percentile bootstrap of calibration error"
 _IMAGES_A_GROUP = 6
@@ -47,7 +56,9 @@ def main() -> None:
             print(f"{'figure':<44}{'truth':>8}{'covered':>10}")
             for name, value in truth.items():
                 print(f"{name:<44}{value:>8.3f}{np.mean([each[name] for each in found]):>10.1%}")
-            alarms = pool.map(partial(false_alarm, images=options.images, kind=kind), range(options.evaluations))
+            alarms = pool.map(
+                partial(false_alarm, images=options.images, kind=kind), range(options.evaluations)
+            )
             print(f"{'equal runs told apart at p < 0.05':<52}{np.mean(alarms):>10.1%}")
 
 
@@ -59,16 +70,22 @@ def drawn(images: int, seed: int, kind: str) -> Answers:
     noise = draws.standard_normal((images, CLASSES))
     of = np.arange(images)
     if kind == KINDS[1]:
-        _, of = np.unique(draws.integers(0, max(1, images // _IMAGES_A_GROUP), images), return_inverse=True)
+        _, of = np.unique(
+            draws.integers(0, max(1, images // _IMAGES_A_GROUP), images), return_inverse=True
+        )
         noise = 0.8 * noise + 0.6 * draws.standard_normal((int(of.max()) + 1, CLASSES))[of]
     logits = 1.3 * noise
     logits[np.arange(images), truth] += 2.6
     if kind == PERFECT:
-        logits += np.log(prior / prior.sum())  # then the truth is drawn anew, from what the network believes
+        logits += np.log(
+            prior / prior.sum()
+        )  # then the truth is drawn anew, from what the network believes
         cumulated = np.exp(log_softmax(logits)).cumsum(axis=1)
         truth = (draws.random((images, 1)) > cumulated).sum(axis=1).clip(max=CLASSES - 1)
     clusters = Clusters(of.astype(np.int64), int(of.max()) + 1)
-    return Answers(truth, logits.argmax(axis=1), log_softmax(logits), tuple(map(str, range(CLASSES))), clusters)
+    return Answers(
+        truth, logits.argmax(axis=1), log_softmax(logits), tuple(map(str, range(CLASSES))), clusters
+    )
 
 
 def estimates(scores: EvaluationScores) -> dict[str, Estimate]:
@@ -76,7 +93,8 @@ def estimates(scores: EvaluationScores) -> dict[str, Estimate]:
     found: dict[str, Estimate] = {name: getattr(scores, name) for name in FIGURES}
     for index in (0, 3, 7):
         found |= {
-            f"{name}, class {index}": getattr(scores.by_class[index], name) for name in ("recall", "precision", "f1")
+            f"{name}, class {index}": getattr(scores.by_class[index], name)
+            for name in ("recall", "precision", "f1")
         }
     return found
 
@@ -91,8 +109,12 @@ def covered(seed: int, images: int, kind: str, truth: dict[str, float]) -> dict[
     """Evaluate once, and say which intervals cover the truth; one that the images cannot have covers all."""
     answers = drawn(images, seed, kind)
     found = {
-        name: estimate.low is None or estimate.high is None or estimate.low <= truth[name] <= estimate.high
-        for name, estimate in estimates(score(answers, Resamples.draw(answers.clusters, seed=seed))).items()
+        name: estimate.low is None
+        or estimate.high is None
+        or estimate.low <= truth[name] <= estimate.high
+        for name, estimate in estimates(
+            score(answers, Resamples.draw(answers.clusters, seed=seed))
+        ).items()
     }
     low, high = np.quantile(_percentile_bootstrap(answers, seed), [0.025, 0.975])
     return {**found, PERCENTILES: bool(low <= truth[PERCENTILES] <= high)}
@@ -106,7 +128,9 @@ def _percentile_bootstrap(answers: Answers, seed: int, rounds: int = 300) -> lis
 
 def false_alarm(seed: int, images: int, kind: str) -> bool:
     """Compare two networks of equal skill on the same images; say whether the test tells them apart."""
-    first, second = (drawn(images, seed, kind) for seed in (3 * seed + 1_000_000, 3 * seed + 1_000_001))
+    first, second = (
+        drawn(images, seed, kind) for seed in (3 * seed + 1_000_000, 3 * seed + 1_000_001)
+    )
     gains = second.right.astype(np.float64) - first.right
     if first.clusters.grouped:
         return sign_flip(first.clusters.sums(gains), seed) < 0.05

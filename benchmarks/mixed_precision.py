@@ -13,9 +13,16 @@ import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 
-from cls_train.config import RunConfig
+from cls_train.composition.builders import (
+    build_callbacks,
+    build_data,
+    build_module,
+    build_preprocessing,
+    build_trainer,
+    speed_up,
+)
+from cls_train.composition.config import RunConfig
 from cls_train.logs import set_up_logs
-from cls_train.parts import build_callbacks, build_data, build_module, build_preprocessing, build_trainer, speed_up
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS, EVERY = 500, 50
@@ -31,9 +38,13 @@ class Trajectory(Callback):
         self._skipped = 0
         self._scale = 0.0
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Any
+    ) -> None:
         """Measure the gradients, before they are clipped."""
-        gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
+        gradients = [
+            parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None
+        ]
         self._norms.append(torch.nn.utils.get_total_norm(gradients))
 
     def on_train_batch_end(
@@ -45,7 +56,10 @@ class Trajectory(Callback):
         self._scale = scale
         self._losses.append(outputs["loss"].detach())
         if len(self._losses) == EVERY:
-            loss, norm = float(torch.stack(self._losses).mean()), float(torch.stack(self._norms).nanmedian())
+            loss, norm = (
+                float(torch.stack(self._losses).mean()),
+                float(torch.stack(self._norms).nanmedian()),
+            )
             self.rows.append((batch_idx, loss, norm, scale, self._skipped))
             self._losses, self._norms = [], []
 
@@ -57,24 +71,37 @@ def main() -> None:
         found = {clip: trajectory(clip, Path(folder)) for clip in (1.0, 5.0)}
     print(
         f"{'':>6}"
-        + "".join(f"{f'clip {clip}: loss':>16}{'grad norm':>11}{'scale':>10}{'skipped':>9}" for clip in found)
+        + "".join(
+            f"{f'clip {clip}: loss':>16}{'grad norm':>11}{'scale':>10}{'skipped':>9}"
+            for clip in found
+        )
     )
     for number in range(STEPS // EVERY):
         cells = [found[clip][number][1:] for clip in found]
         print(
             f"{(number + 1) * EVERY:>6}"
-            + "".join(f"{loss:>16.4f}{norm:>11.2f}{scale:>10.0f}{skipped:>9}" for loss, norm, scale, skipped in cells)
+            + "".join(
+                f"{loss:>16.4f}{norm:>11.2f}{scale:>10.0f}{skipped:>9}"
+                for loss, norm, scale, skipped in cells
+            )
         )
 
 
 def trajectory(clip: float, folder: Path) -> list[tuple[int, float, float, float, int]]:
     """Train for some steps; return what happened."""
     overrides = [
-        "trainer=gpu", "++trainer.precision=16-mixed", f"++trainer.gradient_clip_val={clip}",
+        "trainer=gpu",
+        "++trainer.precision=16-mixed",
+        f"++trainer.gradient_clip_val={clip}",
         f"+trainer.max_steps={STEPS}",
-        "trainer.max_epochs=1000", "seed=1", "data.gate=null", "++data.synthetic.train=1000", "++data.batch_size=128",
-        f"data.root={folder}/data", f"run.root={folder}/runs",
-    ]  # fmt: skip
+        "trainer.max_epochs=1000",
+        "seed=1",
+        "data.gate=null",
+        "++data.synthetic.train=1000",
+        "++data.batch_size=128",
+        f"data.root={folder}/data",
+        f"run.root={folder}/runs",
+    ]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = RunConfig.from_hydra(compose("config", overrides))
     seed_everything(1, verbose=False)

@@ -21,11 +21,24 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from cls_report.content import Chart, Column, Confusion, Estimate, Report, Section, Series, Table
-from cls_report.page import render
+from cls_report.page.blocks import (
+    Chart,
+    Column,
+    Confusion,
+    Estimate,
+    Report,
+    Section,
+    Series,
+    Table,
+)
+from cls_report.page.render import render
 
 ROUNDS = 5
-SIZES = ((43, 364, 364), (100, 10_000, 1_000), (1_000, 50_000, 1_000))  # classes, predictions, pictures
+SIZES = (
+    (43, 364, 364),
+    (100, 10_000, 1_000),
+    (1_000, 50_000, 1_000),
+)  # classes, predictions, pictures
 PICTURE = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
 TIMES = """() => {
     const [navigation] = performance.getEntriesByType("navigation");
@@ -42,7 +55,17 @@ PRESSED = """(selector) => {
 
 def main() -> None:
     """Measure and print."""
-    heads = ("classes", "predictions", "MB", "made s", "painted s", "ready s", "confusion s", "opened s", "sorted s")
+    heads = (
+        "classes",
+        "predictions",
+        "MB",
+        "made s",
+        "painted s",
+        "ready s",
+        "confusion s",
+        "opened s",
+        "sorted s",
+    )
     print("".join(f"{head:>12}" for head in heads))
     with browser() as chromium:
         for classes, predictions, pictures in SIZES:
@@ -55,13 +78,18 @@ def main() -> None:
                 megabytes = file.stat().st_size / 1e6
             medians = [statistics.median(column) for column in zip(*used, strict=True)]
             medians.insert(0, statistics.median(seconds))
-            print(f"{classes:>12,}{predictions:>12,}{megabytes:>12.2f}" + "".join(f"{each:>12.3f}" for each in medians))
+            print(
+                f"{classes:>12,}{predictions:>12,}{megabytes:>12.2f}"
+                + "".join(f"{each:>12.3f}" for each in medians)
+            )
 
 
 @contextmanager
 def browser() -> Iterator[Browser]:
     """The system's own Chromium."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if found is None:
         sys.exit("No Chromium is on the path. Install one, such as by: apt-get install chromium")
     with sync_playwright() as playwright:
@@ -84,7 +112,10 @@ def opened(chromium: Browser, file: Path) -> tuple[float, ...]:
     page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
     painted, ready = page.evaluate(TIMES)
     built = confusion_built(page)
-    cell, sort = page.evaluate(PRESSED, ".largest button"), page.evaluate(PRESSED, "th:nth-child(3) button")
+    cell, sort = (
+        page.evaluate(PRESSED, ".largest button"),
+        page.evaluate(PRESSED, "th:nth-child(3) button"),
+    )
     page.close()
     return tuple(milliseconds / 1000 for milliseconds in (painted, ready, built, cell, sort))
 
@@ -105,28 +136,52 @@ def made_up(classes: int, predictions: int, pictures: int) -> Report:
     """A report whose heavy parts are as large as asked: a chart, a confusion, a table of the classes."""
     chance = np.random.default_rng(0)
     truth = chance.integers(0, classes, predictions)
-    answer = np.where(chance.random(predictions) < 0.1, chance.integers(0, classes, predictions), truth)
+    answer = np.where(
+        chance.random(predictions) < 0.1, chance.integers(0, classes, predictions), truth
+    )
     confusion = Confusion(
         title="valid",
         classes=tuple(f"class {index}" for index in range(classes)),
         truth=tuple(truth.tolist()),
         answer=tuple(answer.tolist()),
         confidence=tuple(chance.integers(0, 1001, predictions).tolist()),
-        names=tuple(f"valid/game-{index % 97}/frame_{index:06d}.jpg" for index in range(predictions)),
+        names=tuple(
+            f"valid/game-{index % 97}/frame_{index:06d}.jpg" for index in range(predictions)
+        ),
         pictures=tuple(index if index < pictures else -1 for index in range(predictions)),
     )
-    shares = [Estimate(value=share, low=share * 0.9, high=share * 0.9 + 0.1) for share in chance.random(classes)]
-    estimates = tuple(Column(title=name, kind="share_estimate", values=tuple(shares)) for name in ("recall", "F1"))
-    table = Table(title="classes", columns=(Column(title="class", kind="text", values=confusion.classes), *estimates))
+    shares = [
+        Estimate(value=share, low=share * 0.9, high=share * 0.9 + 0.1)
+        for share in chance.random(classes)
+    ]
+    estimates = tuple(
+        Column(title=name, kind="share_estimate", values=tuple(shares)) for name in ("recall", "F1")
+    )
+    table = Table(
+        title="classes",
+        columns=(Column(title="class", kind="text", values=confusion.classes), *estimates),
+    )
     steps = tuple(float(step) for step in range(2000))
-    chart = Chart(title="loss", x_title="step", y_title="loss", series=(Series(name="train", x=steps, y=steps),))
-    curves = Section(key="curves", title="Curves", blocks=(chart,) * 6)  # so that the confusion is not near the screen
+    chart = Chart(
+        title="loss",
+        x_title="step",
+        y_title="loss",
+        series=(Series(name="train", x=steps, y=steps),),
+    )
+    curves = Section(
+        key="curves", title="Curves", blocks=(chart,) * 6
+    )  # so that the confusion is not near the screen
     sections = (
         Section(key="classes", title="Classes", blocks=(table,)),
         curves,
         Section(key="confusion", title="Confusion", blocks=(confusion,)),
     )
-    return Report(title="run", subtitle="made up", sections=sections, pictures=(PICTURE + "A" * 2000,) * pictures)
+    return Report(
+        title="run",
+        subtitle="made up",
+        sections=sections,
+        pictures=(PICTURE + "A" * 2000,) * pictures,
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ Commands: uv run python benchmarks/training.py overhead                       (a
           uv run --with timm==1.0.31 python benchmarks/training.py recipe ROOT --quarantine FILE --seeds 1 2 3
 Expected: tables; the last one has a row for timm and one for each seed, with top-1 and its 95 % Wilson interval.
 
-`overhead` trains through the app, and after every epoch steps a copy of the same network with the same optimiser on
+`overhead` trains through the app, and after every epoch steps a copy of the same network with the same optimizer on
 random tensors in memory; medians over the epochs. On a GPU: --trainer gpu --batch 256.
 `observers` trains the default run and counts the seconds within each callback's hooks; medians of the runs.
 `layouts` compares a ResNet-18 as torchvision makes it with the same one prepared for the device, in turns.
@@ -39,12 +39,19 @@ from torch import nn
 from torch.nn import functional
 
 from cls_data import Quarantine, keep_freed_memory, read_split
-from cls_models import build_backbone, build_optimizer, prepare_for_device, write_out_small_maps
-from cls_report.intervals import wilson
-from cls_train.config import RunConfig
+from cls_models import build_backbone, build_optimizer, prepare_for_device, replace_small_convs
+from cls_report.statistics.intervals import wilson
+from cls_train.composition.builders import (
+    build_callbacks,
+    build_data,
+    build_module,
+    build_preprocessing,
+    build_trainer,
+    speed_up,
+)
+from cls_train.composition.config import RunConfig
+from cls_train.composition.resolve_preprocessing import resolve_model_input
 from cls_train.logs import set_up_logs
-from cls_train.model_input import resolve_model_input
-from cls_train.parts import build_callbacks, build_data, build_module, build_preprocessing, build_trainer, speed_up
 
 ROOT = Path(__file__).resolve().parent.parent
 EPOCHS = 15
@@ -89,15 +96,24 @@ def overhead(trainer: str, batch: int, epochs: int, augmentation: str, size: int
     """Print images/s of the app's training and of a bare loop, and their ratio."""
     set_up_logs()
     keep_freed_memory()
-    classes, rows = (12, 1440) if trainer == "cpu" else (12, 24_000)  # an epoch's start counts as in a real one
+    classes, rows = (
+        (12, 1440) if trainer == "cpu" else (12, 24_000)
+    )  # an epoch's start counts as in a real one
     overrides = [
-        f"trainer={trainer}", f"++data.batch_size={batch}", f"trainer.max_epochs={epochs}", "seed=1",
-        f"augmentation={augmentation}", f"++data.synthetic.train={rows // classes}", "data.gate=null",
+        f"trainer={trainer}",
+        f"++data.batch_size={batch}",
+        f"trainer.max_epochs={epochs}",
+        "seed=1",
+        f"augmentation={augmentation}",
+        f"++data.synthetic.train={rows // classes}",
+        "data.gate=null",
         f"preprocessing.size=[{size},{size}]",
-    ]  # fmt: skip
+    ]
     with tempfile.TemporaryDirectory() as folder:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            composed = compose("config", [*overrides, f"data.root={folder}/data", f"run.root={folder}/runs"])
+            composed = compose(
+                "config", [*overrides, f"data.root={folder}/data", f"run.root={folder}/runs"]
+            )
         config = resolve_model_input(RunConfig.from_hydra(composed))
         preprocessing, callbacks = build_preprocessing(config), build_callbacks(config)
         beside = BesideABareLoop()
@@ -109,9 +125,17 @@ def overhead(trainer: str, batch: int, epochs: int, augmentation: str, size: int
         speed_up(module, made)
         made.fit(module, datamodule=data)
     whole, bare = statistics.median(beside.whole[1:]), statistics.median(beside.bare[1:])
-    print(f"{'device':<24}{'batch':>7}{'pixels':>9}{'trainer img/s':>15}{'bare loop img/s':>17}{'overhead':>10}")
-    name = torch.cuda.get_device_name() if trainer == "gpu" else f"{torch.get_num_threads()} CPU threads"
-    print(f"{name:<24}{batch:>7}{f'{size}x{size}':>9}{whole:>15.0f}{bare:>17.0f}{bare / whole - 1:>10.1%}")
+    print(
+        f"{'device':<24}{'batch':>7}{'pixels':>9}{'trainer img/s':>15}{'bare loop img/s':>17}{'overhead':>10}"
+    )
+    name = (
+        torch.cuda.get_device_name()
+        if trainer == "gpu"
+        else f"{torch.get_num_threads()} CPU threads"
+    )
+    print(
+        f"{name:<24}{batch:>7}{f'{size}x{size}':>9}{whole:>15.0f}{bare:>17.0f}{bare / whole - 1:>10.1%}"
+    )
 
 
 class BesideABareLoop(Callback):
@@ -136,10 +160,16 @@ class BesideABareLoop(Callback):
         if trainer.is_last_batch:
             _wait(pl_module.device)
             self.whole.append(self._images / (time.perf_counter() - self._started))
-            self.bare.append(self._bare(trainer, pl_module, batch["images"], batch["labels"], batch_idx + 1))
+            self.bare.append(
+                self._bare(trainer, pl_module, batch["images"], batch["labels"], batch_idx + 1)
+            )
 
-    def _bare(self, trainer: Trainer, module: Any, images: torch.Tensor, labels: torch.Tensor, steps: int) -> float:
-        recorded = vars(module.backbone).pop("forward", None)  # a graph's, if there is one: it steps the original
+    def _bare(
+        self, trainer: Trainer, module: Any, images: torch.Tensor, labels: torch.Tensor, steps: int
+    ) -> float:
+        recorded = vars(module.backbone).pop(
+            "forward", None
+        )  # a graph's, if there is one: it steps the original
         network = copy.deepcopy(module.backbone).train()
         if recorded is not None:
             module.backbone.forward = recorded
@@ -189,24 +219,30 @@ def observers(epochs: int, rounds: int) -> None:
         for turn in range(rounds):
             settings = [f"trainer.max_epochs={epochs}", "seed=1", f"data.root={folder}/data"]
             whole, by_callback = _seconds_of_fit(settings, Path(folder) / str(turn))
-            looking_on = sum(seconds for name, seconds in by_callback.items() if name not in AT_WORK)
+            looking_on = sum(
+                seconds for name, seconds in by_callback.items() if name not in AT_WORK
+            )
             shares.append(looking_on / (whole - looking_on))
             for name, seconds in by_callback.items():
                 taken.setdefault(name, []).append(seconds / whole)
     print(f"{'callback':<28}{'of the fit':>12}")
     for name, values in sorted(taken.items(), key=lambda item: -statistics.median(item[1])):
-        print(f"{name:<28}{statistics.median(values):>12.2%}{'  (no observer)' if name in AT_WORK else ''}")
+        print(
+            f"{name:<28}{statistics.median(values):>12.2%}{'  (no observer)' if name in AT_WORK else ''}"
+        )
     print(f"the observers cost {statistics.median(shares):.2%} of {epochs} epochs")
 
 
-AT_WORK = ("EMA", "BestAndLast", "SaveOnSignal")
+AT_WORK = ("EMA", "BestAndLastCheckpoint", "PreemptionCheckpoint")
 """Callbacks that a training is not the same without."""
 
 
 def _seconds_of_fit(overrides: Sequence[str], folder: Path) -> tuple[float, dict[str, float]]:
     """Return the seconds of a fit, and of these the seconds in each callback's hooks."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = resolve_model_input(RunConfig.from_hydra(compose("config", [*overrides, f"run.root={folder}"])))
+        config = resolve_model_input(
+            RunConfig.from_hydra(compose("config", [*overrides, f"run.root={folder}"]))
+        )
     preprocessing, callbacks = build_preprocessing(config), build_callbacks(config)
     trainer = build_trainer(config, folder / "run", callbacks.all, logging=True)
     data = build_data(config, preprocessing)
@@ -225,7 +261,9 @@ def _seconds_of_fit(overrides: Sequence[str], folder: Path) -> tuple[float, dict
 def _time_hooks(callback: Callback, taken: dict[str, float]) -> None:
     name = type(callback).__name__
     taken[name] = 0.0
-    for hook in [each for each in dir(callback) if each.startswith("on_") or each in ("setup", "teardown")]:
+    for hook in [
+        each for each in dir(callback) if each.startswith("on_") or each in ("setup", "teardown")
+    ]:
         method = getattr(callback, hook)
         if callable(method):
             setattr(callback, hook, _timed(method, name, taken))
@@ -250,8 +288,16 @@ def _wait(device: torch.device) -> None:
 def layouts(rounds: int = 9) -> None:
     """Print images/s of training steps of a ResNet-18 on this CPU, as it is and prepared."""
     keep_freed_memory()
-    print(f"{'input':<12}{'batch':>6}{'as it is':>10}{'channels-last':>15}{'prepared':>10}{'ratio':>8}")
-    for height, width, batch in ((64, 32, 128), (48, 32, 128), (64, 48, 128), (64, 64, 64), (64, 64, 128)):
+    print(
+        f"{'input':<12}{'batch':>6}{'as it is':>10}{'channels-last':>15}{'prepared':>10}{'ratio':>8}"
+    )
+    for height, width, batch in (
+        (64, 32, 128),
+        (48, 32, 128),
+        (64, 48, 128),
+        (64, 64, 64),
+        (64, 64, 128),
+    ):
         images, labels = torch.randn(batch, 3, height, width), torch.randint(0, 42, (batch,))
         candidates: list[tuple[nn.Module, torch.optim.Optimizer, list[float]]] = []
         for kind in ("as it is", "channels-last", "prepared"):
@@ -260,8 +306,12 @@ def layouts(rounds: int = 9) -> None:
                 network.to(memory_format=torch.channels_last)
             elif kind == "prepared":
                 prepare_for_device(network, "cpu")
-            sgd = functools.partial(torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True, fused=True)
-            optimizer = build_optimizer(sgd, network) if kind == "prepared" else sgd(network.parameters())
+            sgd = functools.partial(
+                torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True, fused=True
+            )
+            optimizer = (
+                build_optimizer(sgd, network) if kind == "prepared" else sgd(network.parameters())
+            )
             candidates.append((network, optimizer, []))
         for _ in range(rounds + 1):
             for network, optimizer, seconds in candidates:
@@ -280,19 +330,34 @@ def layouts(rounds: int = 9) -> None:
 def small_maps(rounds: int = 25) -> None:
     """Print milliseconds of a layer's forward and backward pass, by torch and as products; 1.00 where it is torch's."""
     keep_freed_memory()
-    print(f"{'kernel':<8}{'channels':>12}{'map':>8}{'stride':>8}{'torch':>8}{'products':>10}{'ratio':>8}")
+    print(
+        f"{'kernel':<8}{'channels':>12}{'map':>8}{'stride':>8}{'torch':>8}{'products':>10}{'ratio':>8}"
+    )
     layers = [
-        (3, 512, 512, 2, 1, 1), (3, 256, 512, 3, 2, 2), (3, 256, 256, 3, 2, 1), (3, 128, 256, 6, 4, 2),
-        (3, 256, 256, 4, 3, 1), (3, 256, 256, 4, 4, 1), (3, 512, 512, 4, 4, 1), (3, 128, 128, 3, 2, 1),
-        (1, 256, 512, 3, 2, 2), (1, 128, 256, 6, 4, 2), (1, 1024, 256, 4, 4, 1), (3, 64, 64, 2, 2, 1),
-    ]  # fmt: skip
+        (3, 512, 512, 2, 1, 1),
+        (3, 256, 512, 3, 2, 2),
+        (3, 256, 256, 3, 2, 1),
+        (3, 128, 256, 6, 4, 2),
+        (3, 256, 256, 4, 3, 1),
+        (3, 256, 256, 4, 4, 1),
+        (3, 512, 512, 4, 4, 1),
+        (3, 128, 128, 3, 2, 1),
+        (1, 256, 512, 3, 2, 2),
+        (1, 128, 256, 6, 4, 2),
+        (1, 1024, 256, 4, 4, 1),
+        (3, 64, 64, 2, 2, 1),
+    ]
     for kernel, inputs, outputs, height, width, stride in layers:
         plain = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False).to(
             memory_format=torch.channels_last
         )
         written = nn.Sequential(copy.deepcopy(plain))
-        write_out_small_maps(written)
-        images = torch.randn(64, inputs, height, width).to(memory_format=torch.channels_last).requires_grad_()
+        replace_small_convs(written)
+        images = (
+            torch.randn(64, inputs, height, width)
+            .to(memory_format=torch.channels_last)
+            .requires_grad_()
+        )
         candidates: list[tuple[nn.Module, list[float]]] = [(plain, []), (written, [])]
         for _ in range(rounds):
             for layer, seconds in candidates:
@@ -312,7 +377,9 @@ def recipe(options: argparse.Namespace) -> None:
     print(
         f"{torch.get_num_threads()} threads; top-1 on valid with its 95 % Wilson interval; wall-clock from start to end"
     )
-    print(f"{'what':<26}{'last epoch':>12}{'best epoch':>12}{'interval of last':>19}{'macro-F1':>10}{'seconds':>9}")
+    print(
+        f"{'what':<26}{'last epoch':>12}{'best epoch':>12}{'interval of last':>19}{'macro-F1':>10}{'seconds':>9}"
+    )
     finals, bests = [], []
     with tempfile.TemporaryDirectory() as folder:
         if not options.without_timm:
@@ -325,10 +392,14 @@ def recipe(options: argparse.Namespace) -> None:
     for name, values in (("last", finals), ("best", bests)):
         if len(values) > 1:
             half = 1.96 * statistics.stdev(values) / math.sqrt(len(values))
-            print(f"mean over seeds, {name} epoch: {statistics.mean(values):.2%} +- {half:.2%} (1.96 standard errors)")
+            print(
+                f"mean over seeds, {name} epoch: {statistics.mean(values):.2%} +- {half:.2%} (1.96 standard errors)"
+            )
 
 
-def print_row(name: str, last: float, best: float, images: int, macro_f1: float | None, seconds: float) -> None:
+def print_row(
+    name: str, last: float, best: float, images: int, macro_f1: float | None, seconds: float
+) -> None:
     """Print one line of the recipe's table."""
     bounds = wilson(last * images, images)
     f1 = "-" if macro_f1 is None else f"{macro_f1:.3f}"
@@ -336,10 +407,17 @@ def print_row(name: str, last: float, best: float, images: int, macro_f1: float 
     print(f"{name:<26}{last:>12.2%}{best:>12.2%}{interval:>19}{f1:>10}{seconds:>9.0f}", flush=True)
 
 
-def ours(options: argparse.Namespace, seed: int, folder: Path) -> tuple[float, float, int, float, float]:
+def ours(
+    options: argparse.Namespace, seed: int, folder: Path
+) -> tuple[float, float, int, float, float]:
     """Run the app; return top-1 of the last and the best epoch, valid images, macro-F1 of the best, and seconds."""
     name = f"seed{seed}"
-    given = [f"experiment={options.experiment}", f"data.root={options.root}", f"seed={seed}", f"run.root={folder}"]
+    given = [
+        f"experiment={options.experiment}",
+        f"data.root={options.root}",
+        f"seed={seed}",
+        f"run.root={folder}",
+    ]
     if options.quarantine:
         given.append(f"data.quarantine={options.quarantine}")
     started = time.perf_counter()
@@ -355,19 +433,76 @@ def ours(options: argparse.Namespace, seed: int, folder: Path) -> tuple[float, f
 def timm(options: argparse.Namespace, folder: Path) -> tuple[float, float, int, None, float]:
     """Run timm's train.py as the issue's peer was run; return the same, of its raw weights."""
     script = options.timm_script or _clone(folder)
-    images = {split: _as_folders(_rows(options, split), folder / "images" / split) for split in ("train", "valid")}
+    images = {
+        split: _as_folders(_rows(options, split), folder / "images" / split)
+        for split in ("train", "valid")
+    }
     classes = sorted(path.name for path in (folder / "images/train").iterdir())
     (folder / "classes.txt").write_text("\n".join(classes))
     command = [
-        sys.executable, str(script), "--data-dir", str(folder / "images"), "--train-split", "train", "--val-split",
-        "valid", "--class-map", str(folder / "classes.txt"), "--num-classes", str(len(classes)), "--model",
-        "resnet18", "--input-size", "3", "64", "64", "--crop-pct", "1.0", "--batch-size", "64", "--opt", "adamw",
-        "--lr", "1e-3",
-        "--weight-decay", "0.05", "--sched", "cosine", "--epochs", str(EPOCHS), "--warmup-epochs", "1", "--smoothing",
-        "0.1", "--hflip", "0", "--scale", "0.8", "1.0", "--ratio", "0.9", "1.1", "--color-jitter", "0.4", "--model-ema",
-        "--model-ema-decay", "0.998", "--workers", "2", "--device", "cpu", "--no-prefetcher", "--seed", "1",
-        "--output", str(folder / "timm"), "--experiment", "peer", "--log-interval", "1000",
-    ]  # fmt: skip
+        sys.executable,
+        str(script),
+        "--data-dir",
+        str(folder / "images"),
+        "--train-split",
+        "train",
+        "--val-split",
+        "valid",
+        "--class-map",
+        str(folder / "classes.txt"),
+        "--num-classes",
+        str(len(classes)),
+        "--model",
+        "resnet18",
+        "--input-size",
+        "3",
+        "64",
+        "64",
+        "--crop-pct",
+        "1.0",
+        "--batch-size",
+        "64",
+        "--opt",
+        "adamw",
+        "--lr",
+        "1e-3",
+        "--weight-decay",
+        "0.05",
+        "--sched",
+        "cosine",
+        "--epochs",
+        str(EPOCHS),
+        "--warmup-epochs",
+        "1",
+        "--smoothing",
+        "0.1",
+        "--hflip",
+        "0",
+        "--scale",
+        "0.8",
+        "1.0",
+        "--ratio",
+        "0.9",
+        "1.1",
+        "--color-jitter",
+        "0.4",
+        "--model-ema",
+        "--model-ema-decay",
+        "0.998",
+        "--workers",
+        "2",
+        "--device",
+        "cpu",
+        "--no-prefetcher",
+        "--seed",
+        "1",
+        "--output",
+        str(folder / "timm"),
+        "--experiment",
+        "peer",
+        "--log-interval",
+        "1000",
+    ]
     started = time.perf_counter()
     _run(command)
     seconds = time.perf_counter() - started
@@ -379,7 +514,19 @@ def timm(options: argparse.Namespace, folder: Path) -> tuple[float, float, int, 
 def _clone(folder: Path) -> Path:
     place = folder / "timm-source"
     source = "https://github.com/huggingface/pytorch-image-models"
-    _run(["git", "clone", "--quiet", "--depth", "1", "--branch", f"v{version('timm')}", source, str(place)])
+    _run(
+        [
+            "git",
+            "clone",
+            "--quiet",
+            "--depth",
+            "1",
+            "--branch",
+            f"v{version('timm')}",
+            source,
+            str(place),
+        ]
+    )
     return place / "train.py"
 
 

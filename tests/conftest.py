@@ -30,8 +30,19 @@ def train_command(tmp_path_factory: pytest.TempPathFactory) -> Command:
     data = tmp_path_factory.mktemp("data") / "tiny"
 
     def command(root: Path, name: str, *overrides: str, whole: bool = False) -> list[str]:
-        settings: Sequence[str] = [*TINY, *(() if whole else QUICK), f"data.root={data}", f"run.root={root}"]
-        return [sys.executable, str(REPOSITORY / "apps/train"), *settings, f"run.name={name}", *overrides]
+        settings: Sequence[str] = [
+            *TINY,
+            *(() if whole else QUICK),
+            f"data.root={data}",
+            f"run.root={root}",
+        ]
+        return [
+            sys.executable,
+            str(REPOSITORY / "apps/train"),
+            *settings,
+            f"run.name={name}",
+            *overrides,
+        ]
 
     return command
 
@@ -49,7 +60,9 @@ def short(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory, train_command: Command, environment: dict[str, str]) -> Path:
+def finished_run(
+    tmp_path_factory: pytest.TempPathFactory, train_command: Command, environment: dict[str, str]
+) -> Path:
     """The folder of a whole run: trained with EMA, evaluated, exported."""
     root = tmp_path_factory.mktemp("runs")
     subprocess.run(train_command(root, "whole", whole=True), check=True, env=environment, cwd=root)

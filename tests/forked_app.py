@@ -14,7 +14,9 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["cls_train.main"])
 
 
-def start(arguments: Sequence[str], output: Path, *, largest_file: int | None = None) -> ForkServerProcess:
+def start(
+    arguments: Sequence[str], output: Path, *, largest_file: int | None = None
+) -> ForkServerProcess:
     """Start `apps/train ARGUMENTS` in a process group of its own.
 
     Args:
@@ -32,9 +34,15 @@ def _run(arguments: list[str], output: Path, largest_file: int | None) -> None:
 
     from cls_train.main import main
 
-    multiprocessing.set_start_method("fork", force=True)  # of loader workers, as in a process that nobody forked
-    torch.set_num_threads(1)  # whose runs are fast also beside other work: two threads wait for each other
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+    multiprocessing.set_start_method(
+        "fork", force=True
+    )  # of loader workers, as in a process that nobody forked
+    torch.set_num_threads(
+        1
+    )  # whose runs are fast also beside other work: two threads wait for each other
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # which a shell's background jobs ignore
     os.setsid()
     with output.open("ab") as stream:
         os.dup2(stream.fileno(), 1)

@@ -41,13 +41,31 @@ def loss(logits: Any, labels: Any) -> float:
 
 def test_a_finished_run_has_every_file_that_was_promised(finished_run: Path) -> None:
     for name in (
-        "config.yaml", "labels_mapping.json", "metrics.csv", "statistics.json", "evaluation.json", "summary.json",
-        "train.log", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/last.ckpt.sha256",
-        "predictions/valid.npz", "predictions/test.npz", "plots/history.png", "plots/confusion_valid.png",
-        "plots/confusion_test.png", "plots/class_distribution.png", "plots/augmented.png",
-        "plots/predictions_valid.png", "plots/predictions_test.png", "export/model.onnx",
-        "export/labels_mapping.json", "export/golden/golden.json", "report.html", "origin.json",
-    ):  # fmt: skip
+        "config.yaml",
+        "labels_mapping.json",
+        "metrics.csv",
+        "statistics.json",
+        "evaluation.json",
+        "summary.json",
+        "train.log",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "checkpoints/last.ckpt.sha256",
+        "predictions/valid.npz",
+        "predictions/test.npz",
+        "plots/history.png",
+        "plots/confusion_valid.png",
+        "plots/confusion_test.png",
+        "plots/class_distribution.png",
+        "plots/augmented.png",
+        "plots/predictions_valid.png",
+        "plots/predictions_test.png",
+        "export/model.onnx",
+        "export/labels_mapping.json",
+        "export/golden/golden.json",
+        "report.html",
+        "origin.json",
+    ):
         assert (finished_run / name).stat().st_size > 0, name
     rests = list(finished_run.rglob(".*"))
     assert rests == []
@@ -58,7 +76,9 @@ def test_intervals_enclose_the_very_figures_that_were_logged(finished_run: Path)
     for split in ("valid", "test"):
         for name in ("top1", "top5", "macro_f1", "loss"):
             found = evaluation["scores"][split][name]
-            assert found["value"] == pytest.approx(evaluation["metrics"][split][f"{split}_{name}"], abs=1e-6)
+            assert found["value"] == pytest.approx(
+                evaluation["metrics"][split][f"{split}_{name}"], abs=1e-6
+            )
             assert found["low"] <= found["value"] <= found["high"]
 
 
@@ -73,20 +93,31 @@ def test_what_the_packages_log_is_in_the_runs_log(
     tmp_path: Path, train_command: Any, environment: dict[str, str]
 ) -> None:
     settings = ("preprocessing.size=[32,32]", "stages.evaluate=false", "trainer.max_epochs=1")
-    subprocess.run(train_command(tmp_path, "small", *settings), check=True, env=environment, cwd=tmp_path)
+    subprocess.run(
+        train_command(tmp_path, "small", *settings), check=True, env=environment, cwd=tmp_path
+    )
     assert "resnet18 gets its small stem" in (tmp_path / "small/train.log").read_text()
 
 
-def test_the_weights_in_best_are_the_averaged_ones_that_earned_the_metric(finished_run: Path) -> None:
+def test_the_weights_in_best_are_the_averaged_ones_that_earned_the_metric(
+    finished_run: Path,
+) -> None:
     saved = checkpoint(finished_run)
     assert saved["scored"]["weights"] == "ema"
-    assert any(not torch.equal(tensor, saved["raw_state_dict"][name]) for name, tensor in saved["state_dict"].items())
+    assert any(
+        not torch.equal(tensor, saved["raw_state_dict"][name])
+        for name, tensor in saved["state_dict"].items()
+    )
 
     predictions = Predictions.load(finished_run / "predictions/valid.npz")
     labels = LabelsMapping.load(finished_run / "labels_mapping.json")
     backbone = build_backbone("resnet18", num_classes=3).eval()
-    backbone.load_state_dict({name.removeprefix("backbone."): value for name, value in saved["state_dict"].items()})
-    inputs = np.concatenate([labels.preprocessing(path) for path in image_paths(finished_run, predictions)])
+    backbone.load_state_dict(
+        {name.removeprefix("backbone."): value for name, value in saved["state_dict"].items()}
+    )
+    inputs = np.concatenate(
+        [labels.preprocessing(path) for path in image_paths(finished_run, predictions)]
+    )
     with torch.inference_mode():
         logits = backbone(torch.from_numpy(inputs))
     assert loss(logits, predictions.labels) == pytest.approx(saved["scored"]["value"], abs=1e-5)
@@ -102,8 +133,11 @@ def test_the_onnx_file_holds_the_weights_that_earned_the_metric(finished_run: Pa
     metric = LabelsMapping.load(finished_run / "export/labels_mapping.json").provenance.metric
     assert metric is not None
     assert metric.model_dump() == {
-        "name": "valid_loss", "value": scored["value"], "epoch": scored["epoch"], "step": scored["step"]
-    }  # fmt: skip
+        "name": "valid_loss",
+        "value": scored["value"],
+        "epoch": scored["epoch"],
+        "step": scored["step"],
+    }
 
 
 def test_the_best_score_is_the_best_that_was_logged(finished_run: Path) -> None:
@@ -140,7 +174,10 @@ def test_other_weights_in_best_fail_the_evaluation(finished_run: Path, tmp_path:
         {**saved, "state_dict": saved["raw_state_dict"]}, run / "checkpoints/best.ckpt"
     )
     result = subprocess.run(
-        [sys.executable, "-m", "cls_train.evaluate", str(run)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "cls_train.stages.evaluate", str(run)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 2
     assert "IdentityError: valid_loss was logged as" in result.stderr
@@ -163,39 +200,65 @@ def test_a_finished_run_is_not_run_again(finished_run: Path, train_command: Any)
 def test_without_an_average_the_raw_weights_are_proven_in_the_same_way(
     tmp_path: Path, train_command: Any, environment: dict[str, str]
 ) -> None:
-    subprocess.run(train_command(tmp_path, "raw", "callbacks.ema=null"), check=True, env=environment, cwd=tmp_path)
+    subprocess.run(
+        train_command(tmp_path, "raw", "callbacks.ema=null"),
+        check=True,
+        env=environment,
+        cwd=tmp_path,
+    )
     evaluation = json.loads((tmp_path / "raw/evaluation.json").read_bytes())
     scored = evaluation["scored"]
     assert scored["weights"] == "raw"
-    assert evaluation["metrics"]["valid"][scored["metric"]] == pytest.approx(scored["value"], abs=1e-4)
+    assert evaluation["metrics"]["valid"][scored["metric"]] == pytest.approx(
+        scored["value"], abs=1e-4
+    )
     assert evaluation["onnx"]["max_logit_difference"] < 1e-4
 
 
 @pytest.mark.faults
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_compiled_weights_are_proven_in_the_same_way(tmp_path: Path, train_command: Any, short: bool) -> None:
+@pytest.mark.skipif(
+    shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU"
+)
+def test_compiled_weights_are_proven_in_the_same_way(
+    tmp_path: Path, train_command: Any, short: bool
+) -> None:
     if short:
         pytest.skip("compiling takes a minute: pytest -m faults")
     settings = (
-        "data.batch_size=2", "callbacks=compiled", "+callbacks.compilation.when=always", "trainer.max_epochs=4",
-    )  # fmt: skip
+        "data.batch_size=2",
+        "callbacks=compiled",
+        "+callbacks.compilation.when=always",
+        "trainer.max_epochs=4",
+    )
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    subprocess.run(train_command(tmp_path, "compiled", *settings), check=True, env=environment, cwd=tmp_path)
+    subprocess.run(
+        train_command(tmp_path, "compiled", *settings), check=True, env=environment, cwd=tmp_path
+    )
     assert "compiling took" in (tmp_path / "compiled/train.log").read_text()
     evaluation = json.loads((tmp_path / "compiled/evaluation.json").read_bytes())
     scored = evaluation["scored"]
     assert scored["weights"] == "ema"
-    assert evaluation["metrics"]["valid"][scored["metric"]] == pytest.approx(scored["value"], abs=1e-4)
+    assert evaluation["metrics"]["valid"][scored["metric"]] == pytest.approx(
+        scored["value"], abs=1e-4
+    )
     assert evaluation["onnx"]["max_logit_difference"] < 1e-4
 
 
-def test_tensorboard_has_the_curves_the_pictures_and_the_figures_of_the_best_weights(finished_run: Path) -> None:
+def test_tensorboard_has_the_curves_the_pictures_and_the_figures_of_the_best_weights(
+    finished_run: Path,
+) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(finished_run / "tensorboard"))
     events.Reload()
     pictures = {path.stem for path in (finished_run / "plots").glob("*.png")}
-    assert {"augmented", "class_distribution", "history", "confusion_test", "predictions_valid"} <= pictures
+    assert {
+        "augmented",
+        "class_distribution",
+        "history",
+        "confusion_test",
+        "predictions_valid",
+    } <= pictures
     assert set(events.Tags()["images"]) == pictures
     assert {"train_loss", "valid_top1", "lr"} <= set(events.Tags()["scalars"])
     evaluation = json.loads((finished_run / "evaluation.json").read_bytes())

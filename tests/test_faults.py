@@ -106,7 +106,10 @@ def assert_same(run: Path, uninterrupted: Path) -> None:
         one, other = saved(uninterrupted, name), saved(run, name)
         assert one["scored"] == other["scored"]
         for key in ("state_dict", "raw_state_dict"):
-            assert all(torch.equal(one[key][weight], other[key][weight]) for weight in one[key]), (name, key)
+            assert all(torch.equal(one[key][weight], other[key][weight]) for weight in one[key]), (
+                name,
+                key,
+            )
     assert logged(run) == logged(uninterrupted)
 
 
@@ -148,7 +151,9 @@ def test_resume_after_thirty_kills_gives_the_same_weights_and_metrics(
     print(f"{kills} kills, {while_writing} of them while a checkpoint was being written")
 
 
-def test_signals_at_twenty_random_moments_lose_no_step(runs: Runs, uninterrupted: Path, short: bool) -> None:
+def test_signals_at_twenty_random_moments_lose_no_step(
+    runs: Runs, uninterrupted: Path, short: bool
+) -> None:
     wanted = 1 if short else 10
 
     def chain(which: int) -> None:
@@ -166,7 +171,12 @@ def test_signals_at_twenty_random_moments_lose_no_step(runs: Runs, uninterrupted
                     break
                 assert process.exitcode == code, runs.said(run.name)
                 sent += 1
-                left_at = int((run / "train.log").read_text().rsplit(f"{name}: left at step ", 1)[1].split()[0])
+                left_at = int(
+                    (run / "train.log")
+                    .read_text()
+                    .rsplit(f"{name}: left at step ", 1)[1]
+                    .split()[0]
+                )
                 assert saved(run, "last")["global_step"] == left_at
             if not is_finished(run):
                 runs.finish(run.name)
@@ -184,7 +194,9 @@ def test_ctrl_c_before_the_first_step_has_its_exit_code_too(runs: Runs) -> None:
     assert "Traceback" not in runs.said("early")
 
 
-def test_a_signal_to_the_whole_group_saves_with_loader_workers_too(runs: Runs, uninterrupted: Path) -> None:
+def test_a_signal_to_the_whole_group_saves_with_loader_workers_too(
+    runs: Runs, uninterrupted: Path
+) -> None:
     workers = ("+data.num_workers=1",)
     process = runs.started("group", *workers)
     wait_until(lambda: len(children(process.pid)) == 1, 30)
@@ -238,8 +250,12 @@ def test_a_disk_that_fills_ends_the_run_with_a_message_and_keeps_the_checkpoint(
     assert_same(runs.folder / "full", uninterrupted)
 
 
-def test_training_goes_on_without_checkpoints_where_that_is_asked_for_but_never_counts_as_finished(runs: Runs) -> None:
-    process = runs.start("on", "+callbacks.best_and_last.when_saving_fails=go_on", largest_file=1_000_000)
+def test_training_goes_on_without_checkpoints_where_that_is_asked_for_but_never_counts_as_finished(
+    runs: Runs,
+) -> None:
+    process = runs.start(
+        "on", "+callbacks.best_and_last.on_save_error=go_on", largest_file=1_000_000
+    )
     process.join(120)
     said = runs.said("on")
     assert process.exitcode == 2, said
@@ -260,7 +276,9 @@ def test_a_folder_that_vanishes_ends_the_run_with_a_message(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("root", ["/proc/runs", "FILE/runs"])
-def test_a_place_that_cannot_be_written_is_refused_before_the_first_step(runs: Runs, root: str) -> None:
+def test_a_place_that_cannot_be_written_is_refused_before_the_first_step(
+    runs: Runs, root: str
+) -> None:
     (runs.folder / "file").touch()
     process = runs.start("nowhere", f"run.root={root.replace('FILE', str(runs.folder / 'file'))}")
     process.join(60)

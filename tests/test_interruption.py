@@ -16,7 +16,12 @@ import torch
 pytestmark = pytest.mark.slow
 
 EPOCHS = 12
-SETTINGS = (f"trainer.max_epochs={EPOCHS}", "stages.evaluate=false", "data.batch_size=4", "+model.dropout=0.2")
+SETTINGS = (
+    f"trainer.max_epochs={EPOCHS}",
+    "stages.evaluate=false",
+    "data.batch_size=4",
+    "+model.dropout=0.2",
+)
 """Six steps an epoch; with dropout, so that the network draws in each."""
 
 
@@ -39,7 +44,9 @@ def logged(run: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, train_command: Any, environment: dict[str, str]) -> Path:
+def uninterrupted(
+    tmp_path_factory: pytest.TempPathFactory, train_command: Any, environment: dict[str, str]
+) -> Path:
     root = tmp_path_factory.mktemp("uninterrupted")
     command = train_command(root, "whole", *SETTINGS)
     subprocess.run(command, env=environment, cwd=root, check=True)
@@ -47,7 +54,13 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, train_command: Any, 
 
 
 def stopped(
-    command: list[str], environment: dict[str, str], run: Path, *, epochs: int, delay: float, numbers: list[int]
+    command: list[str],
+    environment: dict[str, str],
+    run: Path,
+    *,
+    epochs: int,
+    delay: float,
+    numbers: list[int],
 ) -> int:
     """Start a run, send it signals once it has logged some epochs, and return its exit code."""
     process = start(command, environment, run.parent)
@@ -61,18 +74,24 @@ def stopped(
     return process.wait(timeout=10)
 
 
-def assert_goes_on_exactly(command: list[str], environment: dict[str, str], run: Path, uninterrupted: Path) -> None:
+def assert_goes_on_exactly(
+    command: list[str], environment: dict[str, str], run: Path, uninterrupted: Path
+) -> None:
     assert epochs_logged(run) < EPOCHS
     assert not (run / "summary.json").exists()
     subprocess.run(command, env=environment, cwd=run.parent, check=True)
     assert "goes on from" in (run / "train.log").read_text()
     for name in ("last", "best"):
         one, other = (
-            torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True) for folder in (uninterrupted, run)
+            torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)
+            for folder in (uninterrupted, run)
         )
         assert one["scored"] == other["scored"]
         for key in ("state_dict", "raw_state_dict"):
-            assert all(torch.equal(one[key][weight], other[key][weight]) for weight in one[key]), (name, key)
+            assert all(torch.equal(one[key][weight], other[key][weight]) for weight in one[key]), (
+                name,
+                key,
+            )
     assert logged(run) == logged(uninterrupted)
 
 
@@ -93,7 +112,14 @@ def test_resume_after_kill_gives_the_same_weights_and_metrics(
     more: list[str],
 ) -> None:
     command = train_command(tmp_path, "killed", *SETTINGS, *more)
-    stopped(command, environment, tmp_path / "killed", epochs=epochs, delay=delay, numbers=[signal.SIGKILL])
+    stopped(
+        command,
+        environment,
+        tmp_path / "killed",
+        epochs=epochs,
+        delay=delay,
+        numbers=[signal.SIGKILL],
+    )
     assert_goes_on_exactly(command, environment, tmp_path / "killed", uninterrupted)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cls_data import Quarantine, class_to_idx, read_split
-from cls_data.cli import main as cls_data_command
+from cls_data.cli.main import main as cls_data_command
 
 ARCHIVE = Path(__file__).resolve().parents[2] / "shared/data/basketball-jersey-numbers-ocr.tar.gz"
 
@@ -40,10 +40,15 @@ def test_the_gate_names_the_doubly_labelled_rows_and_without_them_42_classes_are
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows, findings = tmp_path / "rows.jsonl", tmp_path / "findings.json"
-    assert cls_data_command(["check", str(root), "--quarantine", str(rows), "--json", str(findings)]) == 1
+    assert (
+        cls_data_command(["check", str(root), "--quarantine", str(rows), "--json", str(findings)])
+        == 1
+    )
     found = json.loads(findings.read_text())["findings"]["conflicting_labels"]
     assert sum(finding["text"].startswith("train/") for finding in found) == 117
-    assert all(re.match(r"(train|valid)/annotations\.jsonl:\d+: ", finding["text"]) for finding in found)
+    assert all(
+        re.match(r"(train|valid)/annotations\.jsonl:\d+: ", finding["text"]) for finding in found
+    )
     quarantine = Quarantine.load(rows)
     train = read_split(root, "train", quarantine=quarantine)
     assert (len(train), len(read_split(root, "valid", quarantine=quarantine))) == (8673, 364)

@@ -56,7 +56,9 @@ def test_the_bundle_answers_as_it_did_in_training() -> None:
     assert verify_bundle(BUNDLE).passed
 
 
-def test_a_box_on_a_frame_is_answered_as_the_file_that_it_shows(classifier: Classifier, clip: Clip) -> None:
+def test_a_box_on_a_frame_is_answered_as_the_file_that_it_shows(
+    classifier: Classifier, clip: Clip
+) -> None:
     frames, boxes, players = clip
     for number, (frame, where) in enumerate(zip(frames, boxes, strict=True)):
         for track, paths in players.items():
@@ -65,7 +67,9 @@ def test_a_box_on_a_frame_is_answered_as_the_file_that_it_shows(classifier: Clas
             assert np.abs(answer.logits - expected.logits).max() < 1e-4
 
 
-def test_each_track_has_one_answer_that_its_frames_agree_on(classifier: Classifier, clip: Clip) -> None:
+def test_each_track_has_one_answer_that_its_frames_agree_on(
+    classifier: Classifier, clip: Clip
+) -> None:
     frames, boxes, players = clip
     numbers = read_numbers(frames, boxes, classifier)
     assert set(numbers) == set(players)
@@ -76,7 +80,9 @@ def test_each_track_has_one_answer_that_its_frames_agree_on(classifier: Classifi
         shifted = scores - scores.max(axis=1, keepdims=True)
         likelihood = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         assert numbers[track].frames == FRAMES
-        assert numbers[track].label == classifier.labels.classes[int(likelihood.sum(axis=0).argmax())]
+        assert (
+            numbers[track].label == classifier.labels.classes[int(likelihood.sum(axis=0).argmax())]
+        )
         assert 0 < numbers[track].confidence <= 1
 
 

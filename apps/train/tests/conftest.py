@@ -15,8 +15,8 @@ from torchvision.models import get_model
 from cls_callbacks import AtomicCheckpointIO
 from cls_export import LabelsMapping
 from cls_train import RunConfig, main
-from cls_train.folder import RunFolder
-from cls_train.parts import build_network, build_preprocessing
+from cls_train.composition.builders import build_network, build_preprocessing
+from cls_train.run_folder import RunFolder
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 
@@ -44,7 +44,9 @@ RunApp = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def run_app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> RunApp:
+def run_app(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> RunApp:
     """Run the app in an empty folder and return its exit code and what it wrote to stderr."""
 
     def run(*overrides: str) -> tuple[int, str]:
@@ -101,6 +103,8 @@ def write_split(folder: Path, labels: Sequence[str]) -> None:
     rng = np.random.default_rng(len(labels))
     rows = []
     for number, label in enumerate(labels):
-        Image.fromarray(rng.integers(0, 256, (24, 16, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+        Image.fromarray(rng.integers(0, 256, (24, 16, 3), dtype=np.uint8)).save(
+            folder / f"{number}.png"
+        )
         rows.append(json.dumps({"image": f"{number}.png", "suffix": label}))
     (folder / "annotations.jsonl").write_text("\n".join(rows) + "\n")

@@ -6,9 +6,9 @@ import torch
 
 from cls_data import EvaluationOutputs
 from cls_export import LabelsMapping, Preprocessing
-from cls_train.calibrate import calibrate
-from cls_train.config import Stages
+from cls_train.composition.config import Stages
 from cls_train.errors import ConfigError
+from cls_train.stages.calibrate import calibrate
 
 LABELS = LabelsMapping.from_classes(
     {"a": 0, "b": 1, "c": 2}, Preprocessing(size=(4, 4), mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
@@ -23,12 +23,17 @@ def valid(images: int = 2000) -> EvaluationOutputs:
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     labels = (probabilities.cumsum(axis=1) > draws.random((images, 1))).argmax(axis=1)
     return EvaluationOutputs(
-        "valid", torch.tensor(TOO_SURE * logits, dtype=torch.float32), torch.tensor(labels), torch.arange(images)
+        "valid",
+        torch.tensor(TOO_SURE * logits, dtype=torch.float32),
+        torch.tensor(labels),
+        torch.arange(images),
     )
 
 
 def stages(**wanted: object) -> Stages:
-    return Stages.model_validate({"evaluate": True, "export": True, "identity_tolerance": 0.0, **wanted})
+    return Stages.model_validate(
+        {"evaluate": True, "export": True, "identity_tolerance": 0.0, **wanted}
+    )
 
 
 @pytest.mark.parametrize("method", ["temperature", "vector"])
@@ -71,8 +76,12 @@ def test_a_precision_is_that_of_the_answers_that_the_network_gives(method: str) 
 
 def test_a_precision_out_of_reach_is_said_with_the_setting() -> None:
     found = valid()
-    wrong = EvaluationOutputs("valid", found.logits, (found.logits.argmax(dim=1) + 1) % 3, found.index)
-    with pytest.raises(ConfigError, match=r"stages.reject.precision: no threshold gives a precision of 99.0%"):
+    wrong = EvaluationOutputs(
+        "valid", found.logits, (found.logits.argmax(dim=1) + 1) % 3, found.index
+    )
+    with pytest.raises(
+        ConfigError, match=r"stages.reject.precision: no threshold gives a precision of 99.0%"
+    ):
         calibrate(LABELS, wrong, [None] * 2000, stages(reject={"precision": 0.99}))
 
 

@@ -13,8 +13,7 @@ from cls_data import ClassificationDataModule, DataModuleConfig, GateConfig
 from cls_export import Preprocessing
 from cls_models import build_optimizer
 from cls_train import ConfigError, RunConfig
-from cls_train.model_input import resolve_model_input
-from cls_train.parts import (
+from cls_train.composition.builders import (
     EXTRAS,
     build_callbacks,
     build_data,
@@ -23,10 +22,14 @@ from cls_train.parts import (
     build_trainer,
     check_nodes,
 )
+from cls_train.composition.resolve_preprocessing import resolve_model_input
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 CHOICES = sorted(
-    (group.name, choice.stem) for group in CONF.iterdir() if group.is_dir() for choice in group.glob("*.yaml")
+    (group.name, choice.stem)
+    for group in CONF.iterdir()
+    if group.is_dir()
+    for choice in group.glob("*.yaml")
 )
 
 
@@ -41,15 +44,23 @@ NEEDED = {
 """What a choice does not say by itself."""
 
 ELSEWHERE = {
-    ("distillation", "checkpoint"): "needs a run that is finished: tests/test_transfer_between_runs.py",
+    (
+        "distillation",
+        "checkpoint",
+    ): "needs a run that is finished: tests/test_transfer_between_runs.py",
     ("model", "timm"): "needs the extra: see the two tests below",
 }
 
 
-def config_of(composed: Callable[..., RunConfig], group: str, choice: str, data_root: Path, weights: Path) -> RunConfig:
+def config_of(
+    composed: Callable[..., RunConfig], group: str, choice: str, data_root: Path, weights: Path
+) -> RunConfig:
     overrides = [
         f"{group}={choice}",
-        *(text.format(weights=weights, folder=weights.parent) for text in NEEDED.get((group, choice), [])),
+        *(
+            text.format(weights=weights, folder=weights.parent)
+            for text in NEEDED.get((group, choice), [])
+        ),
     ]
     if (group, choice) == ("gate", "strict"):
         overrides.append("data.gate.rare_class_under=1")  # the set here is small on purpose
@@ -63,9 +74,23 @@ def config_of(composed: Callable[..., RunConfig], group: str, choice: str, data_
 
 def test_there_are_choices_in_every_group() -> None:
     assert {group for group, _ in CHOICES} == {
-        "augmentation", "callbacks", "data", "debug", "distillation", "experiment", "gate", "logger", "loss", "mixing",
-        "model", "optimizer", "preprocessing", "scheduler", "trainer", "transfer",
-    }  # fmt: skip
+        "augmentation",
+        "callbacks",
+        "data",
+        "debug",
+        "distillation",
+        "experiment",
+        "gate",
+        "logger",
+        "loss",
+        "mixing",
+        "model",
+        "optimizer",
+        "preprocessing",
+        "scheduler",
+        "trainer",
+        "transfer",
+    }
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
@@ -109,20 +134,35 @@ def _builds_all(config: RunConfig, data: ClassificationDataModule, folder: Path)
         assert optimizer.param_groups[0]["lr"] > 0
 
 
-def test_a_network_of_timm_builds_where_timm_is_installed(composed: Any, data_root: Path, tmp_path: Path) -> None:
+def test_a_network_of_timm_builds_where_timm_is_installed(
+    composed: Any, data_root: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("timm")
     config = composed("model=timm", "model.name=resnet10t", "data=jsonl", f"data.root={data_root}")
     check_nodes(config)
     _builds_all(config, build_data(config, build_preprocessing(config)), tmp_path)
 
 
-def test_without_timm_the_install_line_is_given(run_app: Any, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)  # which is how Python says that it cannot be imported
+def test_without_timm_the_install_line_is_given(
+    run_app: Any, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(
+        sys.modules, "timm", None
+    )  # which is how Python says that it cannot be imported
     for more in ([], ["model.weights=DEFAULT", "preprocessing=pretrained"]):
-        settings = ["model=timm", "model.name=resnet10t", "data=jsonl", f"data.root={data_root}", *more]
+        settings = [
+            "model=timm",
+            "model.name=resnet10t",
+            "data=jsonl",
+            f"data.root={data_root}",
+            *more,
+        ]
         code, message = run_app(*settings)
         assert code == 2
-        assert 'ConfigError: model: timm is missing; timm backbones need: pip install "cls-models[timm]"' in message
+        assert (
+            'ConfigError: model: timm is missing; timm backbones need: pip install "cls-models[timm]"'
+            in message
+        )
         assert "Traceback" not in message
 
 

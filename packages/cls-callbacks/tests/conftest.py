@@ -1,16 +1,12 @@
 """A small real training: rendered numbers, a small network, Lightning's trainer."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,30 +17,18 @@ from cls_data import (
     EvaluationOutputs,
     SyntheticNumbers,
 )
-
-
-class PlainPreprocessing:
-    """Decode with Pillow, squash to 16 x 16, scale to -1..1."""
-
-    size = (16, 16)
-
-    def decode(self, source: bytes) -> Image.Image:
-        return Image.open(io.BytesIO(source)).convert("RGB")
-
-    def fit(self, image: Image.Image) -> NDArray[np.uint8]:
-        return np.asarray(image.resize((16, 16)))
-
-    def scale_and_bias(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return np.full(3, 2 / 255, np.float32), np.full(3, -1, np.float32)
+from cls_export.contract.preprocessing import Preprocessing
 
 
 class SmallModule(LightningModule):
-    """Gathers its outputs as `GathersOutputs` promises; has batch norm, so that buffers count too."""
+    """Gathers its outputs as `HasEvaluationOutputs` promises; has batch norm, so that buffers count too."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(784, 3))
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(784, 3)
+        )
         self.outputs: EvaluationOutputs | None = None
         self.gathered: list[tuple[Tensor, Tensor, Tensor]] = []
 
@@ -93,7 +77,10 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data(data_root: Path) -> ClassificationDataModule:
-    return ClassificationDataModule(DataModuleConfig(root=data_root, batch_size=16), PlainPreprocessing())
+    return ClassificationDataModule(
+        DataModuleConfig(root=data_root, batch_size=16),
+        Preprocessing(size=(16, 16), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    )
 
 
 @pytest.fixture
@@ -103,7 +90,9 @@ def make_trainer(tmp_path: Path) -> MakeTrainer:
             "accelerator": "cpu",
             "max_epochs": 3,
             "logger": False,
-            "enable_checkpointing": any(isinstance(callback, _checkpoint()) for callback in callbacks),
+            "enable_checkpointing": any(
+                isinstance(callback, _checkpoint()) for callback in callbacks
+            ),
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "num_sanity_val_steps": 0,

@@ -1,6 +1,5 @@
 """Small real objects: image files on disk, and a plain preprocessing that this package need not import."""
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,45 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-
-class PlainPreprocessing:
-    """Decode with Pillow, squash to the size, scale to -1..1."""
-
-    def __init__(self, height: int = 16, width: int | None = None) -> None:
-        self.size = (height, width or height)
-
-    @property
-    def pixels_id(self) -> str:
-        return f"plain {self.size}"
-
-    def at(self, height: int, width: int) -> "PlainPreprocessing":
-        return PlainPreprocessing(height, width)
-
-    def decode(self, source: bytes) -> Image.Image:
-        try:
-            with Image.open(io.BytesIO(source)) as image:
-                upright = ImageOps.exif_transpose(image)
-            # Pillow warns of a palette with alpha that turns RGB at once.
-            return (upright.convert("RGBA") if upright.mode == "P" else upright).convert("RGB")
-        except Exception as error:
-            raise ValueError(f"not a whole image ({error})") from error
-
-    def fit(self, image: Image.Image) -> NDArray[np.uint8]:
-        return np.asarray(image.resize(self.size[::-1], Image.Resampling.BILINEAR))
-
-    def scale_and_bias(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return np.full(3, 2 / 255, np.float32), np.full(3, -1, np.float32)
-
+from cls_export.contract.preprocessing import Preprocessing
 
 WriteSplit = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def preprocessing() -> PlainPreprocessing:
-    return PlainPreprocessing()
+def preprocessing() -> Preprocessing:
+    return Preprocessing(size=(16, 16), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 @pytest.fixture
@@ -112,7 +82,11 @@ def write_set() -> WriteSet:
                     content.save(folder / name)
                 elif content is not None:
                     (folder / name).write_bytes(content)
-                lines.append(json.dumps({"image": name, "suffix": label, **(more[0] if more else {})}).encode())
+                lines.append(
+                    json.dumps(
+                        {"image": name, "suffix": label, **(more[0] if more else {})}
+                    ).encode()
+                )
             (folder / "annotations.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
         return root
 

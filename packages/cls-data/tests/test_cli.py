@@ -9,11 +9,15 @@ import pytest
 from PIL import Image
 
 from cls_data import read_split
-from cls_data.cli import main
+from cls_data.cli.main import main
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -28,7 +32,14 @@ def test_check_names_the_rows_and_leaves_the_data_as_it_was(
     conflict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, out = contents(conflict), tmp_path.parent / f"{tmp_path.name}-out"
-    written = ["--quarantine", f"{out}/q.jsonl", "--json", f"{out}/f.json", "--pictures", f"{out}/pictures"]
+    written = [
+        "--quarantine",
+        f"{out}/q.jsonl",
+        "--json",
+        f"{out}/f.json",
+        "--pictures",
+        f"{out}/pictures",
+    ]
     assert main(["check", str(conflict), "--workers", "1", *written]) == 1
     said = capsys.readouterr().out
     assert "conflicting_labels (1)" in said
@@ -73,24 +84,37 @@ def test_a_wrong_call_is_explained(
 def test_split_and_folds_are_read_back_by_the_annotations_that_they_name(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["split", str(root), "--shares", "0.6,0.2,0.2", "--seed", "3", "--name", "mine"]) == 0
+    assert (
+        main(["split", str(root), "--shares", "0.6,0.2,0.2", "--seed", "3", "--name", "mine"]) == 0
+    )
     assert main(["split", str(root), "--folds", "3"]) == 0
     assert "data.annotations=folds/0" in capsys.readouterr().out
-    rows = {split: len(read_split(root, split, annotations="mine")) for split in ("train", "valid", "test")}
+    rows = {
+        split: len(read_split(root, split, annotations="mine"))
+        for split in ("train", "valid", "test")
+    }
     assert sum(rows.values()) == 45
     assert rows["train"] > 20
-    validated = [record.id for fold in range(3) for record in read_split(root, "valid", annotations=f"folds/{fold}")]
+    validated = [
+        record.id
+        for fold in range(3)
+        for record in read_split(root, "valid", annotations=f"folds/{fold}")
+    ]
     assert sorted(validated) == sorted(set(validated))
     assert len(validated) == 45
 
 
 @pytest.mark.parametrize("shares", ["a,b", "1", "0.5,0.2,0.2,0.1"])
-def test_shares_that_are_none_are_refused(root: Path, capsys: pytest.CaptureFixture[str], shares: str) -> None:
+def test_shares_that_are_none_are_refused(
+    root: Path, capsys: pytest.CaptureFixture[str], shares: str
+) -> None:
     assert main(["split", str(root), "--shares", shares]) == 2
     assert f"--shares {shares}: expected" in capsys.readouterr().err
 
 
-def test_convert_writes_annotations_beside_class_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_writes_annotations_beside_class_folders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for split in ("train", "val"):
         for label in ("7", "07"):
             (tmp_path / split / label).mkdir(parents=True)
@@ -101,7 +125,9 @@ def test_convert_writes_annotations_beside_class_folders(tmp_path: Path, capsys:
     assert main(["convert", str(tmp_path), "--from", "csv"]) == 2
 
 
-def test_stats_print_and_draw(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stats_print_and_draw(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "classes.png"
     assert main(["stats", str(root), "--by", "source", "--picture", str(picture)]) == 0
@@ -111,7 +137,9 @@ def test_stats_print_and_draw(root: Path, tmp_path: Path, capsys: pytest.Capture
         assert drawn.width > 200
 
 
-def test_synth_renders_a_set_and_tops_up_rare_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_synth_renders_a_set_and_tops_up_rare_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = tmp_path / "set"
     assert main(["synth", str(root), "--classes", "7"]) == 2
     assert "at least 2 items" in capsys.readouterr().err
@@ -122,7 +150,10 @@ def test_synth_renders_a_set_and_tops_up_rare_classes(tmp_path: Path, capsys: py
 
 
 def test_preview_draws_originals_beside_eight_draws(root: Path, tmp_path: Path) -> None:
-    assert main(["preview", str(root), "--out", str(tmp_path / "p"), "--images", "3", "--size", "32"]) == 0
+    assert (
+        main(["preview", str(root), "--out", str(tmp_path / "p"), "--images", "3", "--size", "32"])
+        == 0
+    )
     for recipe in ("none", "light", "broadcast", "photo"):
         with Image.open(tmp_path / "p" / f"{recipe}.png") as picture:
             assert picture.size == (9 * 96 + 6, 3 * 96)
@@ -138,7 +169,9 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     said = capsys.readouterr().out
-    assert all(command in said for command in ("check", "convert", "split", "stats", "synth", "preview"))
+    assert all(
+        command in said for command in ("check", "convert", "split", "stats", "synth", "preview")
+    )
 
 
 def test_commands_are_installed_under_their_name() -> None:
@@ -154,7 +187,10 @@ def test_commands_are_installed_under_their_name() -> None:
     [
         (["check", "--without", "a", "--quarantine", "b"], "drop one"),
         (["split", "--folds", "3", "--shares", "0.5,0.5"], "drop --shares"),
-        (["convert", "--from", "image-folder", "--label-column", "x"], "--label-column goes with --from csv"),
+        (
+            ["convert", "--from", "image-folder", "--label-column", "x"],
+            "--label-column goes with --from csv",
+        ),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(

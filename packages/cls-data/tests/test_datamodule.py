@@ -21,16 +21,23 @@ from cls_data import (
     DataModuleConfig,
     Geometry,
     LightAugmentation,
-    Mixing,
+    MixupCutmix,
     check,
 )
 
 
 def module(
-    root: Path, preprocessing: Any, *, augmentation: Any = None, mixing: Mixing | None = None, **settings: Any
+    root: Path,
+    preprocessing: Any,
+    *,
+    augmentation: Any = None,
+    mixing: MixupCutmix | None = None,
+    **settings: Any,
 ) -> ClassificationDataModule:
     config = DataModuleConfig(root=root, batch_size=8, **settings)
-    data = ClassificationDataModule(config, preprocessing, augmentation or LightAugmentation(), mixing=mixing)
+    data = ClassificationDataModule(
+        config, preprocessing, augmentation or LightAugmentation(), mixing=mixing
+    )
     data.prepare_data()
     data.setup()
     return data
@@ -66,7 +73,9 @@ def append(root: Path, split: str, **row: Any) -> None:
         stream.write(json.dumps(row) + "\n")
 
 
-def test_a_training_batch_has_the_shapes_and_types_of_the_contract(root: Path, preprocessing: Any) -> None:
+def test_a_training_batch_has_the_shapes_and_types_of_the_contract(
+    root: Path, preprocessing: Any
+) -> None:
     data = module(root, preprocessing)
     batch = batches(data, data.train_dataloader())[0]
     assert (batch["images"].shape, batch["images"].dtype) == ((8, 3, 16, 16), torch.float32)
@@ -79,11 +88,13 @@ def test_a_training_batch_has_the_shapes_and_types_of_the_contract(root: Path, p
 def test_an_evaluation_batch_is_bit_for_bit_what_numpy_normalises(
     root: Path, preprocessing: Any, stored_size: tuple[int, int] | None
 ) -> None:
-    data = module(root, preprocessing, stored_size=stored_size, mixing=Mixing(probability=1))
+    data = module(root, preprocessing, stored_size=stored_size, mixing=MixupCutmix(probability=1))
     scale, bias = preprocessing.scale_and_bias()
     images = images_of(data, data.val_dataloader()).numpy()
     for record, row in zip(data.records("valid"), images, strict=True):
-        pixels = preprocessing.fit(preprocessing.decode(record.path.read_bytes())).astype(np.float32)
+        pixels = preprocessing.fit(preprocessing.decode(record.path.read_bytes())).astype(
+            np.float32
+        )
         assert np.array_equal(row.transpose(1, 2, 0), pixels * scale + bias)
 
 
@@ -97,7 +108,7 @@ def test_an_epoch_is_the_same_in_a_new_process_and_with_workers(
             root,
             preprocessing,
             augmentation=BroadcastAugmentation(),
-            mixing=Mixing(),
+            mixing=MixupCutmix(),
             num_workers=workers,
             store=store and root / store,
         )
@@ -152,12 +163,16 @@ def test_statistics_count_every_split(root: Path, preprocessing: Any) -> None:
     assert statistics.sizes["train"].height == (20, 22, 24)
 
 
-def test_the_fingerprint_ignores_order_and_sees_every_label_and_byte(root: Path, preprocessing: Any) -> None:
+def test_the_fingerprint_ignores_order_and_sees_every_label_and_byte(
+    root: Path, preprocessing: Any
+) -> None:
     before = module(root, preprocessing).fingerprint
     rows = (root / "train" / "annotations.jsonl").read_text().splitlines()
     (root / "train" / "annotations.jsonl").write_text("\n".join(reversed(rows)))
     assert module(root, preprocessing).fingerprint == before
-    (root / "train" / "annotations.jsonl").write_text("\n".join([rows[0].replace('"10"', '"2"'), *rows[1:]]))
+    (root / "train" / "annotations.jsonl").write_text(
+        "\n".join([rows[0].replace('"10"', '"2"'), *rows[1:]])
+    )
     relabelled = module(root, preprocessing).fingerprint
     (root / "train" / "annotations.jsonl").write_text("\n".join(rows))
     with (root / "test" / "0.png").open("ab") as stream:
@@ -171,11 +186,15 @@ def test_class_weights_come_only_when_asked_for(root: Path, preprocessing: Any) 
     assert torch.equal(weights, torch.ones(3))
 
 
-def test_class_weights_of_the_effective_number_lie_between_none_and_balanced(root: Path, preprocessing: Any) -> None:
+def test_class_weights_of_the_effective_number_lie_between_none_and_balanced(
+    root: Path, preprocessing: Any
+) -> None:
     for row in range(0, 24, 3):
         relabel(root, "train", row, "2")
     weights: dict[float, Any] = {
-        beta: module(root, preprocessing, class_weights="effective_number", effective_number_beta=beta).class_weights()
+        beta: module(
+            root, preprocessing, class_weights="effective_number", effective_number_beta=beta
+        ).class_weights()
         for beta in (0.0, 0.9, 0.999999)
     }
     assert torch.allclose(weights[0.0], torch.ones(3))
@@ -191,7 +210,9 @@ def test_correcting_an_imbalance_twice_is_said(
 ) -> None:
     module(root, preprocessing, class_weights=class_weights, sampler="weighted")
     (line,) = [line for line in said if "both correct the same imbalance" in line]
-    assert line.startswith(f"WARNING: data.sampler=weighted and data.class_weights={class_weights} ")
+    assert line.startswith(
+        f"WARNING: data.sampler=weighted and data.class_weights={class_weights} "
+    )
 
 
 @pytest.mark.parametrize("settings", [{"sampler": "weighted"}, {"class_weights": "balanced"}, {}])
@@ -202,8 +223,12 @@ def test_correcting_an_imbalance_once_is_no_reason_to_speak(
     assert not any("imbalance;" in line for line in said)
 
 
-def test_settings_that_turn_one_digit_into_another_are_said(root: Path, preprocessing: Any, said: list[str]) -> None:
-    module(root, preprocessing, augmentation=LightAugmentation(geometry=Geometry(horizontal_flip=0.5)))
+def test_settings_that_turn_one_digit_into_another_are_said(
+    root: Path, preprocessing: Any, said: list[str]
+) -> None:
+    module(
+        root, preprocessing, augmentation=LightAugmentation(geometry=Geometry(horizontal_flip=0.5))
+    )
     assert any("WARNING: augmentation.geometry.horizontal_flip=0.5" in line for line in said)
 
 
@@ -224,10 +249,17 @@ def test_a_weighted_sampler_brings_all_classes_equally_often_or_as_often_as_is_a
     data = module(root, preprocessing, sampler="weighted")
     assert data.statistics.counts["train"] == {"1": 10, "10": 2, "2": 18}
     drawn = labels_drawn(data, 100)
-    assert all(drawn[name] / drawn.total() == pytest.approx(1 / 3, abs=0.04) for name in data.classes)
+    assert all(
+        drawn[name] / drawn.total() == pytest.approx(1 / 3, abs=0.04) for name in data.classes
+    )
     asked = {"10": 2.0, "1": 1.0, "2": 1.0}
-    drawn = labels_drawn(module(root, preprocessing, sampler="weighted", sampling_weights=asked), 100)
-    assert all(drawn[name] / drawn.total() == pytest.approx(share / 4, abs=0.04) for name, share in asked.items())
+    drawn = labels_drawn(
+        module(root, preprocessing, sampler="weighted", sampling_weights=asked), 100
+    )
+    assert all(
+        drawn[name] / drawn.total() == pytest.approx(share / 4, abs=0.04)
+        for name, share in asked.items()
+    )
 
 
 def test_sampling_weights_for_other_classes_are_refused(root: Path, preprocessing: Any) -> None:
@@ -250,7 +282,7 @@ def test_training_images_are_stored_at_their_own_size_and_reach_the_model_at_its
 
 
 def test_mixing_gives_targets_to_training_batches_alone(root: Path, preprocessing: Any) -> None:
-    data = module(root, preprocessing, mixing=Mixing(probability=1))
+    data = module(root, preprocessing, mixing=MixupCutmix(probability=1))
     for batch in batches(data, data.train_dataloader()):
         assert (batch["targets"].shape, batch["targets"].dtype) == ((8, 3), torch.float32)
         assert torch.allclose(batch["targets"].sum(dim=1), torch.ones(8))
@@ -269,13 +301,18 @@ def test_the_gate_stops_a_run_before_anything_is_decoded(root: Path, preprocessi
     assert data.splits == ()
 
 
-def test_a_rule_that_only_warns_is_said_once(root: Path, preprocessing: Any, said: list[str]) -> None:
+def test_a_rule_that_only_warns_is_said_once(
+    root: Path, preprocessing: Any, said: list[str]
+) -> None:
     append(root, "train", image="0.png", suffix="2")
     data = module(root, preprocessing, gate={"conflicting_labels": "warn"})
     data.prepare_data()
     assert data.report is not None
     assert data.report.passed
-    assert len([line for line in said if line.startswith("WARNING: data gate: conflicting_labels: ")]) == 1
+    assert (
+        len([line for line in said if line.startswith("WARNING: data gate: conflicting_labels: ")])
+        == 1
+    )
 
 
 def test_without_a_gate_nothing_is_checked(root: Path, preprocessing: Any) -> None:
@@ -301,10 +338,14 @@ def test_annotations_may_lie_in_a_subfolder_of_their_own(root: Path, preprocessi
         folder.mkdir(parents=True)
         labels = ["10", "2", "1"] * 10
         lines = [{"image": f"../../../train/{row}.png", "suffix": labels[row]} for row in rows]
-        (folder / "annotations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (folder / "annotations.jsonl").write_text(
+            "".join(json.dumps(line) + "\n" for line in lines)
+        )
     data = module(root, preprocessing, annotations="folds/0")
     assert data.splits == ("train", "valid")
-    assert [record.id for record in data.records("valid")] == [f"train/{row}.png" for row in range(6)]
+    assert [record.id for record in data.records("valid")] == [
+        f"train/{row}.png" for row in range(6)
+    ]
     assert len(data.records("train")) == 24
 
 
@@ -400,7 +441,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from cls_data import ClassificationDataModule, DataModuleConfig, LightAugmentation
-from cls_data.plain import PlainPreprocessing
+from cls_export.contract.preprocessing import Preprocessing
 
 class Notes(LightningModule):
     def __init__(self):
@@ -423,7 +464,7 @@ class Notes(LightningModule):
 root = Path(sys.argv[1])
 data = ClassificationDataModule(
     DataModuleConfig(root=root, batch_size=3, eval_batch_size=4, sampler=sys.argv[2], store=root / "store"),
-    PlainPreprocessing((16, 16)),
+    Preprocessing(size=(16, 16), mean=(0, 0, 0), std=(1, 1, 1)),
     LightAugmentation(),
 )
 trainer = Trainer(
@@ -438,7 +479,9 @@ trainer.fit(notes, data)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["shuffle", "weighted"])
-def test_two_ranks_see_every_row_once_between_them(root: Path, tmp_path: Path, sampler: str) -> None:
+def test_two_ranks_see_every_row_once_between_them(
+    root: Path, tmp_path: Path, sampler: str
+) -> None:
     script = tmp_path / "trains.py"
     script.write_text(_TRAINS_ON_TWO_RANKS)
     subprocess.run([sys.executable, script, root, sampler], check=True, timeout=300)
@@ -453,12 +496,18 @@ def test_two_ranks_see_every_row_once_between_them(root: Path, tmp_path: Path, s
     assert not set(ranks[0][1]) & set(ranks[1][1])  # nor are two images changed alike
 
 
-def test_predictions_for_train_have_the_models_size_whatever_is_stored(root: Path, preprocessing: Any) -> None:
+def test_predictions_for_train_have_the_models_size_whatever_is_stored(
+    root: Path, preprocessing: Any
+) -> None:
     data = module(root, preprocessing, stored_size=(24, 24), predict_split="train")
-    assert all(batch["images"].shape[2:] == (16, 16) for batch in batches(data, data.predict_dataloader()))
+    assert all(
+        batch["images"].shape[2:] == (16, 16) for batch in batches(data, data.predict_dataloader())
+    )
 
 
-def test_a_checkpoint_of_other_data_is_refused_also_before_the_data_is_read(root: Path, preprocessing: Any) -> None:
+def test_a_checkpoint_of_other_data_is_refused_also_before_the_data_is_read(
+    root: Path, preprocessing: Any
+) -> None:
     data = ClassificationDataModule(DataModuleConfig(root=root), preprocessing)
     data.load_state_dict({"fingerprint": "of other data"})
     with pytest.raises(DataError, match="have changed since the checkpoint"):
@@ -466,16 +515,22 @@ def test_a_checkpoint_of_other_data_is_refused_also_before_the_data_is_read(root
     module(root, preprocessing).load_state_dict({})
 
 
-def test_folds_deal_train_and_valid_anew_and_leave_test_alone(write_split: Any, preprocessing: Any) -> None:
+def test_folds_deal_train_and_valid_anew_and_leave_test_alone(
+    write_split: Any, preprocessing: Any
+) -> None:
     write_split("train", ["0", "7"] * 8)
     write_split("valid", ["0", "7"] * 2)
     root = write_split("test", ["0", "7"])
     folds = [module(root, preprocessing, gate=None, fold=fold, folds=4) for fold in range(4)]
     valid = [record.id for data in folds for record in data.records("valid")]
-    assert sorted(valid) == sorted(record.id for record in [*folds[0].records("train"), *folds[0].records("valid")])
+    assert sorted(valid) == sorted(
+        record.id for record in [*folds[0].records("train"), *folds[0].records("valid")]
+    )
     assert len(set(valid)) == 20
     assert len({data.fingerprint for data in folds}) == 4
-    assert {tuple(record.id for record in data.records("test")) for data in folds} == {("test/0.png", "test/1.png")}
+    assert {tuple(record.id for record in data.records("test")) for data in folds} == {
+        ("test/0.png", "test/1.png")
+    }
 
 
 @pytest.mark.parametrize(

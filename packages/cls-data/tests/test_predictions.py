@@ -5,13 +5,15 @@ import pytest
 import torch
 
 from cls_data import DataError, EvaluationOutputs, Predictions
-from cls_data.annotations import Record
+from cls_data.annotations.reading import Record
 
 METADATA = {"game": "ü", "blur": 2}
 
 
 def predictions() -> Predictions:
-    outputs = EvaluationOutputs("valid", torch.randn(3, 2), torch.tensor([0, 1, 1]), torch.tensor([2, 0, 1]))
+    outputs = EvaluationOutputs(
+        "valid", torch.randn(3, 2), torch.tensor([0, 1, 1]), torch.tensor([2, 0, 1])
+    )
     records = [
         Record("a.jpg", Path("a.jpg"), "23", "game 1", {}, "x:1"),
         Record("b.jpg", Path("b.jpg"), "23", None, METADATA, "x:2"),
@@ -25,7 +27,9 @@ def saved(path: Path, **changed: np.ndarray) -> Path:
     predictions().save(path)
     with np.load(path) as stored:
         arrays = {name: stored[name] for name in stored.files} | changed
-    np.savez_compressed(path, **{name: array for name, array in arrays.items() if array is not None})
+    np.savez_compressed(
+        path, **{name: array for name, array in arrays.items() if array is not None}
+    )
     return path
 
 
@@ -46,7 +50,9 @@ def test_predictions_are_read_back_as_they_were_written(tmp_path: Path) -> None:
 def test_predictions_of_version_1_are_still_read(tmp_path: Path) -> None:
     written = predictions()
     path = tmp_path / "valid.npz"
-    np.savez_compressed(path, ids=written.ids, labels=written.labels, logits=written.logits, classes=written.classes)
+    np.savez_compressed(
+        path, ids=written.ids, labels=written.labels, logits=written.logits, classes=written.classes
+    )
     read = Predictions.load(path)
     assert read.groups.tolist() == [""] * 3
     assert read.metadata_of(0) == {}
@@ -78,13 +84,17 @@ def test_a_file_that_is_cut_short_is_named(tmp_path: Path, share: float) -> None
         ({"ids": np.array([object()] * 3, dtype=object)}, "cut short, or no predictions file"),
     ],
 )
-def test_what_is_no_predictions_file_says_why(tmp_path: Path, changed: dict[str, np.ndarray], said: str) -> None:
+def test_what_is_no_predictions_file_says_why(
+    tmp_path: Path, changed: dict[str, np.ndarray], said: str
+) -> None:
     with pytest.raises(DataError, match=said):
         Predictions.load(saved(tmp_path / "valid.npz", **changed))
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no such file; uv run python -m cls_train.evaluate"):
+    with pytest.raises(
+        DataError, match=r"no such file; uv run python -m cls_train.stages.evaluate"
+    ):
         Predictions.load(tmp_path / "valid.npz")
 
 

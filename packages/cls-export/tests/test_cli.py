@@ -9,14 +9,25 @@ from pathlib import Path
 import pytest
 
 from cls_export import Calibration, Classifier, Reject
-from cls_export.bundle_commands import _described
-from cls_export.cli import main
+from cls_export.cli.inference import _described
+from cls_export.cli.main import main
 
 
 def test_json_lines_carry_the_runtimes_answers(
     exported: Path, image_files: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(["predict", str(exported), str(image_files[0].parent), "--format", "jsonl", "--logits", "--top-k", "2"])
+    code = main(
+        [
+            "predict",
+            str(exported),
+            str(image_files[0].parent),
+            "--format",
+            "jsonl",
+            "--logits",
+            "--top-k",
+            "2",
+        ]
+    )
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert code == 0
     assert [row["image"] for row in rows] == [str(path) for path in image_files]
@@ -27,11 +38,22 @@ def test_json_lines_carry_the_runtimes_answers(
         assert list(row["logits"].values()) == pytest.approx(expected.logits.tolist(), abs=1e-5)
 
 
-def test_csv_is_read_back(exported: Path, image_files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_csv_is_read_back(
+    exported: Path, image_files: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["predict", str(exported), *map(str, image_files), "--format", "csv", "--logits"])
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert len(rows) == 5
-    assert set(rows[0]) == {"image", "label", "confidence", "rejected", "logit:", "logit:0", "logit:00", "logit:23"}
+    assert set(rows[0]) == {
+        "image",
+        "label",
+        "confidence",
+        "rejected",
+        "logit:",
+        "logit:0",
+        "logit:00",
+        "logit:23",
+    }
     assert {row["rejected"] for row in rows} == {"false"}
 
 
@@ -47,7 +69,15 @@ def test_a_bad_image_is_named_and_the_rest_are_answered(
     exported: Path, image_files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bad.png").write_bytes(b"nothing")
-    code = main(["predict", str(exported), str(image_files[0]), str(tmp_path / "bad.png"), str(image_files[1])])
+    code = main(
+        [
+            "predict",
+            str(exported),
+            str(image_files[0]),
+            str(tmp_path / "bad.png"),
+            str(image_files[1]),
+        ]
+    )
     output = capsys.readouterr()
     assert code == 1
     assert len(output.out.splitlines()) == 2
@@ -64,7 +94,16 @@ def test_a_name_that_no_encoding_holds_costs_no_answer(
         odd.write_bytes(image_files[0].read_bytes())
     except OSError:
         pytest.skip("this file system takes no such name")
-    command = [sys.executable, "-m", "cls_export.cli", "predict", str(exported), str(odd), "--format", form]
+    command = [
+        sys.executable,
+        "-m",
+        "cls_export.cli.main",
+        "predict",
+        str(exported),
+        str(odd),
+        "--format",
+        form,
+    ]
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert b"caf\\udce9.jpg" in done.stdout
@@ -76,7 +115,9 @@ def test_a_place_that_cannot_be_written_is_one_line(
     pytest.importorskip("onnx")
     annotations = tmp_path / "a.jsonl"
     annotations.write_text('{"image": "a.jpg", "suffix": "23"}')
-    assert main(["half", str(exported), str(annotations / "half"), "--judge", str(annotations)]) == 2
+    assert (
+        main(["half", str(exported), str(annotations / "half"), "--judge", str(annotations)]) == 2
+    )
     assert "a.jsonl" in capsys.readouterr().err
 
 
@@ -111,7 +152,9 @@ def test_verify_says_pass_or_fail(bundle: Path, capsys: pytest.CaptureFixture[st
     assert "FAILED 000.png: file" in output.err
 
 
-def test_a_bad_bundle_ends_in_one_line_and_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_bundle_ends_in_one_line_and_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["verify", str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
         f"cls-export: {tmp_path}: model.onnx is missing; a bundle holds model.onnx and labels_mapping.json\n"
@@ -127,7 +170,9 @@ def test_info_says_what_a_bundle_is(exported: Path, capsys: pytest.CaptureFixtur
     assert lines["rejects"] == "nothing"
 
 
-def test_info_for_programs_is_the_labels_mapping(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_for_programs_is_the_labels_mapping(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["info", str(exported), "--json"]) == 0
     assert capsys.readouterr().out == Classifier(exported).labels.to_json()
 
@@ -137,15 +182,22 @@ def test_info_says_how_confidence_was_calibrated_and_what_is_rejected(exported: 
     classifier.labels = classifier.labels.model_copy(
         update={
             "calibration": Calibration(method="temperature", scale=(0.5,), images=1364),
-            "reject": Reject(threshold=0.25, by_class={"0": 0.5}, wanted="precision", level=0.99, images=1364),
+            "reject": Reject(
+                threshold=0.25, by_class={"0": 0.5}, wanted="precision", level=0.99, images=1364
+            ),
         }
     )
     rows = _described(classifier, exported / "model.onnx")
     assert rows["confidence"] == "calibrated by temperature, 2, on 1,364 images"
-    assert rows["rejects"] == "below 0.250 (1 classes have their own), for a precision of 99.0% on 1,364 images"
+    assert (
+        rows["rejects"]
+        == "below 0.250 (1 classes have their own), for a precision of 99.0% on 1,364 images"
+    )
 
 
-def test_bench_prints_a_row_for_each_batch_size(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_prints_a_row_for_each_batch_size(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["bench", str(exported), "--batch", "1", "3", "--threads", "1"]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.split() == ["batch", "median,", "ms", "p95,", "ms", "images/s"]

@@ -26,6 +26,8 @@ def test_the_package_offers_these_names_and_no_others() -> None:
 
 
 def test_importing_the_package_brings_in_no_pytorch() -> None:
-    code = "import sys, cls_export, cls_export.cli; print({'torch', 'onnx', 'lightning'} & set(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    code = "import sys, cls_export, cls_export.cli.main; print({'torch', 'onnx', 'lightning'} & set(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
     assert result.stdout.strip() == "set()"

@@ -19,7 +19,9 @@ def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Logits float64 [B, C], labels int64 [B], soft targets float64 [B, C] and weights float32 [C]."""
     count, classes = draw(st.integers(1, 6)), draw(st.integers(2, 7))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    logits = draw(st.floats(0.1, 15)) * torch.randn(count, classes, generator=generator, dtype=torch.float64)
+    logits = draw(st.floats(0.1, 15)) * torch.randn(
+        count, classes, generator=generator, dtype=torch.float64
+    )
     labels = torch.randint(classes, (count,), generator=generator)
     soft = torch.rand(count, classes, generator=generator, dtype=torch.float64)
     weights = 0.05 + 3 * torch.rand(classes, generator=generator)
@@ -30,7 +32,9 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     return functional.one_hot(labels, classes).double()
 
 
-def focal_by_hand(logits: Tensor, targets: Tensor, gamma: float, weights: list[float], smoothing: float) -> float:
+def focal_by_hand(
+    logits: Tensor, targets: Tensor, gamma: float, weights: list[float], smoothing: float
+) -> float:
     """The sum over samples and classes, term by term, undivided."""
     total = 0.0
     for row, target in zip(logits.tolist(), targets.tolist(), strict=True):
@@ -45,12 +49,16 @@ def focal_by_hand(logits: Tensor, targets: Tensor, gamma: float, weights: list[f
 
 @given(batch=batches(), gamma=gammas, smoothing=smoothings, weighted=st.booleans())
 @settings(deadline=None)
-def test_focal_loss_is_its_formula(batch: Any, gamma: float, smoothing: float, weighted: bool) -> None:
+def test_focal_loss_is_its_formula(
+    batch: Any, gamma: float, smoothing: float, weighted: bool
+) -> None:
     logits, labels, soft, weights = batch
     loss = FocalLoss(gamma, weights if weighted else None, smoothing)
     by_class = weights.double().tolist() if weighted else [1.0] * len(weights)
     hard = focal_by_hand(logits, one_hot(labels, len(weights)), gamma, by_class, smoothing)
-    assert loss(logits, labels).item() == pytest.approx(hard / sum(by_class[label] for label in labels), abs=1e-9)
+    assert loss(logits, labels).item() == pytest.approx(
+        hard / sum(by_class[label] for label in labels), abs=1e-9
+    )
     mixed = focal_by_hand(logits, soft, gamma, by_class, smoothing)
     assert loss(logits, soft).item() == pytest.approx(mixed / len(labels), abs=1e-9)
 
@@ -63,7 +71,9 @@ def test_focal_loss_without_focus_is_pytorchs_cross_entropy(
     logits, labels, soft, weights = batch
     weight = weights if weighted else None
     targets = soft if mixed else labels
-    theirs = nn.CrossEntropyLoss(None if weight is None else weight.double(), label_smoothing=smoothing)
+    theirs = nn.CrossEntropyLoss(
+        None if weight is None else weight.double(), label_smoothing=smoothing
+    )
     found, gradients = [], []
     for loss in (FocalLoss(0.0, weight, smoothing), theirs):
         leaf = logits.clone().requires_grad_()
@@ -75,16 +85,23 @@ def test_focal_loss_without_focus_is_pytorchs_cross_entropy(
 
 @given(batch=batches(), gamma=gammas, smoothing=smoothings)
 @settings(deadline=None)
-def test_one_hot_targets_give_the_loss_of_the_labels(batch: Any, gamma: float, smoothing: float) -> None:
+def test_one_hot_targets_give_the_loss_of_the_labels(
+    batch: Any, gamma: float, smoothing: float
+) -> None:
     logits, labels, _, weights = batch
     targets = one_hot(labels, len(weights))
-    for loss in (FocalLoss(gamma, None, smoothing), LogitAdjustedLoss(weights, label_smoothing=smoothing)):
+    for loss in (
+        FocalLoss(gamma, None, smoothing),
+        LogitAdjustedLoss(weights, label_smoothing=smoothing),
+    ):
         assert torch.allclose(loss(logits, targets), loss(logits, labels), atol=1e-12)
 
 
 @given(batch=batches(), gamma=gammas)
 @settings(deadline=None)
-def test_weighted_one_hot_targets_differ_by_the_mean_weight_as_in_pytorch(batch: Any, gamma: float) -> None:
+def test_weighted_one_hot_targets_differ_by_the_mean_weight_as_in_pytorch(
+    batch: Any, gamma: float
+) -> None:
     logits, labels, _, weights = batch
     targets, mean = one_hot(labels, len(weights)), weights[labels].double().mean()
     for loss in (FocalLoss(gamma, weights), nn.CrossEntropyLoss(weights.double())):
@@ -93,7 +110,9 @@ def test_weighted_one_hot_targets_differ_by_the_mean_weight_as_in_pytorch(batch:
 
 @given(batch=batches(), gamma=gammas, share=st.floats(0, 1))
 @settings(deadline=None)
-def test_a_mixed_sample_costs_the_mixture_of_its_two_losses(batch: Any, gamma: float, share: float) -> None:
+def test_a_mixed_sample_costs_the_mixture_of_its_two_losses(
+    batch: Any, gamma: float, share: float
+) -> None:
     logits, labels, soft, weights = batch
     hard = one_hot(labels, len(weights))
     loss = FocalLoss(gamma, weights, 0.1)
@@ -103,7 +122,9 @@ def test_a_mixed_sample_costs_the_mixture_of_its_two_losses(batch: Any, gamma: f
 
 @given(batch=batches(), gamma=gammas, factor=st.floats(0.1, 10))
 @settings(deadline=None)
-def test_weights_count_relative_to_each_other_alone(batch: Any, gamma: float, factor: float) -> None:
+def test_weights_count_relative_to_each_other_alone(
+    batch: Any, gamma: float, factor: float
+) -> None:
     logits, labels, _, weights = batch
     expected = FocalLoss(gamma, weights)(logits, labels)
     assert torch.allclose(FocalLoss(gamma, factor * weights)(logits, labels), expected, rtol=1e-5)
@@ -113,7 +134,9 @@ def test_the_focus_looks_neither_at_weights_nor_at_smoothing() -> None:
     """A sample that is right with p 0.9 counts (1 - 0.9)^2 of its cross-entropy, whatever its class weighs."""
     logits, labels = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([0])
     for weight in (None, [1.0, 1.0], [7.0, 1.0]):
-        assert FocalLoss(2.0, weight)(logits, labels).item() == pytest.approx(-0.01 * math.log(0.9), rel=1e-4)
+        assert FocalLoss(2.0, weight)(logits, labels).item() == pytest.approx(
+            -0.01 * math.log(0.9), rel=1e-4
+        )
     smoothed = -0.01 * 0.9 * math.log(0.9) - 0.81 * 0.1 * math.log(0.1)
     assert FocalLoss(2.0, None, 0.2)(logits, labels).item() == pytest.approx(smoothed, rel=1e-5)
 
@@ -130,7 +153,9 @@ def test_the_logit_adjusted_loss_is_its_formula(batch: Any, tau: float, smoothin
     for targets, given_targets in ((one_hot(labels, len(counts)), labels), (soft, soft)):
         spread = (1 - smoothing) * targets + smoothing / len(counts)
         expected = -(spread * log_p).sum(dim=1).mean()
-        assert loss(logits, given_targets).item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-6)
+        assert loss(logits, given_targets).item() == pytest.approx(
+            expected.item(), rel=1e-5, abs=1e-6
+        )
 
 
 @given(batch=batches())
@@ -165,11 +190,17 @@ def test_the_adjusted_loss_learns_what_suits_equal_frequencies() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("gamma", [0.0, 0.01, 0.5, 1.0, 2.0, 5.0])
 @pytest.mark.parametrize("mixed", [False, True])
-def test_loss_and_gradients_are_finite_for_extreme_logits(dtype: torch.dtype, gamma: float, mixed: bool) -> None:
+def test_loss_and_gradients_are_finite_for_extreme_logits(
+    dtype: torch.dtype, gamma: float, mixed: bool
+) -> None:
     rows = [[6e4, -6e4, 0.0], [-6e4, 6e4, 6e4], [0.0, 0.0, 0.0], [30.0, 0.0, 0.0], [1e-4, 0.0, 0.0]]
     labels = torch.zeros(len(rows), dtype=torch.int64)
     targets = torch.tensor([0.6, 0.4, 0.0]).expand(len(rows), 3) if mixed else labels
-    losses = [FocalLoss(gamma, weight, smoothing) for weight in (None, [1, 2, 3]) for smoothing in (0.0, 0.1)]
+    losses = [
+        FocalLoss(gamma, weight, smoothing)
+        for weight in (None, [1, 2, 3])
+        for smoothing in (0.0, 0.1)
+    ]
     for loss in (*losses, LogitAdjustedLoss([1, 10, 100_000], 2.0)):
         logits = torch.tensor(rows, dtype=dtype, requires_grad=True)
         value = loss(logits, targets)
@@ -181,7 +212,9 @@ def test_loss_and_gradients_are_finite_for_extreme_logits(dtype: torch.dtype, ga
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("loss", [FocalLoss(2.0, [1, 2, 3], 0.1), LogitAdjustedLoss([1, 2, 3], 1.0, 0.1)])
+@pytest.mark.parametrize(
+    "loss", [FocalLoss(2.0, [1, 2, 3], 0.1), LogitAdjustedLoss([1, 2, 3], 1.0, 0.1)]
+)
 def test_half_precision_logits_are_computed_in_single(dtype: torch.dtype, loss: nn.Module) -> None:
     torch.manual_seed(0)
     logits = (5 * torch.randn(4, 3)).to(dtype)
@@ -204,7 +237,9 @@ def test_losses_add_nothing_to_a_state_dict_but_follow_their_module() -> None:
         assert not loss.state_dict()
         assert not list(loss.parameters())
         assert [buffer.device.type for buffer in loss.to("meta").buffers()] == ["meta"]
-    assert set(nn.CrossEntropyLoss(weight=torch.ones(2)).state_dict()) == {"weight"}  # what PyTorch's own does
+    assert set(nn.CrossEntropyLoss(weight=torch.ones(2)).state_dict()) == {
+        "weight"
+    }  # what PyTorch's own does
 
 
 @pytest.mark.parametrize(
@@ -214,9 +249,15 @@ def test_losses_add_nothing_to_a_state_dict_but_follow_their_module() -> None:
         ({"gamma": math.nan}, "gamma must be 0 .* or more, got nan"),
         ({"label_smoothing": 1.0}, "label_smoothing must be 0 or more and below 1, got 1.0"),
         ({"label_smoothing": -0.1}, "label_smoothing must be"),
-        ({"weight": [[1.0, 2.0]]}, r"weight must hold one number for each class.*\[C\]; got \[1, 2\]"),
+        (
+            {"weight": [[1.0, 2.0]]},
+            r"weight must hold one number for each class.*\[C\]; got \[1, 2\]",
+        ),
         ({"weight": []}, r"weight must hold one number for each class.*got \[0\]"),
-        ({"weight": [1.0, 0.0, -2.0]}, "above 0 and finite, got 0 for class 1, -2 for class 2; leave the class out"),
+        (
+            {"weight": [1.0, 0.0, -2.0]},
+            "above 0 and finite, got 0 for class 1, -2 for class 2; leave the class out",
+        ),
         ({"weight": [0.0] * 7}, "0 for class 4 and 2 more"),
     ],
 )
@@ -236,10 +277,15 @@ def test_focal_loss_refuses_bad_settings(settings: dict[str, Any], message: str)
         ({"class_counts": [5]}, "at least 2 classes, got 1"),
         ({"class_counts": torch.ones(2, 2)}, r"of shape \[C\]; got \[2, 2\]"),
         ({"class_counts": [1, 2], "tau": -1.0}, "tau must be 0 .* or more, got -1.0"),
-        ({"class_counts": [1, 2], "label_smoothing": 2}, "label_smoothing must be 0 or more and below 1, got 2"),
+        (
+            {"class_counts": [1, 2], "label_smoothing": 2},
+            "label_smoothing must be 0 or more and below 1, got 2",
+        ),
     ],
 )
-def test_the_logit_adjusted_loss_refuses_bad_settings(settings: dict[str, Any], message: str) -> None:
+def test_the_logit_adjusted_loss_refuses_bad_settings(
+    settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         LogitAdjustedLoss(**settings)
 
@@ -259,11 +305,19 @@ def test_the_logit_adjusted_loss_refuses_bad_settings(settings: dict[str, Any], 
         (torch.zeros(2, 3), torch.zeros(1, 3), r"got torch.float32 \[1, 3\]"),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused(loss: nn.Module, logits: Tensor, targets: Tensor, message: str) -> None:
+def test_shapes_that_do_not_fit_are_refused(
+    loss: nn.Module, logits: Tensor, targets: Tensor, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         loss(logits, targets)
 
 
 def test_losses_show_their_settings() -> None:
-    assert repr(FocalLoss(1.5, [1, 2])) == "FocalLoss(gamma=1.5, label_smoothing=0.0, weight=[2 classes])"
-    assert repr(LogitAdjustedLoss([1, 2])) == "LogitAdjustedLoss(tau=1.0, label_smoothing=0.0, 2 classes)"
+    assert (
+        repr(FocalLoss(1.5, [1, 2]))
+        == "FocalLoss(gamma=1.5, label_smoothing=0.0, weight=[2 classes])"
+    )
+    assert (
+        repr(LogitAdjustedLoss([1, 2]))
+        == "LogitAdjustedLoss(tau=1.0, label_smoothing=0.0, 2 classes)"
+    )

@@ -17,7 +17,10 @@ def test_top5_counts_for_itself_whatever_the_first_batch_was() -> None:
 
 def test_metrics_that_share_what_they_count_are_those_of_each_alone() -> None:
     metrics, generator = classification_metrics(6), torch.Generator().manual_seed(0)
-    batches = [(torch.randn(9, 6, generator=generator), torch.randint(6, (9,), generator=generator)) for _ in range(3)]
+    batches = [
+        (torch.randn(9, 6, generator=generator), torch.randint(6, (9,), generator=generator))
+        for _ in range(3)
+    ]
     for logits, labels in batches:
         metrics.update(logits, labels)
     together, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
@@ -26,4 +29,6 @@ def test_metrics_that_share_what_they_count_are_those_of_each_alone() -> None:
     values = metrics.compute()
     assert torch.allclose(values["class_accuracy"], hits / rows)
     assert torch.allclose(values["macro_f1"], (2 * hits / (rows + answers)).mean())
-    assert torch.allclose(values["top5"], (together.topk(5).indices == labels[:, None]).any(dim=1).float().mean())
+    assert torch.allclose(
+        values["top5"], (together.topk(5).indices == labels[:, None]).any(dim=1).float().mean()
+    )

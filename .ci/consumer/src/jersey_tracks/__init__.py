@@ -24,8 +24,12 @@ def read_numbers(
     """
     seen: dict[int, list[Prediction]] = defaultdict(list)
     for frame, of_tracks in zip(frames, boxes, strict=True):
-        answers = classifier.predict_boxes(frame, list(of_tracks.values()), color="BGR", bad="return")
+        answers = classifier.predict_boxes(
+            frame, list(of_tracks.values()), color="BGR", bad="return"
+        )
         for track, answer in zip(of_tracks, answers, strict=True):
             if isinstance(answer, Prediction):
                 seen[track].append(answer)
-    return {track: classifier.aggregate(answers, independent=0.5) for track, answers in seen.items()}
+    return {
+        track: classifier.aggregate(answers, independent=0.5) for track, answers in seen.items()
+    }

@@ -21,4 +21,8 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     words = sorted(known)
     nearest = difflib.get_close_matches(given, words, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return f"{hint}Known are {', '.join(words)}" if len(words) <= 40 else hint.strip() or "see --cfg job"
+    return (
+        f"{hint}Known are {', '.join(words)}"
+        if len(words) <= 40
+        else hint.strip() or "see --cfg job"
+    )

@@ -38,7 +38,9 @@ def set_up_logs() -> None:
 
 def _say_what_ended_a_thread(ended: threading.ExceptHookArgs) -> None:
     """Say it in a line: of a logger, say, whose folder is gone. If the run cannot go on, its own thread says so."""
-    logger.error("{} ended: {}", "a thread" if ended.thread is None else ended.thread.name, ended.exc_value)
+    logger.error(
+        "{} ended: {}", "a thread" if ended.thread is None else ended.thread.name, ended.exc_value
+    )
 
 
 class _ToLoguru(logging.Handler):

@@ -14,18 +14,20 @@ from omegaconf import DictConfig
 from cls_callbacks import log_picture
 from cls_data import DataError
 from cls_report import Estimate, ReportError, Run, in_words, run_report, write_report
-from cls_train.config import RunConfig
+from cls_train.composition.command_line import check_command_line
+from cls_train.composition.config import RunConfig
+from cls_train.console import exit_on_user_error, print_summary
 from cls_train.errors import RunError
-from cls_train.fit import Fitted, fit
-from cls_train.folder import RunFolder
 from cls_train.logs import set_up_logs
-from cls_train.overrides import check_command_line
-from cls_train.presentation import exit_on_user_error, print_summary
+from cls_train.run_folder import RunFolder
+from cls_train.stages.fit import FitResult, fit
 
 
 def main(config_dir: Path) -> None:
     """Run the command line; `config_dir` holds config.yaml and the groups."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, instead of being printed and turned into an exit
+    os.environ["HYDRA_FULL_ERROR"] = (
+        "1"  # errors reach us, instead of being printed and turned into an exit
+    )
 
     # Wherever -m stands: Hydra's parser stumbles over a flag between overrides.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
@@ -47,7 +49,9 @@ def _run(composed: DictConfig) -> None:
     set_up_logs()
     config = RunConfig.from_hydra(composed)
     if config.stages.export and not config.stages.evaluate:
-        logger.warning("stages.export has no effect without stages.evaluate, which proves what is exported")
+        logger.warning(
+            "stages.export has no effect without stages.evaluate, which proves what is exported"
+        )
     fitted = fit(config)
     evaluation = _evaluate_in_a_clean_process(fitted) if config.stages.evaluate else None
     if evaluation is not None:
@@ -60,10 +64,12 @@ def _run(composed: DictConfig) -> None:
     print_summary(_rows(fitted, evaluation))
 
 
-def _evaluate_in_a_clean_process(fitted: Fitted) -> dict[str, Any]:
+def _evaluate_in_a_clean_process(fitted: FitResult) -> dict[str, Any]:
     folder = fitted.folder
     # -P: with -m alone, a statistics.py in the current folder would stand in for the standard library's.
-    child = subprocess.run([sys.executable, "-P", "-m", "cls_train.evaluate", str(folder.path)], check=False)
+    child = subprocess.run(
+        [sys.executable, "-P", "-m", "cls_train.stages.evaluate", str(folder.path)], check=False
+    )
     if child.returncode != 0:
         raise RunError(
             f"the evaluation of {folder.best} failed (see above), so the run is not finished. "
@@ -80,10 +86,14 @@ def _write_report(folder: RunFolder) -> None:
         logger.warning("no report: {}", error)
 
 
-def _tell_loggers(fitted: Fitted, evaluation: dict[str, Any]) -> None:
+def _tell_loggers(fitted: FitResult, evaluation: dict[str, Any]) -> None:
     """Log what the clean process, which has no loggers, found of the best weights and drew."""
     step = evaluation["scored"]["step"]
-    values = {f"best_{name}": value for split in evaluation["metrics"].values() for name, value in split.items()}
+    values = {
+        f"best_{name}": value
+        for split in evaluation["metrics"].values()
+        for name, value in split.items()
+    }
     for each in fitted.loggers:
         each.log_metrics(values, step)
     for split in evaluation["metrics"]:
@@ -93,7 +103,7 @@ def _tell_loggers(fitted: Fitted, evaluation: dict[str, Any]) -> None:
         each.finalize("success")
 
 
-def _summary(fitted: Fitted, evaluation: dict[str, Any] | None) -> dict[str, Any]:
+def _summary(fitted: FitResult, evaluation: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "run": fitted.folder.path.name,
         "fit_seconds": fitted.seconds,
@@ -104,7 +114,7 @@ def _summary(fitted: Fitted, evaluation: dict[str, Any] | None) -> dict[str, Any
     }
 
 
-def _rows(fitted: Fitted, evaluation: dict[str, Any] | None) -> dict[str, str]:
+def _rows(fitted: FitResult, evaluation: dict[str, Any] | None) -> dict[str, str]:
     rows = {"run": str(fitted.folder.path)}
     if evaluation is not None:
         metrics = evaluation["metrics"]
@@ -118,7 +128,9 @@ def _rows(fitted: Fitted, evaluation: dict[str, Any] | None) -> dict[str, str]:
             f"{scored['weights']}, epoch {scored['epoch'] + 1}, {scored['metric']} {scored['value']:.4f}"
         )
         if (calibration := evaluation["calibration"]) is not None:
-            before, after = (in_words(Estimate(**calibration[name])) for name in ("before", "after"))
+            before, after = (
+                in_words(Estimate(**calibration[name])) for name in ("before", "after")
+            )
             rows["calibration error"] = f"{after}, uncalibrated {before}"
     if fitted.warnings:
         rows["warnings"] = "\n".join(fitted.warnings)
@@ -127,7 +139,9 @@ def _rows(fitted: Fitted, evaluation: dict[str, Any] | None) -> dict[str, str]:
         rows["training speed"] = f"{fitted.images_per_second:.0f} images/s"
     if evaluation is not None and evaluation["onnx"] is not None:
         rows["bundle"] = str(fitted.folder.bundle)
-        rows["bundle's logits"] = f"within {evaluation['onnx']['max_logit_difference']:.1e} of PyTorch's"
+        rows["bundle's logits"] = (
+            f"within {evaluation['onnx']['max_logit_difference']:.1e} of PyTorch's"
+        )
     if fitted.folder.report.is_file():
         rows["report"] = str(fitted.folder.report)
     return rows

@@ -1,40 +1,39 @@
 """From annotated image folders to augmented batches on the training device."""
 
-from cls_data.annotations import Record, read_split
+from cls_data.annotations.classes import balancing_weights, class_to_idx, effective_number_weights
+from cls_data.annotations.quarantine import Quarantine
+from cls_data.annotations.reading import Record, read_split
 from cls_data.augmentation import (
     Augmentation,
+    AugmentationPipeline,
     Blur,
     Broadcast,
     BroadcastAugmentation,
-    Colour,
-    Erasing,
+    ColorJitter,
     Geometry,
     LightAugmentation,
-    Mixing,
-    PerSample,
+    MixupCutmix,
     PhotoAugmentation,
-    Recipe,
+    RandomErasing,
+    TorchvisionOps,
 )
-from cls_data.batch import ClassificationBatch
-from cls_data.classes import balancing_weights, class_to_idx, effective_number_weights
 from cls_data.config import DataModuleConfig
 from cls_data.datamodule import ClassificationDataModule
 from cls_data.errors import DataError, LoaderWorkerError
-from cls_data.files import write_atomically
+from cls_data.evaluation import EvaluationOutputs, HasEvaluationOutputs, evaluation_mode
 from cls_data.gate import CheckReport, GateConfig, check
-from cls_data.memory import keep_freed_memory
-from cls_data.outputs import EvaluationOutputs, GathersOutputs
+from cls_data.images.store import ImageStore
+from cls_data.loading.batches import ClassificationBatch
+from cls_data.loading.malloc import keep_freed_memory
+from cls_data.loading.samplers import BatchPlan, EpochSampler, SequentialSampler
 from cls_data.predictions import Predictions
-from cls_data.preprocessing import ImagePreprocessing
-from cls_data.quarantine import Quarantine
-from cls_data.sampling import BatchPlan, EpochSampler, SequentialSampler
-from cls_data.splitting import fold_of
-from cls_data.statistics import DatasetStatistics
-from cls_data.store import ImageStore
-from cls_data.synthetic import SyntheticNumbers
+from cls_data.splits.splitting import fold_of
+from cls_data.statistics.dataset import DatasetStatistics
+from cls_data.synthetic.numbers import SyntheticNumbers
 
 __all__ = [
     "Augmentation",
+    "AugmentationPipeline",
     "BatchPlan",
     "Blur",
     "Broadcast",
@@ -42,35 +41,33 @@ __all__ = [
     "CheckReport",
     "ClassificationBatch",
     "ClassificationDataModule",
-    "Colour",
+    "ColorJitter",
     "DataError",
     "DataModuleConfig",
     "DatasetStatistics",
     "EpochSampler",
-    "Erasing",
     "EvaluationOutputs",
     "GateConfig",
-    "GathersOutputs",
     "Geometry",
-    "ImagePreprocessing",
+    "HasEvaluationOutputs",
     "ImageStore",
     "LightAugmentation",
     "LoaderWorkerError",
-    "Mixing",
-    "PerSample",
+    "MixupCutmix",
     "PhotoAugmentation",
     "Predictions",
     "Quarantine",
-    "Recipe",
+    "RandomErasing",
     "Record",
     "SequentialSampler",
     "SyntheticNumbers",
+    "TorchvisionOps",
     "balancing_weights",
     "check",
     "class_to_idx",
     "effective_number_weights",
+    "evaluation_mode",
     "fold_of",
     "keep_freed_memory",
     "read_split",
-    "write_atomically",
 ]

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cls_data.gate.config import GateConfig
-from cls_data.synthetic import SyntheticNumbers
+from cls_data.synthetic.numbers import SyntheticNumbers
 
 Count = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=8192)]
@@ -94,22 +94,30 @@ class DataModuleConfig(BaseModel):
     @model_validator(mode="after")
     def _sampling_weights_are_for_a_weighted_sampler(self) -> Self:
         if self.sampling_weights is not None and self.sampler != "weighted":
-            raise ValueError(f"sampling_weights are for sampler=weighted alone, and sampler is {self.sampler!r}")
+            raise ValueError(
+                f"sampling_weights are for sampler=weighted alone, and sampler is {self.sampler!r}"
+            )
         return self
 
     @model_validator(mode="after")
     def _growing_sizes_follow_each_other(self) -> Self:
         ends = [stage.until for stage in self.growing_sizes]
         if any(later <= earlier for earlier, later in itertools.pairwise(ends)):
-            raise ValueError(f"growing_sizes: each stage must last longer than the one before, got until {ends}")
+            raise ValueError(
+                f"growing_sizes: each stage must last longer than the one before, got until {ends}"
+            )
         return self
 
     @model_validator(mode="after")
     def _a_fold_is_one_of_some(self) -> Self:
         if (self.fold is None) != (self.folds is None):
-            raise ValueError(f"fold and folds go together, such as fold=0 of folds=5; got {self.fold} of {self.folds}")
+            raise ValueError(
+                f"fold and folds go together, such as fold=0 of folds=5; got {self.fold} of {self.folds}"
+            )
         if self.fold is not None and self.folds is not None and self.fold >= self.folds:
-            raise ValueError(f"fold must be below folds={self.folds}, since the first is 0; got {self.fold}")
+            raise ValueError(
+                f"fold must be below folds={self.folds}, since the first is 0; got {self.fold}"
+            )
         return self
 
     @property

@@ -13,22 +13,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from cls_data.annotations import SPLITS, Record, Split, read_split
-from cls_data.augmentation import Augmentation, Mixing
-from cls_data.batch import ClassificationBatch, StoredBatch
-from cls_data.classes import balancing_weights, class_to_idx, effective_number_weights, label_indices, weights_of
+from cls_data.annotations.classes import (
+    balancing_weights,
+    class_to_idx,
+    effective_number_weights,
+    label_indices,
+    weights_of,
+)
+from cls_data.annotations.fingerprint import fingerprint
+from cls_data.annotations.quarantine import Quarantine
+from cls_data.annotations.reading import SPLITS, Record, Split, read_split
+from cls_data.augmentation import Augmentation, MixupCutmix
 from cls_data.config import DataModuleConfig
 from cls_data.errors import DataError
-from cls_data.fingerprint import fingerprint
 from cls_data.gate import CheckReport, check
-from cls_data.loading import Batches, BatchLoader, TrainingLoader, batch_loader
-from cls_data.preprocessing import ImagePreprocessing
-from cls_data.quarantine import Quarantine
-from cls_data.resize import resize
-from cls_data.sampling import BatchPlan, EpochSampler, SequentialSampler
-from cls_data.splitting import fold_of
-from cls_data.statistics import DatasetStatistics
-from cls_data.store import ImageStore
+from cls_data.images.resize import resize
+from cls_data.images.store import ImageStore
+from cls_data.loading.batches import ClassificationBatch, StoredBatch
+from cls_data.loading.loaders import BatchDataset, BatchLoader, TrainingLoader, batch_loader
+from cls_data.loading.samplers import BatchPlan, EpochSampler, SequentialSampler
+from cls_data.splits.splitting import fold_of
+from cls_data.statistics.dataset import DatasetStatistics
+from cls_export.contract.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +61,10 @@ class ClassificationDataModule(LightningDataModule):
     def __init__(
         self,
         config: DataModuleConfig,
-        preprocessing: ImagePreprocessing,
+        preprocessing: Preprocessing,
         augmentation: Augmentation | None = None,
         *,
-        mixing: Mixing | None = None,
+        mixing: MixupCutmix | None = None,
         checked: bool = False,
         progress: bool = False,
     ) -> None:
@@ -118,22 +124,34 @@ class ClassificationDataModule(LightningDataModule):
         records = {split: found for split in SPLITS if (found := self._read(split))}
         for needed in ("train", "valid"):
             if needed not in records:
-                raise DataError(f"{self.config.root}: no {needed}/ folder; training needs train/ and valid/")
+                raise DataError(
+                    f"{self.config.root}: no {needed}/ folder; training needs train/ and valid/"
+                )
         if self.config.fold is not None and self.config.folds is not None:
-            records |= fold_of(records["train"], records["valid"], self.config.fold, self.config.folds)
+            records |= fold_of(
+                records["train"], records["valid"], self.config.fold, self.config.folds
+            )
         self.class_to_idx = class_to_idx(records["train"])
         if len(self.class_to_idx) < 2:
-            raise DataError(f"{self.config.root}: train has one class, {list(self.class_to_idx)}; it takes two or more")
+            raise DataError(
+                f"{self.config.root}: train has one class, {list(self.class_to_idx)}; it takes two or more"
+            )
         labels = {split: label_indices(rows, self.class_to_idx) for split, rows in records.items()}
         self._sampling_weights(labels["train"])
         self._splits = {
-            split: _StoredSplit(rows, self._decode(split, rows), labels[split]) for split, rows in records.items()
+            split: _StoredSplit(rows, self._decode(split, rows), labels[split])
+            for split, rows in records.items()
         }
         self._refuse_other_data()
         self._caution()
 
     def _read(self, split: Split) -> list[Record]:
-        return read_split(self.config.root, split, annotations=self.config.annotations, quarantine=self._quarantine())
+        return read_split(
+            self.config.root,
+            split,
+            annotations=self.config.annotations,
+            quarantine=self._quarantine(),
+        )
 
     def _quarantine(self) -> Quarantine | None:
         return None if self.config.quarantine is None else Quarantine.load(self.config.quarantine)
@@ -152,7 +170,11 @@ class ClassificationDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: which data it was trained on, and how far into an epoch."""
         batches = 0
-        if self._training is not None and self.trainer is not None and not self.trainer.is_last_batch:
+        if (
+            self._training is not None
+            and self.trainer is not None
+            and not self.trainer.is_last_batch
+        ):
             batches = self._training.handed_out
         return {"fingerprint": self.fingerprint, "batches": batches}
 
@@ -170,7 +192,9 @@ class ClassificationDataModule(LightningDataModule):
 
     def _refuse_other_data(self) -> None:
         if self._expected_fingerprint not in (None, self.fingerprint):
-            raise DataError(f"{self.config.root}: rows or images have changed since the checkpoint was trained on them")
+            raise DataError(
+                f"{self.config.root}: rows or images have changed since the checkpoint was trained on them"
+            )
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -185,7 +209,10 @@ class ClassificationDataModule(LightningDataModule):
     @property
     def fingerprint(self) -> str:
         """SHA-256 over all rows and image bytes, whatever their order."""
-        rows = {name: zip(split.records, split.store.digests, strict=True) for name, split in self._splits.items()}
+        rows = {
+            name: zip(split.records, split.store.digests, strict=True)
+            for name, split in self._splits.items()
+        }
         return fingerprint(rows)
 
     @property
@@ -207,7 +234,7 @@ class ClassificationDataModule(LightningDataModule):
         return self._splits[split].store.pixels
 
     def images(self, split: str, rows: Tensor) -> Tensor:
-        """Return some rows of a split as evaluation sees them: float32 [B, 3, H, W], normalised, on the CPU."""
+        """Return some rows of a split as evaluation sees them: float32 [B, 3, H, W], normalized, on the CPU."""
         return resize(self._normalize(self.pixels(split)[rows].float()), self.preprocessing.size)
 
     def augmented(self, rows: Sequence[int], draws: int) -> Tensor:
@@ -233,7 +260,9 @@ class ClassificationDataModule(LightningDataModule):
         if self.config.class_weights == "balanced":
             return balancing_weights(labels, len(self.classes))
         if self.config.class_weights == "effective_number":
-            return effective_number_weights(labels, len(self.classes), self.config.effective_number_beta)
+            return effective_number_weights(
+                labels, len(self.classes), self.config.effective_number_beta
+            )
         return None
 
     def train_dataloader(self) -> DataLoader[StoredBatch]:
@@ -287,9 +316,13 @@ class ClassificationDataModule(LightningDataModule):
     def on_after_batch_transfer(
         self, batch: StoredBatch | ClassificationBatch, dataloader_idx: int
     ) -> ClassificationBatch:
-        """Augment (a batch that carries a seed) and normalise, where the batch lies, unless that was done ahead."""
+        """Augment (a batch that carries a seed) and normalize, where the batch lies, unless that was done ahead."""
         made_ahead = batch["images"].dtype != torch.uint8
-        return cast("ClassificationBatch", batch) if made_ahead else self._model_input(cast("StoredBatch", batch))
+        return (
+            cast("ClassificationBatch", batch)
+            if made_ahead
+            else self._model_input(cast("StoredBatch", batch))
+        )
 
     def _model_input(self, batch: StoredBatch) -> ClassificationBatch:
         images, labels = batch["images"], batch["labels"]
@@ -303,7 +336,9 @@ class ClassificationDataModule(LightningDataModule):
         changed = resize(self._normalize(changed), self._training_size())
         made = ClassificationBatch(images=changed, labels=labels, index=batch["index"])
         if self._mixing is not None:
-            made["images"], made["targets"] = self._mixing(changed, labels, len(self.class_to_idx), generator)
+            made["images"], made["targets"] = self._mixing(
+                changed, labels, len(self.class_to_idx), generator
+            )
         return made
 
     def _training_size(self) -> tuple[int, int]:
@@ -311,7 +346,10 @@ class ClassificationDataModule(LightningDataModule):
         if not self.config.growing_sizes or self.trainer is None:
             return self.preprocessing.size
         done = self.trainer.current_epoch / max(1, self.trainer.max_epochs or 1)
-        return next((stage.size for stage in self.config.growing_sizes if done < stage.until), self.preprocessing.size)
+        return next(
+            (stage.size for stage in self.config.growing_sizes if done < stage.until),
+            self.preprocessing.size,
+        )
 
     def _normalize(self, images: Tensor) -> Tensor:
         """Apply `pixels * scale + bias` in place, the same two operations as the runtime's."""
@@ -332,16 +370,23 @@ class ClassificationDataModule(LightningDataModule):
 
     def _sequential(self, name: str) -> DataLoader[StoredBatch]:
         if name not in self._splits:
-            raise DataError(f"{self.config.root}: no {name}/ folder; there are {', '.join(self._splits)}")
+            raise DataError(
+                f"{self.config.root}: no {name}/ folder; there are {', '.join(self._splits)}"
+            )
         split = self._splits[name]
-        return self._loader(split, SequentialSampler(len(split.records), self.config.eval_batch_size, **self._ranks()))
+        return self._loader(
+            split,
+            SequentialSampler(len(split.records), self.config.eval_batch_size, **self._ranks()),
+        )
 
     def _loader(self, split: _StoredSplit, sampler: Sampler[BatchPlan]) -> BatchLoader:
         device = self._device().type
         return batch_loader(
-            Batches(split.store.rows, split.labels, pinned=device == "cuda"),
+            BatchDataset(split.store.rows, split.labels, pinned=device == "cuda"),
             sampler,
-            workers=0 if device == "mps" else self.config.num_workers,  # a forked worker cannot use Metal
+            workers=0
+            if device == "mps"
+            else self.config.num_workers,  # a forked worker cannot use Metal
             persistent_workers=self.config.persistent_workers,
         )
 

@@ -12,14 +12,16 @@ class DataError(ValueError):
     def from_findings(cls, summary: str, findings: Sequence[str], advice: str) -> "DataError":
         """Join findings (`file:line: what`) into one message, the first twenty in full."""
         more = [f"  … and {len(findings) - SHOWN} more"] if len(findings) > SHOWN else []
-        return cls("\n".join([f"{summary}:", *(f"  {line}" for line in findings[:SHOWN]), *more, advice]))
+        return cls(
+            "\n".join([f"{summary}:", *(f"  {line}" for line in findings[:SHOWN]), *more, advice])
+        )
 
 
 class LoaderWorkerError(RuntimeError):
     """A loader process died, such as for want of memory."""
 
     @classmethod
-    def recognised(cls, error: RuntimeError) -> "LoaderWorkerError | None":
+    def recognized(cls, error: RuntimeError) -> "LoaderWorkerError | None":
         """Return PyTorch's word of it under this name, with what to do; None for any other error.
 
         PyTorch notices by a signal (torch 2.15), so that its error may appear wherever the main process is.

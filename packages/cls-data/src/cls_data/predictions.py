@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from cls_data.annotations import Record
+from cls_data.annotations.reading import Record
 from cls_data.errors import DataError
-from cls_data.files import write_atomically
-from cls_data.outputs import EvaluationOutputs
+from cls_data.evaluation import EvaluationOutputs
+from cls_export.contract.files import write_atomically
 
 VERSION = 2
 """Version 1 had `ids`, `labels`, `logits` and `classes` alone, and no `version`; it is still read."""
 
 _REQUIRED = ("ids", "labels", "logits", "classes")
-_MADE_BY = "uv run python -m cls_train.evaluate RUN_FOLDER writes it anew"
+_MADE_BY = "uv run python -m cls_train.stages.evaluate RUN_FOLDER writes it anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,9 @@ class Predictions:
             classes=_texts(classes),
             groups=_texts(record.group or "" for record in told),
             metadata=_texts(_as_json(record.metadata) for record in told),
-            sizes=np.zeros((len(rows), 2), np.int32) if sizes is None else np.asarray(sizes, np.int32)[rows],
+            sizes=np.zeros((len(rows), 2), np.int32)
+            if sizes is None
+            else np.asarray(sizes, np.int32)[rows],
         )
 
     def __len__(self) -> int:
@@ -97,16 +99,31 @@ class Predictions:
                 arrays = {name: stored[name] for name in stored.files}
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such file; {_MADE_BY}") from error
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, KeyError, AttributeError) as error:
-            raise DataError(f"{path}: cut short, or no predictions file ({error}); {_MADE_BY}") from error
+        except (
+            OSError,
+            EOFError,
+            ValueError,
+            zipfile.BadZipFile,
+            KeyError,
+            AttributeError,
+        ) as error:
+            raise DataError(
+                f"{path}: cut short, or no predictions file ({error}); {_MADE_BY}"
+            ) from error
         version = arrays.get("version", np.array(1))
-        if version.shape != () or version.dtype.kind not in "iu" or not 1 <= int(version) <= VERSION:
+        if (
+            version.shape != ()
+            or version.dtype.kind not in "iu"
+            or not 1 <= int(version) <= VERSION
+        ):
             raise DataError(
                 f"{path}: predictions of version {version}, and this code reads 1 to {VERSION}; use the cls-data that "
                 "wrote it, or a later one"
             )
         if lacking := [name for name in _REQUIRED if name not in arrays]:
-            raise DataError(f"{path}: no predictions file: it has no {', '.join(lacking)}; {_MADE_BY}")
+            raise DataError(
+                f"{path}: no predictions file: it has no {', '.join(lacking)}; {_MADE_BY}"
+            )
         count = len(arrays["ids"])
         read = cls(
             ids=arrays["ids"],
@@ -125,9 +142,13 @@ class Predictions:
         """Say what keeps the arrays from being predictions; None if nothing does."""
         count, classes = len(self.ids), len(self.classes)
         shapes = {
-            "ids": (count,), "labels": (count,), "logits": (count, classes), "groups": (count,), "metadata": (count,),
+            "ids": (count,),
+            "labels": (count,),
+            "logits": (count, classes),
+            "groups": (count,),
+            "metadata": (count,),
             "sizes": (count, 2),
-        }  # fmt: skip
+        }
         texts = dict.fromkeys(("ids", "classes", "groups", "metadata"), "U")
         kinds = texts | {"labels": "iu", "logits": "f", "sizes": "iu"}
         for name, shape in shapes.items():

@@ -1,18 +1,47 @@
-"""Runs an exported image classifier without PyTorch, with the answers that training measured.
+"""Run an exported image classifier without PyTorch.
 
-Importing this package needs numpy, Pillow, pydantic and onnxruntime. What needs PyTorch lives in
-`cls_export.exporter`, behind the extra `cls-export[torch]`.
+Importing this package needs numpy, Pillow, pydantic, and onnxruntime. Importing
+`cls_export.contract` alone does not load onnxruntime. Code that needs PyTorch or ONNX is in
+`cls_export.convert`, behind the extra `cls-export[torch]`.
 """
 
-from cls_export.bundle import Bundle
-from cls_export.calibration import Calibration, Reject
-from cls_export.errors import BundleError, ImageError
-from cls_export.golden import GoldenReport, verify_bundle
-from cls_export.labels import LabelsMapping, Normalization, Provenance, ScoredMetric
-from cls_export.predictions import Prediction
-from cls_export.preprocessing import Preprocessing
-from cls_export.runtime import Classifier
-from cls_export.tracks import TrackPrediction
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cls_export.bundle.golden import GoldenReport, verify_bundle
+    from cls_export.contract.calibration import Calibration, Reject
+    from cls_export.contract.errors import BundleError, ImageError
+    from cls_export.contract.labels_mapping import (
+        LabelsMapping,
+        Normalization,
+        Provenance,
+        ScoredMetric,
+    )
+    from cls_export.contract.preprocessing import Preprocessing
+    from cls_export.runtime.bundle import Bundle
+    from cls_export.runtime.classifier import Classifier
+    from cls_export.runtime.predictions import Prediction
+    from cls_export.runtime.tracks import TrackPrediction
+
+_MODULES = {
+    "Bundle": "runtime.bundle",
+    "BundleError": "contract.errors",
+    "Calibration": "contract.calibration",
+    "Classifier": "runtime.classifier",
+    "GoldenReport": "bundle.golden",
+    "ImageError": "contract.errors",
+    "LabelsMapping": "contract.labels_mapping",
+    "Normalization": "contract.labels_mapping",
+    "Prediction": "runtime.predictions",
+    "Preprocessing": "contract.preprocessing",
+    "Provenance": "contract.labels_mapping",
+    "Reject": "contract.calibration",
+    "ScoredMetric": "contract.labels_mapping",
+    "TrackPrediction": "runtime.tracks",
+    "verify_bundle": "bundle.golden",
+}
+"""Where each public name is defined. Names are imported on first use."""
 
 __all__ = [
     "Bundle",
@@ -31,3 +60,15 @@ __all__ = [
     "TrackPrediction",
     "verify_bundle",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from cls_export import LabelsMapping, Preprocessing
-from cls_export.exporter import write_bundle
+from cls_export.convert.exporter import write_bundle
 
 HERE = Path(__file__).parent
 
@@ -22,7 +22,12 @@ HERE = Path(__file__).parent
 def main() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
     )
     preprocessing = Preprocessing(size=(12, 10), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
     labels = LabelsMapping.from_classes({"": 0, "0": 1, "00": 2, "23": 3}, preprocessing)

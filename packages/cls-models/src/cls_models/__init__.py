@@ -1,36 +1,61 @@
-"""Image classifiers: torchvision backbones, transfer, losses, optimisers, schedules, and the LightningModule."""
+"""Image classifiers: torchvision backbones, transfer, losses, optimizers, schedules, and the LightningModule."""
 
-from cls_models.backbones import BACKBONES, build_backbone
-from cls_models.classifier import Classifier
-from cls_models.compilation import Compilation
-from cls_models.cuda_graph import CudaGraph
-from cls_models.distillation import Distillation, DistillationError, distillation_from_run, load_teacher
-from cls_models.feature_cache import FeatureCache, FeatureCacheError, refuse_what_changes_between_epochs
-from cls_models.hardware import HardwareError, check_precision, precision_for, prepare_for_device, refuse_batch_of_one
-from cls_models.heads import BackboneError, head_name
-from cls_models.layers import layer_numbers
+from cls_models.acceleration.compilation import Compilation
+from cls_models.acceleration.cuda_graph import CudaGraph
+from cls_models.acceleration.hardware import (
+    HardwareError,
+    check_batch_size_for_batch_norm,
+    check_precision,
+    precision_for,
+    prepare_for_device,
+)
+from cls_models.acceleration.small_conv import SmallConv2d, replace_small_convs
+from cls_models.backbones.heads import BackboneError, head_name
+from cls_models.backbones.init_from import (
+    RemappedHead,
+    SourceRun,
+    find_source_run,
+    load_by_class_name,
+)
+from cls_models.backbones.layer_ids import layer_ids
+from cls_models.backbones.pretrained import PretrainedInput, get_pretrained_input
+from cls_models.backbones.timm_backbones import build_timm_backbone, get_timm_pretrained_input
+from cls_models.backbones.torchvision_backbones import BACKBONES, build_backbone
+from cls_models.classification_module import ClassificationModule
+from cls_models.finetuning.distillation import (
+    Distillation,
+    DistillationError,
+    distillation_from_run,
+    load_teacher,
+)
+from cls_models.finetuning.feature_cache import (
+    FeatureCache,
+    FeatureCacheError,
+    check_features_cacheable,
+)
+from cls_models.finetuning.transfer import Transfer
 from cls_models.losses import FocalLoss, LogitAdjustedLoss
 from cls_models.metrics import VALIDATION_METRICS, classification_metrics
-from cls_models.muon import Muon
-from cls_models.not_finite import NotFiniteLossError
-from cls_models.optimisation import build_optimizer, parameter_groups
-from cls_models.remapping import EarlierRun, Remapped, earlier_run, load_by_class_name
-from cls_models.schedules import one_cycle, plateau, warmup_constant, warmup_cosine, warmup_linear
-from cls_models.small_maps import SmallMapConv2d, write_out_small_maps
-from cls_models.timm_backbones import build_timm_backbone, timm_pretrained_input
-from cls_models.transfer import Transfer
-from cls_models.weights import PretrainedInput, pretrained_input
+from cls_models.nonfinite import NotFiniteLossError
+from cls_models.optim.muon import Muon
+from cls_models.optim.param_groups import build_optimizer, param_groups
+from cls_models.optim.schedules import (
+    one_cycle,
+    plateau,
+    warmup_constant,
+    warmup_cosine,
+    warmup_linear,
+)
 
 __all__ = [
     "BACKBONES",
     "VALIDATION_METRICS",
     "BackboneError",
-    "Classifier",
+    "ClassificationModule",
     "Compilation",
     "CudaGraph",
     "Distillation",
     "DistillationError",
-    "EarlierRun",
     "FeatureCache",
     "FeatureCacheError",
     "FocalLoss",
@@ -39,31 +64,32 @@ __all__ = [
     "Muon",
     "NotFiniteLossError",
     "PretrainedInput",
-    "Remapped",
-    "SmallMapConv2d",
+    "RemappedHead",
+    "SmallConv2d",
+    "SourceRun",
     "Transfer",
     "build_backbone",
     "build_optimizer",
     "build_timm_backbone",
+    "check_batch_size_for_batch_norm",
+    "check_features_cacheable",
     "check_precision",
     "classification_metrics",
     "distillation_from_run",
-    "earlier_run",
+    "find_source_run",
+    "get_pretrained_input",
+    "get_timm_pretrained_input",
     "head_name",
-    "layer_numbers",
+    "layer_ids",
     "load_by_class_name",
     "load_teacher",
     "one_cycle",
-    "parameter_groups",
+    "param_groups",
     "plateau",
     "precision_for",
     "prepare_for_device",
-    "pretrained_input",
-    "refuse_batch_of_one",
-    "refuse_what_changes_between_epochs",
-    "timm_pretrained_input",
+    "replace_small_convs",
     "warmup_constant",
     "warmup_cosine",
     "warmup_linear",
-    "write_out_small_maps",
 ]

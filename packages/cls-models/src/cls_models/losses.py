@@ -39,14 +39,21 @@ class FocalLoss(nn.Module):
     weight: Tensor | None
 
     def __init__(
-        self, gamma: float = 2.0, weight: Tensor | Sequence[float] | None = None, label_smoothing: float = 0.0
+        self,
+        gamma: float = 2.0,
+        weight: Tensor | Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         if not 0 <= gamma < math.inf:
             raise ValueError(f"gamma must be 0 (plain cross-entropy) or more, got {gamma}")
         self.gamma = gamma
         self.label_smoothing = _checked_smoothing(label_smoothing)
-        values = None if weight is None else _positive_per_class(weight, "weight", "leave the class out of the data")
+        values = (
+            None
+            if weight is None
+            else _positive_per_class(weight, "weight", "leave the class out of the data")
+        )
         self.register_buffer("weight", None if values is None else values.float(), persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -69,7 +76,9 @@ class FocalLoss(nn.Module):
             total = terms.gather(1, targets[:, None]).sum()
             divisor = divisor if weight is None else weight[targets].sum()
         if self.label_smoothing:
-            total = (1 - self.label_smoothing) * total + self.label_smoothing * terms.mean(dim=1).sum()
+            total = (1 - self.label_smoothing) * total + self.label_smoothing * terms.mean(
+                dim=1
+            ).sum()
         return total / divisor
 
     def extra_repr(self) -> str:
@@ -98,7 +107,9 @@ class LogitAdjustedLoss(nn.Module):
 
     adjustment: Tensor
 
-    def __init__(self, class_counts: Tensor | Sequence[float], tau: float = 1.0, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self, class_counts: Tensor | Sequence[float], tau: float = 1.0, label_smoothing: float = 0.0
+    ) -> None:
         super().__init__()
         if not 0 <= tau < math.inf:
             raise ValueError(f"tau must be 0 (no adjustment) or more, got {tau}")
@@ -108,7 +119,9 @@ class LogitAdjustedLoss(nn.Module):
         counts = _positive_per_class(class_counts, "class_counts", advice)
         if len(counts) < 2:
             raise ValueError(f"class_counts must have at least 2 classes, got {len(counts)}")
-        self.register_buffer("adjustment", (tau * (counts / counts.sum()).log()).float(), persistent=False)
+        self.register_buffer(
+            "adjustment", (tau * (counts / counts.sum()).log()).float(), persistent=False
+        )
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of a batch in nats."""
@@ -133,7 +146,9 @@ def _positive_per_class(values: Tensor | Sequence[float], name: str, advice: str
     """Return float64 [C] on the CPU, or say which classes have a value that is not above 0 and finite."""
     tensor = torch.as_tensor(values, device="cpu").detach().to(torch.float64)
     if tensor.ndim != 1 or not len(tensor):
-        raise ValueError(f"{name} must hold one number for each class, so be of shape [C]; got {list(tensor.shape)}")
+        raise ValueError(
+            f"{name} must hold one number for each class, so be of shape [C]; got {list(tensor.shape)}"
+        )
     wrong = (~((tensor > 0) & tensor.isfinite())).nonzero().flatten().tolist()
     if wrong:
         given = ", ".join(f"{tensor[index]:g} for class {index}" for index in wrong[:5])
@@ -153,7 +168,9 @@ def _check_shapes(logits: Tensor, targets: Tensor, per_class: Tensor | None, nam
             f"{list(logits.shape)}, got {targets.dtype} {list(targets.shape)}"
         )
     if per_class is not None and len(per_class) != logits.shape[1]:
-        raise ValueError(f"{name} is of {len(per_class)} classes, but the logits are of {logits.shape[1]}")
+        raise ValueError(
+            f"{name} is of {len(per_class)} classes, but the logits are of {logits.shape[1]}"
+        )
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 CLASS_ACCURACY = "class_accuracy"
 
 VALIDATION_METRICS = ("valid_loss", "valid_top1", "valid_top5", "valid_macro_f1")
-"""What a Classifier logs of every validation, and so what a run can choose its best weights by."""
+"""What a ClassificationModule logs of every validation, and so what a run can choose its best weights by."""
 
 
 def classification_metrics(num_classes: int) -> MetricCollection:
@@ -30,7 +30,11 @@ def classification_metrics(num_classes: int) -> MetricCollection:
 
 def state_of(metric: Metric) -> dict[str, Tensor]:
     """Return what a metric has gathered since its reset, on the CPU: all its states, each one tensor."""
-    return {name: value.detach().cpu() for name, value in metric.metric_state.items() if isinstance(value, Tensor)}
+    return {
+        name: value.detach().cpu()
+        for name, value in metric.metric_state.items()
+        if isinstance(value, Tensor)
+    }
 
 
 def restore_state(metric: Metric, state: dict[str, Tensor]) -> None:

@@ -5,31 +5,31 @@ that every device sees the same ones; the noise of single pixels alone is drawn 
 """
 
 from cls_data.augmentation.broadcast import Broadcast
-from cls_data.augmentation.colour import Colour
-from cls_data.augmentation.erasing import Erasing
+from cls_data.augmentation.color_jitter import ColorJitter
 from cls_data.augmentation.filters import Blur
 from cls_data.augmentation.geometry import Geometry
-from cls_data.augmentation.mixing import Mixing
-from cls_data.augmentation.per_sample import PerSample
-from cls_data.augmentation.recipe import (
+from cls_data.augmentation.mixup import MixupCutmix
+from cls_data.augmentation.pipelines import (
     Augmentation,
+    AugmentationPipeline,
     BroadcastAugmentation,
     LightAugmentation,
     PhotoAugmentation,
-    Recipe,
 )
+from cls_data.augmentation.random_erasing import RandomErasing
+from cls_data.augmentation.torchvision_ops import TorchvisionOps
 
 __all__ = [
     "Augmentation",
+    "AugmentationPipeline",
     "Blur",
     "Broadcast",
     "BroadcastAugmentation",
-    "Colour",
-    "Erasing",
+    "ColorJitter",
     "Geometry",
     "LightAugmentation",
-    "Mixing",
-    "PerSample",
+    "MixupCutmix",
     "PhotoAugmentation",
-    "Recipe",
+    "RandomErasing",
+    "TorchvisionOps",
 ]

@@ -7,10 +7,13 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from cls_data.augmentation.draws import (
-    Draws,
+from cls_data.augmentation.filters import downscale_and_back
+from cls_data.augmentation.geometry import crop_matrices
+from cls_data.augmentation.jpeg import compress
+from cls_data.augmentation.params import (
+    AugmentationOp,
     Parameters,
-    Part,
+    ParamSampler,
     PositiveRange,
     Share,
     ShareRange,
@@ -19,14 +22,11 @@ from cls_data.augmentation.draws import (
     change_some,
     on_device,
 )
-from cls_data.augmentation.filters import downscale_and_back
-from cls_data.augmentation.geometry import crop_matrices
-from cls_data.augmentation.jpeg import compress
 
 Quality = Annotated[int, Field(ge=1, le=100)]
 
 
-class Broadcast(Part):
+class Broadcast(AugmentationOp):
     """How often and how strongly a sample is degraded. Each step has a share of those that the group takes.
 
     Attributes:
@@ -51,7 +51,7 @@ class Broadcast(Part):
     jpeg_probability: Share = 0.5
     jpeg_quality: Annotated[tuple[Quality, Quality], AfterValidator(ascending)] = (30, 80)
 
-    def draw(self, draws: Draws) -> Parameters:
+    def draw(self, draws: ParamSampler) -> Parameters:
         """Draw what befalls each sample. A factor of the zoom is 1 where there is none."""
         taken = draws.chance(self.probability)
         zoomed = taken & draws.chance(self.zoom_probability)
@@ -70,9 +70,15 @@ class Broadcast(Part):
         """Shrink, add noise, compress: float32 [B, 3, H, W] in 0-255, changed in place. The zoom is geometry's."""
         share, deviation, quality = drawn["share"], drawn["deviation"], drawn["quality"]
         seed = int(drawn["seed"][0])
-        images = change_some(images, drawn["downscaled"], lambda some, rows: downscale_and_back(some, share[rows]))
-        images = change_some(images, drawn["noisy"], lambda some, rows: add_noise(some, deviation[rows], seed))
-        return change_some(images, drawn["compressed"], lambda some, rows: compress(some, quality[rows]))
+        images = change_some(
+            images, drawn["downscaled"], lambda some, rows: downscale_and_back(some, share[rows])
+        )
+        images = change_some(
+            images, drawn["noisy"], lambda some, rows: add_noise(some, deviation[rows], seed)
+        )
+        return change_some(
+            images, drawn["compressed"], lambda some, rows: compress(some, quality[rows])
+        )
 
 
 def zoom_matrices(zoom: Values) -> Values:

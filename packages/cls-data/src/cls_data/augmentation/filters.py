@@ -7,10 +7,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cls_data.augmentation.draws import Draws, Parameters, Part, PositiveRange, Share, Values, change_some, on_device
+from cls_data.augmentation.params import (
+    AugmentationOp,
+    Parameters,
+    ParamSampler,
+    PositiveRange,
+    Share,
+    Values,
+    change_some,
+    on_device,
+)
 
 
-class Blur(Part):
+class Blur(AugmentationOp):
     """Gaussian blur, as of a lens out of focus.
 
     Attributes:
@@ -21,14 +30,16 @@ class Blur(Part):
     probability: Share = 0.2
     sigma: PositiveRange = (0.004, 0.02)
 
-    def draw(self, draws: Draws) -> Parameters:
+    def draw(self, draws: ParamSampler) -> Parameters:
         """Draw how much each sample is blurred, and which are."""
         return {"chosen": draws.chance(self.probability), "sigma": draws.factor(*self.sigma)}
 
     def apply(self, images: Tensor, drawn: Parameters) -> Tensor:
         """Change float32 [B, 3, H, W] in place."""
         sigma = drawn["sigma"] * (images.shape[2] + images.shape[3]) / 2
-        return change_some(images, drawn["chosen"], lambda some, rows: gaussian_blur(some, sigma[rows]))
+        return change_some(
+            images, drawn["chosen"], lambda some, rows: gaussian_blur(some, sigma[rows])
+        )
 
 
 def gaussian_blur(images: Tensor, sigma: Values) -> Tensor:
@@ -44,7 +55,9 @@ def gaussian_blur(images: Tensor, sigma: Values) -> Tensor:
     weights = np.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
     kernels = on_device(weights / weights.sum(axis=1, keepdims=True), images)
     rows, columns = (
-        (kernels @ _mirrored_shifts(length, radius, images.device).flatten(1)).view(-1, length, length)
+        (kernels @ _mirrored_shifts(length, radius, images.device).flatten(1)).view(
+            -1, length, length
+        )
         for length in (height, width)
     )
     return filter_separably(images, rows, columns)
@@ -59,7 +72,10 @@ def downscale_and_back(images: Tensor, shares: Values, levels: int = 16) -> Tens
         levels: number of sizes, each of which is prepared once.
     """
     steps = on_device(np.clip(np.round(shares * levels), 1, levels).astype(np.int64) - 1, images)
-    rows, columns = (_shrinking(length, levels, images.device).index_select(0, steps) for length in images.shape[2:])
+    rows, columns = (
+        _shrinking(length, levels, images.device).index_select(0, steps)
+        for length in images.shape[2:]
+    )
     return filter_separably(images, rows, columns)
 
 
@@ -75,7 +91,9 @@ def _mirrored_shifts(length: int, radius: int, device: torch.device) -> Tensor:
     line = torch.eye(length)[None]
     padded = functional.pad(line, (radius, radius), mode="reflect") if radius else line
     # Row i of the identity, mirrored and cut out from offset d on, is 1 where place i + d is taken from.
-    return torch.stack([padded[0, :, start : start + length].T for start in range(2 * radius + 1)]).to(device)
+    return torch.stack(
+        [padded[0, :, start : start + length].T for start in range(2 * radius + 1)]
+    ).to(device)
 
 
 @functools.lru_cache(maxsize=16)
@@ -85,7 +103,11 @@ def _shrinking(length: int, levels: int, device: torch.device) -> Tensor:
     matrices = []
     for level in range(1, levels + 1):
         small = max(1, round(length * level / levels))
-        down = functional.interpolate(identity, (small, length), mode="bilinear", antialias=True)[0, 0]
-        up = functional.interpolate(torch.eye(small)[None, None], (length, small), mode="bilinear")[0, 0]
+        down = functional.interpolate(identity, (small, length), mode="bilinear", antialias=True)[
+            0, 0
+        ]
+        up = functional.interpolate(torch.eye(small)[None, None], (length, small), mode="bilinear")[
+            0, 0
+        ]
         matrices.append(up @ down)
     return torch.stack(matrices).to(device)

@@ -10,14 +10,22 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from cls_data.augmentation.draws import Draws, Part, PositiveRange, Share, ShareRange, Values, on_device
+from cls_data.augmentation.params import (
+    AugmentationOp,
+    ParamSampler,
+    PositiveRange,
+    Share,
+    ShareRange,
+    Values,
+    on_device,
+)
 
 _SMALLEST_CROP = 1e-4
 """Share of the image's area; of nothing there is no aspect ratio."""
 
 
-class Geometry(Part):
-    """How far images are moved. Draws are even, those of factors on a logarithmic scale.
+class Geometry(AugmentationOp):
+    """How far images are moved. ParamSampler are even, those of factors on a logarithmic scale.
 
     Attributes:
         rotation: largest angle in degrees, to either side.
@@ -41,7 +49,7 @@ class Geometry(Part):
     horizontal_flip: Share = 0.0
     vertical_flip: Share = 0.0
 
-    def matrices(self, draws: Draws, aspect: float) -> Values:
+    def matrices(self, draws: ParamSampler, aspect: float) -> Values:
         """Draw float32 [B, 3, 3] for `resample`; `aspect` is the images' width over their height."""
         matrices = affine_matrices(
             degrees=draws.around_zero(self.rotation),
@@ -59,8 +67,12 @@ class Geometry(Part):
         if self.crop_area[0] < 1:
             stretch = np.sqrt(draws.factor(*self.crop_aspect))
             side = np.sqrt(np.maximum(draws.between(*self.crop_area), _SMALLEST_CROP))
-            stretch = np.clip(stretch, side, 1 / side)  # a side cut off at the border would leave less than was asked
-            crop = crop_matrices(side * stretch, side / stretch, draws.between(0, 1), draws.between(0, 1))
+            stretch = np.clip(
+                stretch, side, 1 / side
+            )  # a side cut off at the border would leave less than was asked
+            crop = crop_matrices(
+                side * stretch, side / stretch, draws.between(0, 1), draws.between(0, 1)
+            )
             matrices = crop @ matrices
         return matrices
 
@@ -72,9 +84,13 @@ class Geometry(Part):
         if self.vertical_flip:
             said.append(f"vertical_flip={self.vertical_flip}: a 2 upside down is a 5")
         if self.rotation > 45:
-            said.append(f"rotation={self.rotation}: a 6 turned by half is a 9, and a 1 on its side is a dash")
+            said.append(
+                f"rotation={self.rotation}: a 6 turned by half is a 9, and a 1 on its side is a dash"
+            )
         if self.crop_area[0] < 0.5:
-            said.append(f'crop_area={self.crop_area}: a crop that keeps so little can turn "23" into "3"')
+            said.append(
+                f'crop_area={self.crop_area}: a crop that keeps so little can turn "23" into "3"'
+            )
         return said
 
 
@@ -128,7 +144,11 @@ def perspective_matrices(inwards: Values) -> Values:
     equations[:, :4, 6], equations[:, :4, 7] = -u * x, -u * y
     equations[:, 4:, 6], equations[:, 4:, 7] = -v * x, -v * y
     solved = np.linalg.solve(equations, np.concatenate([u, v], axis=1)[..., None])[..., 0]
-    return np.concatenate([solved, np.ones((len(inwards), 1))], axis=1).reshape(-1, 3, 3).astype(np.float32)
+    return (
+        np.concatenate([solved, np.ones((len(inwards), 1))], axis=1)
+        .reshape(-1, 3, 3)
+        .astype(np.float32)
+    )
 
 
 def resample(images: Tensor, matrices: Values) -> Tensor:
@@ -140,12 +160,16 @@ def resample(images: Tensor, matrices: Values) -> Tensor:
     # A sum of a row and a column for each coordinate: one pass, where a product with all places would take three.
     grid = torch.empty(len(images), height, width, 2, device=images.device)
     for axis in (0, 1):
-        torch.add(moved[:, axis, 0] * x, moved[:, axis, 1] * y + moved[:, axis, 2], out=grid[..., axis])
+        torch.add(
+            moved[:, axis, 0] * x, moved[:, axis, 1] * y + moved[:, axis, 2], out=grid[..., axis]
+        )
     if matrices[:, 2, :2].any():
         depth = moved[:, 2, 0] * x + (moved[:, 2, 1] * y + moved[:, 2, 2])
         for axis in (0, 1):
             grid[..., axis] /= depth
-    return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return functional.grid_sample(
+        images, grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
 
 
 def _matrices(rows: Sequence[Sequence[Values | int]], count: int) -> Values:

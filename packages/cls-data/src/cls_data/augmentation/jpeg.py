@@ -12,24 +12,116 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cls_data.augmentation.draws import Values, on_device
-from cls_data.resize import resize
+from cls_data.augmentation.params import Values, on_device
+from cls_data.images.resize import resize
 
 _LUMA_TABLE = (
-    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56,
-    14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
-    49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
-)  # fmt: skip
+    16,
+    11,
+    10,
+    16,
+    24,
+    40,
+    51,
+    61,
+    12,
+    12,
+    14,
+    19,
+    26,
+    58,
+    60,
+    55,
+    14,
+    13,
+    16,
+    24,
+    40,
+    57,
+    69,
+    56,
+    14,
+    17,
+    22,
+    29,
+    51,
+    87,
+    80,
+    62,
+    18,
+    22,
+    37,
+    56,
+    68,
+    109,
+    103,
+    77,
+    24,
+    35,
+    55,
+    64,
+    81,
+    104,
+    113,
+    92,
+    49,
+    64,
+    78,
+    87,
+    103,
+    121,
+    120,
+    101,
+    72,
+    92,
+    95,
+    98,
+    112,
+    100,
+    103,
+    99,
+)
 """ITU-T T.81, table K.1, row by row."""
 _CHROMA_TABLE = (
-    17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 26, 56, 99, 99, 99, 99, 99,
-    47, 66, 99, 99, 99, 99, 99, 99, *[99] * 32,
-)  # fmt: skip
+    17,
+    18,
+    24,
+    47,
+    99,
+    99,
+    99,
+    99,
+    18,
+    21,
+    26,
+    66,
+    99,
+    99,
+    99,
+    99,
+    24,
+    26,
+    56,
+    99,
+    99,
+    99,
+    99,
+    99,
+    47,
+    66,
+    99,
+    99,
+    99,
+    99,
+    99,
+    99,
+    *[99] * 32,
+)
 """ITU-T T.81, table K.2."""
 
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
-"""Both from the JFIF specification; luma and chroma are centred on 0 here, on 128 in a file."""
+"""Both from the JFIF specification; luma and chroma are centered on 0 here, on 128 in a file."""
 
 _TIE = 1e-4
 """Share by which a quotient is enlarged: libjpeg rounds ties, which are frequent, away from zero."""
@@ -45,27 +137,29 @@ def compress(images: Tensor, quality: Values) -> Tensor:
         quality: [B], 1-100 as in Pillow.
     """
     height, width = images.shape[2:]
-    colours = _Colours.on(images.device)
-    ycc = _recoloured(images.round(), colours.forth, colours.luma_down).round_()
+    colors = _Colours.on(images.device)
+    ycc = _converted(images.round(), colors.forth, colors.luma_down).round_()
     luma_table, chroma_table = on_device(_tables(quality), images)
-    luma = _quantise(_padded(ycc[:, :1], -height % 8, -width % 8), luma_table)
+    luma = _quantize(_padded(ycc[:, :1], -height % 8, -width % 8), luma_table)
     # Rows are repeated where chroma has its own resolution, columns before: the order of libjpeg's passes.
     chroma = _halved(_padded(ycc[:, 1:], height % 2, -width % 16))
     rows, columns = (height + 1) // 2, (width + 1) // 2
-    chroma = _quantise(_padded(chroma, -rows % 8, 0), chroma_table)[:, :, :rows, :columns]
+    chroma = _quantize(_padded(chroma, -rows % 8, 0), chroma_table)[:, :, :rows, :columns]
     # libjpeg's "fancy" upsampling weighs the four nearest by 9, 3, 3, 1 sixteenths, which is bilinear.
     chroma = resize(chroma, (2 * rows, 2 * columns)).round_()
     ycc = torch.cat([luma[:, :, :height, :width], chroma[:, :, :height, :width]], dim=1)
-    return _recoloured(ycc, colours.back, colours.grey_up).round_().clamp_(0, 255)
+    return _converted(ycc, colors.back, colors.grey_up).round_().clamp_(0, 255)
 
 
-def _recoloured(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
+def _converted(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
     flat = torch.baddbmm(offset, matrix.expand(len(images), -1, -1), images.flatten(2))
     return flat.view_as(images)
 
 
 def _padded(planes: Tensor, below: int, right: int) -> Tensor:
-    return functional.pad(planes, (0, right, 0, below), mode="replicate") if right or below else planes
+    return (
+        functional.pad(planes, (0, right, 0, below), mode="replicate") if right or below else planes
+    )
 
 
 def _halved(planes: Tensor) -> Tensor:
@@ -76,7 +170,7 @@ def _halved(planes: Tensor) -> Tensor:
     return sums.add_(_turns(sums.shape[3], planes.device)).mul_(0.25).floor_()
 
 
-def _quantise(planes: Tensor, table: Tensor) -> Tensor:
+def _quantize(planes: Tensor, table: Tensor) -> Tensor:
     """Transform [B, C, H, W] in 8x8 blocks, round to multiples of the table [B, 64], and transform back."""
     batch, channels, height, width = planes.shape
     cosines = _cosines(planes.device)
@@ -113,7 +207,7 @@ def _turns(length: int, device: torch.device) -> Tensor:
 
 
 class _Colours(NamedTuple):
-    """Both colour transforms: matrices [3, 3], and what is added to each plane [3, 1]."""
+    """Both color transforms: matrices [3, 3], and what is added to each plane [3, 1]."""
 
     forth: Tensor
     luma_down: Tensor

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cls_data.annotations import SPLITS, BadRow, Record, scan_split
+from cls_data.annotations.fingerprint import fingerprint
+from cls_data.annotations.quarantine import Quarantine, write_quarantine
+from cls_data.annotations.reading import SPLITS, BadRow, Record, scan_split
 from cls_data.errors import SHOWN, DataError
-from cls_data.fingerprint import fingerprint
 from cls_data.gate.config import RULES, GateConfig, Policy
-from cls_data.gate.evidence import Evidence, Finding, Row
+from cls_data.gate.inputs import Finding, GateInputs, Row
 from cls_data.gate.inspection import Inspection
 from cls_data.gate.rules import JUDGES
-from cls_data.preprocessing import ImagePreprocessing
-from cls_data.quarantine import Quarantine, write_quarantine
+from cls_export.contract.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,19 @@ class CheckReport:
     """
 
     root: Path
-    evidence: Evidence
+    evidence: GateInputs
     config: GateConfig
     findings: Mapping[str, Sequence[Finding]]
     fingerprint: str
-    preprocessing: ImagePreprocessing
+    preprocessing: Preprocessing
 
     def count(self, policy: Policy) -> int:
         """Return the number of findings of the rules with a policy."""
-        return sum(len(found) for rule, found in self.findings.items() if self.config.policy(rule) == policy)
+        return sum(
+            len(found)
+            for rule, found in self.findings.items()
+            if self.config.policy(rule) == policy
+        )
 
     @property
     def passed(self) -> bool:
@@ -108,7 +112,7 @@ class CheckReport:
 
 def check(
     root: str | os.PathLike[str],
-    preprocessing: ImagePreprocessing,
+    preprocessing: Preprocessing,
     config: GateConfig | None = None,
     *,
     annotations: str = "",
@@ -134,35 +138,54 @@ def check(
     base = Path(root).resolve()
     if quarantine is not None:
         quarantine.refuse_others(annotations)
-    scanned = {split: scan_split(base, split, annotations=annotations, quarantine=quarantine) for split in SPLITS}
+    scanned = {
+        split: scan_split(base, split, annotations=annotations, quarantine=quarantine)
+        for split in SPLITS
+    }
     records: dict[str, list[Record]] = {split: rows.records for split, rows in scanned.items()}
     bad = [row for rows in scanned.values() for row in rows.bad]
     if not bad and not any(records.values()):
         left = ", of which the quarantine leaves some" if quarantine and quarantine.rows else ""
-        raise DataError(f"{base / annotations}: no rows; expected *.jsonl files in train/, valid/ or test/{left}")
-    evidence = _gather(records, bad, preprocessing, workers, "checking images" if progress else None)
+        raise DataError(
+            f"{base / annotations}: no rows; expected *.jsonl files in train/, valid/ or test/{left}"
+        )
+    evidence = _gather(
+        records, bad, preprocessing, workers, "checking images" if progress else None
+    )
     digests: dict[str, list[tuple[Record, bytes]]] = {
-        split: [(row.record, evidence.files.file_digests[row.file]) for row in evidence.rows if row.split == split]
+        split: [
+            (row.record, evidence.files.file_digests[row.file])
+            for row in evidence.rows
+            if row.split == split
+        ]
         for split in SPLITS
     }
-    return CheckReport(base, evidence, config, _judge(evidence, config), fingerprint(digests), preprocessing)
+    return CheckReport(
+        base, evidence, config, _judge(evidence, config), fingerprint(digests), preprocessing
+    )
 
 
 def _gather(
     records: Mapping[str, Sequence[Record]],
     bad: Sequence[BadRow],
-    preprocessing: ImagePreprocessing,
+    preprocessing: Preprocessing,
     workers: int,
     progress: str | None,
-) -> Evidence:
+) -> GateInputs:
     paths = sorted({record.path for rows in records.values() for record in rows})
     places = {path: place for place, path in enumerate(paths)}
-    rows = [Row(split, record, places[record.path]) for split, found in records.items() for record in found]
-    return Evidence(rows, bad, Inspection.of(paths, preprocessing, workers=workers, progress=progress))
+    rows = [
+        Row(split, record, places[record.path])
+        for split, found in records.items()
+        for record in found
+    ]
+    return GateInputs(
+        rows, bad, Inspection.of(paths, preprocessing, workers=workers, progress=progress)
+    )
 
 
 def _judge(
-    evidence: Evidence, config: GateConfig, policies: Sequence[Policy] = ("error", "warn")
+    evidence: GateInputs, config: GateConfig, policies: Sequence[Policy] = ("error", "warn")
 ) -> dict[str, list[Finding]]:
     findings = {}
     for rule in RULES:
@@ -173,8 +196,8 @@ def _judge(
     return findings
 
 
-def _without(evidence: Evidence, sources: Mapping[str, object]) -> Evidence:
-    return Evidence(
+def _without(evidence: GateInputs, sources: Mapping[str, object]) -> GateInputs:
+    return GateInputs(
         [row for row in evidence.rows if row.record.source not in sources],
         [row for row in evidence.bad if row.source not in sources],
         evidence.files,

@@ -1,4 +1,4 @@
-"""Finds images that look alike, among many, by 64-bit hashes and small grey pictures."""
+"""Finds images that look alike, among many, by 64-bit hashes and small gray pictures."""
 
 from collections.abc import Iterator
 

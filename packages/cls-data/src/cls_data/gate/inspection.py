@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cls_data.decoding import HugeImageError, StrictDecoder, image_format, quiet_decoding
-from cls_data.parallel import map_chunks
-from cls_data.preprocessing import ImagePreprocessing
+from cls_data.images.decoding import HugeImageError, StrictDecoder, quiet_decoding
+from cls_data.images.parallel import map_chunks
+from cls_export.contract.image_formats import image_format
+from cls_export.contract.preprocessing import Preprocessing
 
 THUMBNAIL = 12
-"""Side in pixels of the grey picture that settles whether two images with like hashes are alike."""
+"""Side in pixels of the gray picture that settles whether two images with like hashes are alike."""
 
 _RESAMPLING = Image.Resampling.BOX
 _LARGEST = 512  # px; sharpness is measured on at most this much of a side, or large photos would cost seconds
@@ -51,7 +52,7 @@ class Inspection:
     def of(
         cls,
         paths: Sequence[Path],
-        preprocessing: ImagePreprocessing,
+        preprocessing: Preprocessing,
         *,
         workers: int,
         progress: str | None = None,
@@ -122,27 +123,33 @@ def _inspect(names: Sequence[str], decoder: StrictDecoder) -> Inspection:
 
 def _measure(found: Inspection, row: int, image: Image.Image) -> None:
     found.sizes[row] = image.size
-    found.pixel_digests[row] = hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).digest()
-    grey = image.convert("L")
-    found.thumbnails[row] = np.frombuffer(grey.resize((THUMBNAIL, THUMBNAIL), _RESAMPLING).tobytes(), np.uint8)
-    found.hashes[row] = _difference_hash(grey)
-    if max(grey.size) > _LARGEST:
-        width, height = grey.size
+    found.pixel_digests[row] = hashlib.blake2b(
+        repr(image.size).encode() + image.tobytes(), digest_size=16
+    ).digest()
+    gray = image.convert("L")
+    found.thumbnails[row] = np.frombuffer(
+        gray.resize((THUMBNAIL, THUMBNAIL), _RESAMPLING).tobytes(), np.uint8
+    )
+    found.hashes[row] = _difference_hash(gray)
+    if max(gray.size) > _LARGEST:
+        width, height = gray.size
         left, top = max(0, (width - _LARGEST) // 2), max(0, (height - _LARGEST) // 2)
-        grey = grey.crop((left, top, min(width, left + _LARGEST), min(height, top + _LARGEST)))
-    levels = np.asarray(grey, np.float32)
+        gray = gray.crop((left, top, min(width, left + _LARGEST), min(height, top + _LARGEST)))
+    levels = np.asarray(gray, np.float32)
     found.luma[row] = levels.mean()
     found.sharpness[row] = _laplacian_variance(levels)
 
 
-def _difference_hash(grey: Image.Image) -> np.uint64:
-    small = np.frombuffer(grey.resize((9, 8), _RESAMPLING).tobytes(), np.uint8).reshape(8, 9)
+def _difference_hash(gray: Image.Image) -> np.uint64:
+    small = np.frombuffer(gray.resize((9, 8), _RESAMPLING).tobytes(), np.uint8).reshape(8, 9)
     return np.uint64(np.packbits(small[:, :-1] > small[:, 1:]).view(np.uint64)[0])
 
 
 def _laplacian_variance(levels: NDArray[np.float32]) -> float:
     if min(levels.shape) < 3:
         return 0.0
-    centre = levels[1:-1, 1:-1]
-    second = levels[1:-1, :-2] + levels[1:-1, 2:] + levels[:-2, 1:-1] + levels[2:, 1:-1] - 4 * centre
+    center = levels[1:-1, 1:-1]
+    second = (
+        levels[1:-1, :-2] + levels[1:-1, 2:] + levels[:-2, 1:-1] + levels[2:, 1:-1] - 4 * center
+    )
     return float(second.var())

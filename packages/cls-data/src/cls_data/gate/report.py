@@ -12,11 +12,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cls_data.decoding import quiet_decoding
-from cls_data.files import write_atomically
 from cls_data.gate.check import CheckReport
 from cls_data.gate.config import RULES
-from cls_data.gate.evidence import Finding
+from cls_data.gate.inputs import Finding
+from cls_data.images.decoding import quiet_decoding
+from cls_export.contract.files import write_atomically
 
 SHOWN_A_RULE = 5
 _PICTURES_A_RULE, _COLUMNS, _TILE, _CAPTION = 24, 6, 150, 44
@@ -32,7 +32,11 @@ def as_table(report: CheckReport) -> RenderableType:
     for rule in RULES:
         policy, count = report.config.policy(rule), len(report.findings.get(rule, ()))
         style = _STYLES[policy] if count else "dim"
-        table.add_row(Text(rule, style), Text(policy, style), Text("-" if policy == "off" else str(count), style))
+        table.add_row(
+            Text(rule, style),
+            Text(policy, style),
+            Text("-" if policy == "off" else str(count), style),
+        )
     details: list[RenderableType] = []
     for rule, found in report.findings.items():
         details.append(Text(f"{rule} ({len(found)})", style=_STYLES[report.config.policy(rule)]))
@@ -45,7 +49,9 @@ def as_table(report: CheckReport) -> RenderableType:
         f"{verdict}: {report.count('error')} errors, {report.count('warn')} warnings in {rows or 'no good'} rows; "
         f"fingerprint {report.fingerprint[:16]}"
     )
-    return Group(table, *details, Text(closing, style="bold green" if report.passed else "bold red"))
+    return Group(
+        table, *details, Text(closing, style="bold green" if report.passed else "bold red")
+    )
 
 
 def as_json(report: CheckReport) -> dict[str, Any]:
@@ -65,7 +71,9 @@ def as_json(report: CheckReport) -> dict[str, Any]:
 
 def write_json(report: CheckReport, path: str | os.PathLike[str]) -> None:
     """Write every finding to a file."""
-    write_atomically(path, (json.dumps(as_json(report), ensure_ascii=False, indent=1) + "\n").encode())
+    write_atomically(
+        path, (json.dumps(as_json(report), ensure_ascii=False, indent=1) + "\n").encode()
+    )
 
 
 def draw_offenders(report: CheckReport, folder: str | os.PathLike[str]) -> list[Path]:
@@ -95,9 +103,15 @@ def _sheet(report: CheckReport, findings: Sequence[Finding]) -> Image.Image:
         for place, file in enumerate(files):
             tile = _tile(report, file, side - 4)
             sheet.paste(tile, (left + place % 2 * side + 2, top + place // 2 * side + 2))
-        labels = sorted({row.record.label for file in finding.files for row in report.evidence.by_file[file]})
+        labels = sorted(
+            {row.record.label for file in finding.files for row in report.evidence.by_file[file]}
+        )
         place_in_file = finding.sources[0].rpartition("/")[2]
-        lines = [place_in_file[-24:], finding.sources[0].partition("/")[0], " ".join(map(repr, labels))[:26]]
+        lines = [
+            place_in_file[-24:],
+            finding.sources[0].partition("/")[0],
+            " ".join(map(repr, labels))[:26],
+        ]
         draw.text((left + 3, top + height), "\n".join(lines), fill="black", font=font, spacing=1)
     return sheet
 

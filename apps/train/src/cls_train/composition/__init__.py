@@ -1,0 +1,1 @@
+"""Configuration: command line, validation, and instantiation."""

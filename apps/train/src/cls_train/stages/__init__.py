@@ -1,0 +1,1 @@
+"""Stages of a run: fit, evaluate, calibrate, and robustness."""

@@ -1,0 +1,118 @@
+"""Settings that only the data, or the network, can tell to be wrong: known before the run's folder is made."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loguru import logger
+
+from cls_models import ClassificationModule
+from cls_train.composition.builders import build_data, build_module, build_preprocessing
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    """What is warned of while a test runs."""
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}", level="WARNING")
+    yield lines
+    logger.remove(sink)
+
+
+@pytest.fixture
+def build(composed: Any, data_root: Path) -> Callable[..., ClassificationModule]:
+    """Build the module of a run on the small set."""
+
+    def built(*overrides: str) -> ClassificationModule:
+        config = composed("data=jsonl", f"data.root={data_root}", *overrides)
+        data = build_data(config, build_preprocessing(config))
+        data.setup()
+        return build_module(config, data)
+
+    return built
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            "scheduler=one_cycle trainer.max_epochs=2",
+            "scheduler: one_cycle needs at least 3 optimizer steps",
+        ),
+        (
+            "scheduler=plateau scheduler.monitor=valid_f1",
+            "scheduler.monitor: 'valid_f1' is not logged; did you mean",
+        ),
+        (
+            "model=torchvision model.name=alexnet preprocessing.size=[64,64] "
+            "+data.growing_sizes=[{until:0.5,size:[16,16]}]",
+            "data.growing_sizes: the network cannot take images of 16 x 16 pixels",
+        ),
+        (
+            "model=torchvision model.name=alexnet preprocessing.size=[24,24]",
+            "model: alexnet cannot take images of 24x24 pixels; the smallest square that works is 63x63",
+        ),
+        (
+            "+data.batch_size=1 preprocessing.size=[64,64] +data.growing_sizes=[{until:0.5,size:[32,32]}]",
+            "would see one value per channel at 32 x 32 px",
+        ),
+    ],
+)
+def test_what_the_data_or_the_network_refuses_is_said_before_training(
+    run_app: Any, data_root: Any, overrides: str, expected: str
+) -> None:
+    code, message = run_app("data=jsonl", f"data.root={data_root}", *overrides.split())
+    assert code == 2
+    assert expected in message
+    assert "Traceback" not in message
+    assert not (data_root.parent / "runs").exists()
+
+
+def test_sizes_that_cached_features_never_see_are_said(run_app: Any, data_root: Any) -> None:
+    cached = ["transfer=linear_probe", "+transfer.cache_features=true", "augmentation=none"]
+    settings = [
+        "preprocessing.size=[32,32]",
+        "stages.evaluate=false",
+        "callbacks=none",
+        "trainer.max_epochs=1",
+    ]
+    growing = "+data.growing_sizes=[{until:0.5,size:[16,16]}]"
+    code, message = run_app("data=jsonl", f"data.root={data_root}", *cached, *settings, growing)
+    assert code == 0
+    assert "data.growing_sizes has no effect with transfer.cache_features" in message
+
+
+@pytest.mark.parametrize("transfer", ["linear_probe", "staged", "fine_tune"])
+def test_a_transfer_of_random_weights_is_said(
+    build: Any, warnings: list[str], transfer: str
+) -> None:
+    build(f"transfer={transfer}")
+    (line,) = warnings
+    assert line.startswith("transfer: the network starts from random weights")
+    assert "set model.weights=DEFAULT or +model.init_from=RUN" in line
+
+
+def test_a_transfer_of_weights_is_not_warned_of(
+    build: Any, warnings: list[str], weights_file: Path, make_run: Any
+) -> None:
+    for start in (f"model.weights={weights_file}", f"+model.init_from={make_run()}"):
+        build("transfer=fine_tune", start)
+    assert warnings == []
+
+
+def test_a_teacher_that_knows_images_resized_otherwise_is_said(
+    build: Any, warnings: list[str], make_run: Any
+) -> None:
+    teacher = [
+        "distillation=checkpoint",
+        f"distillation.run={make_run('preprocessing=letterbox64')}",
+    ]
+    build(*teacher, "preprocessing=letterbox64", "preprocessing.size=[32,32]")
+    assert warnings == []
+    build(*teacher, "preprocessing=squash64")
+    (line,) = warnings
+    assert (
+        "distillation: the teacher was trained on images resized by 'letterbox' and is shown this run's"
+        in line
+    )

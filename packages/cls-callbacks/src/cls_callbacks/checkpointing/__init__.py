@@ -1,0 +1,1 @@
+"""Checkpoints, EMA weights, and preemption."""

@@ -1,0 +1,1 @@
+"""Callbacks that record and plot a training run."""

@@ -1,0 +1,447 @@
+import errno
+import hashlib
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from loguru import logger
+
+from cls_callbacks import (
+    EMA,
+    AtomicCheckpointIO,
+    BestAndLastCheckpoint,
+    DamagedCheckpointError,
+    verify_checkpoint,
+)
+from cls_callbacks.checkpointing.atomic_io import duplicate_checkpoint
+
+
+@pytest.mark.parametrize(
+    ("mode", "scores", "best_epoch"),
+    [
+        ("max", [0.1, 0.5, 0.3], 1),
+        ("max", [0.5, 0.5, 0.5], 0),
+        ("min", [0.5, 0.3, 0.3], 1),
+        ("max", [float("nan"), 0.2, 0.1], 1),
+    ],
+)
+def test_the_best_is_kept_and_of_equals_the_first(
+    module: Any,
+    data: Any,
+    make_trainer: Any,
+    tmp_path: Path,
+    mode: Any,
+    scores: list[float],
+    best_epoch: int,
+) -> None:
+    callback = BestAndLastCheckpoint(mode=mode)
+    callback._monitored = lambda trainer: scores[trainer.current_epoch]  # type: ignore[method-assign]
+    make_trainer(EMA(), callback).fit(module, datamodule=data)
+    best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    assert best["scored"]["epoch"] == best_epoch
+    assert best["scored"]["value"] == scores[best_epoch] == callback.best_score
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_best_holds_the_very_weights_that_earned_its_score(
+    module: Any, new_module: Any, data: Any, make_trainer: Any, tmp_path: Path, ema: bool
+) -> None:
+    callbacks = (
+        [EMA(), BestAndLastCheckpoint("valid_loss", "min")]
+        if ema
+        else [BestAndLastCheckpoint("valid_loss", "min")]
+    )
+    make_trainer(*callbacks).fit(module, datamodule=data)
+    best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    fresh = new_module()
+    fresh.load_state_dict(best["state_dict"])
+    again = make_trainer().validate(fresh, datamodule=data, verbose=False)[0]["valid_loss"]
+    assert again == best["scored"]["value"]
+    assert best["scored"]["weights"] == ("ema" if ema else "raw")
+
+
+def test_a_metric_that_nobody_logs_is_named(module: Any, data: Any, make_trainer: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"monitor 'valid_f1' is not logged; logged are .*valid_loss, valid_top1"
+    ):
+        make_trainer(BestAndLastCheckpoint("valid_f1")).fit(module, datamodule=data)
+
+
+def test_a_checkpoint_is_plain_data(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    make_trainer(EMA(), BestAndLastCheckpoint(), max_epochs=1).fit(module, datamodule=data)
+    for name in ("best", "last"):
+        assert "state_dict" in torch.load(
+            tmp_path / f"run/checkpoints/{name}.ckpt", weights_only=True
+        )
+
+
+def test_a_remote_path_is_refused() -> None:
+    with pytest.raises(ValueError, match="local folders alone"):
+        AtomicCheckpointIO().save_checkpoint({}, "s3://bucket/last.ckpt")
+
+
+def test_last_claims_no_score_that_other_weights_earned(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    make_trainer(EMA(), BestAndLastCheckpoint(), check_val_every_n_epoch=2).fit(
+        module, datamodule=data
+    )
+    assert "scored" not in torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert (
+        torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)["scored"]["epoch"]
+        == 1
+    )
+
+
+def test_a_failed_write_keeps_the_previous_file_and_leaves_no_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, target)
+
+    def disk_full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr("os.fsync", disk_full)
+    with pytest.raises(OSError, match="no space left"):
+        AtomicCheckpointIO().save_checkpoint({"step": 2}, target)
+    assert torch.load(target, weights_only=True) == {"step": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
+    verify_checkpoint(target)
+
+
+class Steps(Callback):
+    """Notes at which steps last.ckpt is written."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self.seen.append(trainer.global_step)
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [({"every_n_steps": 2}, {2, 3, 5, 6}), ({"every_minutes": 1e-9}, {1, 2, 3, 4, 5, 6})],
+)
+def test_last_is_saved_within_an_epoch_when_it_is_time(
+    module: Any, data: Any, make_trainer: Any, settings: dict[str, Any], steps: set[int]
+) -> None:
+    noted = Steps()
+    make_trainer(noted, BestAndLastCheckpoint(**settings), max_epochs=2).fit(
+        module, datamodule=data
+    )
+    assert set(noted.seen) == steps
+
+
+def test_an_epoch_that_is_the_best_writes_its_weights_once(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    callback = BestAndLastCheckpoint()
+    callback._monitored = lambda trainer: [0.1, 0.5, 0.3][trainer.current_epoch]  # type: ignore[method-assign]
+    make_trainer(noted := Steps(), callback, plugins=[AtomicCheckpointIO()]).fit(
+        module, datamodule=data
+    )
+    assert noted.seen == [3, 6, 9]
+    folder = tmp_path / "run/checkpoints"
+    assert (folder / "best.ckpt").samefile(folder / "previous.ckpt")
+    for name in ("best", "previous", "last"):
+        verify_checkpoint(folder / f"{name}.ckpt")
+    assert torch.load(folder / "best.ckpt", weights_only=True)["scored"]["value"] == 0.5
+
+
+def test_the_best_of_a_validation_within_an_epoch_is_saved_at_once(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    callback = BestAndLastCheckpoint()
+    callback._monitored = lambda trainer: {1: 0.1, 2: 0.5, 3: 0.3}[trainer.global_step]  # type: ignore[method-assign]
+    make_trainer(noted := Steps(), callback, max_epochs=1, val_check_interval=1).fit(
+        module, datamodule=data
+    )
+    assert noted.seen == [1, 2, 3]
+    best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    assert (best["scored"]["step"], best["scored"]["value"]) == (2, 0.5)
+
+
+def test_a_best_score_that_could_not_be_saved_is_none(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callback, messages = BestAndLastCheckpoint(on_save_error="go_on"), []
+    callback._monitored = lambda trainer: [0.1, 0.5, 0.3][trainer.current_epoch]  # type: ignore[method-assign]
+    fsync = os.fsync
+
+    class FillsTheDisk(Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            monkeypatch.setattr("os.fsync", disk_full if trainer.current_epoch == 1 else fsync)
+
+    def disk_full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    sink = logger.add(lambda message: messages.append(str(message)), level="ERROR")
+    make_trainer(FillsTheDisk(), callback, plugins=[AtomicCheckpointIO()]).fit(
+        module, datamodule=data
+    )
+    logger.remove(sink)
+    best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    assert len(messages) == 2, "of best.ckpt and of last.ckpt"
+    assert best["scored"]["value"] == callback.best_score == 0.3, (
+        "0.5 was lost, and 0.3 is better than 0.1"
+    )
+
+
+def test_a_best_that_is_on_disk_stays_the_best_though_last_could_not_be_saved(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callback = BestAndLastCheckpoint(on_save_error="go_on")
+    callback._monitored = lambda trainer: [0.1, 0.5, 0.3][trainer.current_epoch]  # type: ignore[method-assign]
+    replace = os.replace
+
+    def no_next(source: Any, target: Any) -> None:
+        if "next.ckpt" in str(target) and trainer.current_epoch == 1:
+            raise OSError(errno.EIO, "input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", no_next)
+    trainer = make_trainer(callback, plugins=[AtomicCheckpointIO()])
+    trainer.fit(module, datamodule=data)
+    best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    assert best["scored"]["value"] == callback.best_score == 0.5
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["epoch"] == 2
+
+
+@pytest.mark.parametrize("name", ["every_n_steps", "every_minutes"])
+def test_a_checkpoint_every_nothing_is_refused(name: str) -> None:
+    settings: dict[str, Any] = {name: 0}
+    with pytest.raises(
+        ValueError, match=f"{name} must be above 0, or null for epochs alone, got 0"
+    ):
+        BestAndLastCheckpoint(**settings)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    path = tmp_path / "one.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"weight": torch.randn(300)}}, path)
+    return path
+
+
+def test_a_checkpoint_has_its_checksum_beside_it_as_sha256sum_reads_it(written: Path) -> None:
+    verify_checkpoint(written)
+    digest = hashlib.sha256(written.read_bytes()).hexdigest()
+    assert written.with_name("one.ckpt.sha256").read_text() == f"{digest}  one.ckpt\n"
+    assert sorted(path.name for path in written.parent.iterdir()) == ["one.ckpt", "one.ckpt.sha256"]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", range(20))
+def test_a_flipped_bit_and_a_missing_tail_are_noticed(written: Path, seed: int) -> None:
+    content, draw = bytearray(written.read_bytes()), random.Random(seed)
+    place = draw.randrange(len(content))
+    written.write_bytes(content[:place])
+    with pytest.raises(
+        DamagedCheckpointError, match=r"one.ckpt: its bytes are not those that were written"
+    ):
+        verify_checkpoint(written)
+    content[place] ^= 1 << draw.randrange(8)
+    written.write_bytes(content)
+    with pytest.raises(DamagedCheckpointError):
+        verify_checkpoint(written)
+
+
+def test_a_checkpoint_without_a_checksum_is_taken_as_it_is(written: Path) -> None:
+    written.with_name("one.ckpt.sha256").unlink()
+    verify_checkpoint(written)
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_process_that_dies_between_two_renames_leaves_a_checkpoint_that_verifies(
+    written: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    replace, done = os.replace, []
+
+    def dies(source: Any, target: Any) -> None:
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(replace(source, target))
+
+    monkeypatch.setattr(os, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        AtomicCheckpointIO().save_checkpoint({"state_dict": {"weight": torch.randn(300)}}, written)
+    verify_checkpoint(written)
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_process_that_dies_while_a_checkpoint_is_given_a_second_name_leaves_both_verified(
+    written: Path, monkeypatch: pytest.MonkeyPatch, renames: int, links: bool
+) -> None:
+    second = written.with_name("two.ckpt")
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, second)
+    replace, done = os.replace, []
+
+    def dies(source: Any, target: Any) -> None:
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(replace(source, target))
+
+    def no_links(*args: Any) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(os, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        duplicate_checkpoint(written, second)
+    monkeypatch.setattr(os, "replace", replace)
+    verify_checkpoint(written)
+    verify_checkpoint(second)
+    duplicate_checkpoint(written, second)
+    assert second.read_bytes() == written.read_bytes()
+    assert written.samefile(second) == links
+
+
+def test_a_copy_of_a_checkpoint_without_a_checksum_has_none(written: Path) -> None:
+    second = written.with_name("two.ckpt")
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, second)
+    written.with_name("one.ckpt.sha256").unlink()
+    duplicate_checkpoint(written, second)
+    verify_checkpoint(second)
+    assert not second.with_name("two.ckpt.sha256").exists()
+
+
+def test_the_checkpoint_before_the_last_is_kept_with_its_checksum(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    make_trainer(BestAndLastCheckpoint(), max_epochs=3, plugins=[AtomicCheckpointIO()]).fit(
+        module, datamodule=data
+    )
+    folder = tmp_path / "run/checkpoints"
+    for name, epoch in (("last", 2), ("previous", 1)):
+        verify_checkpoint(folder / f"{name}.ckpt")
+        assert (folder / f"{name}.ckpt.sha256").read_text().endswith(f"  {name}.ckpt\n")
+        assert torch.load(folder / f"{name}.ckpt", weights_only=True)["epoch"] == epoch
+
+
+def test_a_damaged_last_is_not_all_that_is_left_when_the_next_save_fails(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(
+        callback := BestAndLastCheckpoint(), max_epochs=2, plugins=[AtomicCheckpointIO()]
+    )
+    trainer.fit(module, datamodule=data)
+    folder = tmp_path / "run/checkpoints"
+    (folder / "last.ckpt").write_bytes(b"damaged")
+
+    def disk_full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr("os.fsync", disk_full)
+    with pytest.raises(OSError, match="no space left"):
+        callback.save_last(trainer)
+    verify_checkpoint(folder / "previous.ckpt")
+    assert torch.load(folder / "previous.ckpt", weights_only=True)["epoch"] == 0
+
+
+def test_checkpoints_are_copied_to_another_place_with_their_checksums(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    callback = BestAndLastCheckpoint(copy_to=f"file://{tmp_path}/elsewhere")
+    make_trainer(callback, max_epochs=2, plugins=[AtomicCheckpointIO()]).fit(
+        module, datamodule=data
+    )
+    for name in ("best.ckpt", "last.ckpt"):
+        copied = tmp_path / "elsewhere/run/checkpoints" / name
+        assert copied.read_bytes() == (tmp_path / "run/checkpoints" / name).read_bytes()
+        assert copied.with_name(f"{name}.sha256").exists()
+        verify_checkpoint(copied)
+
+
+def test_a_copy_that_fails_is_told_and_training_goes_on(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").write_text("a file, where a folder should be")
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}", level="WARNING")
+    callback = BestAndLastCheckpoint(copy_to=str(tmp_path / "elsewhere"))
+    make_trainer(callback, max_epochs=1).fit(module, datamodule=data)
+    logger.remove(sink)
+    assert (tmp_path / "run/checkpoints/last.ckpt").exists()
+    assert all("could not be copied to" in line and "training goes on" in line for line in lines)
+    assert len(lines) == 2, "best and last"
+
+
+def test_a_place_that_nothing_can_reach_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="copy_to 'nowhere://bucket': Protocol not known: nowhere"):
+        BestAndLastCheckpoint(copy_to="nowhere://bucket")
+
+
+def test_a_checkpoint_carries_what_it_is_given(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    callback = BestAndLastCheckpoint()
+    callback.metadata = {"config": {"seed": 1}, "versions": {"torch": "2"}}
+    make_trainer(callback, max_epochs=1).fit(module, datamodule=data)
+    for name in ("best", "last"):
+        assert (
+            torch.load(tmp_path / f"run/checkpoints/{name}.ckpt", weights_only=True)["run"]
+            == callback.metadata
+        )
+
+
+def kept(tmp_path: Path) -> list[int]:
+    folder = tmp_path / "run/checkpoints"
+    for path in folder.glob("epoch_*.ckpt"):
+        verify_checkpoint(path)
+        assert path.with_name(f"{path.name}.sha256").exists()
+        assert path.stem == f"epoch_{torch.load(path, weights_only=True)['epoch'] + 1:05d}"
+    assert len(list(folder.glob("epoch_*"))) == 2 * len(list(folder.glob("epoch_*.ckpt")))
+    return sorted(int(path.stem.removeprefix("epoch_")) for path in folder.glob("epoch_*.ckpt"))
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_the_checkpoints_of_so_many_latest_epochs_are_kept_where_that_is_asked_for(
+    module: Any,
+    data: Any,
+    make_trainer: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    linked: bool,
+) -> None:
+    if not linked:
+
+        def no_links(*args: Any) -> None:
+            raise PermissionError(errno.EPERM, "this file system has no links")
+
+        monkeypatch.setattr(os, "link", no_links)
+    trainer = make_trainer(
+        BestAndLastCheckpoint(keep_epochs=2), max_epochs=4, plugins=[AtomicCheckpointIO()]
+    )
+    trainer.fit(module, datamodule=data)
+    assert kept(tmp_path) == [3, 4]
+    folder = tmp_path / "run/checkpoints"
+    assert (folder / "last.ckpt").samefile(folder / "epoch_00004.ckpt") == linked
+
+
+@pytest.mark.parametrize(("checkpoints", "epochs"), [(2.5, [3, 4]), (0.5, [4])])
+def test_no_more_are_kept_than_the_gigabytes_hold_but_always_the_latest(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path, checkpoints: float, epochs: list[int]
+) -> None:
+    make_trainer(BestAndLastCheckpoint(), max_epochs=1).fit(module, datamodule=data)
+    size = (tmp_path / "run/checkpoints/last.ckpt").stat().st_size
+    callback = BestAndLastCheckpoint(keep_gigabytes=checkpoints * size / 1e9)
+    make_trainer(callback, max_epochs=4, plugins=[AtomicCheckpointIO()]).fit(
+        module, datamodule=data
+    )
+    assert kept(tmp_path) == epochs
+
+
+@pytest.mark.parametrize("name", ["keep_epochs", "keep_gigabytes"])
+def test_keeping_nothing_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be above 0, or null, got 0"):
+        BestAndLastCheckpoint(**{name: 0})

@@ -1,0 +1,262 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from cls_callbacks import EMA, BestAndLastCheckpoint, Interrupted, PreemptionCheckpoint
+
+EPOCHS = 3
+"""Of three batches and one batch of validation each."""
+
+
+class Send(Callback):
+    """Sends this process a signal at one moment of its training."""
+
+    def __init__(self, hook: str, epoch: int, batch: int = 0, number: int = signal.SIGTERM) -> None:
+        self.moment = (hook, epoch, batch)
+        self.number = number
+
+    def send(self, trainer: Any, hook: str, batch: int = 0) -> None:
+        if (hook, trainer.current_epoch, batch) == self.moment:
+            os.kill(os.getpid(), self.number)
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.send(trainer, "batch", batch_idx)
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        self.send(trainer, "validation")
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.send(trainer, "end")
+
+
+def callbacks(*more: Callback) -> list[Callback]:
+    return [
+        EMA(decay=0.9),
+        BestAndLastCheckpoint("valid_loss", "min"),
+        PreemptionCheckpoint(),
+        *more,
+    ]
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, Any]:
+    checkpoint: dict[str, Any] = torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)
+    return {
+        "step": checkpoint["global_step"],
+        **checkpoint["state_dict"],
+        **{f"raw {key}": value for key, value in checkpoint["raw_state_dict"].items()},
+    }
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(
+        torch.equal(torch.as_tensor(one[key]), torch.as_tensor(other[key])) for key in one
+    )
+
+
+@pytest.fixture
+def whole(
+    new_module: Any, data: Any, make_trainer: Any, tmp_path: Path, settings: dict[str, Any]
+) -> Path:
+    """The folder of a training that nothing interrupts."""
+    folder = tmp_path / "whole"
+    make_trainer(*callbacks(), max_epochs=EPOCHS, default_root_dir=folder, **settings).fit(
+        new_module(), datamodule=data
+    )
+    return folder
+
+
+MOMENTS = {
+    "the first step": ("batch", 0, 0, 1),
+    "in the middle of an epoch": ("batch", 1, 1, 5),
+    "the last step of an epoch": ("batch", 1, 2, 6),
+    "a validation": ("validation", 1, 0, 6),
+    "the end of an epoch": ("end", 0, 0, 3),
+    "the end of the last epoch": ("end", 2, 0, 9),
+}
+
+
+@pytest.mark.parametrize("settings", [{}], ids=["plain"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_training_that_a_signal_ends_goes_on_as_if_nothing_had_been(
+    whole: Path, new_module: Any, data: Any, make_trainer: Any, tmp_path: Path, moment: str
+) -> None:
+    hook, epoch, batch, step = MOMENTS[moment]
+    with pytest.raises(Interrupted) as caught:
+        make_trainer(*callbacks(Send(hook, epoch, batch)), max_epochs=EPOCHS).fit(
+            new_module(), datamodule=data
+        )
+    assert caught.value.code == 143
+    assert weights(tmp_path / "run")["step"] == step
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    make_trainer(*callbacks(), max_epochs=EPOCHS).fit(
+        new_module(), datamodule=data, ckpt_path=last, weights_only=True
+    )
+    for name in ("last", "best"):
+        assert same(weights(tmp_path / "run", name), weights(whole, name)), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "batch", "step"),
+    [
+        ({"accumulate_grad_batches": 2}, 0, 1),
+        ({"check_val_every_n_epoch": 3}, 2, 3),
+        ({"val_check_interval": 2}, 1, 2),
+    ],
+    ids=[
+        "gradients are accumulated",
+        "no validation follows the epoch",
+        "validations come within an epoch",
+    ],
+)
+def test_it_leaves_where_nothing_is_lost(
+    whole: Path,
+    new_module: Any,
+    data: Any,
+    make_trainer: Any,
+    tmp_path: Path,
+    settings: dict[str, Any],
+    batch: int,
+    step: int,
+) -> None:
+    sender = Send("batch", 0, batch)
+    with pytest.raises(Interrupted):
+        make_trainer(*callbacks(sender), max_epochs=EPOCHS, **settings).fit(
+            new_module(), datamodule=data
+        )
+    assert weights(tmp_path / "run")["step"] == step
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    again = make_trainer(*callbacks(), max_epochs=EPOCHS, **settings)
+    again.fit(new_module(), datamodule=data, ckpt_path=last, weights_only=True)
+    assert same(weights(tmp_path / "run"), weights(whole))
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 143), ("SIGINT", 130)])
+def test_each_signal_has_its_exit_code_and_is_listened_to_no_more_afterwards(
+    module: Any, data: Any, make_trainer: Any, name: str, code: int
+) -> None:
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as caught:
+        make_trainer(*callbacks(Send("batch", 0, 0, number))).fit(module, datamodule=data)
+    assert (caught.value.code, caught.value.signal) == (code, name)
+    assert signal.getsignal(number) == before
+
+
+def test_without_a_signal_nothing_is_left_behind(module: Any, data: Any, make_trainer: Any) -> None:
+    before = [
+        signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    ]
+    make_trainer(*callbacks(), max_epochs=1).fit(module, datamodule=data)
+    assert [
+        signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    ] == before
+
+
+def test_a_training_in_another_thread_is_left_alone(
+    module: Any, data: Any, make_trainer: Any
+) -> None:
+    trainer = make_trainer(PreemptionCheckpoint(), BestAndLastCheckpoint(), max_epochs=1)
+    failed: list[BaseException] = []
+
+    def train() -> None:
+        try:
+            trainer.fit(module, datamodule=data)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert failed == []
+
+
+WAITS = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import conftest
+from lightning.pytorch import Callback, Trainer
+from cls_callbacks import BestAndLastCheckpoint, PreemptionCheckpoint
+from cls_data import ClassificationDataModule, DataModuleConfig
+from cls_export.contract.preprocessing import Preprocessing
+
+class Wait(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        print("waits", flush=True)
+        end = time.monotonic() + float(sys.argv[4])
+        while time.monotonic() < end:
+            time.sleep(0.05)
+
+preprocessing = Preprocessing(size=(16, 16), mean=(0.5,) * 3, std=(0.5,) * 3)
+data = ClassificationDataModule(
+    DataModuleConfig(root=sys.argv[2], batch_size=16), preprocessing
+)
+Trainer(
+    accelerator="cpu", max_epochs=3, logger=False, enable_progress_bar=False, enable_model_summary=False,
+    default_root_dir=sys.argv[3], callbacks=[BestAndLastCheckpoint(), PreemptionCheckpoint(), Wait()],
+).fit(conftest.SmallModule(), datamodule=data)
+"""
+
+
+@pytest.mark.parametrize(
+    ("step_seconds", "apart", "code", "saved"),
+    [(2.0, 0.05, 143, True), (60.0, 1.5, 130, False)],
+    ids=["echo", "second"],
+)
+def test_an_echo_of_a_signal_changes_nothing_and_a_second_one_ends_the_process_at_once(
+    data_root: Path, tmp_path: Path, step_seconds: float, apart: float, code: int, saved: bool
+) -> None:
+    arguments = [
+        str(Path(__file__).parent),
+        str(data_root),
+        str(tmp_path / "run"),
+        str(step_seconds),
+    ]
+    command = [sys.executable, "-c", WAITS, *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert any(line == "waits\n" for line in iter(process.stdout.readline, "")), "it trains"
+        process.send_signal(signal.SIGTERM)
+        time.sleep(apart)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == code
+    assert (tmp_path / "run/checkpoints/last.ckpt").exists() == saved
+
+
+def test_a_validation_that_is_counted_across_epochs_is_not_skipped(
+    new_module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    # Two batches an epoch, and a validation behind each third: the signal comes in the batch that one follows.
+    class Validated(Callback):
+        def __init__(self) -> None:
+            self.steps: list[int] = []
+
+        def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+            self.steps.append(trainer.global_step)
+
+    limits: dict[str, Any] = {
+        "limit_train_batches": 2,
+        "val_check_interval": 3,
+        "check_val_every_n_epoch": None,
+    }
+    first, rest = Validated(), Validated()
+    with pytest.raises(Interrupted):
+        make_trainer(*callbacks(first, Send("batch", 1, 0)), max_epochs=EPOCHS, **limits).fit(
+            new_module(), datamodule=data
+        )
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    again = make_trainer(*callbacks(rest), max_epochs=EPOCHS, **limits)
+    again.fit(new_module(), datamodule=data, ckpt_path=last, weights_only=True)
+    assert first.steps + rest.steps == [3, 6]

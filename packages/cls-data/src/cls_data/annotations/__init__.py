@@ -1,0 +1,1 @@
+"""JSONL annotations, class indices, and the quarantine."""

@@ -1,0 +1,1 @@
+"""Converters from class folders, CSV files, and Roboflow exports."""

@@ -1,0 +1,47 @@
+"""Outputs of an evaluation, and a context manager for evaluation mode."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationOutputs:
+    """Logits and labels of one evaluation, on the CPU, in row order of the split.
+
+    Attributes:
+        split: `valid` or `test`.
+        logits: float32 [N, C].
+        labels: int64 [N].
+        index: int64 [N], rows of the split.
+    """
+
+    split: str
+    logits: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+@runtime_checkable
+class HasEvaluationOutputs(Protocol):
+    """A module that keeps the outputs of its latest evaluation; None before the first."""
+
+    outputs: EvaluationOutputs | None
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode, and restore the mode of every submodule afterwards.
+
+    Frozen submodules may already be in evaluation mode, so `module.train()` would not restore them.
+    """
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
+    try:
+        module.eval()
+        yield
+    finally:
+        for submodule, training in modes:
+            submodule.training = training

@@ -1,0 +1,1 @@
+"""Image decoding, resizing, and the decode-once store."""

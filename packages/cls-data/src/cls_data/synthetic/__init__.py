@@ -1,0 +1,1 @@
+"""Rendered jersey numbers."""

@@ -1,0 +1,213 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cls_data import DataError, read_split
+from cls_data.annotations.reading import scan_split
+
+
+def test_rows_of_all_files_of_a_split_are_read_in_order(root: Path) -> None:
+    more = root / "train" / "synthetic"
+    more.mkdir()
+    (more / "rows.jsonl").write_text(
+        '{"image": "../0.png", "label": "7", "group": "g", "metadata": {"made": 1}}\n'
+    )
+    records = read_split(root, "train")
+    assert [record.label for record in records[:3]] == ["10", "2", "1"]
+    assert (records[0].id, records[0].source) == ("train/0.png", "train/annotations.jsonl:1")
+    assert (records[-1].id, records[-1].label, records[-1].group) == ("train/0.png", "7", "g")
+    assert records[-1].metadata == {"made": 1}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('{"image": "0.png", "suffix": "1"', "not valid JSON"),
+        ('["0.png", "1"]', "object"),
+        (
+            '{"image": "0.png", "suffix": "1", "lable": "2"}',
+            "unknown key 'lable'; known are image, suffix",
+        ),
+        ('{"image": "0.png", "suffix": "1", "label": "2"}', "unknown key 'label'"),
+        ('{"image": "0.png"}', "key 'suffix' is missing"),
+        ('{"suffix": "1"}', "key 'image' is missing"),
+        (
+            '{"image": "0.png", "suffix": 23}',
+            'suffix is the number 23; a class name is a string: "23"',
+        ),
+        ('{"image": "0.png", "suffix": null}', "suffix"),
+        ('{"image": "", "suffix": "1"}', "image"),
+        ('{"image": "gone.png", "suffix": "1"}', "'gone.png' does not exist"),
+        (
+            '{"image": "/etc/hostname", "suffix": "1"}',
+            "must be a path relative to the annotation file's folder",
+        ),
+        ('{"image": "../../outside.png", "suffix": "1"}', "leaves the data root"),
+        ('{"image": "link.png", "suffix": "1"}', "leaves the data root"),
+        ('{"image": "a\\u0000b.png", "suffix": "1"}', "must be a path relative"),
+        ('{"image": ".", "suffix": "1"}', "'.' does not exist"),
+        ('{"image": "..", "suffix": "1"}', "'..' does not exist"),
+        ('{"image": "folder.png", "suffix": "1"}', "does not exist"),
+        ('{"image": "pipe.png", "suffix": "1"}', "does not exist"),
+        ('{"image": "loop.png", "suffix": "1"}', "does not exist"),
+        ('{"image": "folder/out/outside.png", "suffix": "1"}', "leaves the data root"),
+        ('{"image": "odd.png", "suffix": "1"}', "which is not UTF-8; rename it"),
+        (
+            '{"image": "0.png", "suffix": true}',
+            'suffix is the number True; a class name is a string: "True"',
+        ),
+        ('{"image": "0.png", "suffix": ["1"]}', "suffix: Input should be a valid string"),
+        ('{"image": "0.png", "suffix": "1\\n"}', "suffix holds a control character"),
+        (
+            '{"image": "0.png", "suffix": "1", "suffix": "2"}',
+            "key 'suffix' is given more than once",
+        ),
+        (
+            '{"image": "0.png", "suffix": "1", "\\u0073uffix": "1"}',
+            "key 'suffix' is given more than once",
+        ),
+        (
+            '{"image": "0.png", "suffix": "1", "metadata": {"a": {"b": 1, "b": 2}}}',
+            "key 'b' is given more than once",
+        ),
+        ('{"image": "0.png", "suffix": "1", "group": 7}', "group"),
+        (
+            '{"image": "0.png", "suffix": "1", "metadata": ' + '{"a":' * 5000 + "1" + "}" * 5001,
+            "recursion limit",
+        ),
+        (
+            '{"image": "0.png", "suffix": "1", "metadata": {"a": ' + "9" * 5000 + "}}",
+            "number out of range",
+        ),
+        ('{"image": "\\ud800.png", "suffix": "1"}', "not valid JSON"),
+        ('{"image": "0.png", "suffix": "1"}}', "not valid JSON"),
+        ("[" * 100_000, "recursion limit"),
+        (json.dumps({"image": "x" * 5000, "suffix": "1"}), "cannot be looked up"),
+    ],
+    ids=lambda text: text[:50],
+)
+def test_a_bad_row_is_named_by_file_and_line(root: Path, line: str, expected: str) -> None:
+    (root.parent / "outside.png").write_bytes(b"")
+    (root / "train" / "link.png").symlink_to(root.parent / "outside.png")
+    (root / "train" / "loop.png").symlink_to(root / "train" / "loop.png")
+    (root / "train" / "folder.png").mkdir()
+    (root / "train" / "folder").mkdir()
+    (root / "train" / "folder" / "out").symlink_to(root.parent)
+    os.mkfifo(root / "train" / "pipe.png")
+    (root / "train" / "odd.png").symlink_to(os.fsdecode(b"\xff.png"))
+    with (root / "train" / "annotations.jsonl").open("a") as stream:
+        stream.write(line + "\n")
+    with pytest.raises(DataError) as caught:
+        read_split(root, "train")
+    assert "train/annotations.jsonl:31: " in str(caught.value)
+    assert expected in str(caught.value)
+    assert "correct the rows named" in str(caught.value)
+
+
+def test_all_bad_rows_are_counted_and_the_first_twenty_shown(root: Path) -> None:
+    (root / "valid" / "annotations.jsonl").write_text("nonsense\n" * 25)
+    with pytest.raises(DataError, match=r"25 bad row\(s\)(.|\n)*:20: (.|\n)* 5 more"):
+        read_split(root, "valid")
+
+
+def test_an_absent_split_has_no_records(tmp_path: Path) -> None:
+    assert read_split(tmp_path, "test") == []
+
+
+@pytest.mark.parametrize("files", [[], ["annotations.jsonl"]])
+def test_an_empty_split_is_refused(tmp_path: Path, files: list[str]) -> None:
+    (tmp_path / "valid").mkdir()
+    for name in files:
+        (tmp_path / "valid" / name).write_text("\n")
+    with pytest.raises(DataError, match="the split is empty"):
+        read_split(tmp_path, "valid")
+
+
+def test_a_missing_root_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder; expected a data root"):
+        read_split(tmp_path / "nowhere", "train")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        json.dumps({"image": "0.png", "suffix": "1", "k" * 300_000: 1}),
+        json.dumps({"image": "0.png", "suffix": "1", **{str(key): key for key in range(10_000)}}),
+        json.dumps({"image": "/" * 300_000, "suffix": "1"}),
+        json.dumps({"image": "../" * 100 + "x/" * 1000, "suffix": "1"}),
+        "x" * 1_500_000,
+    ],
+    ids=lambda text: text[:50],
+)
+def test_what_is_said_of_a_long_row_is_short(root: Path, line: str) -> None:
+    (root / "train" / "annotations.jsonl").write_text(line + "\n")
+    (bad,) = scan_split(root, "train").bad
+    assert bad.source == "train/annotations.jsonl:1"
+    assert len(bad.reason) < 600
+
+
+def test_good_and_bad_rows_are_told_apart_without_refusing(root: Path) -> None:
+    (root / "test" / "annotations.jsonl").write_text(
+        '{"image": "0.png", "suffix": "1"}\n[]\n{"image": "x", "suffix": ""}'
+    )
+    rows = scan_split(root, "test")
+    assert [record.source for record in rows.records] == ["test/annotations.jsonl:1"]
+    assert [(bad.source, bad.kind) for bad in rows.bad] == [
+        ("test/annotations.jsonl:2", "schema"),
+        ("test/annotations.jsonl:3", "image_file"),
+    ]
+
+
+def test_an_annotation_file_whose_name_cannot_be_printed_is_refused(root: Path) -> None:
+    folder = root / "train" / os.fsdecode(b"\xff")
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text('{"image": "../0.png", "suffix": "1"}')
+    with pytest.raises(DataError, match=r"\\udcff/rows.jsonl': the name is not UTF-8") as caught:
+        read_split(root, "train")
+    str(caught.value).encode()
+
+
+def test_an_image_may_be_a_link_within_the_root(root: Path) -> None:
+    (root / "test" / "link.png").symlink_to(root / "train" / "0.png")
+    (root / "test" / "annotations.jsonl").write_text('{"image": "link.png", "suffix": "1"}')
+    assert read_split(root, "test")[0].id == "train/0.png"
+
+
+def test_a_byte_order_mark_and_blank_lines_are_no_rows(root: Path) -> None:
+    text = b'\xef\xbb\xbf{"image": "0.png", "suffix": "1"}\n\n  \n{"image": "1.png", "suffix": "2"}'
+    (root / "train" / "annotations.jsonl").write_bytes(text)
+    assert [record.source[-2:] for record in read_split(root, "train")] == [":1", ":4"]
+
+
+_rows = st.fixed_dictionaries(
+    {
+        "image": st.text() | st.integers() | st.just("0.png"),
+        "suffix": st.text() | st.integers() | st.none(),
+    },
+    optional={
+        "group": st.text() | st.floats(),
+        "metadata": st.dictionaries(st.text(), st.integers()),
+        "x": st.none(),
+    },
+)
+
+
+@given(line=st.binary(max_size=200) | _rows.map(lambda row: json.dumps(row).encode()))
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_line_gives_a_record_or_a_named_finding(root: Path, line: bytes) -> None:
+    (root / "test" / "annotations.jsonl").write_bytes(b'{"image": "0.png", "suffix": "1"}\n' + line)
+    try:
+        records = read_split(root, "test")
+    except DataError as error:
+        finding = str(error)
+        records = []
+    else:
+        finding = "test/annotations.jsonl:"
+    assert "test/annotations.jsonl:" in finding
+    assert all(record.path.is_file() for record in records)

@@ -1,0 +1,163 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.data import DistributedSampler
+
+from cls_data import BatchPlan, EpochSampler, SequentialSampler
+
+
+def epoch_of(sampler: EpochSampler, epoch: int) -> list[BatchPlan]:
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def some_weights(length: int, seed: int) -> Tensor:
+    return torch.rand(length, generator=torch.Generator().manual_seed(seed)) + 0.01
+
+
+@given(
+    length=st.integers(1, 200),
+    batch_size=st.integers(1, 40),
+    world_size=st.integers(1, 4),
+    seed=st.integers(0, 2**32),
+    epoch=st.integers(0, 1000),
+)
+def test_an_epoch_shows_no_row_twice_whatever_the_ranks(
+    length: int, batch_size: int, world_size: int, seed: int, epoch: int
+) -> None:
+    seen: list[int] = []
+    lengths = set()
+    for rank in range(world_size):
+        sampler = EpochSampler(length, batch_size, seed, rank=rank, world_size=world_size)
+        sampler.set_epoch(epoch)
+        plans = list(sampler)
+        lengths.add(len(plans))
+        assert len(plans) == len(sampler)
+        seen += [row for plan in plans for row in plan.index.tolist()]
+    assert len(lengths) == 1
+    assert len(seen) == len(set(seen))
+    assert set(seen) <= set(range(length))
+    assert len(seen) >= length - batch_size * world_size
+
+
+@given(
+    length=st.integers(4, 200),
+    batch_size=st.integers(1, 40),
+    world_size=st.integers(1, 4),
+    seed=st.integers(0, 2**32),
+    epoch=st.integers(0, 1000),
+    weighted=st.booleans(),
+)
+def test_ranks_share_out_the_batches_of_one_that_is_as_large(
+    length: int, batch_size: int, world_size: int, seed: int, epoch: int, weighted: bool
+) -> None:
+    weights = some_weights(length, seed) if weighted else None
+    alone = epoch_of(EpochSampler(length, batch_size * world_size, seed, weights=weights), epoch)
+    ranks = [
+        epoch_of(
+            EpochSampler(
+                length, batch_size, seed, weights=weights, rank=rank, world_size=world_size
+            ),
+            epoch,
+        )
+        for rank in range(world_size)
+    ]
+    for whole, *shares in zip(alone, *ranks, strict=True):
+        together = torch.empty_like(whole.index)
+        for rank, share in enumerate(shares):
+            together[rank::world_size] = share.index
+        assert torch.equal(together, whole.index)
+        assert (
+            len({share.seed for share in shares}) == world_size
+        )  # each draws its own augmentation
+
+
+@pytest.mark.parametrize("weights", [None, some_weights(50, 0)])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_batches_depend_on_seed_epoch_and_rank_alone(weights: Tensor | None, rank: int) -> None:
+    """So a run that resumes, whose sampler is a new one, sees the batches of a run that never stopped."""
+
+    def sampler(seed: int = 3) -> EpochSampler:
+        return EpochSampler(50, 8, seed, weights=weights, rank=rank, world_size=2)
+
+    uninterrupted = sampler()
+    for epoch in range(4):
+        epoch_of(uninterrupted, epoch)
+    torch.manual_seed(torch.seed())  # nor on what else was drawn
+    for one, other in zip(epoch_of(uninterrupted, 4), epoch_of(sampler(), 4), strict=True):
+        assert torch.equal(one.index, other.index)
+        assert one.seed == other.seed
+    others = epoch_of(sampler(seed=4), 4)
+    assert not any(
+        torch.equal(one.index, other.index)
+        for one, other in zip(uninterrupted, others, strict=True)
+    )
+
+
+@pytest.mark.parametrize("make", [lambda: EpochSampler(9, 2, 0), lambda: SequentialSampler(9, 2)])
+def test_lightning_takes_a_sampler_for_one_that_knows_of_ranks(make: Callable[[], object]) -> None:
+    """Or it would wrap it in one of its own, and share out the shares."""
+    assert isinstance(make(), DistributedSampler)
+
+
+def test_order_and_augmentation_draw_from_different_streams() -> None:
+    sampler = EpochSampler(8, 8, seed=5)
+    plan = next(iter(sampler))
+    assert plan.seed is not None
+    assert not torch.equal(
+        plan.index, torch.randperm(8, generator=torch.Generator().manual_seed(plan.seed))
+    )
+
+
+def test_epochs_and_batches_differ_in_order_and_in_their_augmentation_seeds() -> None:
+    sampler = EpochSampler(50, 8, seed=3)
+    plans = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        plans += list(sampler)
+    assert len({plan.seed for plan in plans}) == len(plans)
+    assert len({tuple(plan.index.tolist()) for plan in plans}) == len(plans)
+
+
+def test_only_a_full_batch_is_kept_unless_it_is_the_only_one() -> None:
+    assert [len(plan.index) for plan in EpochSampler(17, 8, seed=0)] == [8, 8]
+    assert [len(plan.index) for plan in EpochSampler(5, 8, seed=0)] == [5]
+
+
+def test_weighted_draws_bring_a_rare_row_as_often_as_it_weighs() -> None:
+    weights = torch.tensor([1.0] * 99 + [99.0])
+    rows = torch.cat([plan.index for plan in EpochSampler(100, 10, seed=0, weights=weights)])
+    assert 0.35 < (rows == 99).float().mean() < 0.65
+
+
+def test_weighted_draws_come_as_often_as_they_weigh_over_epochs_and_ranks() -> None:
+    weights = torch.tensor([0.0, 1, 2, 3, 4])
+    samplers = [
+        EpochSampler(5, 1, 0, weights=weights, rank=rank, world_size=2) for rank in range(2)
+    ]
+    plans = [
+        plan for epoch in range(2000) for sampler in samplers for plan in epoch_of(sampler, epoch)
+    ]
+    frequencies = torch.bincount(torch.cat([plan.index for plan in plans]), minlength=5) / (
+        4 * 2000
+    )
+    assert torch.allclose(frequencies, weights / 10, atol=0.02)
+    assert frequencies[0] == 0
+
+
+@given(length=st.integers(1, 100), batch_size=st.integers(1, 20), world_size=st.integers(1, 4))
+def test_evaluation_sees_every_row_exactly_once_and_augments_none(
+    length: int, batch_size: int, world_size: int
+) -> None:
+    seen: list[int] = []
+    for rank in range(world_size):
+        sampler = SequentialSampler(length, batch_size, rank=rank, world_size=world_size)
+        plans = list(sampler)
+        assert len(plans) == len(sampler)
+        assert all(plan.seed is None for plan in plans)
+        seen += [row for plan in plans for row in plan.index.tolist()]
+    assert sorted(seen) == list(range(length))

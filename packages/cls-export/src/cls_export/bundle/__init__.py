@@ -1,0 +1,1 @@
+"""Bundle files: golden set, staging, and ONNX writing."""

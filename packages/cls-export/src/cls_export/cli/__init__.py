@@ -1,0 +1,1 @@
+"""The `cls-export` command."""

@@ -1,0 +1,1 @@
+"""Shared contract of training and serving: preprocessing, labels mapping, layouts, and files."""

@@ -1,0 +1,28 @@
+"""Errors that a caller may want to catch, and the text of validation errors."""
+
+from pydantic import ValidationError
+
+
+class ImageError(ValueError):
+    """An image that cannot become model input.
+
+    It is unreadable, truncated, too large, or has a wrong shape or dtype.
+    """
+
+
+class BundleError(ValueError):
+    """A bundle that is missing a file, is damaged, or contradicts itself."""
+
+
+def format_validation_error(error: ValidationError, *, root: str = "the whole file") -> str:
+    """Return one line that names each invalid key and its problem.
+
+    Args:
+        error: A pydantic error.
+        root: The name of the top level, for errors that belong to no key.
+    """
+    lines = []
+    for item in error.errors():
+        key = ".".join(map(str, item["loc"])) or root
+        lines.append(f"{key}: {item['msg']}")
+    return "; ".join(lines)

@@ -1,0 +1,41 @@
+"""Atomic file writing."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def open_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Open a binary file that replaces `path` when the block ends without an error.
+
+    The content goes to a hidden draft beside the target, is flushed to disk, and then renamed.
+    Missing parent folders are created. On an error the draft is deleted and an older file at
+    `path` stays unchanged.
+
+    Raises:
+        OSError: The folder cannot be written, or the disk is full.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with draft.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a whole file, or leave an older one unchanged.
+
+    Raises:
+        OSError: The folder cannot be written, or the disk is full.
+    """
+    with open_atomically(path) as stream:
+        stream.write(content)

@@ -1,0 +1,1 @@
+"""Export from PyTorch and conversion to reduced precision. Needs `cls-export[torch]`."""

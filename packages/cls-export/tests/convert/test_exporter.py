@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cls_export import BundleError, Classifier, LabelsMapping
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+exporter = pytest.importorskip("cls_export.convert.exporter")
+onnx_file = pytest.importorskip("cls_export.bundle.onnx_file")
+
+
+def small_module(num_classes: int = 4) -> "torch.nn.Module":
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.LazyLinear(num_classes)
+    )
+
+
+@pytest.fixture
+def module() -> "torch.nn.Module":
+    torch.manual_seed(0)
+    module = small_module()
+    module(torch.zeros(1, 3, 12, 10))
+    return module
+
+
+def test_one_file_with_weights_mapping_and_a_free_batch_axis(
+    module: "torch.nn.Module", labels: LabelsMapping, tmp_path: Path
+) -> None:
+    exporter.export_onnx(module, labels, tmp_path / "model.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    model = onnx.load(tmp_path / "model.onnx")
+    assert (model.ir_version, model.opset_import[0].version) == (
+        onnx_file.IR_VERSION,
+        exporter.OPSET,
+    )
+    assert LabelsMapping.from_json(model.metadata_props[0].value) == labels
+    text = (tmp_path / "model.onnx").read_bytes()
+    assert str(Path.home()).encode() not in text
+    assert str(Path(__file__).parents[4]).encode() not in text
+    assert b"site-packages" not in text
+    assert not model.graph.input[0].type.tensor_type.shape.dim[0].HasField("dim_value")
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64])
+def test_the_runtime_answers_as_the_module_does(
+    module: "torch.nn.Module", labels: LabelsMapping, tmp_path: Path, size: int
+) -> None:
+    exporter.export_onnx(module, labels, tmp_path / "model.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (size, 15, 15, 3), dtype=np.uint8)
+    inputs = np.concatenate([labels.preprocessing(image) for image in images])
+    with torch.inference_mode():
+        expected = module.eval()(torch.from_numpy(inputs)).numpy()
+    answers = Classifier(tmp_path / "model.onnx", batch_size=64).logits(images)
+    assert np.abs(answers - expected).max() < 1e-5
+
+
+def test_the_module_stays_as_it_is(
+    labels: LabelsMapping, tmp_path: Path, image_files: list[Path]
+) -> None:
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3),
+        torch.nn.BatchNorm2d(4),
+        torch.nn.Flatten(),
+        torch.nn.Linear(320, 4),
+    )
+    module.train()
+    module[1].eval()  # a batch norm that is kept frozen
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    exporter.write_bundle(module, labels, tmp_path / "export", image_files)
+    exporter.parity_error(module, labels, tmp_path / "export/model.onnx")
+    assert [part.training for part in module] == [True, False, True, True]
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    module: "torch.nn.Module", labels: LabelsMapping, tmp_path: Path, image_files: list[Path]
+) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(
+        BundleError, match=r"holds 'thesis.tex', so it is not a bundle to be replaced"
+    ):
+        exporter.write_bundle(module, labels, tmp_path, image_files)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_bundle_without_golden_images_is_refused(
+    module: "torch.nn.Module", labels: LabelsMapping, tmp_path: Path
+) -> None:
+    with pytest.raises(BundleError, match="at least one golden image"):
+        exporter.write_bundle(module, labels, tmp_path / "export", [])
+
+
+def test_another_number_of_classes_is_refused_and_nothing_written(
+    labels: LabelsMapping, tmp_path: Path
+) -> None:
+    module = small_module(num_classes=3)
+    with pytest.raises(
+        BundleError,
+        match=r"maps \(2, 3, 12, 10\) to \(2, 3\), and the labels mapping has 4 classes",
+    ):
+        exporter.export_onnx(module, labels, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parity_notices_other_weights(
+    module: "torch.nn.Module", labels: LabelsMapping, tmp_path: Path
+) -> None:
+    exporter.export_onnx(module, labels, tmp_path / "model.onnx")
+    with torch.no_grad():
+        module[2].bias += 0.001
+    with pytest.raises(BundleError, match="differs from the module by"):
+        exporter.parity_error(module, labels, tmp_path / "model.onnx")
+
+
+def test_a_new_bundle_replaces_the_old_one_whole(
+    module: "torch.nn.Module", labels: LabelsMapping, tmp_path: Path, image_files: list[Path]
+) -> None:
+    for images in (image_files, image_files[:2]):
+        exporter.write_bundle(module, labels, tmp_path / "export", images)
+    assert sorted(path.name for path in (tmp_path / "export" / "golden").iterdir()) == [
+        "000.jpg",
+        "001.jpg",
+        "golden.json",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]

@@ -1,0 +1,148 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cls_export import BundleError, Classifier, verify_bundle
+from cls_export.cli.main import main
+
+onnx = pytest.importorskip("onnx")
+
+from cls_export.convert.quantization import quantize_bundle  # noqa: E402  (needs onnx)
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Image.Image]:
+    draws = np.random.default_rng(0)
+    coarse = [Image.fromarray(draws.integers(0, 256, (5, 4, 3), dtype=np.uint8)) for _ in range(60)]
+    return [image.resize((20, 30), Image.Resampling.BICUBIC) for image in coarse]
+
+
+@pytest.fixture
+def source() -> Path:
+    return Path(__file__).parents[1] / "golden/bundle_v2"
+
+
+def test_an_int8_bundle_answers_nearly_as_before_and_verifies(
+    source: Path, images: list[Image.Image], tmp_path: Path
+) -> None:
+    found = quantize_bundle(
+        source, tmp_path / "int8", images[:40], images[40:], max_accuracy_drop=0.05
+    )
+    assert found.images == 20
+    assert found.after >= 0.95
+    assert 0 < found.max_difference < 0.1
+    assert verify_bundle(tmp_path / "int8").passed
+    before, after = Classifier(source), Classifier(tmp_path / "int8")
+    assert after.labels == before.labels
+    assert np.abs(before.logits(images) - after.logits(images)).max() < 0.1
+    kinds = {node.op_type for node in onnx.load(tmp_path / "int8/model.onnx").graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["int8"]
+
+
+def test_another_int8_model_does_not_verify(
+    source: Path, images: list[Image.Image], tmp_path: Path
+) -> None:
+    quantize_bundle(source, tmp_path / "int8", images[:40], images[40:], max_accuracy_drop=1)
+    model = onnx.load(tmp_path / "int8/model.onnx")
+    for each in model.graph.initializer:
+        if list(each.dims) == [4] and each.data_type == onnx.TensorProto.INT32:
+            changed = onnx.numpy_helper.to_array(each) // 2 + 2000
+            each.CopyFrom(onnx.numpy_helper.from_array(changed.astype(np.int32), each.name))
+    onnx.save_model(model, tmp_path / "int8/model.onnx")
+    assert not verify_bundle(tmp_path / "int8").passed
+
+
+def test_a_loss_over_what_is_allowed_writes_nothing(
+    source: Path, images: list[Image.Image], tmp_path: Path
+) -> None:
+    with pytest.raises(BundleError, match="so nothing was written"):
+        quantize_bundle(
+            source,
+            tmp_path / "int8",
+            [Image.new("RGB", (20, 30))],
+            images,
+            ["23"] * len(images),
+            max_accuracy_drop=-1,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_says_what_int8_costs_and_brings(
+    source: Path, images: list[Image.Image], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = []
+    for number, image in enumerate(images):
+        image.save(tmp_path / f"{number}.png")
+        (answer,) = Classifier(source).predict([image])
+        rows.append(json.dumps({"image": f"{number}.png", "suffix": answer.label}))
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    both = ["--calibrate", str(tmp_path / "a.jsonl"), "--judge", str(tmp_path / "a.jsonl")]
+    assert (
+        main(["quantize", str(source), str(tmp_path / "int8"), *both, "--largest-loss", "0.1"]) == 0
+    )
+    said = capsys.readouterr().out
+    assert "of 60 images, in float32 100.00%" in said
+    assert "ms an image, in batches of 8" in said
+    assert main(["verify", str(tmp_path / "int8")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no rows"),
+        ("{}", "KeyError"),
+        ("no json", "JSONDecodeError"),
+        ("3", "TypeError"),
+        (
+            '{"image": "b.jpg", "suffix": 23}',
+            "the label of b.jpg is 23; expected a class's name as text",
+        ),
+    ],
+)
+def test_annotations_of_another_form_are_named(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    (tmp_path / "a.jsonl").write_text(text)
+    both = ["--calibrate", str(tmp_path / "a.jsonl"), "--judge", str(tmp_path / "a.jsonl")]
+    assert main(["quantize", str(source), str(tmp_path / "int8"), *both]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_truth_that_is_no_class_cannot_judge(
+    source: Path, images: list[Image.Image], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        BundleError, match=r"'No. 23', which an image is to be, is no class of .*bundle_v2"
+    ):
+        quantize_bundle(source, tmp_path / "int8", images[:4], images[:2], ["23", "No. 23"])
+    assert not (tmp_path / "int8").exists()
+
+
+def test_the_float32_bundle_is_not_replaced_by_its_own_int8(
+    source: Path, images: list[Image.Image]
+) -> None:
+    with pytest.raises(BundleError, match="is the float32 bundle itself, which would be lost"):
+        quantize_bundle(source, source.parent / "../golden/bundle_v2", images[:4], images[:2])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["quantize", "bundle", "target", "--calibrate", "a", "--judge", "b"],
+        ["half", "bundle", "target", "--judge", "b"],
+        ["migrate", "model", "mapping", "target", "--golden", "image"],
+    ],
+)
+def test_without_onnx_the_install_line_is_given(command: list[str]) -> None:
+    code = f"import sys; sys.modules['onnx'] = None\nfrom cls_export.cli.main import main\nsys.exit(main({command!r}))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert 'writing ONNX files needs: pip install "cls-export[torch]"' in result.stderr

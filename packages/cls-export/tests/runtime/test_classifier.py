@@ -1,0 +1,411 @@
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from PIL import Image
+
+from cls_export import BundleError, Classifier, ImageError, LabelsMapping, Reject
+from cls_export.runtime.bundle import _CHUNK, _may_name_files
+
+
+def test_predictions_carry_label_confidence_and_logits_in_order(
+    exported: Path, image_files: list[Path]
+) -> None:
+    classifier = Classifier(exported)
+    predictions = classifier.predict(image_files, top_k=3)
+    logits = classifier.logits(image_files)
+    assert logits.shape == (5, 4)
+    for prediction, row in zip(predictions, logits, strict=True):
+        assert np.array_equal(prediction.logits, row)
+        assert prediction.label == classifier.labels.classes[int(row.argmax())]
+        probabilities = np.exp(row) / np.exp(row).sum()
+        assert prediction.confidence == pytest.approx(probabilities.max(), rel=1e-5)
+        assert [name for name, _ in prediction.top_k] == [
+            classifier.labels.classes[i] for i in np.argsort(-row)[:3]
+        ]
+
+
+def test_the_batch_size_changes_no_answer(exported: Path, image_files: list[Path]) -> None:
+    whole = Classifier(exported, batch_size=32).logits(image_files)
+    for size in (1, 2, 3):
+        assert np.allclose(
+            Classifier(exported, batch_size=size).logits(image_files), whole, atol=1e-6
+        )
+
+
+def test_no_image_gives_no_answer(exported: Path) -> None:
+    assert Classifier(exported).predict([]) == []
+    assert Classifier(exported).logits([]).shape == (0, 4)
+
+
+def test_a_stream_is_answered_while_it_comes(exported: Path, image_files: list[Path]) -> None:
+    taken: list[Path] = []
+
+    def source() -> list[Path]:
+        yield from (taken.append(path) or path for path in image_files)  # type: ignore[func-returns-value]
+
+    answers = Classifier(exported, batch_size=2).stream(source())
+    next(answers)
+    assert len(taken) == 2
+
+
+def test_a_lone_onnx_file_carries_its_own_mapping(exported: Path, image_files: list[Path]) -> None:
+    lone = Classifier(exported / "model.onnx")
+    assert np.array_equal(lone.logits(image_files), Classifier(exported).logits(image_files))
+
+
+def test_grey_images_and_arrays_are_taken(exported: Path) -> None:
+    classifier = Classifier(exported, threads=1)
+    gray = Image.new("L", (40, 30), 100)
+    assert np.array_equal(
+        classifier.logits([gray]), classifier.logits([np.full((30, 40, 3), 100, np.uint8)])
+    )
+
+
+def test_a_damaged_image_is_an_error_by_name(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8 no more")
+    with pytest.raises(ImageError, match=r"bad.jpg: not a whole, readable image"):
+        Classifier(exported).predict([tmp_path / "bad.jpg"])
+
+
+def test_where_it_is_asked_for_a_damaged_image_costs_no_other_its_answer(
+    exported: Path, image_files: list[Path]
+) -> None:
+    images = [image_files[0], b"damaged", image_files[1], Path("gone.jpg")]
+    classifier = Classifier(exported, batch_size=3)
+    first, damaged, second, gone = classifier.predict(images, bad="return")
+    assert isinstance(damaged, ImageError)
+    assert "gone.jpg: cannot be read" in str(gone)
+    for answer, whole in zip((first, second), classifier.predict(image_files[:2]), strict=True):
+        assert not isinstance(answer, ImageError)
+        assert np.allclose(answer.logits, whole.logits, atol=1e-6)
+
+
+def test_frames_in_bgr_are_answered_as_the_same_picture_in_rgb(exported: Path) -> None:
+    classifier = Classifier(exported)
+    frame = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
+    opencv = np.ascontiguousarray(frame[..., ::-1])
+    assert np.array_equal(classifier.logits([opencv], color="BGR"), classifier.logits([frame]))
+    (answer,) = classifier.predict([opencv], color="BGR")
+    assert np.array_equal(answer.logits, classifier.predict([frame])[0].logits)
+    (box,) = classifier.predict_boxes(opencv, [[2, 3, 15, 25]], color="BGR")
+    assert not isinstance(box, ImageError)
+    assert np.array_equal(box.logits, classifier.logits([frame[3:25, 2:15]])[0])
+
+
+@pytest.mark.parametrize(
+    ("array", "hint"),
+    [
+        (np.zeros((9, 8, 3), np.float32), "from levels of 0 to 1: "),
+        (np.full((9, 8, 3), 200.0), "from levels of 0 to 255: array.round"),
+        (np.full((9, 8, 3), np.nan), "some of its values are no finite numbers"),
+        (np.zeros((9, 8, 3), np.uint16), "from 16 bits: "),
+        (np.zeros((9, 8, 3), np.int64), "from levels of 0 to 255: array.astype"),
+        (np.zeros((9, 8, 3), bool), "from True and False: "),
+        (np.full((9, 8, 3), -0.5), "as it was before it was normalized"),
+        (np.zeros((9, 8), np.uint8), "from gray levels: "),
+        (np.zeros((9, 8, 1), np.uint8), "from gray levels: "),
+        (np.zeros((3, 9, 8), np.uint8), "from channels first: "),
+        (np.zeros((9, 8, 4), np.uint8), "without alpha: "),
+        (np.zeros((2, 9, 8, 3), np.uint8), r"these are several images: pass list\(array\)"),
+        (np.zeros((0, 8, 3), np.uint8), r"shape \(0, 8, 3\) .* this one is empty"),
+    ],
+)
+def test_another_kind_of_array_is_refused_with_what_turns_it_into_one(
+    exported: Path, array: Any, hint: str
+) -> None:
+    with pytest.raises(ImageError, match=hint):
+        Classifier(exported).predict([array])
+
+
+def test_what_has_no_name_is_named_by_its_place_in_the_call(exported: Path) -> None:
+    good = np.zeros((9, 8, 3), np.uint8)
+    classifier = Classifier(exported, batch_size=2)
+    with pytest.raises(
+        ImageError,
+        match=r"^image 3 \(counted from 0\): image bytes: .* \(0 bytes; no format that Pillow",
+    ):
+        classifier.predict([good, good, good, b""])
+    nothing: Any = None  # as cv2.imread gives for a missing file
+    _, wrong = classifier.predict([good, nothing], bad="return")
+    assert str(wrong).startswith("image 1 (counted from 0): a NoneType was given")
+    with pytest.raises(ImageError, match=r"^image 1 "):
+        classifier.logits([good, good[..., 0]])
+
+
+def test_a_hint_turns_an_array_into_what_it_shows(exported: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (9, 8, 3), dtype=np.uint8)
+    others: list[Any] = [
+        levels / 255,
+        levels + 0.2,
+        levels.astype(np.uint16) << 8,
+        levels.astype(np.int64),
+        levels.transpose(2, 0, 1),
+        np.dstack([levels, levels[..., :1]]),
+    ]
+    for other in others:
+        with pytest.raises(ImageError) as caught:
+            Classifier(exported).predict([other])
+        hint = str(caught.value).split("; from ")[-1].split("; without ")[-1].split(": ", 1)[1]
+        assert np.array_equal(eval(hint, {"array": other, "np": np}), levels)
+
+
+def test_an_array_need_not_be_contiguous(exported: Path) -> None:
+    wide = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    classifier = Classifier(exported)
+    assert np.array_equal(
+        classifier.logits([wide[:, ::2]]), classifier.logits([wide[:, ::2].copy()])
+    )
+
+
+def test_threads_may_share_a_classifier(exported: Path, image_files: list[Path]) -> None:
+    classifier = Classifier(exported, batch_size=2)
+    expected = classifier.logits(image_files)
+    with ThreadPoolExecutor(4) as pool:
+        for logits in pool.map(lambda _: classifier.logits(image_files), range(40)):
+            assert np.array_equal(logits, expected)
+
+
+def test_answers_below_their_threshold_are_rejected(
+    exported: Path, image_files: list[Path]
+) -> None:
+    classifier = Classifier(exported)
+    confidences = sorted(prediction.confidence for prediction in classifier.predict(image_files))
+    reject = Reject(threshold=confidences[2], wanted="coverage", level=0.6, images=5)
+    classifier.labels = classifier.labels.model_copy(update={"reject": reject})
+    assert [each.rejected for each in classifier.predict(image_files)].count(True) == 2
+
+
+@pytest.mark.parametrize("part", ["model.onnx", "labels_mapping.json"])
+def test_a_bundle_with_a_missing_part_is_refused(bundle: Path, part: str) -> None:
+    (bundle / part).unlink()
+    with pytest.raises(BundleError, match=f"{part} is missing"):
+        Classifier(bundle)
+
+
+def test_a_missing_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no such bundle; expected a folder"):
+        Classifier(tmp_path / "nowhere")
+
+
+def test_a_truncated_model_is_refused(bundle: Path) -> None:
+    data = (bundle / "model.onnx").read_bytes()
+    (bundle / "model.onnx").write_bytes(data[: len(data) // 2])
+    with pytest.raises(BundleError, match="onnxruntime cannot load this file"):
+        Classifier(bundle)
+
+
+def test_another_mapping_beside_the_model_is_refused(bundle: Path, labels: LabelsMapping) -> None:
+    other = labels.preprocessing.model_copy(update={"resample": "bicubic"})
+    LabelsMapping.from_classes(labels.class_to_idx, other).save(bundle / "labels_mapping.json")
+    with pytest.raises(BundleError, match="differ; one of them was replaced or edited"):
+        Classifier(bundle)
+
+
+def test_weights_outside_the_file_are_refused_even_from_within_its_folder(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    model, path = onnx.load(bundle / "model.onnx"), bundle / "model.onnx"
+    # Of less than 100 bytes are shapes, without which no session opens anyway.
+    onnx.save_model(
+        model, path, save_as_external_data=True, location="weights.bin", size_threshold=100
+    )
+    monkeypatch.chdir(bundle)
+    ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    with pytest.raises(
+        BundleError, match="Weights in another file are not read; export the model as one file"
+    ):
+        Classifier(bundle)
+
+
+def test_a_node_named_as_the_key_of_outside_weights_is_no_cause_to_refuse(
+    bundle: Path, image_files: list[Path]
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    model, before = onnx.load(bundle / "model.onnx"), Classifier(bundle).logits(image_files)
+    model.graph.node[0].name = "location"
+    onnx.save_model(model, bundle / "model.onnx")
+    assert np.array_equal(Classifier(bundle).logits(image_files), before)
+
+
+@pytest.mark.parametrize("before", [0, _CHUNK - 3, _CHUNK, 2 * _CHUNK - 8])
+def test_the_key_of_outside_weights_is_found_wherever_it_lies(tmp_path: Path, before: int) -> None:
+    (tmp_path / "model.onnx").write_bytes(bytes(before) + b"location")
+    assert _may_name_files(tmp_path / "model.onnx")
+    (tmp_path / "model.onnx").write_bytes(bytes(before) + b"locatio")
+    assert not _may_name_files(tmp_path / "model.onnx")
+
+
+def test_a_frozen_batch_axis_is_refused(bundle: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(bundle / "model.onnx")
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 2
+    onnx.save_model(model, bundle / "model.onnx")
+    with pytest.raises(
+        BundleError,
+        match=r"the output logits tensor\(float\) \[N, 4\], N being free; found images tensor\(float\) \[2,",
+    ):
+        Classifier(bundle)
+
+
+def test_another_number_of_classes_than_the_mappings_is_refused(bundle: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(bundle / "model.onnx")
+    for each in model.graph.initializer:
+        if each.dims[:1] == [4]:
+            values = onnx.numpy_helper.to_array(each)
+            each.CopyFrom(
+                onnx.numpy_helper.from_array(np.concatenate([values, values[:1]]), each.name)
+            )
+    del model.graph.value_info[:]
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 5
+    onnx.save_model(model, bundle / "model.onnx")
+    with pytest.raises(BundleError, match=r"found images .*, logits tensor\(float\) \[N, 5\]"):
+        Classifier(bundle)
+
+
+def test_an_older_model_and_mapping_are_refused_with_the_command_that_makes_them_a_bundle(
+    bundle: Path,
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    mapping = json.loads((bundle / "labels_mapping.json").read_bytes())
+    for key in ("preprocessing", "labels_sha256", "schema_version", "provenance"):
+        del mapping[key]
+    (bundle / "labels_mapping.json").write_text(json.dumps(mapping))
+    with pytest.raises(BundleError, match="Older tools wrote such; see cls-export migrate"):
+        Classifier(bundle)
+    model = onnx.load(bundle / "model.onnx")
+    del model.metadata_props[:]
+    onnx.save_model(model, bundle / "model.onnx")
+    with pytest.raises(
+        BundleError, match="not written by cls-export; cls-export migrate makes a bundle"
+    ):
+        Classifier(bundle)
+
+
+@pytest.mark.parametrize(
+    "single",
+    [
+        "a.jpg",
+        b"bytes",
+        Path("a.jpg"),
+        Image.new("RGB", (9, 9)),
+        np.zeros((9, 9, 3), np.uint8),
+        np.zeros((9, 9), np.uint8),
+        bytearray(b"bytes"),
+        3,
+        None,
+    ],
+)
+def test_a_single_image_in_place_of_a_list_is_said(exported: Path, single: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"takes any number of images; for one, pass a list: predict\(\[image\]\)"
+    ):
+        Classifier(exported).predict(single)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"providers": "CPUExecutionProvider"},
+        {"providers": ()},
+        {"providers": [("CPUExecutionProvider", {})]},
+        {"batch_size": 0},
+        {"threads": 0},
+    ],
+)
+def test_a_wrong_setting_is_refused(exported: Path, wrong: Any) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Classifier(exported, **wrong)
+    with pytest.raises(ValueError, match="top_k"):
+        Classifier(exported).predict([Image.new("RGB", (9, 9))], top_k=0)
+
+
+@pytest.mark.parametrize("wrong", [{"color": "rgb"}, {"bad": "skip"}])
+def test_a_misspelt_choice_is_refused(exported: Path, wrong: Any) -> None:
+    classifier, image = Classifier(exported), np.zeros((9, 9, 3), np.uint8)
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+        classifier.predict([image], **wrong)
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+        classifier.predict_boxes(image, [[0, 0, 5, 5]], **wrong)
+    if "color" in wrong:
+        with pytest.raises(ValueError, match="color must be"):
+            classifier.logits([image], **wrong)
+
+
+def test_a_provider_that_is_not_there_is_refused(exported: Path) -> None:
+    with pytest.raises(BundleError, match="NoSuchExecutionProvider"):
+        Classifier(exported, providers=["NoSuchExecutionProvider"])
+
+
+def test_where_it_is_allowed_the_cpu_stands_in_for_a_provider_that_is_not_there(
+    exported: Path,
+) -> None:
+    providers = ["NoSuchExecutionProvider"]
+    assert Classifier(exported, providers=providers, allow_cpu=True).providers == [
+        "CPUExecutionProvider"
+    ]
+
+
+def test_low_memory_changes_no_answer(exported: Path, image_files: list[Path]) -> None:
+    small = Classifier(exported, low_memory=True)
+    assert np.allclose(
+        small.logits(image_files), Classifier(exported).logits(image_files), atol=1e-6
+    )
+    level = small._session.get_session_options().graph_optimization_level
+    assert level == ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "value"),
+    [
+        ("1.25.9", "session.intra_op.allow_spinning", "0"),
+        ("1.26.0", "session.intra_op.spin_duration_us", "1"),
+        ("2.0.1+cuda", "session.intra_op.spin_duration_us", "1"),
+    ],
+)
+def test_the_threads_of_a_session_sleep_soon_while_they_wait(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, version: str, name: str, value: str
+) -> None:
+    monkeypatch.setattr(ort, "__version__", version)
+    assert (
+        Classifier(exported)._session.get_session_options().get_session_config_entry(name) == value
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are not dealt out here")
+def test_no_more_threads_are_started_than_there_are_cores_for(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def threads() -> int:
+        return int(Classifier(exported)._session.get_session_options().intra_op_num_threads)
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 32)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
+    assert threads() == 2
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(32)))
+    assert threads() == 0  # onnxruntime's own choice
+
+
+def test_a_session_goes_over_to_no_other_provider_unless_it_may(exported: Path) -> None:
+    assert not Classifier(exported)._session._enable_fallback
+    assert Classifier(exported, allow_cpu=True)._session._enable_fallback
+
+
+def test_a_series_of_images_may_be_an_array_of_objects(
+    exported: Path, image_files: list[Path]
+) -> None:
+    classifier = Classifier(exported)
+    given: Any = np.array([str(path) for path in image_files], object)
+    assert classifier.predict(given) == classifier.predict(image_files)
+
+
+def test_the_provider_in_use_is_reported(exported: Path) -> None:
+    assert Classifier(exported).providers == ["CPUExecutionProvider"]

@@ -1,0 +1,1 @@
+"""Precision, memory formats, CUDA graphs, and compilation."""

@@ -1,0 +1,206 @@
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+from torch.nn import functional
+
+from cls_data import ClassificationDataModule, DataModuleConfig, SyntheticNumbers
+from cls_export.contract.preprocessing import Preprocessing
+from cls_models import VALIDATION_METRICS, ClassificationModule, warmup_cosine
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> ClassificationDataModule:
+    synthetic = SyntheticNumbers(classes=("0", "1", "7"), train=8, valid=4, test=3)
+    return ClassificationDataModule(
+        DataModuleConfig(
+            root=tmp_path / "set", batch_size=8, eval_batch_size=5, synthetic=synthetic
+        ),
+        Preprocessing(size=(16, 16), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    )
+
+
+def classifier(**settings: Any) -> ClassificationModule:
+    torch.manual_seed(0)
+    backbone = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 3)
+    )
+    arguments: dict[str, Any] = {
+        "loss": nn.CrossEntropyLoss(label_smoothing=0.1),
+        "optimizer": functools.partial(torch.optim.AdamW, lr=1e-3),
+        "scheduler": warmup_cosine,
+        **settings,
+    }
+    return ClassificationModule(backbone, 3, **arguments)
+
+
+def trainer(folder: Path, **settings: Any) -> Trainer:
+    arguments: dict[str, Any] = {
+        "accelerator": "cpu",
+        "max_epochs": 2,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "default_root_dir": folder,
+        **settings,
+    }
+    return Trainer(**arguments)
+
+
+def test_training_lowers_the_loss(data: ClassificationDataModule, tmp_path: Path) -> None:
+    module = classifier()
+    running = trainer(tmp_path, max_epochs=1)
+    running.fit(module, datamodule=data)
+    first = float(running.callback_metrics["train_loss"])
+    running = trainer(tmp_path, max_epochs=10)
+    running.fit(module, datamodule=data)
+    assert float(running.callback_metrics["train_loss"]) < 0.7 * first
+
+
+def test_logged_metrics_are_those_of_the_gathered_logits(
+    data: ClassificationDataModule, tmp_path: Path
+) -> None:
+    module, running = classifier(), trainer(tmp_path)
+    running.fit(module, datamodule=data)
+    for split, evaluate in (("valid", running.validate), ("test", running.test)):
+        logged = evaluate(module, datamodule=data, verbose=False)[0]
+        outputs = module.outputs
+        assert outputs is not None
+        assert outputs.split == split
+        assert outputs.index.tolist() == list(range(len(data.records(split))))
+        assert [data.classes[label] for label in outputs.labels] == [
+            record.label for record in data.records(split)
+        ]
+        right = outputs.logits.argmax(dim=1) == outputs.labels
+        assert logged[f"{split}_top1"] == pytest.approx(float(right.float().mean()))
+        assert logged[f"{split}_loss"] == pytest.approx(
+            float(functional.cross_entropy(outputs.logits, outputs.labels))
+        )
+        assert logged[f"{split}_top5"] == 1  # of three classes
+        shares = [float(right[outputs.labels == label].float().mean()) for label in range(3)]
+        assert module.class_accuracy is not None
+        assert module.class_accuracy.tolist() == pytest.approx(shares)
+
+
+def test_validation_answers_in_float32_while_training_is_in_bfloat16(
+    data: ClassificationDataModule, tmp_path: Path
+) -> None:
+    module = classifier()
+    trainer(tmp_path, precision="bf16-mixed").fit(module, datamodule=data)
+    assert module.outputs is not None
+    images = torch.cat(
+        [batch["images"] for batch in data.unaugmented("valid", torch.device("cpu"))]
+    )
+    with torch.no_grad():
+        assert torch.allclose(module.outputs.logits, module.eval()(images), atol=1e-5)
+
+
+def test_mixed_precision_goes_with_clipping_and_an_optimiser_that_could_be_fused(
+    data: ClassificationDataModule, tmp_path: Path
+) -> None:
+    module = classifier()
+    trainer(tmp_path, precision="bf16-mixed", gradient_clip_val=1.0, max_epochs=1).fit(
+        module, datamodule=data
+    )
+    assert isinstance(module.optimizers().optimizer, torch.optim.AdamW)  # type: ignore[union-attr]
+
+
+def test_training_metrics_are_there_when_callbacks_look(
+    data: ClassificationDataModule, tmp_path: Path
+) -> None:
+    from lightning.pytorch import Callback, LightningModule
+
+    seen: list[set[str]] = []
+
+    class Look(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            seen.append(set(trainer.callback_metrics))
+
+    trainer(tmp_path, callbacks=[Look()]).fit(classifier(), datamodule=data)
+    assert len(seen) == 2
+    assert all({"train_loss", "train_top1", *VALIDATION_METRICS} <= names for names in seen)
+
+
+def test_training_twice_gives_the_same_weights(
+    data: ClassificationDataModule, tmp_path: Path
+) -> None:
+    modules = [classifier(), classifier()]
+    for module in modules:
+        trainer(tmp_path).fit(module, datamodule=data)
+    first, second = (module.state_dict() for module in modules)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_class_weights_ride_in_the_loss(data: ClassificationDataModule, tmp_path: Path) -> None:
+    weighted = classifier(loss=nn.CrossEntropyLoss(weight=torch.tensor([1.0, 0.001, 0.001])))
+    trainer(tmp_path, max_epochs=15).fit(weighted, datamodule=data)
+    trainer(tmp_path).validate(weighted, datamodule=data, verbose=False)
+    assert weighted.outputs is not None
+    assert (weighted.outputs.logits.argmax(dim=1) == 0).all()
+
+
+def test_the_schedule_spans_the_whole_training(
+    data: ClassificationDataModule, tmp_path: Path
+) -> None:
+    running = trainer(tmp_path, max_epochs=4)
+    running.fit(classifier(), datamodule=data)
+    assert running.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-5, rel=0.05)
+
+
+def test_a_constant_rate_needs_no_schedule(data: ClassificationDataModule, tmp_path: Path) -> None:
+    running = trainer(tmp_path)
+    running.fit(classifier(scheduler=None), datamodule=data)
+    assert running.optimizers[0].param_groups[0]["lr"] == 1e-3
+
+
+def test_an_interrupted_validation_leaves_nothing_behind(
+    data: ClassificationDataModule, tmp_path: Path
+) -> None:
+    from lightning.pytorch import Callback
+
+    class Fail(Callback):
+        def on_validation_batch_end(self, *args: Any) -> None:
+            raise RuntimeError("in mid-validation")
+
+    module = classifier()
+    with pytest.raises(RuntimeError, match="in mid-validation"):
+        trainer(tmp_path, callbacks=[Fail()]).validate(module, datamodule=data, verbose=False)
+    trainer(tmp_path).validate(module, datamodule=data, verbose=False)
+    assert module.outputs is not None
+    assert module.outputs.index.tolist() == list(range(12))
+
+
+def test_batches_without_an_index_are_counted_as_they_come(tmp_path: Path) -> None:
+    batches = [
+        {"images": torch.randn(n, 3, 16, 16), "labels": torch.zeros(n, dtype=torch.int64)}
+        for n in (4, 3)
+    ]
+    module = classifier()
+    trainer(tmp_path).validate(
+        module, dataloaders=torch.utils.data.DataLoader(batches, batch_size=None), verbose=False
+    )
+    assert module.outputs is not None
+    assert module.outputs.index.tolist() == list(range(7))
+
+
+def test_a_schedule_without_an_end_is_refused(
+    data: ClassificationDataModule, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="a schedule needs an end"):
+        trainer(tmp_path, max_epochs=-1).fit(classifier(), datamodule=data)
+
+
+def test_predicting_returns_logits_in_order(data: ClassificationDataModule, tmp_path: Path) -> None:
+    module, running = classifier(), trainer(tmp_path)
+    data.prepare_data()
+    data.setup()
+    parts: Any = running.predict(module, datamodule=data)
+    running.validate(module, datamodule=data, verbose=False)
+    assert module.outputs is not None
+    assert torch.allclose(torch.cat(parts), module.outputs.logits, atol=1e-6)

@@ -1,0 +1,1 @@
+"""The HTML page: blocks, rendering, and assets."""

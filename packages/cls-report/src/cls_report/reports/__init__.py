@@ -1,0 +1,1 @@
+"""Reports of one run, of two runs, and of cross-validation folds."""

@@ -1,0 +1,154 @@
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from cls_report.page.blocks import Report
+from cls_report.page.render import render
+
+
+def build_all(page: Page) -> None:
+    """Go once through the page, as a reader would."""
+    for block in page.locator(".block").all():
+        block.scroll_into_view_if_needed()
+        page.wait_for_timeout(20)
+
+
+def test_a_report_opens_from_disk_without_complaint_or_request(
+    open_page: Callable[..., Page], rich_report: Report
+) -> None:
+    page = open_page(rich_report)
+    build_all(page)
+    page.wait_for_selector(".gallery img[src]")
+    assert page.locator(".plot svg").count() == 2
+    assert page.locator(".matrix canvas").count() == 1
+
+
+def test_the_policy_lets_nothing_load_or_run_that_is_not_inside(
+    browser: Browser, tmp_path: Path, rich_report: Report
+) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(render(rich_report), encoding="utf-8")
+    page = (
+        browser.new_page()
+    )  # not open_page, which takes the refusals that are wanted here for complaints
+    page.goto(file.as_uri())
+    page.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), { text: 'window.ran = true' }))"
+    )
+    assert page.evaluate("window.ran") is None
+    assert (
+        page.evaluate("fetch('data:text/plain,x').then(() => 'loaded', () => 'refused')")
+        == "refused"
+    )
+    page.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_wider_than_the_screen(
+    open_page: Callable[..., Page], rich_report: Report, width: int, scheme: str
+) -> None:
+    page = open_page(rich_report, width, color_scheme=scheme)
+    build_all(page)
+    page.locator(".largest button").first.click()
+    page.get_by_text("Configuration").click()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_the_page_is_dark_where_the_system_is_and_light_again_by_the_switch(
+    open_page: Callable[..., Page], rich_report: Report
+) -> None:
+    page = open_page(rich_report, color_scheme="dark")
+    switch = page.get_by_role("button", name="Dark")
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert switch.get_attribute("aria-pressed") == "true"
+    assert page.evaluate(background) == "rgb(20, 23, 27)"
+    switch.click()
+    assert switch.get_attribute("aria-pressed") == "false"
+    assert page.evaluate(background) == "rgb(255, 255, 255)"
+    page.reload()
+    assert page.evaluate(background) == "rgb(255, 255, 255)"
+
+
+def test_without_scripts_texts_figures_and_tables_are_there_and_what_is_missing_is_said(
+    open_page: Callable[..., Page], rich_report: Report
+) -> None:
+    page = open_page(rich_report, java_script_enabled=False)
+    assert "Scripts are off" in page.locator("noscript").inner_text()
+    assert page.locator(".score").count() == 5
+    assert page.locator("tbody tr").count() == 43
+
+
+def test_everything_that_acts_has_a_name(
+    open_page: Callable[..., Page], rich_report: Report
+) -> None:
+    page = open_page(rich_report)
+    build_all(page)
+    tree = page.locator("body").aria_snapshot()
+    nameless = [
+        line
+        for line in tree.splitlines()
+        if line.strip(" -:") in {"button", "link", "slider", "grid", "combobox"}
+    ]
+    assert nameless == []
+
+
+def test_headings_descend_by_one(open_page: Callable[..., Page], rich_report: Report) -> None:
+    page = open_page(rich_report)
+    build_all(page)
+    page.locator(".largest button").first.click()
+    levels = page.evaluate(
+        "[...document.querySelectorAll('h1,h2,h3,h4,h5')].map((each) => Number(each.tagName[1]))"
+    )
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_the_first_tab_leads_past_the_navigation(
+    open_page: Callable[..., Page], rich_report: Report
+) -> None:
+    page = open_page(rich_report)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.tagName") == "MAIN"
+
+
+def test_the_section_being_read_is_marked_in_the_navigation(
+    open_page: Callable[..., Page], rich_report: Report
+) -> None:
+    page = open_page(rich_report)
+    page.get_by_role("link", name="Classes").click()
+    page.wait_for_selector("nav a[aria-current]:text('Classes')")
+
+
+def test_code_is_copied(open_page: Callable[..., Page], rich_report: Report) -> None:
+    page = open_page(rich_report, permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy: Command").click()
+    page.get_by_text("copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()").startswith("uv run apps/train")
+
+
+def test_code_is_selected_where_the_clipboard_is_denied(
+    open_page: Callable[..., Page], rich_report: Report
+) -> None:
+    page = open_page(rich_report)
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.evaluate("document.execCommand = () => false")
+    page.get_by_role("button", name="Copy: Command").click()
+    page.get_by_text("press Ctrl+C").wait_for()
+    assert page.evaluate("getSelection().toString()").startswith("uv run apps/train")
+
+
+def test_all_is_there_on_paper(open_page: Callable[..., Page], rich_report: Report) -> None:
+    page = open_page(rich_report, color_scheme="dark")
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_selector(".plot svg path.line")
+    assert page.locator(".matrix canvas").count() == 1
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not page.get_by_role("navigation").is_visible()
