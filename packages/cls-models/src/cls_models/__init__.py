@@ -46,6 +46,7 @@ from cls_models.optim.schedules import (
     warmup_cosine,
     warmup_linear,
 )
+from cls_models.torch_file import TorchFileError, read_torch_file
 
 __all__ = [
     "BACKBONES",
@@ -67,6 +68,7 @@ __all__ = [
     "RemappedHead",
     "SmallConv2d",
     "SourceRun",
+    "TorchFileError",
     "Transfer",
     "build_backbone",
     "build_optimizer",
@@ -88,6 +90,7 @@ __all__ = [
     "plateau",
     "precision_for",
     "prepare_for_device",
+    "read_torch_file",
     "replace_small_convs",
     "warmup_constant",
     "warmup_cosine",
