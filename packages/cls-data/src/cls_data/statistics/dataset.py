@@ -1,4 +1,4 @@
-"""What a data set holds: counts, imbalance, image sizes."""
+"""Class counts, class imbalance, and image sizes of a dataset."""
 
 import math
 import os
@@ -10,30 +10,39 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from pydantic import BaseModel, ConfigDict
 
-from cls_data.annotations.classes import class_to_idx, label_indices
+from cls_data.annotations.classes import class_to_idx, encode_labels
 from cls_data.annotations.quarantine import Quarantine
 from cls_data.annotations.reading import SPLITS, Record, read_split
 from cls_data.errors import DataError
 
-_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+_TRANSPOSING_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 class SizeRange(BaseModel):
-    """Smallest, median and largest width and height of the image files of a split, in pixels."""
+    """Minimum, median, and maximum width and height of a split's image files, in pixels."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: tuple[int, float, int]
     height: tuple[int, float, int]
 
+    @classmethod
+    def from_sizes(cls, sizes: NDArray[np.int64]) -> Self:
+        """Summarize widths and heights: int64 [N, 2], N > 0."""
+        minimum = sizes.min(axis=0).tolist()
+        median = np.median(sizes, axis=0).tolist()
+        maximum = sizes.max(axis=0).tolist()
+        width, height = zip(minimum, median, maximum, strict=True)
+        return cls(width=width, height=height)
+
 
 class DatasetStatistics(BaseModel):
-    """Counts and sizes, for every split that there is.
+    """Class counts and image sizes of each split.
 
     Attributes:
         classes: class names in index order.
-        counts: rows of each class by split, in index order, zeros included.
-        sizes: image sizes by split.
+        counts: rows per class for each split, in index order, zeros included.
+        sizes: image sizes for each split.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,17 +52,18 @@ class DatasetStatistics(BaseModel):
     sizes: dict[str, SizeRange]
 
     @classmethod
-    def of(
+    def from_splits(
         cls,
         classes: Sequence[str],
         splits: Mapping[str, tuple[Sequence[Record], NDArray[np.int64]]],
     ) -> Self:
         """Count the records of each split; the arrays hold width and height, int64 [N, 2]."""
-        return cls(
-            classes=tuple(classes),
-            counts={split: _count(records, classes) for split, (records, _) in splits.items()},
-            sizes={split: _range(sizes) for split, (_, sizes) in splits.items()},
-        )
+        counts = {}
+        size_ranges = {}
+        for split, (records, sizes) in splits.items():
+            counts[split] = _count_labels(records, classes)
+            size_ranges[split] = SizeRange.from_sizes(sizes)
+        return cls(classes=tuple(classes), counts=counts, sizes=size_ranges)
 
     @classmethod
     def read(
@@ -63,81 +73,88 @@ class DatasetStatistics(BaseModel):
         annotations: str = "",
         quarantine: Quarantine | None = None,
     ) -> Self:
-        """Count and measure a data set on disk, without decoding it.
+        """Count rows and read image sizes of a dataset on disk, without decoding pixels.
 
         Args:
-            root: the data root.
+            root: data root.
             annotations: as for `read_split`.
             quarantine: rows to leave out.
 
         Raises:
-            DataError: there is no training split; or rows, labels or image headers are not as they should be.
+            DataError: the training split is missing, or rows, labels, or image headers are
+                invalid.
         """
-        every = {
-            split: read_split(root, split, annotations=annotations, quarantine=quarantine)
-            for split in SPLITS
-        }
-        records = {split: found for split, found in every.items() if found}
+        records = {}
+        for split in SPLITS:
+            rows = read_split(root, split, annotations=annotations, quarantine=quarantine)
+            if rows:
+                records[split] = rows
         if "train" not in records:
-            raise DataError(f"{root}: no training rows; the classes are those that train/ holds")
+            raise DataError(
+                f"{root}: no training rows. Classes come from the train split: add annotations "
+                "to train/."
+            )
         indices = class_to_idx(records["train"])
-        for rows in records.values():
-            label_indices(rows, indices)
-        return cls.of(
-            tuple(indices), {split: (rows, image_sizes(rows)) for split, rows in records.items()}
-        )
+        splits = {}
+        for split, rows in records.items():
+            encode_labels(rows, indices)  # raises on labels that train does not have
+            splits[split] = (rows, read_image_sizes(rows))
+        return cls.from_splits(tuple(indices), splits)
 
     def total(self, split: str) -> int:
-        """Rows of a split."""
+        """Return the number of rows of a split."""
         return sum(self.counts[split].values())
 
     @property
     def imbalance_ratio(self) -> float:
-        """Rows of the largest training class over those of the smallest; infinite where one has no row."""
-        train = self.counts["train"].values()
-        return max(train) / min(train) if min(train) else math.inf
+        """Rows of the largest training class over rows of the smallest; inf if that has none."""
+        counts = self.counts["train"].values()
+        smallest = min(counts)
+        return max(counts) / smallest if smallest else math.inf
 
-    def missing(self, split: str) -> tuple[str, ...]:
-        """Classes without a row in a split."""
+    def missing_classes(self, split: str) -> tuple[str, ...]:
+        """Return the classes without a row in a split."""
         return tuple(name for name, count in self.counts[split].items() if count == 0)
 
 
-def image_sizes(records: Sequence[Record]) -> NDArray[np.int64]:
-    """Read width and height of some images, upright, from the files' headers alone: int64 [N, 2].
+def read_image_sizes(records: Sequence[Record]) -> NDArray[np.int64]:
+    """Read upright width and height from the headers of image files: int64 [N, 2].
 
     Raises:
-        DataError: files whose header cannot be read; all of them are named by file and line.
+        DataError: some headers cannot be read; the message lists all of them by file and line.
     """
-    found = [_size(record) for record in records]
-    if findings := [size for size in found if isinstance(size, str)]:
+    sizes = []
+    findings = []
+    for record in records:
+        # Pillow may raise almost any exception for a damaged file, from SyntaxError to
+        # struct.error, depending on the format.
+        try:
+            sizes.append(_read_size(record))
+        except Exception as error:
+            findings.append(f"{record.source}: {record.id}: {error}")
+    if findings:
         raise DataError.from_findings(
-            f"{len(findings)} image(s) cannot be read",
+            f"cannot read {len(findings)} image(s)",
             findings,
             "Replace the files, or remove their rows.",
         )
-    return np.array(found, np.int64).reshape(-1, 2)
+    return np.array(sizes, np.int64).reshape(-1, 2)
 
 
-def _size(record: Record) -> tuple[int, int] | str:
-    # Pillow reports a damaged file by nearly any exception, from SyntaxError to struct.error, by its format.
-    try:
-        with Image.open(record.path) as image:
-            # Without the chunk in front, Pillow would decode the whole PNG in search of one behind the pixels.
-            searched = image.format != "PNG" or "exif" in image.info
-            sideways = searched and image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
-            return (image.height, image.width) if sideways else image.size
-    except Exception as error:
-        return f"{record.source}: {record.id}: {error}"
+def _read_size(record: Record) -> tuple[int, int]:
+    with Image.open(record.path) as image:
+        # `getexif` decodes a whole PNG to look for an EXIF chunk after the pixels. Only a chunk
+        # before the pixels is worth reading.
+        has_exif = image.format != "PNG" or "exif" in image.info
+        if has_exif:
+            orientation = image.getexif().get(ExifTags.Base.Orientation)
+            if orientation in _TRANSPOSING_ORIENTATIONS:
+                return image.height, image.width
+        return image.size
 
 
-def _count(records: Sequence[Record], classes: Sequence[str]) -> dict[str, int]:
+def _count_labels(records: Sequence[Record], classes: Sequence[str]) -> dict[str, int]:
     counts = dict.fromkeys(classes, 0)
     for record in records:
         counts[record.label] += 1
     return counts
-
-
-def _range(sizes: NDArray[np.int64]) -> SizeRange:
-    low, middle, high = sizes.min(axis=0), np.median(sizes, axis=0), sizes.max(axis=0)
-    width, height = ((int(low[axis]), float(middle[axis]), int(high[axis])) for axis in (0, 1))
-    return SizeRange(width=width, height=height)

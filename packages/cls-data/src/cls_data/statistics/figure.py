@@ -1,4 +1,4 @@
-"""The class distribution as a picture. Needs the extra `figures`."""
+"""Figure of the class distribution. Needs matplotlib: `pip install "cls-data[figures]"`."""
 
 import io
 import os
@@ -13,70 +13,77 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _INCHES_PER_CLASS = 0.26
-_MOST_INCHES = 60
-_MOST_NAMES = 230  # what the widest picture has room for
-_INSTALL = 'pip install "cls-data[figures]"'
+_MAX_INCHES = 60
+_MAX_NAMES = 230  # tick labels that fit into the widest figure
+_DPI = 110
 
 
-def draw(statistics: DatasetStatistics, path: str | os.PathLike[str]) -> None:
-    """Write a PNG of the rows per class, a panel a split, the largest training class first.
+def class_distribution_figure(statistics: DatasetStatistics) -> "Figure":
+    """Plot the rows per class, one panel per split, largest training class first.
 
-    The scale is logarithmic and each bar carries its count, so that a rare class is read as well as a frequent one;
-    a class without a row carries a red 0.
+    The axis is logarithmic and each bar shows its count, so rare classes stay readable. A class
+    without a row has a red 0. The figure is built without pyplot and touches no global state.
+
+    Raises:
+        DataError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DataError(
+            'Figures need matplotlib, which is not installed. Run: pip install "cls-data[figures]"'
+        ) from error
+    train_counts = statistics.counts["train"]
+    names = sorted(statistics.classes, key=lambda name: -train_counts[name])
+    splits = list(statistics.counts)
+    width = 2 + _INCHES_PER_CLASS * len(names)
+    size = (min(max(6, width), _MAX_INCHES), 0.8 + 2.4 * len(splits))
+    figure = Figure(figsize=size, layout="constrained", dpi=_DPI)
+    figure.suptitle(f"{len(names)} classes, train imbalance {statistics.imbalance_ratio:.1f}:1")
+    panels = figure.subplots(len(splits), sharex=True, squeeze=False)[:, 0]
+    step = -(-len(names) // _MAX_NAMES)
+    for axes, split in zip(panels, splits, strict=True):
+        counts = [statistics.counts[split][name] for name in names]
+        _plot_split(axes, counts, annotate=step == 1)
+        axes.set_ylabel(f"{split}: {statistics.total(split):,} rows")
+    # An escaped dollar sign keeps matplotlib from reading a class name as a formula.
+    labels = [name.replace("$", r"\$") or "(empty)" for name in names[::step]]
+    panels[-1].set_xticks(range(0, len(names), step), labels, rotation=90, fontsize=9)
+    return figure
+
+
+def save_class_distribution(statistics: DatasetStatistics, path: str | os.PathLike[str]) -> None:
+    """Write the figure of `class_distribution_figure` as a PNG.
 
     Raises:
         DataError: matplotlib is not installed.
         OSError: the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DataError(f"a figure needs matplotlib, which is not installed: {_INSTALL}") from error
-    splits = list(statistics.counts)
-    width = min(_MOST_INCHES, 2 + _INCHES_PER_CLASS * len(statistics.classes))
-    # Without pyplot, no window system and no global state is touched.
-    figure = Figure(figsize=(max(6, width), 0.8 + 2.4 * len(splits)), layout="constrained")
-    _fill(figure, statistics, splits)
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
+    class_distribution_figure(statistics).savefig(content, format="png", dpi=_DPI)
     write_atomically(path, content.getvalue())
 
 
-def _fill(figure: "Figure", statistics: DatasetStatistics, splits: list[str]) -> None:
-    names = sorted(statistics.classes, key=lambda name: -statistics.counts["train"][name])
-    step = -(-len(names) // _MOST_NAMES)
-    figure.suptitle(
-        f"{len(names)} classes, imbalance {statistics.imbalance_ratio:.1f}-fold in train"
-    )
-    panels = figure.subplots(len(splits), sharex=True, squeeze=False)[:, 0]
-    for axes, split in zip(panels, splits, strict=True):
-        counts = [statistics.counts[split][name] for name in names]
-        _draw_split(axes, counts, annotated=step == 1)
-        axes.set_ylabel(f"{split}: {statistics.total(split):,} rows")
-    labels = [name.replace("$", r"\$") or "(empty)" for name in names[::step]]
-    panels[-1].set_xticks(range(0, len(names), step), labels, rotation=90, fontsize=9)
-
-
-def _draw_split(axes: "Axes", counts: list[int], *, annotated: bool) -> None:
-    # Limits before bars: matplotlib warns when it has to find them on a logarithmic axis of zeros.
+def _plot_split(axes: "Axes", counts: list[int], *, annotate: bool) -> None:
+    # Limits before bars: matplotlib warns when it autoscales a logarithmic axis of zeros.
     axes.set_yscale("log")
-    axes.set_ylim(
-        0.5, 4 * max(1, *counts)
-    )  # room below a bar of 1, and for the upright counts above
+    # Leaves room below a bar of 1 and above the largest bar for its rotated count.
+    axes.set_ylim(0.5, 4 * max(1, *counts))
     axes.set_xlim(-0.7, len(counts) - 0.3)
     axes.bar(range(len(counts)), counts, width=0.75)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
-    if annotated:
-        for place, count in enumerate(counts):
-            axes.annotate(
-                str(count),
-                (place, max(count, 0.5)),
-                (0, 3),
-                textcoords="offset points",
-                ha="center",
-                va="bottom",
-                rotation=90,
-                fontsize=8,
-                color="black" if count else "red",
-            )
+    if not annotate:
+        return
+    for position, count in enumerate(counts):
+        axes.annotate(
+            str(count),
+            (position, max(count, 0.5)),
+            (0, 3),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            rotation=90,
+            fontsize=8,
+            color="black" if count else "red",
+        )

@@ -1,29 +1,30 @@
-"""How the classes spread over the values of a metadata key: real and rendered crops, one game and another."""
+"""Class counts for each value of a metadata key, such as real and synthetic crops."""
 
 import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict
 
 from cls_data.annotations.reading import Record
 
 NONE = "(none)"
-"""The slice of rows that do not have the key."""
+"""Slice of the rows that do not have the key."""
 
 OTHERS = "(others)"
-"""The slice of all values beyond the most frequent ones."""
+"""Slice of all values beyond the most frequent ones."""
 
 
 class MetadataSlices(BaseModel):
-    """Counts by class for each value of one metadata key, in one split.
+    """Class counts for each value of one metadata key, in one split.
 
     Attributes:
-        key: the metadata key.
+        key: metadata key.
         classes: class names in index order.
-        counts: rows of each class by value, in index order, zeros included. Values come most frequent first,
-            then `(none)` and `(others)`, where there are such rows. A value that is no string is its JSON text.
+        counts: rows per class for each value, in index order, zeros included. Values are sorted
+            by frequency, followed by `(none)` and `(others)` if they have rows. A value that is
+            not a string is represented by its JSON text.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,7 +34,7 @@ class MetadataSlices(BaseModel):
     counts: dict[str, dict[str, int]]
 
     @classmethod
-    def of(
+    def from_records(
         cls, classes: Sequence[str], records: Sequence[Record], key: str, limit: int = 20
     ) -> Self:
         """Count the records of one split.
@@ -41,28 +42,33 @@ class MetadataSlices(BaseModel):
         Args:
             classes: class names in index order; every record's label is one of them.
             records: rows of the split.
-            key: a key of the rows' metadata.
-            limit: values with a slice of their own; of more, the most frequent.
+            key: metadata key.
+            limit: maximum number of values with their own slice; the most frequent ones win.
         """
-        names = [_name(record, key) for record in records]
-        frequency = sorted(Counter(names).items(), key=lambda item: (-item[1], item[0]))
-        own = [name for name, _ in frequency if name not in (NONE, OTHERS)][:limit]
-        order = [*own, NONE, OTHERS]
-        counts = {name: dict.fromkeys(classes, 0) for name in order}
-        for name, record in zip(names, records, strict=True):
-            counts[name if name in counts else OTHERS][record.label] += 1
-        filled = {name: by_class for name, by_class in counts.items() if any(by_class.values())}
-        return cls(key=key, classes=tuple(classes), counts=filled)
+        values = [_metadata_text(record, key) for record in records]
+        frequency = Counter(values)
+        del frequency[NONE], frequency[OTHERS]
+        by_frequency = sorted(frequency, key=lambda value: (-frequency[value], value))
+        counts = {}
+        for value in [*by_frequency[:limit], NONE, OTHERS]:
+            counts[value] = dict.fromkeys(classes, 0)
+        for value, record in zip(values, records, strict=True):
+            slice_name = value if value in counts else OTHERS
+            counts[slice_name][record.label] += 1
+        for value in (NONE, OTHERS):
+            if not any(counts[value].values()):
+                del counts[value]
+        return cls(key=key, classes=tuple(classes), counts=counts)
 
     def total(self, value: str) -> int:
-        """Rows of a slice."""
+        """Return the number of rows of a slice."""
         return sum(self.counts[value].values())
 
 
-def _name(record: Record, key: str) -> str:
+def _metadata_text(record: Record, key: str) -> str:
     if key not in record.metadata:
         return NONE
-    value: JsonValue = record.metadata[key]
-    return (
-        value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
-    )
+    value = record.metadata[key]
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Statistics for a terminal."""
+"""Dataset statistics as rich renderables for a terminal."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,12 +16,14 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar in eighths of a cell, or in whole `#` on a terminal that has ASCII alone; nothing only for zero.
+    """Horizontal bar, drawn in eighths of a cell, or in `#` on an ASCII terminal.
+
+    Any count above 0 draws at least one step.
 
     Attributes:
-        count: what it shows.
-        largest: what fills all cells, at least 1.
-        cells: its greatest length.
+        count: value of the bar.
+        largest: value of a bar of full length, at least 1.
+        cells: full length in cells.
     """
 
     count: int
@@ -33,52 +35,91 @@ class Bar:
             yield Text("#" * self._steps(self.cells))
             return
         whole, eighths = divmod(self._steps(self.cells * 8), 8)
-        yield Text((_EIGHTHS[8] * whole + _EIGHTHS[eighths]).rstrip(), style="cyan")
+        bar = _EIGHTHS[8] * whole + _EIGHTHS[eighths]
+        yield Text(bar.rstrip(), style="cyan")
 
     def _steps(self, steps: int) -> int:
         return max(round(self.count / self.largest * steps), min(self.count, 1))
 
 
-def statistics_report(statistics: DatasetStatistics) -> Group:
-    """Return totals, imbalance, missing classes and sizes as lines, then a table of all classes in index order.
+def statistics_report(statistics: DatasetStatistics, *, max_classes: int | None = None) -> Group:
+    """Return totals, imbalance, missing classes, and image sizes, then a table of the classes.
 
-    The bars show the training rows. Class names are quoted, so that an empty one is seen.
+    The bars show training rows. Class names are quoted, so that an empty name is visible.
+
+    Args:
+        statistics: statistics to show.
+        max_classes: maximum number of table rows; None lists all classes in index order. If there
+            are more classes, the table lists the largest and the smallest training classes.
     """
+    lines = _summary_lines(statistics)
     splits = list(statistics.counts)
-    missing = [line for split in splits if (line := _missing(statistics, split))]
-    sizes = [_sizes(statistics, split) for split in splits]
-    totals = ", ".join(f"{split} {statistics.total(split):,}" for split in splits)
-    head = [
-        f"{len(statistics.classes)} classes; rows: {totals}",
-        f"imbalance: {statistics.imbalance_ratio:.1f}-fold in train",
-        *(missing or ["every class has rows in every split"]),
-        *sizes,
-    ]
+    train_counts = statistics.counts["train"]
+    largest = max(1, *train_counts.values())
     table = _counts_table(splits)
     table.add_column("train rows", width=_BAR_CELLS)
-    largest = max(1, *statistics.counts["train"].values())
-    for name in statistics.classes:
-        counts = [statistics.counts[split][name] for split in splits]
-        table.add_row(
-            Text(repr(name)), *map(_number, counts), Bar(statistics.counts["train"][name], largest)
-        )
-    return Group(*map(Text, head), table)
+    for name in _listed_classes(statistics, max_classes):
+        if name is None:
+            table.add_row(*["…"] * (len(splits) + 1))
+            continue
+        numbers = [_number(statistics.counts[split][name]) for split in splits]
+        table.add_row(Text(repr(name)), *numbers, Bar(train_counts[name], largest))
+    return Group(*map(Text, lines), table)
 
 
 def slices_table(slices: MetadataSlices) -> Table:
-    """Return a table of a row a class and a column a value, totals at the foot.
+    """Return a table with one row per class, one column per value, and a row of totals.
 
-    It is as wide as the slices are many: for 80 columns of a terminal, count with a `limit` of about 6.
+    A table for 80 columns of terminal has room for about 6 values (`limit=6`).
     """
     table = _counts_table(slices.counts)
     table.title = Text(f"rows by {slices.key}")
     for name in slices.classes:
-        table.add_row(
-            Text(repr(name)), *(_number(counts[name]) for counts in slices.counts.values())
-        )
+        numbers = [_number(counts[name]) for counts in slices.counts.values()]
+        table.add_row(Text(repr(name)), *numbers)
     table.add_section()
-    table.add_row("all", *(f"{slices.total(value):,}" for value in slices.counts))
+    totals = [f"{slices.total(value):,}" for value in slices.counts]
+    table.add_row("all", *totals)
     return table
+
+
+def _summary_lines(statistics: DatasetStatistics) -> list[str]:
+    splits = list(statistics.counts)
+    totals = ", ".join(f"{split} {statistics.total(split):,}" for split in splits)
+    lines = [
+        f"{len(statistics.classes)} classes; rows: {totals}",
+        f"train imbalance: {statistics.imbalance_ratio:.1f}:1",
+    ]
+    is_complete = True
+    for split in splits:
+        missing = statistics.missing_classes(split)
+        if missing:
+            is_complete = False
+            lines.append(f"classes missing from {split}: {', '.join(map(repr, missing))}")
+    if is_complete:
+        lines.append("every class has rows in every split")
+    for split in splits:
+        size = statistics.sizes[split]
+        width = _range_text(size.width)
+        height = _range_text(size.height)
+        lines.append(f"{split} size in px (min-median-max): width {width}, height {height}")
+    return lines
+
+
+def _range_text(size_range: tuple[int, float, int]) -> str:
+    minimum, median, maximum = size_range
+    return f"{minimum}-{median:g}-{maximum}"
+
+
+def _listed_classes(statistics: DatasetStatistics, max_classes: int | None) -> list[str | None]:
+    """Return the classes to list; None stands for the classes left out."""
+    names: list[str | None] = list(statistics.classes)
+    if max_classes is None or len(names) <= max_classes:
+        return names
+    train_counts = statistics.counts["train"]
+    by_size = sorted(statistics.classes, key=lambda name: -train_counts[name])
+    half = max(1, max_classes // 2)
+    return [*by_size[:half], None, *by_size[-half:]]
 
 
 def _counts_table(columns: Iterable[str]) -> Table:
@@ -90,14 +131,3 @@ def _counts_table(columns: Iterable[str]) -> Table:
 
 def _number(count: int) -> Text:
     return Text(f"{count:,}", style="" if count else "bold red")
-
-
-def _missing(statistics: DatasetStatistics, split: str) -> str:
-    names = statistics.missing(split)
-    return f"without a row in {split}: {', '.join(map(repr, names))}" if names else ""
-
-
-def _sizes(statistics: DatasetStatistics, split: str) -> str:
-    size = statistics.sizes[split]
-    width, height = (f"{low}-{middle:g}-{high}" for low, middle, high in (size.width, size.height))
-    return f"{split} px, min-median-max: width {width}, height {height}"
