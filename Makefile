@@ -1,4 +1,4 @@
-# The five verbs; pre-commit and CI call these same ones.
+# pre-commit and CI call the same five targets.
 .PHONY: install format check test build requirements
 
 install:
@@ -17,6 +17,6 @@ test:
 build:
 	uv build --all-packages --out-dir dist --clear
 
-# After a change of dependencies or of exclude-newer: write what a fresh resolution gives.
+# Rewrite requirements.txt after changing dependencies or exclude-newer.
 requirements:
 	bash .ci/check-requirements --write

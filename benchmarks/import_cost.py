@@ -1,59 +1,66 @@
-"""What `import cls_export` costs a consumer, beside what the same would cost through PyTorch.
+"""Measure what `import cls_export` costs, compared to importing PyTorch.
 
 Command:  uv run python benchmarks/import_cost.py
-Expected: a table; cls_export under 0.5 s and 100 MB. Ratios hold within one run on one machine.
+Expected: a table; cls_export takes under 0.5 s and 100 MB.
 
-Each import happens in a process of its own, with compiled bytecode; medians of five, taken in turn so that a busy
-moment of the machine hits all alike. Memory is the process's largest resident set.
+Each import runs in a new process with bytecode files. The figures are medians of five rounds in
+turn. Memory is the largest resident set of the process.
 """
 
-import os
 import statistics
 import subprocess
 import sys
 
+from timing import environment_with_bytecode
+
 ROUNDS = 5
 CASES = {
     "python alone": "pass",
-    "cls_export": "import cls_export",
+    "cls_export": "import cls_export; cls_export.Classifier",
     "torch + torchvision": "import torch, torchvision",
 }
 CODE = """
-import time; started = time.perf_counter()
+import time
+started = time.perf_counter()
 {statement}
-import resource; print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+seconds = time.perf_counter() - started
+import resource
+print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
 def measure(statement: str) -> tuple[float, float]:
-    """Return seconds and megabytes of one import in a fresh process."""
-    environment = {
-        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
-    }
-    command = [sys.executable, "-c", CODE.format(statement=statement)]
+    """Return the seconds and megabytes of one import in a new process."""
     output = subprocess.run(
-        command, check=True, capture_output=True, text=True, env=environment
+        [sys.executable, "-c", CODE.format(statement=statement)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment_with_bytecode(),
     ).stdout
-    seconds, megabytes = map(float, output.split())
-    return seconds, megabytes
+    seconds, megabytes = output.split()
+    return float(seconds), float(megabytes)
 
 
 def main() -> None:
-    """Measure and print."""
-    for statement in CASES.values():
-        measure(statement)  # writes the bytecode
-    rounds = [
-        {name: measure(statement) for name, statement in CASES.items()} for _ in range(ROUNDS)
-    ]
-    medians = {
-        name: tuple(statistics.median(results[name][part] for results in rounds) for part in (0, 1))
-        for name in CASES
-    }
-    base = medians["cls_export"]
+    """Measure and print a table."""
+    seconds: dict[str, list[float]] = {name: [] for name in CASES}
+    megabytes: dict[str, list[float]] = {name: [] for name in CASES}
+    for round_number in range(ROUNDS + 1):
+        for name, statement in CASES.items():
+            duration, memory = measure(statement)
+            if round_number > 0:  # the first round writes the bytecode
+                seconds[name].append(duration)
+                megabytes[name].append(memory)
+    base_seconds = statistics.median(seconds["cls_export"])
+    base_megabytes = statistics.median(megabytes["cls_export"])
     print(f"{'import':<22}{'seconds':>9}{'MB':>8}{'x time':>9}{'x memory':>10}")
-    for name, (seconds, megabytes) in medians.items():
+    for name in CASES:
+        duration = statistics.median(seconds[name])
+        memory = statistics.median(megabytes[name])
         print(
-            f"{name:<22}{seconds:>9.2f}{megabytes:>8.0f}{seconds / base[0]:>9.1f}{megabytes / base[1]:>10.1f}"
+            f"{name:<22}{duration:>9.2f}{memory:>8.0f}"
+            f"{duration / base_seconds:>9.1f}{memory / base_megabytes:>10.1f}"
         )
 
 
