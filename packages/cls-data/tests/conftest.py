@@ -1,4 +1,4 @@
-"""Small real objects: image files on disk, and a plain preprocessing that this package need not import."""
+"""Fixtures: small data sets of image files on disk."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +40,7 @@ def write_split(tmp_path: Path) -> WriteSplit:
 
 @pytest.fixture
 def root(write_split: WriteSplit) -> Path:
-    """A data root of three classes: 30 training, 9 validation and 6 test images."""
+    """Return a data root with 3 classes and 30 training, 9 validation, and 6 test images."""
     write_split("train", ["10", "2", "1"] * 10)
     write_split("valid", ["1", "2", "10"] * 3)
     return write_split("test", ["1", "10"] * 3)
@@ -52,7 +52,7 @@ WriteSet = Callable[[Path, Mapping[str, Sequence[Any]]], Path]
 
 @pytest.fixture(scope="session")
 def picture() -> Picture:
-    """Make pictures that no rule of the gate finds fault with, another for every number."""
+    """Return a function that makes a different image for each number, without gate findings."""
 
     def make(number: int, size: tuple[int, int] = (24, 32)) -> Image.Image:
         coarse = np.random.default_rng(number).integers(0, 256, (8, 6, 3), dtype=np.uint8)
@@ -63,9 +63,9 @@ def picture() -> Picture:
 
 @pytest.fixture(scope="session")
 def write_set() -> WriteSet:
-    """Write splits of rows: (name, image or file bytes or None for a file that is there, label, other keys), or a line.
+    """Return a function that writes splits and returns the data root.
 
-    Returns the data root. An annotation file `annotations.jsonl` has its rows in the order given.
+    A row is a line, or (name, image or file bytes or None for an existing file, label, other keys).
     """
 
     def write(root: Path, splits: Mapping[str, Sequence[Any]]) -> Path:

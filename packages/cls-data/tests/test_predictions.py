@@ -19,11 +19,13 @@ def predictions() -> Predictions:
         Record("b.jpg", Path("b.jpg"), "23", None, METADATA, "x:2"),
         Record("ü.jpg", Path("ü.jpg"), "", None, {}, "x:3"),
     ]
-    return Predictions.of(outputs, records, ["", "23"], np.array([[1, 2], [3, 4], [5, 6]]))
+    return Predictions.from_outputs(
+        outputs, records, ["", "23"], np.array([[1, 2], [3, 4], [5, 6]])
+    )
 
 
 def saved(path: Path, **changed: np.ndarray) -> Path:
-    """Write a file of ours, with some arrays changed or, where they are None, left out."""
+    """Write a predictions file with some arrays changed, or left out if None."""
     predictions().save(path)
     with np.load(path) as stored:
         arrays = {name: stored[name] for name in stored.files} | changed
@@ -33,7 +35,7 @@ def saved(path: Path, **changed: np.ndarray) -> Path:
     return path
 
 
-def test_predictions_are_read_back_as_they_were_written(tmp_path: Path) -> None:
+def test_load_returns_saved_predictions(tmp_path: Path) -> None:
     written = predictions()
     written.save(tmp_path / "new" / "valid.npz")
     read = Predictions.load(tmp_path / "new" / "valid.npz")
@@ -42,12 +44,12 @@ def test_predictions_are_read_back_as_they_were_written(tmp_path: Path) -> None:
     assert read.labels.tolist() == [0, 1, 1]
     assert np.array_equal(read.logits, written.logits)
     assert read.groups.tolist() == ["", "game 1", ""]
-    assert [read.metadata_of(row) for row in range(3)] == [{}, {}, METADATA]
+    assert [read.row_metadata(row) for row in range(3)] == [{}, {}, METADATA]
     assert read.sizes.tolist() == [[5, 6], [1, 2], [3, 4]]
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["valid.npz"]
 
 
-def test_predictions_of_version_1_are_still_read(tmp_path: Path) -> None:
+def test_load_reads_version_1(tmp_path: Path) -> None:
     written = predictions()
     path = tmp_path / "valid.npz"
     np.savez_compressed(
@@ -55,50 +57,54 @@ def test_predictions_of_version_1_are_still_read(tmp_path: Path) -> None:
     )
     read = Predictions.load(path)
     assert read.groups.tolist() == [""] * 3
-    assert read.metadata_of(0) == {}
+    assert read.row_metadata(0) == {}
     assert not read.sizes.any()
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9, 0.999])
-def test_a_file_that_is_cut_short_is_named(tmp_path: Path, share: float) -> None:
+def test_load_rejects_a_truncated_file(tmp_path: Path, share: float) -> None:
     path = saved(tmp_path / "valid.npz")
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(DataError, match=r"valid.npz: cut short, or no predictions file"):
+    with pytest.raises(DataError, match=r"valid.npz: cut short or not a predictions file"):
         Predictions.load(path)
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
-        ({"version": np.array(3)}, "predictions of version 3, and this code reads 1 to 2"),
-        ({"version": np.array("2")}, "predictions of version 2"),
-        ({"logits": None}, "it has no logits"),
+        (
+            {"version": np.array(3)},
+            "unsupported predictions version 3; this cls-data reads versions 1 to 2",
+        ),
+        ({"version": np.array("2")}, "unsupported predictions version 2"),
+        ({"logits": None}, "not a predictions file .no logits."),
         (
             {"logits": np.full((3, 2), np.nan, np.float32)},
-            r"3 image\(s\) have logits that are no finite numbers, ü.jpg",
+            r"3 image\(s\) have non-finite logits, first ü.jpg",
         ),
         ({"logits": np.zeros((3, 3), np.float32)}, r"logits has shape \(3, 3\); expected \(3, 2\)"),
         ({"logits": np.zeros((3, 2), np.int64)}, "logits has dtype int64"),
-        ({"labels": np.array([0, 1, 2])}, "labels run from 0 to 2; expected 0 to 1"),
+        ({"labels": np.array([0, 1, 2])}, "labels range from 0 to 2; expected 0 to 1"),
         ({"groups": np.array(["a"])}, r"groups has shape \(1,\)"),
-        ({"ids": np.array([object()] * 3, dtype=object)}, "cut short, or no predictions file"),
+        ({"ids": np.array([object()] * 3, dtype=object)}, "cut short or not a predictions file"),
     ],
 )
-def test_what_is_no_predictions_file_says_why(
-    tmp_path: Path, changed: dict[str, np.ndarray], said: str
+def test_load_rejects_invalid_arrays(
+    tmp_path: Path, changed: dict[str, np.ndarray], message: str
 ) -> None:
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         Predictions.load(saved(tmp_path / "valid.npz", **changed))
 
 
-def test_a_missing_file_says_how_to_make_it(tmp_path: Path) -> None:
+def test_load_of_a_missing_file_says_how_to_write_it(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"no such file; uv run python -m cls_train.stages.evaluate"
+        DataError,
+        match=r"no such file; write it again with `uv run python -m cls_train.stages.evaluate",
     ):
         Predictions.load(tmp_path / "valid.npz")
 
 
-def test_a_picture_is_no_predictions_file(tmp_path: Path) -> None:
+def test_load_rejects_an_image_file(tmp_path: Path) -> None:
     (tmp_path / "valid.npz").write_bytes(b"\x89PNG" + bytes(100))
-    with pytest.raises(DataError, match="cut short, or no predictions file"):
+    with pytest.raises(DataError, match="cut short or not a predictions file"):
         Predictions.load(tmp_path / "valid.npz")

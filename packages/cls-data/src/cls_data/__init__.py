@@ -1,21 +1,25 @@
-"""From annotated image folders to augmented batches on the training device."""
+"""Annotated image folders to augmented batches on the training device."""
 
 from cls_data.annotations.classes import balancing_weights, class_to_idx, effective_number_weights
 from cls_data.annotations.quarantine import Quarantine
 from cls_data.annotations.reading import Record, read_split
 from cls_data.augmentation import (
     Augmentation,
+    AugmentationOp,
     AugmentationPipeline,
-    Blur,
-    Broadcast,
+    AugmentationStage,
     BroadcastAugmentation,
+    BroadcastDegradation,
     ColorJitter,
-    Geometry,
+    GaussianBlur,
+    GeometricTransform,
     LightAugmentation,
     MixupCutmix,
+    OpParameters,
+    ParamSampler,
     PhotoAugmentation,
     RandomErasing,
-    TorchvisionOps,
+    TorchvisionAugmentation,
 )
 from cls_data.config import DataModuleConfig
 from cls_data.datamodule import ClassificationDataModule
@@ -27,17 +31,18 @@ from cls_data.loading.batches import ClassificationBatch
 from cls_data.loading.malloc import keep_freed_memory
 from cls_data.loading.samplers import BatchPlan, EpochSampler, SequentialSampler
 from cls_data.predictions import Predictions
-from cls_data.splits.splitting import fold_of
+from cls_data.splits.splitting import select_fold
 from cls_data.statistics.dataset import DatasetStatistics
 from cls_data.synthetic.numbers import SyntheticNumbers
 
 __all__ = [
     "Augmentation",
+    "AugmentationOp",
     "AugmentationPipeline",
+    "AugmentationStage",
     "BatchPlan",
-    "Blur",
-    "Broadcast",
     "BroadcastAugmentation",
+    "BroadcastDegradation",
     "CheckReport",
     "ClassificationBatch",
     "ClassificationDataModule",
@@ -48,12 +53,15 @@ __all__ = [
     "EpochSampler",
     "EvaluationOutputs",
     "GateConfig",
-    "Geometry",
+    "GaussianBlur",
+    "GeometricTransform",
     "HasEvaluationOutputs",
     "ImageStore",
     "LightAugmentation",
     "LoaderWorkerError",
     "MixupCutmix",
+    "OpParameters",
+    "ParamSampler",
     "PhotoAugmentation",
     "Predictions",
     "Quarantine",
@@ -61,13 +69,13 @@ __all__ = [
     "Record",
     "SequentialSampler",
     "SyntheticNumbers",
-    "TorchvisionOps",
+    "TorchvisionAugmentation",
     "balancing_weights",
     "check",
     "class_to_idx",
     "effective_number_weights",
     "evaluation_mode",
-    "fold_of",
     "keep_freed_memory",
     "read_split",
+    "select_fold",
 ]

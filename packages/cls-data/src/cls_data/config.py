@@ -12,14 +12,15 @@ from cls_data.synthetic.numbers import SyntheticNumbers
 
 Count = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=8192)]
+SamplingWeight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class GrowingSize(BaseModel):
-    """Training images are of this size until a share of the epochs is over.
+class ResizeStage(BaseModel):
+    """Size of training images until a share of the epochs is over.
 
     Attributes:
-        until: share of all epochs, above 0 and below 1.
-        size: height and width in pixels.
+        until: Share of all epochs, above 0 and below 1.
+        size: Height and width in pixels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,35 +30,38 @@ class GrowingSize(BaseModel):
 
 
 class DataModuleConfig(BaseModel):
-    """What the data module does; where it runs (devices, ranks) is the trainer's question.
+    """Settings of `ClassificationDataModule`. The trainer sets devices and ranks.
 
     Attributes:
-        root: folder that holds train/, valid/ and perhaps test/.
-        annotations: subfolder of the root that holds those instead, such as `folds/0`; images may lie anywhere in root.
-        fold: which fold of `folds` is valid; the rows of train and valid are dealt anew for it, whole groups and copies
-            together and every class spread over the folds. None for the split as it lies there; test stays as it is.
-        folds: how many there are.
-        quarantine: a file that `cls-data check ROOT --quarantine FILE` wrote: rows to leave out.
-        gate: policies and thresholds of the check that comes first; None for no check.
-        batch_size: images per training step and rank.
-        eval_batch_size: images per validation, test and prediction step and rank.
-        num_workers: loader processes. The store is in memory and a batch is one gather, so 0 is the fast choice.
-        persistent_workers: keep the processes between epochs; without processes it is off whatever is asked.
-        sampler: `shuffle` visits every training image once an epoch; `weighted` draws with replacement so that
-            all classes come equally often, or as often as `sampling_weights` says.
-        sampling_weights: for `weighted`, how often each class comes, relative to the others; all classes, by name.
-        class_weights: `balanced` asks for a loss weighted by inverse class frequency, `effective_number` for one
-            weighted by the inverse effective number of samples.
-        effective_number_beta: of the effective number; from 0, no weighting, to nearly 1, inverse frequency.
-        seed: order and augmentation are functions of it, of the epoch and of the batch number, and of nothing else.
-        predict_split: what the predict loader reads.
-        stored_size: height and width in pixels of the stored training images; the model's input size if None. More
-            leaves a random crop something to cut, less makes augmentation cheaper: it is enlarged last.
-        growing_sizes: stages of smaller training images, the first ones first; what follows the last stage is trained
-            at the model's input size, at which everything else sees images all along (progressive resizing).
-        store: folder for files of stored images, mapped by all runs and ranks that need them; None for memory.
-        decode_workers: processes that check and decode images; all cores when None.
-        synthetic: a set to render into `root` first, unless it lies there already.
+        root: Folder with train/, valid/, and optionally test/.
+        annotations: Subfolder of the root with these folders instead, such as `folds/0`. Images
+            may be anywhere in the root.
+        fold: Which of `folds` cross-validation folds to use as valid. Rows of train and valid are
+            redistributed: groups and copies stay together, and every class is spread over the
+            folds. Test stays as it is. None for the split as annotated.
+        folds: Number of folds.
+        quarantine: File written by `cls-data check ROOT --quarantine FILE`: rows to leave out.
+        gate: Policies and thresholds of the data gate, which runs first; None to skip it.
+        batch_size: Images per training step and rank.
+        eval_batch_size: Images per validation, test, and prediction step and rank.
+        num_workers: Loader processes. A batch is one gather from memory, so 0 is usually fastest.
+        persistent_workers: Keep the processes between epochs; ignored without processes.
+        sampler: `shuffle` visits every training image once an epoch. `weighted` draws with
+            replacement so that all classes are equally frequent, or as `sampling_weights` says.
+        sampling_weights: For `weighted`, the relative frequency of each class, by name.
+        class_weights: Loss weights: `balanced` by inverse class frequency, `effective_number` by
+            the inverse effective number of samples.
+        effective_number_beta: From 0 (no weighting) to nearly 1 (inverse frequency).
+        seed: Seed of row order and augmentation, which otherwise depend only on epoch and batch.
+        predict_split: Split of the predict loader.
+        stored_size: Height and width in pixels of stored training images; the model's input size
+            if None. Larger images leave room for random crops. Smaller ones make augmentation
+            cheaper, since resizing comes last.
+        growing_sizes: Stages of smaller training images (progressive resizing). The rest of
+            training, and evaluation, use the model's input size.
+        store: Folder for files of decoded images, which runs and ranks share; None for memory.
+        decode_workers: Processes that check and decode images; all cores if None.
+        synthetic: Data set to render into `root` first, if it does not exist yet.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,50 +77,53 @@ class DataModuleConfig(BaseModel):
     num_workers: Annotated[int, Field(ge=0)] = 0
     persistent_workers: bool = True
     sampler: Literal["shuffle", "weighted"] = "shuffle"
-    sampling_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
+    sampling_weights: dict[str, SamplingWeight] | None = None
     class_weights: Literal["balanced", "effective_number"] | None = None
     effective_number_beta: Annotated[float, Field(ge=0, lt=1)] = 0.999
     seed: Annotated[int, Field(ge=0)] = 0
     predict_split: Literal["train", "valid", "test"] = "valid"
     stored_size: tuple[Side, Side] | None = None
-    growing_sizes: tuple[GrowingSize, ...] = ()
+    growing_sizes: tuple[ResizeStage, ...] = ()
     store: Path | None = None
     decode_workers: Count | None = None
     synthetic: SyntheticNumbers | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _no_workers_no_persistence(cls, values: object) -> object:
+    def _disable_persistence_without_workers(cls, values: object) -> object:
         if isinstance(values, dict) and values.get("num_workers", 0) == 0:
             return {**values, "persistent_workers": False}
         return values
 
     @model_validator(mode="after")
-    def _sampling_weights_are_for_a_weighted_sampler(self) -> Self:
+    def _check_sampling_weights(self) -> Self:
         if self.sampling_weights is not None and self.sampler != "weighted":
             raise ValueError(
-                f"sampling_weights are for sampler=weighted alone, and sampler is {self.sampler!r}"
+                f"sampling_weights need sampler=weighted, but sampler is {self.sampler!r}"
             )
         return self
 
     @model_validator(mode="after")
-    def _growing_sizes_follow_each_other(self) -> Self:
+    def _check_growing_sizes(self) -> Self:
         ends = [stage.until for stage in self.growing_sizes]
-        if any(later <= earlier for earlier, later in itertools.pairwise(ends)):
-            raise ValueError(
-                f"growing_sizes: each stage must last longer than the one before, got until {ends}"
-            )
+        for earlier, later in itertools.pairwise(ends):
+            if later <= earlier:
+                raise ValueError(
+                    f"growing_sizes: expected `until` to increase from stage to stage, got {ends}"
+                )
         return self
 
     @model_validator(mode="after")
-    def _a_fold_is_one_of_some(self) -> Self:
+    def _check_fold(self) -> Self:
         if (self.fold is None) != (self.folds is None):
             raise ValueError(
-                f"fold and folds go together, such as fold=0 of folds=5; got {self.fold} of {self.folds}"
+                "fold and folds must be set together, such as fold=0 and folds=5; "
+                f"got fold={self.fold} and folds={self.folds}"
             )
         if self.fold is not None and self.folds is not None and self.fold >= self.folds:
             raise ValueError(
-                f"fold must be below folds={self.folds}, since the first is 0; got {self.fold}"
+                f"fold must be between 0 and {self.folds - 1} for folds={self.folds}; "
+                f"got {self.fold}"
             )
         return self
 
@@ -125,6 +132,22 @@ class DataModuleConfig(BaseModel):
         """Processes that check and decode images."""
         return self.decode_workers or os.cpu_count() or 1
 
+    @property
+    def is_strict(self) -> bool:
+        """Whether damaged images are an error."""
+        return self.gate is None or self.gate.damaged_images == "error"
+
     def corrects_imbalance_twice(self) -> bool:
-        """Whether sampler and loss both correct the same imbalance, which over-corrects it."""
+        """Return whether sampler and loss both correct the class imbalance."""
         return self.sampler == "weighted" and self.class_weights is not None
+
+    def training_size(self, progress: float) -> tuple[int, int] | None:
+        """Return the size of training images after a share of the epochs, 0 to 1.
+
+        Returns:
+            Height and width of the current stage; None after the last stage.
+        """
+        for stage in self.growing_sizes:
+            if progress < stage.until:
+                return stage.size
+        return None

@@ -1,36 +1,40 @@
-"""What a caller may want to catch, and how many findings become one message."""
+"""Exceptions of the package."""
 
 from collections.abc import Sequence
 
-SHOWN = 20
+MAX_LISTED = 20
+"""Findings that one error message lists in full."""
 
 
 class DataError(ValueError):
-    """Data that cannot be trained on as it is. The message names each place and what to do there."""
+    """Data that cannot be used for training. The message names each file and line, and a fix."""
 
     @classmethod
     def from_findings(cls, summary: str, findings: Sequence[str], advice: str) -> "DataError":
-        """Join findings (`file:line: what`) into one message, the first twenty in full."""
-        more = [f"  … and {len(findings) - SHOWN} more"] if len(findings) > SHOWN else []
-        return cls(
-            "\n".join([f"{summary}:", *(f"  {line}" for line in findings[:SHOWN]), *more, advice])
-        )
+        """Join findings (`file:line: problem`) into one message that lists the first 20."""
+        lines = [f"{summary}:"]
+        lines += [f"  {finding}" for finding in findings[:MAX_LISTED]]
+        if len(findings) > MAX_LISTED:
+            lines.append(f"  … and {len(findings) - MAX_LISTED} more")
+        lines.append(advice)
+        return cls("\n".join(lines))
 
 
 class LoaderWorkerError(RuntimeError):
-    """A loader process died, such as for want of memory."""
+    """A data loader worker process died, for example because memory ran out."""
 
     @classmethod
-    def recognized(cls, error: RuntimeError) -> "LoaderWorkerError | None":
-        """Return PyTorch's word of it under this name, with what to do; None for any other error.
+    def from_runtime_error(cls, error: RuntimeError) -> "LoaderWorkerError | None":
+        """Convert PyTorch's error about a dead worker; return None for any other error.
 
-        PyTorch notices by a signal (torch 2.15), so that its error may appear wherever the main process is.
+        PyTorch detects a dead worker in a signal handler (torch 2.15), so its error can surface
+        anywhere in the main process.
         """
         if isinstance(error, cls):
             return error
         if "DataLoader worker" not in str(error):
             return None
         return cls(
-            f"a loader process died ({str(error).strip()}). Where memory ran out, lower data.num_workers: a batch is "
-            "one gather from memory, so 0 is the fast choice"
+            f"A data loader worker process died ({str(error).strip()}). If memory ran out, lower "
+            "data.num_workers: a batch is one gather from memory, so 0 is usually fastest"
         )

@@ -27,7 +27,7 @@ class EvaluationOutputs:
 
 @runtime_checkable
 class HasEvaluationOutputs(Protocol):
-    """A module that keeps the outputs of its latest evaluation; None before the first."""
+    """A module that holds the outputs of its latest evaluation; None before the first one."""
 
     outputs: EvaluationOutputs | None
 

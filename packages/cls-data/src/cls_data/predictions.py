@@ -1,10 +1,10 @@
-"""The file of an evaluation's answers, image by image."""
+"""Predictions file: the outputs of an evaluation for each image."""
 
 import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -19,24 +19,25 @@ from cls_data.evaluation import EvaluationOutputs
 from cls_export.contract.files import write_atomically
 
 VERSION = 2
-"""Version 1 had `ids`, `labels`, `logits` and `classes` alone, and no `version`; it is still read."""
+"""Version 1 had only `ids`, `labels`, `logits`, and `classes`; it can still be read."""
 
 _REQUIRED = ("ids", "labels", "logits", "classes")
-_MADE_BY = "uv run python -m cls_train.stages.evaluate RUN_FOLDER writes it anew"
+_OPTIONAL = ("groups", "metadata", "sizes")
+_REWRITE_ADVICE = "write it again with `uv run python -m cls_train.stages.evaluate RUN_FOLDER`"
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Answers for one split: compressed numpy arrays, readable without PyTorch and without pickle.
+    """Predictions for one split. The file is a compressed npz that needs no PyTorch or pickle.
 
     Attributes:
         ids: str [N], path of each image relative to the data root.
-        labels: int64 [N], class indices; what the annotations say.
+        labels: int64 [N], annotated class indices.
         logits: float32 [N, C], finite.
-        classes: str [C], names in index order.
-        groups: str [N], such as the game that an image is from; empty where a row states none.
-        metadata: str [N], each row's metadata as JSON.
-        sizes: int32 [N, 2], width and height of the image file in pixels; 0 where that is not known.
+        classes: str [C], class names in index order.
+        groups: str [N], such as the game of the image; empty for no group.
+        metadata: str [N], metadata of each row as JSON.
+        sizes: int32 [N, 2], width and height of the image file in pixels; 0 if unknown.
     """
 
     ids: NDArray[np.str_]
@@ -48,84 +49,68 @@ class Predictions:
     sizes: NDArray[np.int32]
 
     @classmethod
-    def of(
+    def from_outputs(
         cls,
         outputs: EvaluationOutputs,
         records: Sequence[Record],
         classes: Sequence[str],
         sizes: NDArray[np.integer[Any]] | None = None,
     ) -> Self:
-        """Join gathered outputs with their split's rows and, where they are known, the image files' sizes [rows, 2]."""
-        rows = outputs.index.tolist()
-        told = [records[row] for row in rows]
+        """Combine evaluation outputs with the rows of their split.
+
+        Args:
+            outputs: The outputs.
+            records: All rows of the split.
+            classes: Class names in index order.
+            sizes: Width and height of all image files of the split, [rows, 2]; None if unknown.
+        """
+        index = outputs.index.tolist()
+        evaluated = [records[row] for row in index]
+        evaluated_sizes = np.zeros((len(index), 2), np.int32)
+        if sizes is not None:
+            evaluated_sizes = np.asarray(sizes, np.int32)[index]
         return cls(
-            ids=_texts(record.id for record in told),
+            ids=_string_array(record.id for record in evaluated),
             labels=outputs.labels.numpy(),
             logits=outputs.logits.numpy(),
-            classes=_texts(classes),
-            groups=_texts(record.group or "" for record in told),
-            metadata=_texts(_as_json(record.metadata) for record in told),
-            sizes=np.zeros((len(rows), 2), np.int32)
-            if sizes is None
-            else np.asarray(sizes, np.int32)[rows],
+            classes=_string_array(classes),
+            groups=_string_array(record.group or "" for record in evaluated),
+            metadata=_string_array(_encode_metadata(record.metadata) for record in evaluated),
+            sizes=evaluated_sizes,
         )
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def metadata_of(self, row: int) -> dict[str, JsonValue]:
-        """Return one row's metadata."""
-        found: dict[str, JsonValue] = json.loads(str(self.metadata[row]))
-        return found
+    def row_metadata(self, row: int) -> dict[str, JsonValue]:
+        """Return the metadata of one row."""
+        metadata: dict[str, JsonValue] = json.loads(str(self.metadata[row]))
+        return metadata
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file; a reader sees it whole or not at all."""
+        """Write the file atomically."""
         stream = io.BytesIO()
-        arrays = {name: getattr(self, name) for name in (*_REQUIRED, "groups", "metadata", "sizes")}
+        arrays = {name: getattr(self, name) for name in (*_REQUIRED, *_OPTIONAL)}
         np.savez_compressed(stream, version=np.array(VERSION), **arrays)
         write_atomically(path, stream.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a file of this version or of an earlier one.
+        """Read a file of this or an earlier version.
 
         Raises:
-            DataError: no such file; cut short, or none of ours; of a later version; arrays that do not fit together;
-                a logit that is not finite.
+            DataError: The file is missing, damaged, not a predictions file, or of a later version;
+                or its arrays do not match each other, or a logit is not finite.
         """
-        try:
-            whole = Path(path).read_bytes()  # numpy leaves a damaged file open
-            with np.load(io.BytesIO(whole), allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-        except FileNotFoundError as error:
-            raise DataError(f"{path}: no such file; {_MADE_BY}") from error
-        except (
-            OSError,
-            EOFError,
-            ValueError,
-            zipfile.BadZipFile,
-            KeyError,
-            AttributeError,
-        ) as error:
+        arrays = _read_arrays(path)
+        _check_version(path, arrays.get("version", np.array(1)))
+        missing = [name for name in _REQUIRED if name not in arrays]
+        if missing:
             raise DataError(
-                f"{path}: cut short, or no predictions file ({error}); {_MADE_BY}"
-            ) from error
-        version = arrays.get("version", np.array(1))
-        if (
-            version.shape != ()
-            or version.dtype.kind not in "iu"
-            or not 1 <= int(version) <= VERSION
-        ):
-            raise DataError(
-                f"{path}: predictions of version {version}, and this code reads 1 to {VERSION}; use the cls-data that "
-                "wrote it, or a later one"
-            )
-        if lacking := [name for name in _REQUIRED if name not in arrays]:
-            raise DataError(
-                f"{path}: no predictions file: it has no {', '.join(lacking)}; {_MADE_BY}"
+                f"{path}: not a predictions file (no {', '.join(missing)}); {_REWRITE_ADVICE}"
             )
         count = len(arrays["ids"])
-        read = cls(
+        predictions = cls(
             ids=arrays["ids"],
             labels=arrays["labels"],
             logits=arrays["logits"],
@@ -134,39 +119,73 @@ class Predictions:
             metadata=arrays.get("metadata", np.full(count, "{}")),
             sizes=arrays.get("sizes", np.zeros((count, 2), np.int32)),
         )
-        if problem := read._problem():
-            raise DataError(f"{path}: {problem}; {_MADE_BY}")
-        return read
+        problem = predictions._find_problem()
+        if problem:
+            raise DataError(f"{path}: {problem}; {_REWRITE_ADVICE}")
+        return predictions
 
-    def _problem(self) -> str | None:
-        """Say what keeps the arrays from being predictions; None if nothing does."""
-        count, classes = len(self.ids), len(self.classes)
-        shapes = {
+    def _find_problem(self) -> str | None:
+        """Describe the first inconsistency of the arrays; None if there is none."""
+        count = len(self.ids)
+        num_classes = len(self.classes)
+        expected_shapes = {
             "ids": (count,),
             "labels": (count,),
-            "logits": (count, classes),
+            "logits": (count, num_classes),
             "groups": (count,),
             "metadata": (count,),
             "sizes": (count, 2),
         }
-        texts = dict.fromkeys(("ids", "classes", "groups", "metadata"), "U")
-        kinds = texts | {"labels": "iu", "logits": "f", "sizes": "iu"}
-        for name, shape in shapes.items():
-            if (found := getattr(self, name).shape) != shape:
-                return f"{name} has shape {found}; expected {shape} for {count} images of {classes} classes"
-        for name, kind in kinds.items():
-            if (dtype := getattr(self, name).dtype).kind not in kind:
+        for name, expected in expected_shapes.items():
+            shape = getattr(self, name).shape
+            if shape != expected:
+                return (
+                    f"{name} has shape {shape}; expected {expected} for {count} images of "
+                    f"{num_classes} classes"
+                )
+        dtype_kinds = {"labels": "iu", "logits": "f", "sizes": "iu"}
+        for name in (*_REQUIRED, *_OPTIONAL):
+            dtype = getattr(self, name).dtype
+            if dtype.kind not in dtype_kinds.get(name, "U"):
                 return f"{name} has dtype {dtype}"
-        if count and not (self.labels.min() >= 0 and self.labels.max() < classes):
-            return f"labels run from {self.labels.min()} to {self.labels.max()}; expected 0 to {classes - 1}"
-        if (bad := np.flatnonzero(~np.isfinite(self.logits).all(axis=1))).size:
-            return f"{bad.size} image(s) have logits that are no finite numbers, {self.ids[bad[0]]} first"
+        if count:
+            lowest, highest = self.labels.min(), self.labels.max()
+            if lowest < 0 or highest >= num_classes:
+                return f"labels range from {lowest} to {highest}; expected 0 to {num_classes - 1}"
+        is_finite = np.isfinite(self.logits).all(axis=1)
+        nonfinite = np.flatnonzero(~is_finite)
+        if nonfinite.size:
+            return (
+                f"{nonfinite.size} image(s) have non-finite logits, first {self.ids[nonfinite[0]]}"
+            )
         return None
 
 
-def _texts(values: object) -> NDArray[np.str_]:
-    return np.array(list(values), dtype=np.str_)  # type: ignore[call-overload]
+def _read_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    try:
+        content = Path(path).read_bytes()  # np.load(path) leaves a damaged file open
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; {_REWRITE_ADVICE}") from error
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, KeyError, AttributeError) as error:
+        raise DataError(
+            f"{path}: cut short or not a predictions file ({error}); {_REWRITE_ADVICE}"
+        ) from error
 
 
-def _as_json(metadata: Mapping[str, JsonValue]) -> str:
+def _check_version(path: str | os.PathLike[str], version: NDArray[Any]) -> None:
+    is_integer = version.shape == () and version.dtype.kind in "iu"
+    if not is_integer or not 1 <= int(version) <= VERSION:
+        raise DataError(
+            f"{path}: unsupported predictions version {version}; this cls-data reads versions 1 to "
+            f"{VERSION}. Use the cls-data that wrote the file, or a later one"
+        )
+
+
+def _string_array(values: Iterable[str]) -> NDArray[np.str_]:
+    return np.array(list(values), dtype=np.str_)
+
+
+def _encode_metadata(metadata: Mapping[str, JsonValue]) -> str:
     return json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False)

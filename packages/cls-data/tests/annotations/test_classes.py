@@ -12,25 +12,25 @@ from cls_data import (
     effective_number_weights,
     read_split,
 )
-from cls_data.annotations.classes import label_indices, weights_of
+from cls_data.annotations.classes import encode_labels, sampling_weights_tensor
 
 
-def test_classes_are_sorted_as_strings(root: Path) -> None:
+def test_class_to_idx_sorts_labels_as_strings(root: Path) -> None:
     assert class_to_idx(read_split(root, "train")) == {"1": 0, "10": 1, "2": 2}
 
 
-def test_a_label_that_train_never_saw_is_named(root: Path) -> None:
+def test_encode_labels_rejects_labels_that_train_lacks(root: Path) -> None:
     text = '{"image": "0.png", "suffix": "1"}\n{"image": "1.png", "suffix": "99"}\n'
     (root / "valid" / "annotations.jsonl").write_text(text)
     classes = class_to_idx(read_split(root, "train"))
     with pytest.raises(
-        DataError, match=r"valid/annotations.jsonl:2: label '99'(.|\n)*add training images"
+        DataError, match=r"valid/annotations.jsonl:2: label '99'(.|\n)*Add training images"
     ):
-        label_indices(read_split(root, "valid"), classes)
+        encode_labels(read_split(root, "valid"), classes)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60))
-def test_balancing_weights_average_to_one_and_give_every_class_an_equal_share(
+def test_balancing_weights_have_mean_one_and_equalize_classes(
     labels: list[int],
 ) -> None:
     tensor = torch.tensor(labels)
@@ -47,7 +47,7 @@ _labels = st.lists(st.integers(0, 4), min_size=1, max_size=60)
 
 
 @given(_labels, st.floats(0, 0.999999))
-def test_effective_number_weights_average_to_one_and_leave_absent_classes_out(
+def test_effective_number_weights_have_mean_one_and_are_zero_for_absent_classes(
     labels: list[int], beta: float
 ) -> None:
     tensor = torch.tensor(labels)
@@ -58,7 +58,7 @@ def test_effective_number_weights_average_to_one_and_leave_absent_classes_out(
 
 
 @given(_labels, st.floats(0.1, 0.99))
-def test_effective_number_weights_are_in_the_ratio_of_the_paper(
+def test_effective_number_weights_match_the_formula_of_the_paper(
     labels: list[int], beta: float
 ) -> None:
     tensor = torch.tensor(labels)
@@ -70,7 +70,9 @@ def test_effective_number_weights_are_in_the_ratio_of_the_paper(
 
 
 @given(_labels)
-def test_effective_number_weights_lie_between_none_and_balanced(labels: list[int]) -> None:
+def test_effective_number_weights_approach_uniform_and_balanced_at_the_limits_of_beta(
+    labels: list[int],
+) -> None:
     tensor = torch.tensor(labels)
     present = torch.bincount(tensor, minlength=5) > 0
     assert torch.allclose(
@@ -78,25 +80,27 @@ def test_effective_number_weights_lie_between_none_and_balanced(labels: list[int
     )
     balanced = balancing_weights(tensor, 5)
     balanced /= balanced[tensor].mean()
-    for nearly_one in (1 - 1e-6, 1 - 1e-12, 1 - 2**-53):
-        assert torch.allclose(effective_number_weights(tensor, 5, nearly_one), balanced, rtol=1e-3)
+    for beta_near_one in (1 - 1e-6, 1 - 1e-12, 1 - 2**-53):
+        assert torch.allclose(
+            effective_number_weights(tensor, 5, beta_near_one), balanced, rtol=1e-3
+        )
 
 
-def test_weights_given_by_name_come_in_index_order() -> None:
-    weights = weights_of({"2": 0.5, "1": 3, "10": 0}, {"1": 0, "10": 1, "2": 2})
+def test_sampling_weights_tensor_is_in_index_order() -> None:
+    weights = sampling_weights_tensor({"2": 0.5, "1": 3, "10": 0}, {"1": 0, "10": 1, "2": 2})
     assert torch.equal(weights, torch.tensor([3, 0, 0.5]))
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"1": 1, "2": 1}, "missing or unknown: '10'"),
-        ({"1": 1, "2": 1, "10": 1, "77": 1}, "missing or unknown: '77'"),
+        ({"1": 1, "2": 1}, "Missing or unknown: '10'"),
+        ({"1": 1, "2": 1, "10": 1, "77": 1}, "Missing or unknown: '77'"),
         ({"1": 0, "2": 0, "10": 0}, "all 0"),
     ],
 )
-def test_weights_for_other_classes_than_those_of_train_are_refused(
+def test_sampling_weights_tensor_rejects_missing_unknown_and_zero_weights(
     given: dict[str, float], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        weights_of(given, {"1": 0, "10": 1, "2": 2})
+        sampling_weights_tensor(given, {"1": 0, "10": 1, "2": 2})

@@ -10,7 +10,7 @@ from cls_data import DataError, read_split
 from cls_data.annotations.reading import scan_split
 
 
-def test_rows_of_all_files_of_a_split_are_read_in_order(root: Path) -> None:
+def test_read_split_reads_all_files_in_order(root: Path) -> None:
     more = root / "train" / "synthetic"
     more.mkdir()
     (more / "rows.jsonl").write_text(
@@ -30,14 +30,17 @@ def test_rows_of_all_files_of_a_split_are_read_in_order(root: Path) -> None:
         ('["0.png", "1"]', "object"),
         (
             '{"image": "0.png", "suffix": "1", "lable": "2"}',
-            "unknown key 'lable'; known are image, suffix",
+            "unknown key 'lable'; valid keys: image, suffix",
         ),
-        ('{"image": "0.png", "suffix": "1", "label": "2"}', "unknown key 'label'"),
+        (
+            '{"image": "0.png", "suffix": "1", "label": "2"}',
+            "keys 'suffix' and 'label' are both given",
+        ),
         ('{"image": "0.png"}', "key 'suffix' is missing"),
         ('{"suffix": "1"}', "key 'image' is missing"),
         (
             '{"image": "0.png", "suffix": 23}',
-            'suffix is the number 23; a class name is a string: "23"',
+            'suffix is the number 23, but a class name is a string; write "23"',
         ),
         ('{"image": "0.png", "suffix": null}', "suffix"),
         ('{"image": "", "suffix": "1"}', "image"),
@@ -58,10 +61,10 @@ def test_rows_of_all_files_of_a_split_are_read_in_order(root: Path) -> None:
         ('{"image": "odd.png", "suffix": "1"}', "which is not UTF-8; rename it"),
         (
             '{"image": "0.png", "suffix": true}',
-            'suffix is the number True; a class name is a string: "True"',
+            'suffix is the number True, but a class name is a string; write "True"',
         ),
         ('{"image": "0.png", "suffix": ["1"]}', "suffix: Input should be a valid string"),
-        ('{"image": "0.png", "suffix": "1\\n"}', "suffix holds a control character"),
+        ('{"image": "0.png", "suffix": "1\\n"}', "suffix contains a control character"),
         (
             '{"image": "0.png", "suffix": "1", "suffix": "2"}',
             "key 'suffix' is given more than once",
@@ -90,7 +93,7 @@ def test_rows_of_all_files_of_a_split_are_read_in_order(root: Path) -> None:
     ],
     ids=lambda text: text[:50],
 )
-def test_a_bad_row_is_named_by_file_and_line(root: Path, line: str, expected: str) -> None:
+def test_read_split_lists_a_bad_row_by_file_and_line(root: Path, line: str, expected: str) -> None:
     (root.parent / "outside.png").write_bytes(b"")
     (root / "train" / "link.png").symlink_to(root.parent / "outside.png")
     (root / "train" / "loop.png").symlink_to(root / "train" / "loop.png")
@@ -105,21 +108,21 @@ def test_a_bad_row_is_named_by_file_and_line(root: Path, line: str, expected: st
         read_split(root, "train")
     assert "train/annotations.jsonl:31: " in str(caught.value)
     assert expected in str(caught.value)
-    assert "correct the rows named" in str(caught.value)
+    assert "Fix these rows" in str(caught.value)
 
 
-def test_all_bad_rows_are_counted_and_the_first_twenty_shown(root: Path) -> None:
+def test_read_split_counts_all_bad_rows_and_lists_twenty(root: Path) -> None:
     (root / "valid" / "annotations.jsonl").write_text("nonsense\n" * 25)
     with pytest.raises(DataError, match=r"25 bad row\(s\)(.|\n)*:20: (.|\n)* 5 more"):
         read_split(root, "valid")
 
 
-def test_an_absent_split_has_no_records(tmp_path: Path) -> None:
+def test_read_split_returns_nothing_for_a_missing_split(tmp_path: Path) -> None:
     assert read_split(tmp_path, "test") == []
 
 
 @pytest.mark.parametrize("files", [[], ["annotations.jsonl"]])
-def test_an_empty_split_is_refused(tmp_path: Path, files: list[str]) -> None:
+def test_read_split_rejects_an_empty_split(tmp_path: Path, files: list[str]) -> None:
     (tmp_path / "valid").mkdir()
     for name in files:
         (tmp_path / "valid" / name).write_text("\n")
@@ -127,7 +130,7 @@ def test_an_empty_split_is_refused(tmp_path: Path, files: list[str]) -> None:
         read_split(tmp_path, "valid")
 
 
-def test_a_missing_root_is_refused(tmp_path: Path) -> None:
+def test_read_split_rejects_a_missing_root(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder; expected a data root"):
         read_split(tmp_path / "nowhere", "train")
 
@@ -143,30 +146,32 @@ def test_a_missing_root_is_refused(tmp_path: Path) -> None:
     ],
     ids=lambda text: text[:50],
 )
-def test_what_is_said_of_a_long_row_is_short(root: Path, line: str) -> None:
+def test_the_reason_for_a_long_bad_row_is_short(root: Path, line: str) -> None:
     (root / "train" / "annotations.jsonl").write_text(line + "\n")
-    (bad,) = scan_split(root, "train").bad
+    (bad,) = scan_split(root, "train").bad_rows
     assert bad.source == "train/annotations.jsonl:1"
     assert len(bad.reason) < 600
 
 
-def test_good_and_bad_rows_are_told_apart_without_refusing(root: Path) -> None:
+def test_scan_split_separates_records_from_bad_rows(root: Path) -> None:
     (root / "test" / "annotations.jsonl").write_text(
         '{"image": "0.png", "suffix": "1"}\n[]\n{"image": "x", "suffix": ""}'
     )
     rows = scan_split(root, "test")
     assert [record.source for record in rows.records] == ["test/annotations.jsonl:1"]
-    assert [(bad.source, bad.kind) for bad in rows.bad] == [
+    assert [(bad.source, bad.kind) for bad in rows.bad_rows] == [
         ("test/annotations.jsonl:2", "schema"),
         ("test/annotations.jsonl:3", "image_file"),
     ]
 
 
-def test_an_annotation_file_whose_name_cannot_be_printed_is_refused(root: Path) -> None:
+def test_an_annotation_file_with_a_name_that_is_not_utf8_is_rejected(root: Path) -> None:
     folder = root / "train" / os.fsdecode(b"\xff")
     folder.mkdir()
     (folder / "rows.jsonl").write_text('{"image": "../0.png", "suffix": "1"}')
-    with pytest.raises(DataError, match=r"\\udcff/rows.jsonl': the name is not UTF-8") as caught:
+    with pytest.raises(
+        DataError, match=r"\\udcff/rows.jsonl': the path is not valid UTF-8"
+    ) as caught:
         read_split(root, "train")
     str(caught.value).encode()
 

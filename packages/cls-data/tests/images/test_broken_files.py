@@ -1,4 +1,4 @@
-"""Files and rows broken on purpose: each gives a named finding or a good row, never a crash, never a wrong pixel."""
+"""Fuzzing: every damaged file or row gives a finding or correct pixels, and never a crash."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ from PIL import Image
 
 from cls_data import DataError, ImageStore, SyntheticNumbers, check
 from cls_data.annotations.reading import scan_split
-from cls_data.images.decoding import quiet_decoding
+from cls_data.images.decoding import suppress_pillow_warnings
 
 
 def encoded(image: Image.Image, kind: str, **settings: Any) -> bytes:
@@ -26,14 +26,14 @@ def encoded(image: Image.Image, kind: str, **settings: Any) -> bytes:
 
 
 def corpus() -> dict[str, bytes]:
-    """Whole files in every format, of crops that look like real ones."""
+    """Return undamaged files in every format."""
     render = SyntheticNumbers().render
     files = {}
     for number, label in enumerate(("23", "0", "00")):
         crop = render(label, (0, 0, number))
         exif = Image.Exif()
         exif[0x0112] = 3 + number
-        grey16 = Image.fromarray(np.asarray(crop.convert("L")).astype(np.uint16) * 257)
+        gray16 = Image.fromarray(np.asarray(crop.convert("L")).astype(np.uint16) * 257)
         files |= {
             f"JPEG {label}": encoded(crop, "JPEG"),
             f"JPEG 4:4:4 {label}": encoded(crop, "JPEG", subsampling=0, quality=95),
@@ -48,7 +48,7 @@ def corpus() -> dict[str, bytes]:
             f"PNG palette {label}": encoded(
                 crop.quantize(16), "PNG", transparency=bytes(range(0, 160, 10))
             ),
-            f"PNG 16 {label}": encoded(grey16, "PNG"),
+            f"PNG 16 {label}": encoded(gray16, "PNG"),
             f"GIF {label}": encoded(crop, "GIF"),
             f"GIF frames {label}": encoded(
                 crop, "GIF", save_all=True, append_images=[render("1", (0, 1, number))]
@@ -72,8 +72,8 @@ def truncated(data: bytes, rng: random.Random) -> bytes:
 
 
 def tail_zeroed(data: bytes, rng: random.Random) -> bytes:
-    kept = rng.randrange(len(data))
-    return data[:kept] + bytes(len(data) - kept)
+    start = rng.randrange(len(data))
+    return data[:start] + bytes(len(data) - start)
 
 
 def bytes_flipped(data: bytes, rng: random.Random) -> bytes:
@@ -122,7 +122,7 @@ DAMAGES = (
 
 @contextlib.contextmanager
 def silence(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Nothing is printed and no warning escapes, from here or from another process."""
+    """Check that nothing is printed and no warning is emitted, in this or another process."""
     with warnings.catch_warnings(record=True) as escaped:
         warnings.simplefilter("always")
         yield
@@ -131,7 +131,7 @@ def silence(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
 
 
 def reference(preprocessing: Any, data: bytes) -> Image.Image:
-    with quiet_decoding():
+    with suppress_pillow_warnings():
         image: Image.Image = preprocessing.decode(data)
         return image
 
@@ -143,7 +143,7 @@ def feed(
     capfd: Any,
     workers: int,
 ) -> int:
-    """Let reader, gate and store have some broken files; return how many of them were found to be good."""
+    """Run reader, gate, and store on damaged files; return the number of good ones."""
     folder = root / "train"
     folder.mkdir(parents=True)
     for row, (_, _, data) in enumerate(cases):
@@ -155,11 +155,11 @@ def feed(
     (folder / "annotations.jsonl").write_text("".join(lines))
     with silence(capfd):
         report = check(root, preprocessing, workers=workers)
-    assert report.rows() == {"train": len(cases)}
-    found = [*report.findings.get("damaged_images", ()), *report.findings.get("huge_images", ())]
-    named = {finding.sources[0]: finding.text for finding in found}
+    assert report.count_rows() == {"train": len(cases)}
+    findings = [*report.findings.get("damaged_images", ()), *report.findings.get("huge_images", ())]
+    named = {finding.sources[0]: finding.text for finding in findings}
     assert all(text.startswith(f"{source}: train/") for source, text in named.items())
-    records = [row.record for row in report.evidence.rows]
+    records = [row.record for row in report.inputs.rows]
     good = [record for record in records if record.source not in named]
     with silence(capfd):
         store = ImageStore.build(good, preprocessing, workers=workers)
@@ -172,14 +172,17 @@ def feed(
     for record, pixels in zip(good, store.pixels.numpy(), strict=True):
         name, damage, data = cases[int(record.path.stem)]
         image = reference(preprocessing, data)
-        assert np.array_equal(pixels.transpose(1, 2, 0), preprocessing.fit(image)), (name, damage)
+        assert np.array_equal(pixels.transpose(1, 2, 0), preprocessing.resize_image(image)), (
+            name,
+            damage,
+        )
         whole_unless_black = damage is tail_zeroed and not name.startswith(("BMP", "TIFF", "WEBP"))
         if damage is truncated or whole_unless_black:
             assert image.tobytes() == reference(preprocessing, FILES[name]).tobytes(), (
                 name,
                 damage,
             )
-    capfd.readouterr()  # what libtiff said of the references
+    capfd.readouterr()  # drop libtiff's messages about the references
     return len(good)
 
 
@@ -193,7 +196,9 @@ def broken(seed: int, count: int) -> list[tuple[str, Any, bytes]]:
     return cases
 
 
-def test_whole_files_of_every_kind_are_good(tmp_path: Path, preprocessing: Any, capfd: Any) -> None:
+def test_undamaged_files_of_every_format_are_good(
+    tmp_path: Path, preprocessing: Any, capfd: Any
+) -> None:
     whole = [(name, None, data) for name, data in FILES.items()]
     assert feed([*whole, ("none", None, b"")], tmp_path, preprocessing, capfd, workers=1) == len(
         whole
@@ -201,7 +206,7 @@ def test_whole_files_of_every_kind_are_good(tmp_path: Path, preprocessing: Any, 
 
 
 @pytest.mark.parametrize(("count", "workers"), [(200, 1), (600, 2)])
-def test_hundreds_of_broken_files_give_a_finding_or_a_good_row(
+def test_damaged_files_give_a_finding_or_correct_pixels(
     tmp_path: Path, preprocessing: Any, capfd: Any, count: int, workers: int
 ) -> None:
     good = feed(broken(count, count), tmp_path, preprocessing, capfd, workers)
@@ -211,7 +216,7 @@ def test_hundreds_of_broken_files_give_a_finding_or_a_good_row(
 @pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
-def test_a_thousand_broken_files_give_a_finding_or_a_good_row(
+def test_thousands_of_damaged_files_give_a_finding_or_correct_pixels(
     tmp_path: Path, preprocessing: Any, capfd: Any, seed: int
 ) -> None:
     feed(broken(1000 + seed, 1000), tmp_path, preprocessing, capfd, workers=2)
@@ -219,7 +224,7 @@ def test_a_thousand_broken_files_give_a_finding_or_a_good_row(
 
 GOOD = b'{"image": "0.png", "suffix": "1"}'
 
-# Pieces of rows: joined, they are often nearly a row.
+# Fragments of rows; joined, they often form an almost valid row.
 _PIECES: tuple[bytes, ...] = (
     *(
         b"{",
@@ -287,7 +292,7 @@ def broken_row(rng: random.Random) -> bytes:
     match rng.randrange(5):
         case 0:
             return b"".join(rng.choices(_PIECES, k=rng.randrange(1, 8)))
-        case 1:  # the right keys with any values
+        case 1:  # valid keys with any values
             values = {
                 key: rng.choice(_PIECES) for key in ("image", "suffix", "group", "metadata", "x")
             }
@@ -298,7 +303,7 @@ def broken_row(rng: random.Random) -> bytes:
         case 2:
             place = rng.randrange(len(GOOD))
             return GOOD[:place] + rng.choice(_PIECES) + GOOD[place + rng.randrange(3) :]
-        case 3:  # a row, or nearly
+        case 3:  # a valid or almost valid row
             row: dict[str, Any] = {
                 "image": rng.choice(
                     ["0.png", "./0.png", "../train/0.png", "link.png", "x/../0.png"]
@@ -334,26 +339,26 @@ def feed_rows(
         rows = scan_split(root, "train")
         report = check(root, preprocessing)
         report.write_quarantine(root / "left-out")
-    # Every line that is not blank is either a record of the one image that is there, or a finding that names it.
+    # Every line that is not blank gives a record of the only image, or a bad row.
     numbers = [number for number, line in enumerate([GOOD, *lines], start=1) if line.strip()]
-    sources = [*(record.source for record in rows.records), *(bad.source for bad in rows.bad)]
+    sources = [*(record.source for record in rows.records), *(bad.source for bad in rows.bad_rows)]
     assert sorted(sources, key=lambda source: int(source.rpartition(":")[2])) == [
         f"train/annotations.jsonl:{number}" for number in numbers
     ]
     assert {record.id for record in rows.records} == {"train/0.png"}
     assert all(isinstance(record.label, str) for record in rows.records)
-    for bad in rows.bad:
+    for bad in rows.bad_rows:
         assert 0 < len(bad.reason) < 600
         assert not re.search(r"Traceback|object at 0x", bad.reason)
         bad.reason.encode()
     store = ImageStore.build(rows.records, preprocessing)
     assert np.array_equal(
-        store.pixels[-1].numpy().transpose(1, 2, 0), preprocessing.fit(picture(0))
+        store.pixels[-1].numpy().transpose(1, 2, 0), preprocessing.resize_image(picture(0))
     )
-    return len(rows.records), len(rows.bad)
+    return len(rows.records), len(rows.bad_rows)
 
 
-def test_hundreds_of_broken_rows_give_a_finding_or_a_record(
+def test_broken_rows_give_a_bad_row_or_a_record(
     tmp_path: Path, preprocessing: Any, picture: Any, capfd: Any
 ) -> None:
     rng = random.Random(0)
@@ -364,7 +369,7 @@ def test_hundreds_of_broken_rows_give_a_finding_or_a_record(
 
 @pytest.mark.faults
 @pytest.mark.slow
-def test_ten_thousand_broken_rows_give_a_finding_or_a_record(
+def test_ten_thousand_broken_rows_give_a_bad_row_or_a_record(
     tmp_path: Path, preprocessing: Any, picture: Any, capfd: Any
 ) -> None:
     rng = random.Random(1)
@@ -373,7 +378,7 @@ def test_ten_thousand_broken_rows_give_a_finding_or_a_record(
     )
 
 
-def test_lines_of_ten_megabytes_between_good_rows_are_findings(
+def test_lines_of_ten_megabytes_are_bad_rows(
     tmp_path: Path, preprocessing: Any, picture: Any, capfd: Any
 ) -> None:
     long = b'{"image": "0.png", "suffix": "' + b"x" * 10_000_000 + b'"}'
@@ -381,7 +386,7 @@ def test_lines_of_ten_megabytes_between_good_rows_are_findings(
     assert feed_rows(lines, tmp_path / "set", preprocessing, picture, capfd) == (3, 3)
 
 
-def test_a_bomb_and_a_gif_named_jpg_and_the_oddest_sizes_are_told(
+def test_the_gate_reports_bombs_wrong_suffixes_and_extreme_sizes(
     tmp_path: Path, preprocessing: Any, write_set: Any, picture: Any, capfd: Any
 ) -> None:
     rows = [
@@ -394,12 +399,12 @@ def test_a_bomb_and_a_gif_named_jpg_and_the_oddest_sizes_are_told(
     root = write_set(tmp_path, {"train": rows})
     with silence(capfd):
         report = check(root, preprocessing)
-    said = {rule: [finding.text for finding in found] for rule, found in report.findings.items()}
-    assert said["huge_images"][0].startswith(
+    texts = {rule: [finding.text for finding in items] for rule, items in report.findings.items()}
+    assert texts["huge_images"][0].startswith(
         "train/annotations.jsonl:21: train/bomb.png: 12000x12000 px is over"
     )
-    assert said["wrong_extensions"][0].startswith(
-        "train/annotations.jsonl:22: train/a.jpg: is a GIF file"
+    assert texts["wrong_extensions"][0].startswith(
+        "train/annotations.jsonl:22: train/a.jpg: a GIF file"
     )
-    assert [text.split()[2] for text in said["outlying_sizes"]] == ["1x1", "10000x1"]
-    assert [text.split()[2] for text in said["outlying_aspects"]] == ["10000x1"]
+    assert [text.split()[2] for text in texts["outlying_sizes"]] == ["1x1", "10000x1"]
+    assert [text.split()[2] for text in texts["outlying_aspects"]] == ["10000x1"]

@@ -20,7 +20,7 @@ from cls_data.images.decoding import (
     DamagedImageError,
     HugeImageError,
     StrictDecoder,
-    quiet_decoding,
+    suppress_pillow_warnings,
 )
 from cls_export.contract.image_formats import SUFFIXES, image_format
 from cls_export.contract.preprocessing import Preprocessing
@@ -50,12 +50,12 @@ def turned(orientation: int) -> Image.Exif:
     return exif
 
 
-def grey16() -> Image.Image:
+def gray16() -> Image.Image:
     return Image.fromarray(np.asarray(crop().convert("L")).astype(np.uint16) * 257)
 
 
 def bomb(side: int) -> bytes:
-    """A PNG of black that has every checksum right."""
+    """Return a black PNG with correct checksums."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -89,7 +89,7 @@ FILES = {
     "palette PNG with alpha": encoded(
         crop().quantize(16), "PNG", transparency=bytes(range(0, 160, 10))
     ),
-    "16-bit PNG": encoded(grey16(), "PNG"),
+    "16-bit PNG": encoded(gray16(), "PNG"),
     "PNG of one bit": encoded(crop().convert("1"), "PNG"),
     "GIF": encoded(crop(), "GIF"),
     "GIF of two frames": encoded(crop(), "GIF", save_all=True, append_images=[crop(seed=1)]),
@@ -103,7 +103,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_pixels_are_those_of_the_preprocessings_own_decoder(
+def test_strict_decoder_gives_the_pixels_of_the_preprocessing(
     decode: StrictDecoder, name: str
 ) -> None:
     expected = Preprocessing(size=(64, 64), mean=(0, 0, 0), std=(1, 1, 1)).decode(FILES[name])
@@ -124,7 +124,7 @@ def test_pixels_are_those_of_the_preprocessings_own_decoder(
     orientation=st.none() | st.integers(0, 9),
 )
 @settings(max_examples=150, deadline=None)
-def test_any_jpeg_has_the_pixels_of_the_preprocessings_own_decoder(
+def test_strict_decoder_gives_the_pixels_of_the_preprocessing_for_any_jpeg(
     decode: StrictDecoder,
     width: int,
     height: int,
@@ -147,16 +147,14 @@ def test_any_jpeg_has_the_pixels_of_the_preprocessings_own_decoder(
 
 @pytest.mark.parametrize("size", [(1, 1), (10_000, 1), (1, 10_000)])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])
-def test_the_smallest_and_the_longest_images_are_decoded(
+def test_strict_decoder_handles_extreme_sizes(
     decode: StrictDecoder, kind: str, size: tuple[int, int]
 ) -> None:
     assert decode(encoded(Image.new("RGB", size, (9, 99, 200)), kind)).size == size
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_truncated_file_is_refused_or_has_all_its_pixels(
-    decode: StrictDecoder, name: str
-) -> None:
+def test_a_truncated_file_is_rejected_or_has_all_pixels(decode: StrictDecoder, name: str) -> None:
     data, whole = FILES[name], decode(FILES[name]).tobytes()
     lengths = random.Random(name).sample(range(len(data)), 60)
     for length in [*lengths, *range(len(data) - 20, len(data))]:
@@ -170,7 +168,7 @@ def test_a_truncated_file_is_refused_or_has_all_its_pixels(
 @pytest.mark.parametrize(
     "name", [name for name in FILES if not any(kind in name for kind in ("BMP", "TIFF", "WebP"))]
 )
-def test_a_file_whose_tail_was_overwritten_is_refused_or_has_all_its_pixels(
+def test_a_file_with_a_zeroed_tail_is_rejected_or_has_all_pixels(
     decode: StrictDecoder, name: str
 ) -> None:
     # BMP, TIFF and WebP have no checksum, and a long row of zeros is what they write for black.
@@ -186,7 +184,7 @@ def test_a_file_whose_tail_was_overwritten_is_refused_or_has_all_its_pixels(
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if "PNG" in name])
-def test_a_flipped_bit_anywhere_in_a_png_is_refused(decode: StrictDecoder, name: str) -> None:
+def test_a_png_with_a_flipped_bit_is_rejected(decode: StrictDecoder, name: str) -> None:
     data = FILES[name]
     for place in random.Random(name).sample(range(len(data)), 100):
         with pytest.raises(DamagedImageError):
@@ -196,16 +194,16 @@ def test_a_flipped_bit_anywhere_in_a_png_is_refused(decode: StrictDecoder, name:
 @pytest.mark.parametrize(
     "data", [b"", b"\0", b"not an image", b"\xff\xd8\xff", b"GIF89a", b"BM;", b"\x89PNG\r\n\x1a\n"]
 )
-def test_what_is_no_image_is_refused(decode: StrictDecoder, data: bytes) -> None:
+def test_bytes_that_are_not_an_image_are_rejected(decode: StrictDecoder, data: bytes) -> None:
     with pytest.raises(DamagedImageError):
         decode(data)
 
 
 @pytest.mark.parametrize("side", [7_500, 12_000, 20_000])
 @pytest.mark.parametrize(
-    "quiet", [quiet_decoding, contextlib.nullcontext]
+    "quiet", [suppress_pillow_warnings, contextlib.nullcontext]
 )  # Pillow's warning, or as an error
-def test_a_decompression_bomb_is_refused_by_its_header_alone(
+def test_a_decompression_bomb_is_rejected_by_its_header(
     decode: StrictDecoder, side: int, quiet: Any
 ) -> None:
     data = bomb(side)
@@ -216,7 +214,7 @@ def test_a_decompression_bomb_is_refused_by_its_header_alone(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kB
 
 
-def test_a_jpeg_that_promises_too_much_is_refused_by_its_header_alone(
+def test_a_huge_jpeg_is_rejected_by_its_header(
     decode: StrictDecoder,
 ) -> None:
     data = FILES["JPEG 4:2:0"]
@@ -226,7 +224,7 @@ def test_a_jpeg_that_promises_too_much_is_refused_by_its_header_alone(
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_first_bytes_tell_the_format(name: str) -> None:
+def test_image_format_identifies_the_first_bytes(name: str) -> None:
     assert image_format(FILES[name]) in {"JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"} & set(
         SUFFIXES
     )
@@ -234,17 +232,17 @@ def test_first_bytes_tell_the_format(name: str) -> None:
     assert image_format(FILES[name][1:]) is None
 
 
-def test_what_libtiff_says_of_a_damaged_file_is_not_printed(
+def test_libtiff_messages_are_not_printed(
     decode: StrictDecoder, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = FILES["TIFF with LZW"]
     for place in range(8, len(data) // 2, 16):
-        with quiet_decoding(), contextlib.suppress(DamagedImageError):
+        with suppress_pillow_warnings(), contextlib.suppress(DamagedImageError):
             decode(data[:place] + b"\xff" * 8 + data[place + 8 :])
     assert capfd.readouterr() == ("", "")
 
 
-def test_several_threads_may_decode_tiff_files_and_the_error_stream_is_there_again(
+def test_stderr_is_restored_after_threads_decode_tiff_files(
     decode: StrictDecoder, capfd: pytest.CaptureFixture[str]
 ) -> None:
     threads = [
@@ -261,7 +259,7 @@ def test_several_threads_may_decode_tiff_files_and_the_error_stream_is_there_aga
     assert capfd.readouterr().err == "still there"
 
 
-def test_a_decoder_that_makes_other_pixels_is_asked_for_its_own() -> None:
+def test_simplejpeg_is_not_used_if_its_pixels_differ() -> None:
     class Darker(Preprocessing):
         def decode(self, source: bytes) -> Image.Image:
             return super().decode(source).point(lambda level: level // 2)

@@ -27,8 +27,10 @@ def levels(*shape: int) -> Tensor:
         ((2, 3), (300, 2 * 300)),
     ],
 )
-def test_enlarging_is_bilinear(stored: tuple[int, int], size: tuple[int, int]) -> None:
-    images = levels(11, 3, *stored)  # more than are enlarged at once, and not a multiple of it
+def test_enlarging_matches_bilinear_interpolation(
+    stored: tuple[int, int], size: tuple[int, int]
+) -> None:
+    images = levels(11, 3, *stored)  # not a multiple of the images per step
     theirs = functional.interpolate(images, size, mode="bilinear")
     assert (resize(images, size) - theirs).abs().max() < 0.01
 
@@ -38,7 +40,9 @@ def test_enlarging_is_bilinear(stored: tuple[int, int], size: tuple[int, int]) -
     more=st.tuples(st.integers(0, 60), st.integers(0, 60)),
 )
 @settings(deadline=None, max_examples=50)
-def test_enlarging_is_bilinear_at_any_size(stored: tuple[int, int], more: tuple[int, int]) -> None:
+def test_enlarging_matches_bilinear_interpolation_at_any_size(
+    stored: tuple[int, int], more: tuple[int, int]
+) -> None:
     images = levels(2, 3, *stored)
     size = (stored[0] + more[0], stored[1] + more[1])
     theirs = functional.interpolate(images, size, mode="bilinear")
@@ -49,24 +53,23 @@ def test_enlarging_is_bilinear_at_any_size(stored: tuple[int, int], more: tuple[
     ("stored", "size"),
     [((64, 64), (32, 32)), ((65, 43), (31, 20)), ((64, 32), (32, 64)), ((30, 64), (64, 20))],
 )
-def test_shrinking_is_antialiased_as_by_pillow(
+def test_shrinking_is_antialiased_like_pillow(
     stored: tuple[int, int], size: tuple[int, int]
 ) -> None:
     images = levels(3, 3, *stored)
     for one, image in zip(resize(images, size), images, strict=True):
         whole = Image.fromarray(image.permute(1, 2, 0).numpy().astype(np.uint8))
         theirs = np.asarray(whole.resize((size[1], size[0]), Image.Resampling.BILINEAR))
-        assert (
-            np.abs(one.permute(1, 2, 0).numpy() - theirs).max() <= 1.01
-        )  # Pillow rounds after each of two passes
+        difference = np.abs(one.permute(1, 2, 0).numpy() - theirs)
+        assert difference.max() <= 1.01  # Pillow rounds after each of two passes
 
 
-def test_images_of_the_size_asked_for_are_left_as_they_are() -> None:
+def test_images_of_the_target_size_are_returned_unchanged() -> None:
     images = levels(2, 3, 9, 7)
     assert resize(images, (9, 7)) is images
 
 
-def test_images_are_not_changed_in_place_and_need_not_lie_in_a_row() -> None:
+def test_resize_accepts_noncontiguous_images_and_does_not_change_them() -> None:
     images = levels(2, 3, 20, 40)[:, :, ::2, 5:-5]
     before = images.clone()
     assert torch.allclose(
@@ -77,7 +80,7 @@ def test_images_are_not_changed_in_place_and_need_not_lie_in_a_row() -> None:
     assert torch.equal(images, before)
 
 
-def test_what_is_kept_from_inference_mode_serves_training_too() -> None:
+def test_weights_cached_in_inference_mode_work_in_training() -> None:
     images = levels(2, 3, 13, 11)
     with torch.inference_mode():
         first = resize(images, (39, 31))

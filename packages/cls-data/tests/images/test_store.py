@@ -21,7 +21,7 @@ from loguru import logger
 from PIL import Image
 
 from cls_data import DataError, ImageStore, Record, read_split
-from cls_data.images.parallel import CHUNK
+from cls_data.images.parallel import CHUNK_SIZE
 from cls_export.contract.preprocessing import Preprocessing
 
 SIDE = 8
@@ -39,7 +39,10 @@ PLAIN = Preprocessing(size=(SIDE, SIDE), mean=(0, 0, 0), std=(1, 1, 1))
 
 
 def expected(records: Sequence[Record], preprocessing: Preprocessing = PLAIN) -> torch.Tensor:
-    rows = [preprocessing.fit(preprocessing.decode(record.path.read_bytes())) for record in records]
+    rows = [
+        preprocessing.resize_image(preprocessing.decode(record.path.read_bytes()))
+        for record in records
+    ]
     return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)
 
 
@@ -48,7 +51,7 @@ def files(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("in_file", [False, True])
-def test_rows_hold_what_the_preprocessing_gives(
+def test_stored_rows_equal_the_preprocessing(
     root: Path, preprocessing: Any, tmp_path: Path, in_file: bool
 ) -> None:
     records = read_split(root, "train")
@@ -65,31 +68,31 @@ def test_rows_hold_what_the_preprocessing_gives(
     ):
         data = record.path.read_bytes()
         image = preprocessing.decode(data)
-        assert np.array_equal(row.permute(1, 2, 0).numpy(), preprocessing.fit(image))
+        assert np.array_equal(row.permute(1, 2, 0).numpy(), preprocessing.resize_image(image))
         assert tuple(size) == image.size
         assert digest == hashlib.sha256(data).digest()
 
 
-def test_gather_returns_the_rows_asked_for(root: Path) -> None:
+def test_gather_returns_the_requested_rows(root: Path) -> None:
     store = build(root)
     assert torch.equal(store.gather(torch.tensor([4, 0, 4])), store.pixels[[4, 0, 4]])
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image"])
 @pytest.mark.parametrize("in_file", [False, True])
-def test_a_damaged_image_is_named_by_row_and_file(
+def test_a_damaged_image_is_reported_by_row_and_file(
     root: Path, tmp_path: Path, content: bytes, in_file: bool
 ) -> None:
     (root / "train" / "7.png").write_bytes(content)
     folder = tmp_path / "stores"
     with pytest.raises(
-        DataError, match=r"train/annotations.jsonl:8: train/7.png: (.|\n)*Replace the files"
+        DataError, match=r"train/annotations.jsonl:8: train/7.png: (.|\n)*Replace these files"
     ):
         build(root, folder if in_file else None, workers=2)
     assert not in_file or files(folder) == []
 
 
-def test_an_image_that_vanished_is_named(root: Path, tmp_path: Path) -> None:
+def test_a_missing_image_is_reported(root: Path, tmp_path: Path) -> None:
     records = read_split(root, "train")
     records[7].path.unlink()
     for folder in (None, tmp_path / "stores"):
@@ -101,7 +104,7 @@ def test_an_image_that_vanished_is_named(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_truncated_image_is_refused(tmp_path: Path, kind: str, share: float) -> None:
+def test_a_truncated_image_is_rejected(tmp_path: Path, kind: str, share: float) -> None:
     stream = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(
         stream, kind
@@ -117,10 +120,10 @@ def test_a_truncated_image_is_refused(tmp_path: Path, kind: str, share: float) -
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory, write_set: Any, picture: Any) -> Path:
-    """So many rows that processes are worth it, and the last chunk is not a full one."""
+    """Enough rows to use processes, with an incomplete last chunk."""
     rows = [
         (f"{row}.png", picture(row, (6 + row % 5, 9)), "12"[row % 2])
-        for row in range(5 * CHUNK + 30)
+        for row in range(5 * CHUNK_SIZE + 30)
     ]
     root: Path = write_set(tmp_path_factory.mktemp("many"), {"train": rows})
     return root
@@ -128,7 +131,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, write_set: Any, picture: Any)
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("in_file", [False, True])
-def test_pixels_are_the_same_whoever_fills_them(
+def test_pixels_do_not_depend_on_workers_or_destination(
     many: Path, tmp_path: Path, workers: int, in_file: bool
 ) -> None:
     records = read_split(many, "train")
@@ -140,7 +143,7 @@ def test_pixels_are_the_same_whoever_fills_them(
     assert np.array_equal(store.sizes, again.sizes)
 
 
-def test_a_file_is_used_again_and_untouched(root: Path, tmp_path: Path) -> None:
+def test_an_existing_store_file_is_reused_unchanged(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "stores"
     store = build(root, folder)
     (name,) = files(folder)
@@ -195,7 +198,7 @@ def drop_a_row(root: Path) -> None:
         (None, {"split": "valid"}),
     ],
 )
-def test_whatever_decides_the_pixels_decides_the_file(
+def test_changed_pixels_give_another_store_file(
     root: Path, tmp_path: Path, change: Any, settings: dict[str, Any]
 ) -> None:
     folder = tmp_path / "stores"
@@ -208,7 +211,7 @@ def test_whatever_decides_the_pixels_decides_the_file(
     assert len(files(folder)) == 2
 
 
-def test_labels_and_names_do_not_decide_the_file(root: Path, tmp_path: Path) -> None:
+def test_labels_and_file_names_do_not_affect_the_store_file(root: Path, tmp_path: Path) -> None:
     build(root, tmp_path / "stores")
     text = (
         (root / "train" / "annotations.jsonl").read_text().replace('"suffix": "2"', '"suffix": "7"')
@@ -235,7 +238,7 @@ def stored(
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_a_damaged_file_is_made_again(
+def test_a_damaged_store_file_is_rebuilt(
     stored: tuple[Path, Path, bytes], data: st.DataObject
 ) -> None:
     root, file, whole = stored
@@ -258,17 +261,17 @@ def test_a_damaged_file_is_made_again(
     assert torch.equal(store.pixels, expected(read_split(root, "train")))
     assert file.read_bytes() == whole
     assert files(file.parent) == [file.name]
-    assert [str(file) in line and "are decoded again" in line for line in lines] == [True]
+    assert [str(file) in line and "decoding the images again" in line for line in lines] == [True]
 
 
-def test_an_image_that_changes_while_it_is_read_is_refused(root: Path, tmp_path: Path) -> None:
+def test_an_image_that_changes_during_the_build_is_rejected(root: Path, tmp_path: Path) -> None:
     class Meddling(Preprocessing):
-        def fit(self, image: Image.Image) -> Any:
+        def resize_image(self, image: Image.Image) -> Any:
             with (root / "train" / "9.png").open("ab") as stream:
                 stream.write(b"\0")
-            return super().fit(image)
+            return super().resize_image(image)
 
-    with pytest.raises(DataError, match="image files changed while they were read"):
+    with pytest.raises(DataError, match="Image files changed while they were read"):
         build(
             root,
             tmp_path / "stores",
@@ -277,7 +280,7 @@ def test_an_image_that_changes_while_it_is_read_is_refused(root: Path, tmp_path:
     assert files(tmp_path / "stores") == []
 
 
-def test_what_one_process_writes_into_the_pixels_no_other_sees(root: Path, tmp_path: Path) -> None:
+def test_writes_to_mapped_pixels_do_not_reach_the_file(root: Path, tmp_path: Path) -> None:
     store = build(root, tmp_path / "stores")
     store.pixels.zero_()
     assert torch.equal(build(root, tmp_path / "stores").pixels, expected(read_split(root, "train")))
@@ -293,9 +296,7 @@ def run(script: str, *arguments: object, **settings: Any) -> "subprocess.Popen[s
     )
 
 
-def test_pixels_sent_to_a_new_process_are_mapped_from_the_same_file(
-    root: Path, tmp_path: Path
-) -> None:
+def test_pickled_rows_map_the_same_file_in_another_process(root: Path, tmp_path: Path) -> None:
     store = build(root, tmp_path / "stores")
     sent = pickle.dumps(store.rows)
     assert len(sent) < 1000
@@ -304,37 +305,36 @@ def test_pixels_sent_to_a_new_process_are_mapped_from_the_same_file(
         import hashlib, pickle, sys
         rows = pickle.load(open(sys.argv[1], "rb"))
         print(hashlib.sha256(rows.pixels.numpy().tobytes()).hexdigest())
-        print(str(rows.file.path) in open("/proc/self/maps").read() if sys.platform == "linux" else True)
+        is_linux = sys.platform == "linux"
+        print(str(rows.file.path) in open("/proc/self/maps").read() if is_linux else True)
     """
     out, err = run(script, tmp_path / "sent").communicate(timeout=60)
     assert out.split() == [hashlib.sha256(store.pixels.numpy().tobytes()).hexdigest(), "True"], err
 
 
-def test_pixels_in_memory_can_be_sent_too(root: Path) -> None:
+def test_rows_in_memory_can_be_pickled(root: Path) -> None:
     rows = build(root).rows
     assert torch.equal(pickle.loads(pickle.dumps(rows)).pixels, rows.pixels)
 
 
-def test_drafts_of_processes_that_are_no_more_are_removed_and_no_others(
-    root: Path, tmp_path: Path
-) -> None:
+def test_only_drafts_of_dead_local_processes_are_removed(root: Path, tmp_path: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     host = socket.gethostname()
     abandoned = [f".{'0' * 32}.store.{host}.{gone.pid}"]
-    kept = [
+    other_files = [
         f".{'0' * 32}.store.{host}.{os.getppid()}",
-        f".{'0' * 32}.store.{host}.more.{gone.pid}",  # another machine's, whose name begins like ours
+        f".{'0' * 32}.store.{host}.more.{gone.pid}",  # a machine whose name starts like this one's
         f".{'0' * 32}.store.elsewhere.{gone.pid}",
         f".{'0' * 32}.store.{host}.notes",
         "notes.txt",
     ]
-    for name in [*abandoned, *kept]:
+    for name in [*abandoned, *other_files]:
         (tmp_path / "stores").mkdir(exist_ok=True)
         (tmp_path / "stores" / name).write_text("")
     build(root, tmp_path / "stores")
     assert [name for name in files(tmp_path / "stores") if not name.endswith(".store")] == sorted(
-        kept
+        other_files
     )
 
 
@@ -348,15 +348,17 @@ BUILD = """
     class Slow(Preprocessing):
         fitted = 0
 
-        def fit(self, image):
+        def resize_image(self, image):
             Slow.fitted += 1
             time.sleep(seconds)
             if Slow.fitted == after:
                 os.kill(os.getpid(), 9)
-            return super().fit(image)
+            return super().resize_image(image)
 
     try:
-        store = ImageStore.build(read_split(root, "train"), Slow(size=(8, 8), mean=(0, 0, 0), std=(1, 1, 1)), folder=folder, workers=int(workers))
+        records = read_split(root, "train")
+        slow = Slow(size=(8, 8), mean=(0, 0, 0), std=(1, 1, 1))
+        store = ImageStore.build(records, slow, folder=folder, workers=int(workers))
     except DataError as error:
         sys.exit(f"DataError: {error}")
     print(hashlib.sha256(store.pixels.numpy().tobytes()).hexdigest())
@@ -368,10 +370,8 @@ def digest(root: Path) -> str:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("after", [1, CHUNK, 2 * CHUNK + 1, 5 * CHUNK + 30])
-def test_a_build_that_was_killed_is_never_mistaken_for_a_finished_one(
-    many: Path, tmp_path: Path, after: int
-) -> None:
+@pytest.mark.parametrize("after", [1, CHUNK_SIZE, 2 * CHUNK_SIZE + 1, 5 * CHUNK_SIZE + 30])
+def test_a_killed_build_leaves_no_store_file(many: Path, tmp_path: Path, after: int) -> None:
     process = run(BUILD, many, tmp_path, 1, after, 0)
     assert process.communicate(timeout=60)[0] == ""
     assert process.returncode == -9
@@ -386,18 +386,18 @@ def test_a_build_that_was_killed_is_never_mistaken_for_a_finished_one(
 
 
 @pytest.mark.faults
-@pytest.mark.skipif(sys.platform != "linux", reason="threads do the work elsewhere")
-def test_a_build_whose_worker_was_killed_ends_in_an_error_and_leaves_nothing(
+@pytest.mark.skipif(sys.platform != "linux", reason="other platforms use threads")
+def test_a_build_with_a_killed_worker_raises_and_leaves_no_files(
     many: Path, tmp_path: Path
 ) -> None:
     process = run(BUILD, many, tmp_path, 2, 200, 0)
     _, err = process.communicate(timeout=60)
-    assert "DataError: one of 2 worker processes was killed" in err
+    assert "DataError: One of 2 worker processes was killed" in err
     assert files(tmp_path) == []
 
 
 @pytest.mark.faults
-def test_two_processes_may_build_the_same_file_at_once(many: Path, tmp_path: Path) -> None:
+def test_processes_can_build_the_same_file_concurrently(many: Path, tmp_path: Path) -> None:
     processes = [run(BUILD, many, tmp_path, workers, -1, 0.002) for workers in (1, 2, 1)]
     for process in processes:
         out, err = process.communicate(timeout=120)
@@ -409,9 +409,9 @@ def test_two_processes_may_build_the_same_file_at_once(many: Path, tmp_path: Pat
 
 
 @pytest.mark.faults
-@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of resources")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
 @pytest.mark.parametrize("spare", [-10_000, -1, 10])
-def test_a_file_that_may_not_grow_is_an_error_that_names_the_folder(
+def test_a_file_size_limit_gives_an_error_with_the_folder(
     many: Path, tmp_path: Path, spare: int
 ) -> None:
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))\n"
@@ -422,7 +422,7 @@ def test_a_file_that_may_not_grow_is_an_error_that_names_the_folder(
     assert err.startswith(
         f"DataError: {folder}: 0.00 GB of decoded images cannot be written (File too large)"
     )
-    assert "free some space, name another folder" in err
+    assert "Free some space, choose another folder" in err
     assert files(folder) == []
 
 
@@ -435,19 +435,18 @@ def _may_mount() -> bool:
 
 
 @pytest.mark.faults
-@pytest.mark.skipif(
-    sys.platform != "linux" or not _may_mount(), reason="may not mount a small disk"
-)
+@pytest.mark.skipif(sys.platform != "linux" or not _may_mount(), reason="cannot mount a small disk")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_disk_that_fills_is_an_error_that_names_the_folder(
+def test_a_full_disk_gives_an_error_with_the_folder(
     many: Path, tmp_path: Path, workers: int
 ) -> None:
     script = tmp_path / "build.py"
     script.write_text(textwrap.dedent(BUILD))
     folder = tmp_path / "disk"
     folder.mkdir()
-    # Room for some chunks and a part of the next.
-    command = f"mount -t tmpfs -o size=68k none {folder} && {sys.executable} {script} {many} {folder} {workers} -1 0"
+    # Space for some chunks and a fraction of the next.
+    mount = f"mount -t tmpfs -o size=68k none {folder}"
+    command = f"{mount} && {sys.executable} {script} {many} {folder} {workers} -1 0"
     done = subprocess.run(
         ["unshare", "-rm", "sh", "-c", f"{command}; ls -A {folder}"],
         capture_output=True,
@@ -461,14 +460,16 @@ def test_a_disk_that_fills_is_an_error_that_names_the_folder(
     assert done.stdout == ""
 
 
-@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written_is_named(root: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root can write anywhere")
+def test_a_read_only_folder_gives_an_error_with_its_path(root: Path, tmp_path: Path) -> None:
     (tmp_path / "stores").mkdir(mode=0o500)
     with pytest.raises(DataError, match=r"stores: .* cannot be written"):
         build(root, tmp_path / "stores")
 
 
-def test_a_file_in_place_of_the_folder_is_named(root: Path, tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_gives_an_error_with_its_path(
+    root: Path, tmp_path: Path
+) -> None:
     (tmp_path / "stores").write_text("mine")
     with pytest.raises(
         DataError, match=r"stores: .* cannot be written \((File exists|Not a directory)\)"

@@ -6,13 +6,13 @@ import pytest
 
 import cls_data.loading.malloc
 
-# In a process of its own: what is set stays set. Run from its file, since importing the package takes seconds.
+# In a separate process, since the setting is permanent; from its file, since the import is slow.
 _FAULTS = """
 import resource, runpy, sys
 if sys.argv[2] == "keep" and not runpy.run_path(sys.argv[1])["keep_freed_memory"]():
     sys.exit(77)
 for _ in range(20):
-    b"x" * 40_000_000  # more than the allocator keeps by itself
+    b"x" * 40_000_000  # more than the allocator keeps by default
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 """
 
@@ -23,11 +23,11 @@ def faults(mode: str) -> int:
         [sys.executable, "-c", _FAULTS, path, mode], capture_output=True, text=True, timeout=60
     )
     if done.returncode == 77:
-        pytest.skip("this allocator cannot be told")
+        pytest.skip("this allocator does not support it")
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator alone can be told")
-def test_memory_that_was_freed_is_used_again_without_new_pages() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc's allocator supports it")
+def test_keep_freed_memory_avoids_page_faults() -> None:
     assert faults("keep") < 0.3 * faults("leave")

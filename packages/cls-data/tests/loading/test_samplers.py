@@ -26,7 +26,7 @@ def some_weights(length: int, seed: int) -> Tensor:
     seed=st.integers(0, 2**32),
     epoch=st.integers(0, 1000),
 )
-def test_an_epoch_shows_no_row_twice_whatever_the_ranks(
+def test_an_epoch_has_no_row_twice_for_any_number_of_ranks(
     length: int, batch_size: int, world_size: int, seed: int, epoch: int
 ) -> None:
     seen: list[int] = []
@@ -52,7 +52,7 @@ def test_an_epoch_shows_no_row_twice_whatever_the_ranks(
     epoch=st.integers(0, 1000),
     weighted=st.booleans(),
 )
-def test_ranks_share_out_the_batches_of_one_that_is_as_large(
+def test_ranks_divide_the_batches_of_a_single_process_with_the_same_step_size(
     length: int, batch_size: int, world_size: int, seed: int, epoch: int, weighted: bool
 ) -> None:
     weights = some_weights(length, seed) if weighted else None
@@ -71,15 +71,14 @@ def test_ranks_share_out_the_batches_of_one_that_is_as_large(
         for rank, share in enumerate(shares):
             together[rank::world_size] = share.index
         assert torch.equal(together, whole.index)
-        assert (
-            len({share.seed for share in shares}) == world_size
-        )  # each draws its own augmentation
+        seeds = {share.seed for share in shares}
+        assert len(seeds) == world_size, "each rank has its own augmentation seed"
 
 
 @pytest.mark.parametrize("weights", [None, some_weights(50, 0)])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_batches_depend_on_seed_epoch_and_rank_alone(weights: Tensor | None, rank: int) -> None:
-    """So a run that resumes, whose sampler is a new one, sees the batches of a run that never stopped."""
+def test_batches_depend_only_on_seed_epoch_and_rank(weights: Tensor | None, rank: int) -> None:
+    """A resumed run with a new sampler gets the batches of an uninterrupted run."""
 
     def sampler(seed: int = 3) -> EpochSampler:
         return EpochSampler(50, 8, seed, weights=weights, rank=rank, world_size=2)
@@ -87,7 +86,7 @@ def test_batches_depend_on_seed_epoch_and_rank_alone(weights: Tensor | None, ran
     uninterrupted = sampler()
     for epoch in range(4):
         epoch_of(uninterrupted, epoch)
-    torch.manual_seed(torch.seed())  # nor on what else was drawn
+    torch.manual_seed(torch.seed())  # nor on the global random state
     for one, other in zip(epoch_of(uninterrupted, 4), epoch_of(sampler(), 4), strict=True):
         assert torch.equal(one.index, other.index)
         assert one.seed == other.seed
@@ -99,12 +98,12 @@ def test_batches_depend_on_seed_epoch_and_rank_alone(weights: Tensor | None, ran
 
 
 @pytest.mark.parametrize("make", [lambda: EpochSampler(9, 2, 0), lambda: SequentialSampler(9, 2)])
-def test_lightning_takes_a_sampler_for_one_that_knows_of_ranks(make: Callable[[], object]) -> None:
-    """Or it would wrap it in one of its own, and share out the shares."""
+def test_samplers_are_distributed_samplers(make: Callable[[], object]) -> None:
+    """Otherwise Lightning would wrap them and divide the shares again."""
     assert isinstance(make(), DistributedSampler)
 
 
-def test_order_and_augmentation_draw_from_different_streams() -> None:
+def test_order_and_augmentation_use_different_random_streams() -> None:
     sampler = EpochSampler(8, 8, seed=5)
     plan = next(iter(sampler))
     assert plan.seed is not None
@@ -113,7 +112,7 @@ def test_order_and_augmentation_draw_from_different_streams() -> None:
     )
 
 
-def test_epochs_and_batches_differ_in_order_and_in_their_augmentation_seeds() -> None:
+def test_epochs_and_batches_have_different_rows_and_augmentation_seeds() -> None:
     sampler = EpochSampler(50, 8, seed=3)
     plans = []
     for epoch in range(3):
@@ -123,18 +122,18 @@ def test_epochs_and_batches_differ_in_order_and_in_their_augmentation_seeds() ->
     assert len({tuple(plan.index.tolist()) for plan in plans}) == len(plans)
 
 
-def test_only_a_full_batch_is_kept_unless_it_is_the_only_one() -> None:
+def test_an_incomplete_batch_is_dropped_unless_it_is_the_only_one() -> None:
     assert [len(plan.index) for plan in EpochSampler(17, 8, seed=0)] == [8, 8]
     assert [len(plan.index) for plan in EpochSampler(5, 8, seed=0)] == [5]
 
 
-def test_weighted_draws_bring_a_rare_row_as_often_as_it_weighs() -> None:
+def test_a_heavy_row_is_sampled_by_its_weight() -> None:
     weights = torch.tensor([1.0] * 99 + [99.0])
     rows = torch.cat([plan.index for plan in EpochSampler(100, 10, seed=0, weights=weights)])
     assert 0.35 < (rows == 99).float().mean() < 0.65
 
 
-def test_weighted_draws_come_as_often_as_they_weigh_over_epochs_and_ranks() -> None:
+def test_sampling_frequencies_match_the_weights_over_epochs_and_ranks() -> None:
     weights = torch.tensor([0.0, 1, 2, 3, 4])
     samplers = [
         EpochSampler(5, 1, 0, weights=weights, rank=rank, world_size=2) for rank in range(2)
@@ -150,7 +149,7 @@ def test_weighted_draws_come_as_often_as_they_weigh_over_epochs_and_ranks() -> N
 
 
 @given(length=st.integers(1, 100), batch_size=st.integers(1, 20), world_size=st.integers(1, 4))
-def test_evaluation_sees_every_row_exactly_once_and_augments_none(
+def test_sequential_sampler_yields_every_row_once_without_a_seed(
     length: int, batch_size: int, world_size: int
 ) -> None:
     seen: list[int] = []

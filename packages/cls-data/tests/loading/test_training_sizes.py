@@ -1,4 +1,4 @@
-"""Progressive resizing, and the training split as validation would see it."""
+"""Progressive resizing, and training images without augmentation."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ STAGES: list[dict[str, Any]] = [{"until": 0.3, "size": [8, 8]}, {"until": 0.75, 
 
 
 class Sizes(LightningModule):
-    """Trains nothing, and keeps the sizes of the images that it is shown."""
+    """Record the sizes of images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,14 +35,14 @@ class Sizes(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def get_datamodule(root: Path, **settings: Any) -> ClassificationDataModule:
+def build_data(root: Path, **settings: Any) -> ClassificationDataModule:
     return ClassificationDataModule(
         DataModuleConfig(root=root, batch_size=8, gate=None, **settings),
         Preprocessing(size=(16, 16), mean=(0, 0, 0), std=(1, 1, 1)),
     )
 
 
-def test_training_images_grow_by_the_share_of_epochs_and_validation_stays(
+def test_training_images_grow_with_the_epochs_and_validation_images_do_not(
     root: Path, tmp_path: Path
 ) -> None:
     module = Sizes()
@@ -55,21 +55,21 @@ def test_training_images_grow_by_the_share_of_epochs_and_validation_stays(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=tmp_path,
-    ).fit(module, datamodule=get_datamodule(root, growing_sizes=STAGES))
+    ).fit(module, datamodule=build_data(root, growing_sizes=STAGES))
     assert module.train_sizes == [(8, 8), (8, 8), (12, 10), (16, 16)]
     assert module.valid_sizes == {(16, 16)}
 
 
-def test_stages_that_do_not_follow_each_other_are_refused(root: Path) -> None:
+def test_growing_sizes_must_have_increasing_ends(root: Path) -> None:
     with pytest.raises(
         ValidationError,
-        match=r"each stage must last longer than the one before, got until \[0.75, 0.3",
+        match=r"expected `until` to increase from stage to stage, got \[0.75, 0.3",
     ):
-        get_datamodule(root, growing_sizes=STAGES[::-1])
+        build_data(root, growing_sizes=STAGES[::-1])
 
 
-def test_a_split_can_be_had_as_validation_sees_it(root: Path) -> None:
-    data = get_datamodule(root)
+def test_unaugmented_yields_a_split_as_in_evaluation(root: Path) -> None:
+    data = build_data(root)
     data.setup()
     batches = list(data.unaugmented("train", torch.device("cpu")))
     assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(30))
@@ -80,13 +80,13 @@ def test_a_split_can_be_had_as_validation_sees_it(root: Path) -> None:
 def _model_input(data: ClassificationDataModule) -> list[Any]:
     scale, bias = data.preprocessing.scale_and_bias()
     pixels = [
-        data.preprocessing.fit(data.preprocessing.decode(row.path.read_bytes()))
+        data.preprocessing.resize_image(data.preprocessing.decode(row.path.read_bytes()))
         for row in data.records("train")
     ]
     return [(image * scale + bias).transpose(2, 0, 1).astype("float32") for image in pixels]
 
 
-def test_training_rows_are_counted_by_class(root: Path) -> None:
-    data = get_datamodule(root)
+def test_class_counts_counts_training_rows(root: Path) -> None:
+    data = build_data(root)
     data.setup()
     assert data.class_counts().tolist() == [10, 10, 10]

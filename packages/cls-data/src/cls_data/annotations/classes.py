@@ -1,4 +1,4 @@
-"""Classes: fixed by the training split alone, and weights that balance them."""
+"""Class indices and class-balancing weights."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,52 +8,60 @@ from torch import Tensor
 from cls_data.annotations.reading import Record
 from cls_data.errors import DataError
 
+_MAX_NAMES = 10
+"""Class names that one error message lists."""
+
 
 def class_to_idx(train: Sequence[Record]) -> dict[str, int]:
     """Number the labels of the training split, sorted as strings: "0" < "00" < "1" < "10"."""
-    return {name: index for index, name in enumerate(sorted({record.label for record in train}))}
+    labels = {record.label for record in train}
+    return {label: index for index, label in enumerate(sorted(labels))}
 
 
-def label_indices(records: Sequence[Record], indices: Mapping[str, int]) -> Tensor:
-    """Return the class indices of some records: int64 [N].
+def encode_labels(records: Sequence[Record], indices: Mapping[str, int]) -> Tensor:
+    """Return the class index of each record: int64 [N].
 
     Raises:
-        DataError: a label that is no class, that is, one that train never saw.
+        DataError: A label does not occur in the training split.
     """
-    unknown = [
-        f"{record.source}: label {record.label!r}"
-        for record in records
-        if record.label not in indices
-    ]
-    if unknown:
+    findings = []
+    for record in records:
+        if record.label not in indices:
+            findings.append(f"{record.source}: label {record.label!r}")
+    if findings:
         raise DataError.from_findings(
-            f"{len(unknown)} row(s) carry a label that no training row has",
-            unknown,
-            "Classes come from train alone: add training images of these labels, or remove the rows.",
+            f"{len(findings)} row(s) have a label that no training row has",
+            findings,
+            "The training split defines the classes. Add training images with these labels, "
+            "or remove the rows.",
         )
     return torch.tensor([indices[record.label] for record in records], dtype=torch.int64)
 
 
-def weights_of(given: Mapping[str, float], indices: Mapping[str, int]) -> Tensor:
-    """Return weights that were given by name in index order: float32 [C].
+def sampling_weights_tensor(given: Mapping[str, float], indices: Mapping[str, int]) -> Tensor:
+    """Return sampling weights, given by class name, in index order: float32 [C].
 
     Raises:
-        DataError: a class is missing, or a name is no class; or none weighs anything.
+        DataError: A class has no weight, a name is not a class, or all weights are 0.
     """
-    if wrong := sorted(set(given) ^ set(indices)):
+    mismatched = sorted(set(given) ^ set(indices))
+    if mismatched:
+        names = ", ".join(map(repr, mismatched[:_MAX_NAMES]))
         raise DataError(
-            f"sampling_weights must name every class of train and nothing else; missing or unknown: "
-            f"{', '.join(map(repr, wrong[:10]))}"
+            "sampling_weights must name every class of the training split and nothing else. "
+            f"Missing or unknown: {names}"
         )
     if not any(given.values()):
-        raise DataError("sampling_weights are all 0; at least one class must come up")
-    return torch.tensor([given[name] for name in sorted(indices, key=lambda name: indices[name])])
+        raise DataError("sampling_weights are all 0; give at least one class a positive weight")
+    names_in_order = sorted(indices, key=lambda name: indices[name])
+    return torch.tensor([given[name] for name in names_in_order])
 
 
 def balancing_weights(labels: Tensor, num_classes: int) -> Tensor:
     """Return weights inversely proportional to class frequency, `N / (C * n_c)`: float32 [C].
 
-    Their mean over the samples is 1, so a weighted loss keeps its scale. A class without a sample gets 0.
+    Their mean over the samples is 1, so a weighted loss keeps its scale. A class without samples
+    gets 0.
     """
     counts = torch.bincount(labels, minlength=num_classes).to(torch.float32)
     weights = len(labels) / (num_classes * counts.clamp(min=1))
@@ -61,11 +69,11 @@ def balancing_weights(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def effective_number_weights(labels: Tensor, num_classes: int, beta: float) -> Tensor:
-    """Return weights inversely proportional to each class's effective number of samples: float32 [C].
+    """Return weights inversely proportional to the effective number of samples: float32 [C].
 
-    The effective number is `(1 - beta^n) / (1 - beta)` (Cui et al., 2019, arXiv:1901.05555): images of one class repeat
-    each other, so the thousandth adds less than the tenth. `beta` = 0 weighs all classes alike, and towards 1 the
-    weights become those of `balancing_weights`. Their mean over the samples is 1; a class without a sample gets 0.
+    The effective number is `(1 - beta^n) / (1 - beta)` (Cui et al., 2019, arXiv:1901.05555).
+    With `beta` = 0 all classes weigh the same; as `beta` approaches 1 the weights approach
+    `balancing_weights`. Their mean over the samples is 1; a class without samples gets 0.
     """
     counts = torch.bincount(labels, minlength=num_classes).to(torch.float64)
     weights = (1 - beta) / (1 - beta ** counts.clamp(min=1))

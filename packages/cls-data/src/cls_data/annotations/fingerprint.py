@@ -1,4 +1,4 @@
-"""One hash that changes when any row or any image byte does, and not when files or rows are reordered."""
+"""Fingerprint of a data set: a hash of all rows and image bytes, independent of their order."""
 
 import hashlib
 import json
@@ -7,16 +7,20 @@ from collections.abc import Iterable, Mapping
 from cls_data.annotations.reading import Record
 
 
-def fingerprint(splits: Mapping[str, Iterable[tuple[Record, bytes]]]) -> str:
-    """Return the SHA-256, in hexadecimal, over all splits' rows, each with the SHA-256 of its image's bytes."""
-    rows = sorted(
-        _row_digest(split, record, image)
-        for split, rows in splits.items()
-        for record, image in rows
-    )
-    return hashlib.sha256(b"".join(rows)).hexdigest()
+def compute_fingerprint(splits: Mapping[str, Iterable[tuple[Record, bytes]]]) -> str:
+    """Return the hexadecimal SHA-256 of all rows of all splits.
+
+    Args:
+        splits: Each split's records, each with the SHA-256 digest of its image file.
+    """
+    row_digests = []
+    for split, rows in splits.items():
+        for record, image_digest in rows:
+            row_digests.append(_row_digest(split, record, image_digest))
+    return hashlib.sha256(b"".join(sorted(row_digests))).hexdigest()
 
 
-def _row_digest(split: str, record: Record, image: bytes) -> bytes:
-    row = [split, record.id, record.label, record.group, dict(record.metadata), image.hex()]
+def _row_digest(split: str, record: Record, image_digest: bytes) -> bytes:
+    metadata = dict(record.metadata)
+    row = [split, record.id, record.label, record.group, metadata, image_digest.hex()]
     return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest()

@@ -1,4 +1,4 @@
-"""From what a row says of its image to a file inside the data root."""
+"""Resolution of image paths, confined to the data root."""
 
 import functools
 import os
@@ -7,21 +7,22 @@ from pathlib import Path
 
 
 class ImagePathError(ValueError):
-    """What a row names is no image file of the data root; the message says why."""
+    """A row's `image` does not name an image file inside the data root."""
 
 
-def locate(root: str, folder: str, image: str) -> str:
-    """Return the absolute path of an image, links resolved.
+def resolve_image_path(root: str, folder: str, image: str) -> str:
+    """Return the absolute path of an image with symbolic links resolved.
 
-    Paths are text here, and a folder is resolved once: a hundred thousand rows are read in a few seconds.
+    Paths are strings and each folder is resolved once, so that 100,000 rows take a few seconds.
 
     Args:
-        root: the data root, resolved.
-        folder: of the annotation file.
-        image: as the row has it.
+        root: The data root, resolved.
+        folder: The folder of the annotation file.
+        image: The path as the row states it.
 
     Raises:
-        ImagePathError: not relative, outside the root, missing, no file, or with a name that no text file can hold.
+        ImagePathError: The path is not relative, leaves the root, is not UTF-8, or does not name
+            a regular file.
     """
     if "\0" in image or os.path.isabs(image):  # noqa: PTH117
         raise ImagePathError(
@@ -29,31 +30,33 @@ def locate(root: str, folder: str, image: str) -> str:
         )
     parent, name = os.path.split(image)
     try:
-        path = f"{_resolved(os.path.join(folder, parent))}{os.sep}{name}"  # noqa: PTH118
-        mode = _mode(path)
+        path = f"{_resolve_folder(os.path.join(folder, parent))}{os.sep}{name}"  # noqa: PTH118
+        mode = _file_mode(path)
         if name in ("", ".", "..") or stat.S_ISLNK(mode):
             path = os.path.realpath(path)
-            mode = _mode(path)
-    except OSError as error:  # a name longer than the file system allows
+            mode = _file_mode(path)
+    except OSError as error:  # for example, a name longer than the file system allows
         raise ImagePathError(
             f"image {image[:80]!r} cannot be looked up ({error.strerror})"
         ) from error
     if path != root and not path.startswith(root.rstrip(os.sep) + os.sep):
         raise ImagePathError(f"image {image!r} leaves the data root {root}")
     if not is_utf8(path):
-        raise ImagePathError(f"image {image!r} lies at {path!a}, which is not UTF-8; rename it")
+        raise ImagePathError(
+            f"image {image!r} has the path {path!a}, which is not UTF-8; rename it"
+        )
     if not stat.S_ISREG(mode):
         raise ImagePathError(f"image {image!r} does not exist (looked for {path})")
     return path
 
 
-def forget_folders() -> None:
-    """Look folders up again: links may have changed since."""
-    _resolved.cache_clear()
+def clear_folder_cache() -> None:
+    """Forget resolved folders, since links may have changed."""
+    _resolve_folder.cache_clear()
 
 
 def is_utf8(path: str | Path) -> bool:
-    """Whether a path can be printed and written to files; the file system allows others."""
+    """Return whether a path can be encoded as UTF-8. File systems allow names that cannot."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -61,8 +64,8 @@ def is_utf8(path: str | Path) -> bool:
     return True
 
 
-def _mode(path: str) -> int:
-    """Return the file's type and permissions, 0 where there is none."""
+def _file_mode(path: str) -> int:
+    """Return a file's type and permission bits, or 0 if it does not exist."""
     try:
         return os.lstat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -70,5 +73,5 @@ def _mode(path: str) -> int:
 
 
 @functools.lru_cache(maxsize=256)
-def _resolved(folder: str) -> str:
+def _resolve_folder(folder: str) -> str:
     return os.path.realpath(folder)

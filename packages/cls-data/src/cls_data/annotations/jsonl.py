@@ -1,29 +1,33 @@
-"""Lines of a text file, one at a time, none of them longer than memory allows."""
+"""Reading of text files line by line, with a limit on the length of a line."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-LONGEST_LINE = 1_000_000
-"""Bytes. A longer line is no row of ours, and is never held in memory."""
+MAX_LINE_BYTES = 1_000_000
+"""A longer line is never held in memory."""
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_lines(file: Path) -> Iterator[tuple[int, bytes | None]]:
-    """Yield line numbers from 1 with their bytes, stripped; blank lines are left out, None stands for one too long.
+    """Yield (line number from 1, stripped bytes); the bytes are None for a line that is too long.
+
+    Blank lines are skipped.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: The file cannot be read.
     """
     with file.open("rb") as stream:
         number = 0
-        while line := stream.readline(LONGEST_LINE + 1):
+        while line := stream.readline(MAX_LINE_BYTES + 1):
             number += 1
-            if len(line) > LONGEST_LINE:
+            if len(line) > MAX_LINE_BYTES:
                 while line and not line.endswith(b"\n"):
-                    line = stream.readline(LONGEST_LINE)
+                    line = stream.readline(MAX_LINE_BYTES)
                 yield number, None
                 continue
-            text = (
-                line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            ).strip()  # a byte-order mark
+            if number == 1:
+                line = line.removeprefix(_BYTE_ORDER_MARK)
+            text = line.strip()
             if text:
                 yield number, text

@@ -1,4 +1,7 @@
-"""Rows to leave out, as a file that the gate writes and every reader accepts; the data itself is never edited."""
+"""Quarantine files: lists of annotation rows to leave out.
+
+The data gate writes them and every reader accepts them. The annotations are never edited.
+"""
 
 import hashlib
 import json
@@ -15,7 +18,10 @@ from cls_data.errors import DataError
 from cls_export.contract.files import write_atomically
 
 _SPLITS = ("train", "valid", "test")
-_AGAIN = "Run `cls-data check ROOT --quarantine FILE` again: the annotations were edited since it was written."
+_REWRITE_ADVICE = (
+    "The annotations were edited after the quarantine was written. "
+    "Run `cls-data check ROOT --quarantine FILE` again."
+)
 
 
 class _Entry(BaseModel):
@@ -30,108 +36,120 @@ class _Entry(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """Rows by `file:line`, each with the SHA-256 of the line's bytes, so that it can never leave out another row.
+    """Rows to leave out.
+
+    Each row has a hash of its line, so an entry never removes a different row after an edit.
 
     Attributes:
-        rows: `file:line` (file relative to the data root) to the hexadecimal hash of the line.
+        rows: `file:line` (file relative to the data root) to the hexadecimal SHA-256 of the line.
     """
 
     rows: Mapping[str, str]
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a file that `write_quarantine` wrote.
+        """Read a file written by `write_quarantine`.
 
         Raises:
-            DataError: the file cannot be read, or holds something else.
+            DataError: The file cannot be read or is not a quarantine.
         """
-        rows = {}
         try:
             lines = Path(path).read_bytes().splitlines()
         except OSError as error:
-            raise DataError(f"{path}: the quarantine cannot be read ({error.strerror})") from error
+            raise DataError(f"{path}: cannot read the quarantine ({error.strerror})") from error
+        rows = {}
         for number, line in enumerate(lines, start=1):
             try:
                 entry = _Entry.model_validate_json(line)
             except ValidationError as error:
                 raise DataError(
-                    f"{path}:{number}: not a line of a quarantine ({error.errors()[0]['msg']}); expected a file that "
-                    "`cls-data check ROOT --quarantine FILE` wrote"
+                    f"{path}:{number}: not a quarantine entry ({error.errors()[0]['msg']}); "
+                    "expected a file written by `cls-data check ROOT --quarantine FILE`"
                 ) from error
             rows[entry.row] = entry.sha256
         return cls(rows)
 
-    def below(self, folder: str) -> "Quarantine":
-        """Return the entries of one folder's files; the folder is relative to the data root."""
+    def for_folder(self, folder: str) -> "Quarantine":
+        """Return the entries of one folder, which is given relative to the data root."""
+        prefix = f"{folder}/"
         return Quarantine(
-            {row: digest for row, digest in self.rows.items() if row.startswith(f"{folder}/")}
+            {row: digest for row, digest in self.rows.items() if row.startswith(prefix)}
         )
 
-    def refuse_others(self, annotations: str) -> None:
-        """Refuse entries of other annotation sets than the one that is read.
+    def check_annotations(self, annotations: str) -> None:
+        """Check that every entry belongs to the annotation set in use.
 
         Raises:
-            DataError: the quarantine was made for another set.
+            DataError: The quarantine was written for another annotation set.
         """
-        start = PurePosixPath(annotations).as_posix().removeprefix(".")
-        start = f"{start}/" if start else ""
-        others = [
-            row
-            for row in self.rows
-            if not row.startswith(tuple(f"{start}{split}/" for split in _SPLITS))
-        ]
-        if others:
+        folder = PurePosixPath(annotations).as_posix().removeprefix(".")
+        start = f"{folder}/" if folder else ""
+        prefixes = tuple(f"{start}{split}/" for split in _SPLITS)
+        foreign_rows = [row for row in self.rows if not row.startswith(prefixes)]
+        if foreign_rows:
             raise DataError.from_findings(
-                f"{len(others)} row(s) of the quarantine belong to other annotations than {start or 'the root'}",
-                others,
-                "Write the list with `cls-data check ROOT --annotations FOLDER --quarantine FILE` for those.",
+                f"{len(foreign_rows)} quarantine row(s) are not in the annotations in use "
+                f"({start or 'the data root'})",
+                foreign_rows,
+                "Write a quarantine for these annotations: "
+                "`cls-data check ROOT --annotations FOLDER --quarantine FILE`.",
             )
 
-    def names(self, source: str, text: bytes | None) -> bool:
-        """Whether a row is to be left out; its text is None where the line was too long to be read.
+    def excludes(self, source: str, line: bytes | None) -> bool:
+        """Return whether a row is left out; `line` is None if it was too long to read.
 
         Raises:
-            DataError: another text stood on that line when the quarantine was written.
+            DataError: The line has changed since the quarantine was written.
         """
         if source not in self.rows:
             return False
-        if self.rows[source] != line_digest(text):
+        if self.rows[source] != hash_line(line):
             raise DataError(
-                f"{source}: the quarantine names this row, but with another text. {_AGAIN}"
+                f"{source}: the text of this quarantined row changed. {_REWRITE_ADVICE}"
             )
         return True
 
-    def refuse_unseen(self, seen: set[str]) -> None:
-        """Refuse entries that no line was found for.
+    def check_all_rows_exist(self, seen: set[str]) -> None:
+        """Check that every entry was seen in the annotations.
 
         Raises:
-            DataError: names them.
+            DataError: Rows are missing.
         """
-        if unseen := sorted(set(self.rows) - seen):
+        missing = sorted(set(self.rows) - seen)
+        if missing:
             raise DataError.from_findings(
-                f"{len(unseen)} row(s) of the quarantine are not there", unseen, _AGAIN
+                f"{len(missing)} quarantined row(s) do not exist", missing, _REWRITE_ADVICE
             )
 
 
 def write_quarantine(
     path: str | os.PathLike[str], root: str | os.PathLike[str], reasons: Mapping[str, Sequence[str]]
 ) -> None:
-    """Write the rows to leave out: `file:line` to the names of the rules that each breaks."""
-    texts = _texts(Path(root), reasons)
-    lines = [
-        json.dumps({"row": row, "sha256": line_digest(texts[row]), "because": list(because)}) + "\n"
-        for row, because in reasons.items()
-    ]
+    """Write a quarantine file.
+
+    Args:
+        path: The file to write.
+        root: The data root.
+        reasons: Rows to leave out, as `file:line`, each with the names of the rules it breaks.
+    """
+    texts = _read_rows(Path(root), reasons)
+    lines = []
+    for row, rules in reasons.items():
+        entry = {"row": row, "sha256": hash_line(texts[row]), "because": list(rules)}
+        lines.append(json.dumps(entry) + "\n")
     write_atomically(path, "".join(lines).encode())
 
 
-def line_digest(text: bytes | None) -> str:
-    """Return the hexadecimal SHA-256 of a stripped line; lines that are too long to be read share one."""
-    return hashlib.sha256(text or b"").hexdigest()
+def hash_line(line: bytes | None) -> str:
+    """Return the hexadecimal SHA-256 of a stripped line; all lines too long to read share one."""
+    return hashlib.sha256(line or b"").hexdigest()
 
 
-def _texts(root: Path, rows: Mapping[str, object]) -> dict[str, bytes | None]:
+def _read_rows(root: Path, rows: Mapping[str, object]) -> dict[str, bytes | None]:
+    """Read all lines of the files that the rows are in, by `file:line`."""
+    files = {row.rpartition(":")[0] for row in rows}
     texts: dict[str, bytes | None] = {}
-    for file in sorted({row.rpartition(":")[0] for row in rows}):
-        texts.update({f"{file}:{number}": text for number, text in read_lines(root / file)})
+    for file in sorted(files):
+        for number, text in read_lines(root / file):
+            texts[f"{file}:{number}"] = text
     return texts

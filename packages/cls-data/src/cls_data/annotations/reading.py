@@ -1,4 +1,4 @@
-"""Reads `ROOT/{train,valid,test}/**/*.jsonl`: a row an image, checked, with its file and line kept."""
+"""Reading and validation of `ROOT/{train,valid,test}/**/*.jsonl`, one row per image."""
 
 import json
 import os
@@ -11,34 +11,40 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from cls_data.annotations.image_paths import ImagePathError, forget_folders, is_utf8, locate
-from cls_data.annotations.jsonl import LONGEST_LINE, read_lines
+from cls_data.annotations.image_paths import (
+    ImagePathError,
+    clear_folder_cache,
+    is_utf8,
+    resolve_image_path,
+)
+from cls_data.annotations.jsonl import MAX_LINE_BYTES, read_lines
 from cls_data.annotations.quarantine import Quarantine
 from cls_data.errors import DataError
-
-_LONGEST_REASON = 500
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
-_EXAMPLE = 'A row looks like {"image": "relative/path.jpg", "suffix": "23"}'
-_ADVICE = (
-    f"{_EXAMPLE}; correct the rows named, or let `cls-data check ROOT --quarantine FILE` write a list that leaves "
-    "them out."
+_MAX_REASON_LENGTH = 500
+"""A row can be a megabyte of garbage; longer reasons are cut."""
+
+_EXAMPLE = 'Example of a row: {"image": "relative/path.jpg", "suffix": "23"}'
+_FIX_ADVICE = (
+    f"{_EXAMPLE}. Fix these rows, or run `cls-data check ROOT --quarantine FILE` to list the rows "
+    "to leave out."
 )
 
-# Control characters: a label's trailing NUL is lost in arrays of text, and a line break in every table.
+# No control characters: numpy string arrays drop a trailing NUL, and a line break splits a table.
 Label = Annotated[
     str, Field(validation_alias=AliasChoices("suffix", "label"), pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
 
-
 _KEY = re.compile(rb'"\s*:')
-"""What follows each key, and may stand in text: where there are no more of them than keys, no key is repeated."""
+"""Follows every JSON key, and may occur in a string. With no more matches than keys, no key is
+repeated, and the slower exact check is skipped."""
 
 
 class _Row(BaseModel):
-    """Schema of one line. `label` is another name for `suffix`; `prefix` is accepted and ignored."""
+    """Schema of one line. `label` is another name for `suffix`; `prefix` is ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -54,11 +60,11 @@ class Record:
     """One annotated image.
 
     Attributes:
-        id: path of the image relative to the data root, with forward slashes.
-        path: absolute path of the image.
-        label: class name.
-        group: what must not be torn apart by a split (a game, a video), if stated.
-        metadata: whatever the row carries besides.
+        id: Path of the image relative to the data root, with forward slashes.
+        path: Absolute path of the image.
+        label: Class name.
+        group: Rows of one group (a game, a video) stay in one split; None for no group.
+        metadata: Any JSON object.
         source: `file:line` of the row.
     """
 
@@ -72,12 +78,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that is no record.
+    """A row that is not a valid record.
 
     Attributes:
         source: `file:line` of the row.
-        kind: `schema` for a row of another shape; `image_file` for one whose image is missing or out of bounds.
-        reason: what was given, and what was expected.
+        kind: `schema` for a malformed row; `image_file` if its image is missing or not allowed.
+        reason: What was given and what was expected.
     """
 
     source: str
@@ -86,11 +92,11 @@ class BadRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """All rows of one split, good and bad, in the order of files (sorted) and lines."""
+class SplitRows:
+    """All rows of one split, ordered by file name and line."""
 
     records: list[Record]
-    bad: list[BadRow]
+    bad_rows: list[BadRow]
 
 
 def read_split(
@@ -100,18 +106,18 @@ def read_split(
     annotations: str = "",
     quarantine: Quarantine | None = None,
 ) -> list[Record]:
-    """Read every row of one split; an absent split folder gives an empty list.
+    """Read every row of one split; a missing split folder gives an empty list.
 
     Raises:
-        DataError: as `scan_split`; or rows are malformed, or name an image that is missing or lies outside the root.
-            All such rows are named, not only the first.
+        DataError: As `scan_split`; or rows are malformed, or name an image that is missing or
+            outside the root. The message lists all such rows.
     """
     rows = scan_split(root, split, annotations=annotations, quarantine=quarantine)
-    if rows.bad:
-        findings = [f"{bad.source}: {bad.reason}" for bad in rows.bad]
-        where = Path(root) / annotations / split
+    if rows.bad_rows:
+        findings = [f"{bad_row.source}: {bad_row.reason}" for bad_row in rows.bad_rows]
+        folder = Path(root) / annotations / split
         raise DataError.from_findings(
-            f"{len(findings)} bad row(s) under {where}", findings, _ADVICE
+            f"{len(findings)} bad row(s) under {folder}", findings, _FIX_ADVICE
         )
     return rows.records
 
@@ -122,61 +128,65 @@ def scan_split(
     *,
     annotations: str = "",
     quarantine: Quarantine | None = None,
-) -> Rows:
-    """Read every row of one split, without refusing the bad ones; an absent split folder gives no rows.
+) -> SplitRows:
+    """Read every row of one split, and collect bad rows instead of raising.
 
     Args:
-        root: the data root, which no image may leave.
-        split: name of the folder below `annotations`.
-        annotations: subfolder of the root that holds the split folders, such as `folds/0`; the root itself if empty.
-        quarantine: rows to leave out.
+        root: The data root, which no image may leave.
+        split: Name of the folder under `annotations`. A missing folder gives no rows.
+        annotations: Subfolder of the root with the split folders, such as `folds/0`; empty for
+            the root itself.
+        quarantine: Rows to leave out.
 
     Raises:
-        DataError: the root is missing, the split folder holds no row, or the quarantine was made for other rows.
+        DataError: The root is missing, the split folder has no rows, or the quarantine does not
+            match the annotations.
     """
     base = Path(root).resolve()
     if not base.is_dir():
         raise DataError(
-            f"{root}: no such folder; expected a data root that holds train/ and valid/ with *.jsonl files"
+            f"{root}: no such folder; expected a data root with train/ and valid/ folders that "
+            "contain *.jsonl files"
         )
-    above = base / annotations
-    if not above.resolve().is_relative_to(base) or not above.is_dir():
+    annotations_folder = base / annotations
+    if not annotations_folder.resolve().is_relative_to(base) or not annotations_folder.is_dir():
         raise DataError(f"annotations {annotations!r}: no such folder inside the data root {root}")
-    folder = above / split
-    left_out = (
-        Quarantine({})
-        if quarantine is None
-        else quarantine.below(folder.relative_to(base).as_posix())
-    )
+    folder = annotations_folder / split
+    if quarantine is None:
+        quarantine = Quarantine({})
+    quarantine = quarantine.for_folder(folder.relative_to(base).as_posix())
+    rows = SplitRows([], [])
     if not folder.is_dir():
-        left_out.refuse_unseen(set())
-        return Rows([], [])
-    forget_folders()
+        quarantine.check_all_rows_exist(set())
+        return rows
+    clear_folder_cache()
     files = sorted(file for file in folder.rglob("*.jsonl") if file.is_file())
-    rows = Rows([], [])
-    seen = set()
-    for source, text, folder_of_file in _sourced_lines(files, base):
-        if left_out.names(source, text):
-            seen.add(source)
+    quarantined = set()
+    for source, text, file_folder in _read_sourced_lines(files, base):
+        if quarantine.excludes(source, text):
+            quarantined.add(source)
             continue
-        parsed = (
-            _too_long(source) if text is None else _parse(text, str(base), folder_of_file, source)
-        )
-        if isinstance(parsed, Record):
-            rows.records.append(parsed)
+        row = _parse_row(text, str(base), file_folder, source)
+        if isinstance(row, Record):
+            rows.records.append(row)
         else:
-            rows.bad.append(parsed)
-    left_out.refuse_unseen(seen)
-    if not rows.records and not rows.bad and not seen:
-        found = f"{len(files)} *.jsonl file(s), all empty" if files else "no *.jsonl file"
-        raise DataError(f"{folder}: the split is empty ({found}). {_EXAMPLE}; or remove the folder")
+            rows.bad_rows.append(row)
+    quarantine.check_all_rows_exist(quarantined)
+    if not rows.records and not rows.bad_rows and not quarantined:
+        problem = f"{len(files)} *.jsonl file(s), all empty" if files else "no *.jsonl file"
+        raise DataError(
+            f"{folder}: the split is empty ({problem}). Add rows or remove the folder. {_EXAMPLE}"
+        )
     return rows
 
 
-def _sourced_lines(files: list[Path], base: Path) -> Iterator[tuple[str, bytes | None, str]]:
+def _read_sourced_lines(files: list[Path], base: Path) -> Iterator[tuple[str, bytes | None, str]]:
+    """Yield `file:line`, the line's bytes, and the file's folder for each line of the files."""
     for file in files:
         if not is_utf8(file):
-            raise DataError(f"{str(file)!a}: the name is not UTF-8; rename the file or its folder")
+            raise DataError(
+                f"{str(file)!a}: the path is not valid UTF-8; rename the file or its folder"
+            )
         name = file.relative_to(base).as_posix()
         try:
             for number, text in read_lines(file):
@@ -185,65 +195,68 @@ def _sourced_lines(files: list[Path], base: Path) -> Iterator[tuple[str, bytes |
             raise DataError(f"{file}: cannot be read ({error.strerror})") from error
 
 
-def _bad(source: str, kind: Literal["schema", "image_file"], reason: str) -> BadRow:
-    # A row may be a megabyte of nonsense.
-    return BadRow(
-        source, kind, reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
-    )
-
-
-def _too_long(source: str) -> BadRow:
-    return _bad(
-        source,
-        "schema",
-        f"the line is over {LONGEST_LINE:,} bytes long; a row is one line, and short",
-    )
-
-
-def _parse(text: bytes, root: str, folder: str, source: str) -> Record | BadRow:
+def _parse_row(text: bytes | None, root: str, folder: str, source: str) -> Record | BadRow:
+    if text is None:
+        reason = f"the line is over {MAX_LINE_BYTES:,} bytes long; expected one JSON object a line"
+        return _bad_row(source, "schema", reason)
     try:
         row = _Row.model_validate_json(text)
-        if len(_KEY.findall(text)) > len(row.model_fields_set) + len(row.metadata or ()):
-            json.loads(text, object_pairs_hook=_refuse_repeated)
+        num_keys = len(row.model_fields_set) + len(row.metadata or ())
+        if len(_KEY.findall(text)) > num_keys:
+            json.loads(text, object_pairs_hook=_check_keys_are_unique)
     except ValidationError as error:
-        return _bad(source, "schema", "; ".join(_explain(item, text) for item in error.errors()))
+        problems = [_describe_problem(problem, text) for problem in error.errors()]
+        return _bad_row(source, "schema", "; ".join(problems))
     except _RepeatedKeyError as error:
-        return _bad(source, "schema", f"key {error.args[0]!r} is given more than once")
+        return _bad_row(source, "schema", f"key {error.args[0]!r} is given more than once")
     try:
-        path = locate(root, folder, row.image)
+        path = resolve_image_path(root, folder, row.image)
     except ImagePathError as error:
-        return _bad(source, "image_file", str(error))
-    name = path[len(root) :].replace(os.sep, "/").lstrip("/")
-    return Record(name, Path(path), row.suffix, row.group, row.metadata or {}, source)
+        return _bad_row(source, "image_file", str(error))
+    return Record(
+        id=path[len(root) :].replace(os.sep, "/").lstrip("/"),
+        path=Path(path),
+        label=row.suffix,
+        group=row.group,
+        metadata=row.metadata or {},
+        source=source,
+    )
+
+
+def _bad_row(source: str, kind: Literal["schema", "image_file"], reason: str) -> BadRow:
+    if len(reason) > _MAX_REASON_LENGTH:
+        reason = f"{reason[:_MAX_REASON_LENGTH]}…"
+    return BadRow(source, kind, reason)
 
 
 class _RepeatedKeyError(Exception):
-    """A key that an object has twice: of two labels, a parser of JSON takes the last without a word."""
+    """A JSON object has a key twice. JSON parsers silently use the last value."""
 
 
-def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise _RepeatedKeyError(
-            next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        )
+def _check_keys_are_unique(pairs: list[tuple[str, Any]]) -> None:
+    counts = Counter(key for key, _ in pairs)
+    for key, count in counts.items():
+        if count > 1:
+            raise _RepeatedKeyError(key)
 
 
-def _explain(item: Any, text: bytes) -> str:
-    key = ".".join(map(str, item["loc"]))
-    if item["type"] == "json_invalid":
-        return (
-            f"not valid JSON ({item['ctx']['error']}): {text[:60].decode(errors='replace').strip()}"
-        )
-    if item["type"] == "extra_forbidden" and key == "label":
-        return (
-            "unknown key 'label' beside 'suffix': they are two names of one thing; give one of them"
-        )
-    if item["type"] == "extra_forbidden":
-        return f"unknown key {key!r}; known are image, suffix (or label), prefix, group, metadata"
-    if item["type"] == "missing":
+def _describe_problem(problem: Any, text: bytes) -> str:
+    """Describe one pydantic error of a row: what was given, and what was expected."""
+    kind = problem["type"]
+    key = ".".join(map(str, problem["loc"]))
+    given = problem["input"]
+    if kind == "json_invalid":
+        start = text[:60].decode(errors="replace").strip()
+        return f"not valid JSON ({problem['ctx']['error']}): {start}"
+    if kind == "extra_forbidden" and key == "label":
+        return "keys 'suffix' and 'label' are both given, but mean the same; remove one of them"
+    if kind == "extra_forbidden":
+        return f"unknown key {key!r}; valid keys: image, suffix (or label), prefix, group, metadata"
+    if kind == "missing":
         return f"key {key!r} is missing"
-    if item["type"] == "string_type" and isinstance(item["input"], int | float):
-        return f"{key} is the number {item['input']}; a class name is a string: {json.dumps(str(item['input']))}"
-    if item["type"] == "string_pattern_mismatch":
-        return f"{key} holds a control character: {item['input']!r:.60}"
-    return f"{key or 'the row'}: {item['msg']}, got {item['input']!r:.60}"
+    if kind == "string_type" and isinstance(given, int | float):
+        quoted = json.dumps(str(given))
+        return f"{key} is the number {given}, but a class name is a string; write {quoted}"
+    if kind == "string_pattern_mismatch":
+        return f"{key} contains a control character: {given!r:.60}"
+    return f"{key or 'the row'}: {problem['msg']}, got {given!r:.60}"

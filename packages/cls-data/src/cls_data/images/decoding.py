@@ -1,9 +1,9 @@
-"""Image bytes to upright RGB pixels, strictly: a file that is damaged anywhere is refused, however well it displays.
+"""Strict image decoding: damaged files raise an error instead of being repaired.
 
-Pillow repairs what it can without a word: of JPEG files whose tail was overwritten it returns some with gray below.
-libjpeg-turbo reports such repairs as warnings; simplejpeg makes them errors, and decodes small crops many times faster.
-Of PNG files Pillow leaves the checksums alone; they are looked at here. BMP, WebP and TIFF have none: within their
-pixels, zeros where data was lost cannot be told from black.
+Pillow repairs some damaged files silently: a JPEG whose tail was overwritten may come back with a
+gray lower half. libjpeg-turbo reports such repairs as warnings, which simplejpeg turns into errors;
+it also decodes small crops several times faster. Pillow does not verify PNG checksums, so they are
+verified here. BMP, WebP, and TIFF have no checksums: zeros in place of lost data look like black.
 """
 
 import contextlib
@@ -21,74 +21,78 @@ from PIL import Image, UnidentifiedImageError
 from cls_export.contract.image_formats import MAX_PIXELS, SUFFIXES, image_format
 from cls_export.contract.preprocessing import Preprocessing
 
-_stderr = threading.Lock()
+_UNKNOWN_FORMAT = f"not an image of a known format ({', '.join(SUFFIXES)})"
+_STDERR = 2
+_stderr_lock = threading.Lock()
 
 
 class DamagedImageError(ValueError):
-    """The bytes are no whole image; the message says what the decoder found."""
+    """The bytes are not a complete, undamaged image."""
 
 
 class HugeImageError(ValueError):
-    """The header promises more pixels than are allowed."""
+    """The header claims more than `MAX_PIXELS` pixels."""
 
 
 class StrictDecoder:
-    """Decodes as the given preprocessing does, to the same pixels, but refuses what that may repair.
+    """Decode to the same pixels as a preprocessing does, but reject damaged files.
 
     Args:
-        preprocessing: whose `decode` says what the pixels are.
+        preprocessing: Defines the pixels through its `decode` method.
     """
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self._preprocessing = preprocessing
-        self._same_pixels = _agrees(preprocessing)
+        self._simplejpeg_matches = _simplejpeg_matches(preprocessing)
 
     def __call__(self, data: bytes) -> Image.Image:
         """Return the image, upright and RGB.
 
         Raises:
-            DamagedImageError: not an image, cut short, or with damaged data.
-            HugeImageError: more than `MAX_PIXELS`.
+            DamagedImageError: The bytes are not an image, are cut short, or are damaged.
+            HugeImageError: The image has more than `MAX_PIXELS` pixels.
         """
         kind = image_format(data)
-        if kind is None:  # Pillow would ask Ghostscript for some
-            raise DamagedImageError(f"not an image of a known format ({', '.join(SUFFIXES)})")
+        if kind is None:  # Pillow would start Ghostscript for EPS bytes
+            raise DamagedImageError(_UNKNOWN_FORMAT)
         try:
             if kind == "JPEG":
-                return self._jpeg(data)
+                return self._decode_jpeg(data)
+            if kind == "TIFF":
+                with _silence_stderr():  # libtiff prints there; Pillow raises an error as well
+                    return self._decode_with_pillow(data)
             if kind == "PNG":
-                _refuse_damaged_png(data)
+                _check_png_checksums(data)
             if kind == "GIF" and not data.endswith(b";"):
                 raise DamagedImageError("cut short: a GIF file ends with a semicolon")
-            with _silent_libtiff() if kind == "TIFF" else contextlib.nullcontext():
-                _refuse_huge(*_size(data))
-                return self._preprocessing.decode(data)
+            return self._decode_with_pillow(data)
         except (DamagedImageError, HugeImageError):
             raise
-        except Exception as error:  # decoders report damage by nearly any exception
+        except Exception as error:  # decoders report damage with almost any exception
             raise DamagedImageError(str(error) or type(error).__name__) from error
 
-    def _jpeg(self, data: bytes) -> Image.Image:
-        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
-        _refuse_huge(width, height)
-        plain = colors in ("YCbCr", "Gray", "RGB")
-        pixels = simplejpeg.decode_jpeg(data, "RGB" if plain else "CMYK")
-        # EXIF or XMP may turn the image, and CMYK has conventions of its own: what to make of them, preprocessing says.
-        if (
-            plain
-            and self._same_pixels
-            and b"Exif\0\0" not in data
-            and b"tiff:Orientation" not in data
-        ):
+    def _decode_with_pillow(self, data: bytes) -> Image.Image:
+        _check_size(*_read_size(data))
+        return self._preprocessing.decode(data)
+
+    def _decode_jpeg(self, data: bytes) -> Image.Image:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+        _check_size(width, height)
+        is_rgb = colorspace in ("YCbCr", "Gray", "RGB")
+        # Decode CMYK files, too: this call is the damage check.
+        pixels = simplejpeg.decode_jpeg(data, "RGB" if is_rgb else "CMYK")
+        # Preprocessing decides how to rotate by EXIF or XMP and how to convert CMYK.
+        may_be_rotated = b"Exif\0\0" in data or b"tiff:Orientation" in data
+        if is_rgb and self._simplejpeg_matches and not may_be_rotated:
             return Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
         return self._preprocessing.decode(data)
 
 
 @contextlib.contextmanager
-def quiet_decoding() -> Iterator[None]:
-    """Keep to itself what Pillow warns of: a file is either refused here, or as good as preprocessing needs it.
+def suppress_pillow_warnings() -> Iterator[None]:
+    """Suppress Pillow's warnings while decoding; damaged files raise an error instead.
 
-    To be used around all threads that decode, not in one of them: filters of warnings are the whole process's.
+    Enter this in the main thread, around all decoding threads: warning filters are process-wide.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -96,57 +100,63 @@ def quiet_decoding() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _silent_libtiff() -> Iterator[None]:
-    """Send to nowhere what libtiff writes to the standard error stream, past Python; Pillow raises an error, too."""
-    with _stderr, contextlib.ExitStack() as undo:
+def _silence_stderr() -> Iterator[None]:
+    """Redirect the process's standard error stream, which C libraries write to, to /dev/null."""
+    with _stderr_lock, contextlib.ExitStack() as undo:
         with contextlib.suppress(OSError):  # the stream may be closed
-            kept = os.dup(2)
-            undo.callback(os.close, kept)
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            undo.callback(os.close, nowhere)
-            os.dup2(nowhere, 2)
-            undo.callback(os.dup2, kept, 2)
+            original = os.dup(_STDERR)
+            undo.callback(os.close, original)
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            undo.callback(os.close, devnull)
+            os.dup2(devnull, _STDERR)
+            undo.callback(os.dup2, original, _STDERR)
         yield
 
 
-def _refuse_damaged_png(data: bytes) -> None:
-    start, kind = 8, b""
-    while kind != b"IEND":
-        length, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
+def _check_png_checksums(data: bytes) -> None:
+    """Check that every chunk is complete and matches its CRC-32."""
+    start = 8
+    chunk_type = b""
+    while chunk_type != b"IEND":
+        length = int.from_bytes(data[start : start + 4], "big")
+        chunk_type = data[start + 4 : start + 8]
         end = start + 8 + length
         if end + 4 > len(data):
-            raise DamagedImageError("cut short: a PNG file ends with a chunk IEND")
-        if zlib.crc32(data[start + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise DamagedImageError(f"the checksum of the chunk {kind!r} at byte {start} is wrong")
+            raise DamagedImageError("cut short: a PNG file ends with an IEND chunk")
+        checksum = int.from_bytes(data[end : end + 4], "big")
+        if zlib.crc32(data[start + 4 : end]) != checksum:
+            raise DamagedImageError(f"wrong checksum of chunk {chunk_type!r} at byte {start}")
         start = end + 4
 
 
-def _size(data: bytes) -> tuple[int, int]:
+def _read_size(data: bytes) -> tuple[int, int]:
+    """Return width and height from the header."""
     try:
-        with Image.open(
-            io.BytesIO(data), formats=list(SUFFIXES)
-        ) as image:  # reads the header alone
+        with Image.open(io.BytesIO(data), formats=list(SUFFIXES)) as image:
             return image.size
-    except (
-        UnidentifiedImageError
-    ) as error:  # its message tells an address in memory, another in every run
+    except UnidentifiedImageError as error:  # its message contains a memory address
         raise DamagedImageError("not an image of a known format") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise HugeImageError(f"over the limit of {MAX_PIXELS:,} pixels ({error})") from error
 
 
-def _refuse_huge(width: int, height: int) -> None:
+def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise HugeImageError(f"{width}x{height} px is over the limit of {MAX_PIXELS:,} pixels")
 
 
-def _agrees(preprocessing: Preprocessing) -> bool:
-    """Whether both decoders give the same pixels here; they do where Pillow, too, is built on libjpeg-turbo."""
+def _simplejpeg_matches(preprocessing: Preprocessing) -> bool:
+    """Return whether simplejpeg gives the same pixels as the preprocessing.
+
+    They match if Pillow, too, is built with libjpeg-turbo.
+    """
     levels = np.random.default_rng(0).integers(0, 256, (45, 37, 3), dtype=np.uint8)
+    image = Image.fromarray(levels)
     for subsampling in ("4:2:0", "4:4:4"):
         stream = io.BytesIO()
-        Image.fromarray(levels).save(stream, "JPEG", quality=80, subsampling=subsampling)
-        decoded = simplejpeg.decode_jpeg(stream.getvalue(), "RGB")
-        if not np.array_equal(decoded, np.asarray(preprocessing.decode(stream.getvalue()))):
+        image.save(stream, "JPEG", quality=80, subsampling=subsampling)
+        data = stream.getvalue()
+        expected = np.asarray(preprocessing.decode(data))
+        if not np.array_equal(simplejpeg.decode_jpeg(data, "RGB"), expected):
             return False
     return True

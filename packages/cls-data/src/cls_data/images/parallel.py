@@ -1,4 +1,4 @@
-"""The same work for many rows, on all cores, with results in order and little of them in memory."""
+"""Parallel work on ranges of rows, with ordered results and bounded memory."""
 
 import multiprocessing
 import sys
@@ -16,77 +16,85 @@ from cls_data.errors import DataError
 
 Result = TypeVar("Result")
 
-CHUNK = 128
+CHUNK_SIZE = 128
 """Rows that one call works on."""
 
-_WORTH_A_PROCESS = 512
-"""Rows; starting processes costs about as long as decoding that many small crops."""
+_MIN_ROWS_FOR_PROCESSES = 512
+"""Starting processes takes about as long as decoding this many small crops."""
 
-_job: Callable[[int, int], Any] | None = None
-"""What a worker process runs; set before it is forked, so that it need not be pickled."""
+_worker_function: Callable[[int, int], Any] | None = None
+"""The function that a worker process runs, inherited by the fork so that it is not pickled."""
 
 
 def map_chunks(
     work: Callable[[int, int], Result], length: int, *, workers: int, progress: str | None = None
 ) -> Iterator[Result]:
-    """Call `work(start, stop)` for consecutive ranges of 0 to `length` and yield the results in order.
+    """Call `work(start, stop)` for consecutive ranges of `range(length)`; yield results in order.
 
-    Forked processes do the work, where there are such and it is worth it: of a small crop's decoding most is Python,
-    and threads would only take turns. Elsewhere threads do.
+    Uses forked processes on Linux if there are enough rows: decoding small crops is mostly Python,
+    so threads would wait for each other. Uses threads elsewhere.
 
     Args:
-        work: must not touch PyTorch, whose thread pools do not survive a fork.
-        length: number of rows.
-        workers: processes or threads.
-        progress: text beside a progress bar; None for no bar.
+        work: Must not use PyTorch, whose thread pools do not survive a fork.
+        length: Number of rows.
+        workers: Number of processes or threads.
+        progress: Label of a progress bar; None for no bar.
 
     Raises:
-        DataError: a process was killed.
+        DataError: A process was killed.
     """
-    ranges = [(start, min(start + CHUNK, length)) for start in range(0, length, CHUNK)]
+    ranges = []
+    for start in range(0, length, CHUNK_SIZE):
+        ranges.append((start, min(start + CHUNK_SIZE, length)))
     with Progress(console=Console(stderr=True), disable=progress is None) as bar:
         task = bar.add_task(progress or "", total=length)
-        for (start, stop), result in zip(
-            ranges, _results(work, ranges, length, workers), strict=True
-        ):
+        results = _compute(work, ranges, length, workers)
+        for (start, stop), result in zip(ranges, results, strict=True):
             bar.advance(task, stop - start)
             yield result
 
 
-def _results(
+def _compute(
     work: Callable[[int, int], Result], ranges: list[tuple[int, int]], length: int, workers: int
 ) -> Iterator[Result]:
     if workers == 1 or len(ranges) <= 1:
-        yield from (work(*each) for each in ranges)
+        for start, stop in ranges:
+            yield work(start, stop)
         return
-    with _executor(work, length, workers) as pool:
-        task: Callable[[int, int], Any] = _run if isinstance(pool, ProcessPoolExecutor) else work
-        waiting: deque[Future[Result]] = deque()
+    with _create_executor(work, length, workers) as executor:
+        is_process = isinstance(executor, ProcessPoolExecutor)
+        function: Callable[[int, int], Any] = _run_worker_function if is_process else work
+        pending: deque[Future[Result]] = deque()
         try:
-            for each in ranges:
-                waiting.append(pool.submit(task, *each))
-                if len(waiting) > 2 * workers:  # results that nobody has taken yet are memory
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            for start, stop in ranges:
+                pending.append(executor.submit(function, start, stop))
+                if len(pending) > 2 * workers:  # unread results take memory
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         except BrokenProcessPool as error:
             raise DataError(
-                f"one of {workers} worker processes was killed, maybe for want of memory; start again with fewer"
+                f"One of {workers} worker processes was killed, possibly because memory ran out. "
+                "Start again with fewer workers"
             ) from error
         finally:
-            for future in waiting:
+            for future in pending:
                 future.cancel()
 
 
-def _executor(work: Callable[[int, int], Any], length: int, workers: int) -> Executor:
-    if sys.platform == "linux" and length >= _WORTH_A_PROCESS:
-        fork = multiprocessing.get_context("fork")
-        return _QuietForks(workers, mp_context=fork, initializer=_set_job, initargs=(work,))
+def _create_executor(work: Callable[[int, int], Any], length: int, workers: int) -> Executor:
+    if sys.platform == "linux" and length >= _MIN_ROWS_FOR_PROCESSES:
+        return _ForkExecutor(
+            workers,
+            mp_context=multiprocessing.get_context("fork"),
+            initializer=_set_worker_function,
+            initargs=(work,),
+        )
     return ThreadPoolExecutor(workers)
 
 
-class _QuietForks(ProcessPoolExecutor):
-    """Without Python 3.12's warning that a fork of many threads may hang: ours takes no lock of theirs."""
+class _ForkExecutor(ProcessPoolExecutor):
+    """Suppress Python 3.12's warning about forking with threads; workers take no lock of theirs."""
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
         with warnings.catch_warnings():
@@ -96,11 +104,11 @@ class _QuietForks(ProcessPoolExecutor):
             return super().submit(*args, **kwargs)
 
 
-def _set_job(work: Callable[[int, int], Any]) -> None:
-    global _job
-    _job = work
+def _set_worker_function(work: Callable[[int, int], Any]) -> None:
+    global _worker_function
+    _worker_function = work
 
 
-def _run(start: int, stop: int) -> Any:
-    assert _job is not None
-    return _job(start, stop)
+def _run_worker_function(start: int, stop: int) -> Any:
+    assert _worker_function is not None
+    return _worker_function(start, stop)

@@ -1,6 +1,6 @@
-"""Decode once: every image of a split as rows of one contiguous uint8 array, in memory or in a mapped file.
+"""Decode-once image store: one contiguous uint8 array per split, in memory or in a mapped file.
 
-N images, stored with height H and width W.
+Shapes: N images of stored height H and width W.
 """
 
 import hashlib
@@ -21,53 +21,56 @@ from torch.utils.data import get_worker_info
 
 from cls_data.annotations.reading import Record
 from cls_data.errors import DataError
-from cls_data.images.decoding import StrictDecoder, quiet_decoding
-from cls_data.images.parallel import CHUNK, map_chunks
+from cls_data.images.decoding import StrictDecoder, suppress_pillow_warnings
+from cls_data.images.parallel import CHUNK_SIZE, map_chunks
 from cls_data.images.store_file import StoreFile
 from cls_export.contract.preprocessing import Preprocessing
 
-_FORMAT = 1  # raise it when the same images and settings would give other pixels
-_ADVICE = "Replace the files, or remove their rows; `cls-data check ROOT --quarantine FILE` writes a list of them."
+_FORMAT_VERSION = 1  # increase it when the same images and settings would give other pixels
+_FIX_ADVICE = (
+    "Replace these files or remove their rows; `cls-data check ROOT --quarantine FILE` lists them."
+)
 
-_Write = Callable[[int, NDArray[np.uint8]], None]
+_WritePixels = Callable[[int, NDArray[np.uint8]], None]
+"""Takes a byte offset and consecutive rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class PixelRows:
-    """The stored pixels, as loader workers get them: a forked or spawned worker reads the memory of its parent.
+    """Stored pixels. Loader workers, forked or spawned, share the memory of their parent.
 
     Attributes:
         pixels: uint8 [N, 3, H, W].
-        file: where they are mapped from; None for memory.
+        file: The file they are mapped from; None for memory.
     """
 
     pixels: Tensor
     file: StoreFile | None = None
 
     def gather(self, index: Tensor, *, pinned: bool = False) -> Tensor:
-        """Return some rows: int64 [B] to uint8 [B, 3, H, W].
+        """Return some rows: uint8 [B, 3, H, W].
 
         Args:
-            index: of the rows.
-            pinned: gather into page-locked memory, from where a CUDA device copies by itself. Gathered first and
-                pinned afterwards, 256 images of 224 px took longer than a step of a ResNet-18 on them. A loader worker
-                has none; its loader pins what it hands over.
+            index: int64 [B], the rows.
+            pinned: Gather into page-locked memory, from which a CUDA device copies asynchronously.
+                Pinning after gathering took longer than a ResNet-18 step for 256 images of 224 px.
+                Ignored in a loader worker, whose loader pins the batch.
         """
         shape = (len(index), *self.pixels.shape[1:])
         if get_worker_info() is None:
             rows = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
         else:
-            # A loader worker hands its batches over in shared memory: written there, they are not copied into it, and
-            # leave no holes in the worker's own (torch.utils.data's default_collate does the same).
+            # Workers send batches through shared memory. Gathering into it saves a copy and avoids
+            # fragmentation (default_collate in torch.utils.data does the same).
             memory = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
             rows = self.pixels.new_empty(0).set_(memory).view(shape)
         return torch.index_select(self.pixels, 0, index, out=rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A mapped file is mapped again; sent as a tensor, it would be copied into shared memory first.
-        return (
-            (PixelRows, (self.pixels, None)) if self.file is None else (_mapped_rows, (self.file,))
-        )
+        # Map a file again; pickled as a tensor, its content would be copied into shared memory.
+        if self.file is None:
+            return PixelRows, (self.pixels, None)
+        return _map_rows, (self.file,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +78,9 @@ class ImageStore:
     """The decoded and resized images of one split.
 
     Attributes:
-        rows: the pixels, to be gathered from.
-        sizes: int64 array [N, 2], width and height of each image before resizing, in pixels.
-        digests: SHA-256 of each image file's bytes.
+        rows: The pixels.
+        sizes: int64 array [N, 2], width and height of each image file in pixels.
+        digests: SHA-256 digest of each image file.
     """
 
     rows: PixelRows
@@ -95,61 +98,68 @@ class ImageStore:
         strict: bool = True,
         progress: str | None = None,
     ) -> Self:
-        """Decode and resize all images, or map the file that an earlier build of the very same pixels left.
+        """Decode and resize all images, or map a file that an earlier build of them wrote.
 
         Args:
-            records: the images, in row order.
-            preprocessing: gives the pixels of one image.
-            workers: processes that decode.
-            folder: where files of stored pixels lie, each named by a hash of the images' bytes, their order and the
-                preprocessing; None to keep the pixels in memory.
-            strict: refuse images that the preprocessing's own decoder would repair.
-            progress: text beside a progress bar; None for no bar.
+            records: The images, in row order.
+            preprocessing: Decodes and resizes one image.
+            workers: Number of processes that decode.
+            folder: Folder for store files, each named by a hash of the image bytes, their order,
+                and the preprocessing; None to keep the pixels in memory.
+            strict: Reject damaged images that Pillow would repair.
+            progress: Label of a progress bar; None for no bar.
 
         Raises:
-            DataError: images that cannot be read or decoded, all of them named by file and line; or a disk that is
-                full or cannot be written.
+            DataError: Images cannot be read or decoded (the message lists them by file and line),
+                or the store file cannot be written.
         """
-        filling = _Filling(records, preprocessing, workers, strict, progress)
-        return cls._in_memory(filling) if folder is None else cls._in_file(filling, Path(folder))
+        builder = _StoreBuilder(records, preprocessing, workers, strict, progress)
+        if folder is None:
+            return cls._build_in_memory(builder)
+        return cls._build_file(builder, Path(folder))
 
     @classmethod
-    def _in_memory(cls, filling: "_Filling") -> Self:
-        # Shared and anonymous: forked processes fill it, and no limit on /dev/shm applies.
-        memory = mmap.mmap(-1, int(np.prod(filling.shape, dtype=np.int64)))
+    def _build_in_memory(cls, builder: "_StoreBuilder") -> Self:
+        # Anonymous shared memory: forked processes can write to it, without /dev/shm's limit.
+        memory = mmap.mmap(-1, math.prod(builder.shape))
         flat = np.frombuffer(memory, np.uint8)
 
-        def write(offset: int, pixels: NDArray[np.uint8]) -> None:
+        def write_pixels(offset: int, pixels: NDArray[np.uint8]) -> None:
             flat[offset : offset + pixels.size] = pixels.ravel()
 
-        filled = filling.fill(write)
-        return cls(
-            PixelRows(torch.frombuffer(memory, dtype=torch.uint8).view(filling.shape)),
-            filled.sizes,
-            filled.digests,
-        )
+        result = builder.decode_all(write_pixels)
+        pixels = torch.frombuffer(memory, dtype=torch.uint8).view(builder.shape)
+        return cls(PixelRows(pixels), result.sizes, result.digests)
 
     @classmethod
-    def _in_file(cls, filling: "_Filling", folder: Path) -> Self:
-        digests = filling.file_digests()
-        file = StoreFile(folder / f"{filling.key(digests)}.store", filling.shape)
-        sizes = file.load_sizes(CHUNK)
+    def _build_file(cls, builder: "_StoreBuilder", folder: Path) -> Self:
+        digests = builder.hash_files()
+        file = StoreFile(folder / f"{builder.key(digests)}.store", builder.shape)
+        sizes = file.load_sizes(CHUNK_SIZE)
         if sizes is None:
             try:
-                with file.draft() as draft:
-                    filled = filling.fill(draft.write_at)
-                    if filled.digests != digests:
-                        raise DataError(
-                            "image files changed while they were read; start again when nobody writes"
-                        )
-                    draft.finish(filled.sizes, filled.checksums)
+                sizes = cls._write_file(builder, file, digests)
             except OSError as error:
                 raise DataError(
-                    f"{folder}: {file.length / 1e9:.2f} GB of decoded images cannot be written ({error.strerror}); "
-                    "free some space, name another folder with data.store=PATH, or use memory with data.store=null"
+                    f"{folder}: {file.length / 1e9:.2f} GB of decoded images cannot be written "
+                    f"({error.strerror}). Free some space, choose another folder with "
+                    "data.store=PATH, or keep the images in memory with data.store=null"
                 ) from error
-            sizes = filled.sizes
-        return cls(_mapped_rows(file), sizes, digests)
+        return cls(_map_rows(file), sizes, digests)
+
+    @staticmethod
+    def _write_file(
+        builder: "_StoreBuilder", file: StoreFile, digests: Sequence[bytes]
+    ) -> NDArray[np.int64]:
+        """Write a store file and return the image sizes."""
+        with file.open_draft() as draft:
+            result = builder.decode_all(draft.write_at)
+            if result.digests != digests:
+                raise DataError(
+                    "Image files changed while they were read; start again when they are complete"
+                )
+            draft.finish(result.sizes, result.checksums)
+        return result.sizes
 
     @property
     def pixels(self) -> Tensor:
@@ -164,12 +174,12 @@ class ImageStore:
         return self.rows.gather(index)
 
 
-def _mapped_rows(file: StoreFile) -> PixelRows:
+def _map_rows(file: StoreFile) -> PixelRows:
     return PixelRows(file.map(), file)
 
 
-class _Chunk(NamedTuple):
-    """What a worker says of consecutive rows that it filled."""
+class _ChunkResult(NamedTuple):
+    """Result of decoding consecutive rows."""
 
     sizes: NDArray[np.int64]
     digests: list[bytes]
@@ -177,8 +187,8 @@ class _Chunk(NamedTuple):
     findings: list[str]
 
 
-class _Filled(NamedTuple):
-    """What is known of all rows, once they are filled."""
+class _DecodeResult(NamedTuple):
+    """Result of decoding all rows."""
 
     sizes: NDArray[np.int64]
     digests: list[bytes]
@@ -186,8 +196,8 @@ class _Filled(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Filling:
-    """Decoding the images of one split, wherever the pixels go."""
+class _StoreBuilder:
+    """Decode the images of one split into any destination."""
 
     records: Sequence[Record]
     preprocessing: Preprocessing
@@ -200,65 +210,72 @@ class _Filling:
         return (len(self.records), 3, *self.preprocessing.size)
 
     def key(self, digests: Sequence[bytes]) -> str:
-        """Hash all that decides what the pixels are."""
-        described = repr(
-            (
-                _FORMAT,
-                self.preprocessing.pixels_id,
-                self.preprocessing.size,
-                self.strict,
-                len(digests),
-            )
+        """Hash everything that determines the pixels."""
+        settings = (
+            _FORMAT_VERSION,
+            self.preprocessing.pixels_id,
+            self.preprocessing.size,
+            self.strict,
+            len(digests),
         )
-        return hashlib.sha256(described.encode() + b"".join(digests)).hexdigest()[:32]
+        content = repr(settings).encode() + b"".join(digests)
+        return hashlib.sha256(content).hexdigest()[:32]
 
-    def file_digests(self) -> list[bytes]:
-        """Hash the bytes of all images, without decoding them."""
+    def hash_files(self) -> list[bytes]:
+        """Return the SHA-256 digest of each image file, without decoding."""
 
         def work(start: int, stop: int) -> list[bytes]:
-            return [_digest(record) for record in self.records[start:stop]]
+            return [_hash_file(record.path) for record in self.records[start:stop]]
 
-        parts = map_chunks(work, len(self.records), workers=self.workers)
-        return [digest for part in parts for digest in part]
+        digests: list[bytes] = []
+        for chunk in map_chunks(work, len(self.records), workers=self.workers):
+            digests += chunk
+        return digests
 
-    def fill(self, write: _Write) -> _Filled:
-        """Decode and resize all images into `write(byte offset, rows)`."""
+    def decode_all(self, write_pixels: _WritePixels) -> _DecodeResult:
+        """Decode and resize all images, and write each chunk of rows at its byte offset."""
         decode = StrictDecoder(self.preprocessing) if self.strict else self.preprocessing.decode
-        row_bytes = int(np.prod(self.shape[1:]))
+        row_bytes = math.prod(self.shape[1:])
 
-        def work(start: int, stop: int) -> _Chunk:
+        def work(start: int, stop: int) -> _ChunkResult:
             pixels = np.zeros((stop - start, *self.shape[1:]), np.uint8)
-            chunk = _Chunk(np.zeros((stop - start, 2), np.int64), [], 0, [])
+            sizes = np.zeros((stop - start, 2), np.int64)
+            digests = []
+            findings = []
             for row, record in enumerate(self.records[start:stop]):
                 data = b""
                 try:
                     data = record.path.read_bytes()
                     image = decode(data)
-                    pixels[row] = self.preprocessing.fit(image).transpose(2, 0, 1)
-                    chunk.sizes[row] = image.size
+                    pixels[row] = self.preprocessing.resize_image(image).transpose(2, 0, 1)
+                    sizes[row] = image.size
                 except (OSError, ValueError) as error:
-                    chunk.findings.append(f"{record.source}: {record.id}: {error}")
-                chunk.digests.append(hashlib.sha256(data).digest())
-            write(start * row_bytes, pixels)
-            return chunk._replace(checksum=zlib.crc32(pixels.data))
+                    findings.append(f"{record.source}: {record.id}: {error}")
+                digests.append(hashlib.sha256(data).digest())
+            write_pixels(start * row_bytes, pixels)
+            return _ChunkResult(sizes, digests, zlib.crc32(pixels.data), findings)
 
-        with quiet_decoding():
-            chunks = list(
-                map_chunks(work, len(self.records), workers=self.workers, progress=self.progress)
-            )
-        if findings := [finding for chunk in chunks for finding in chunk.findings]:
+        sizes = []
+        digests: list[bytes] = []
+        checksums = []
+        findings: list[str] = []
+        with suppress_pillow_warnings():
+            for chunk in map_chunks(
+                work, len(self.records), workers=self.workers, progress=self.progress
+            ):
+                sizes.append(chunk.sizes)
+                digests += chunk.digests
+                checksums.append(chunk.checksum)
+                findings += chunk.findings
+        if findings:
             raise DataError.from_findings(
-                f"{len(findings)} image(s) cannot be decoded", findings, _ADVICE
+                f"{len(findings)} image(s) cannot be decoded", findings, _FIX_ADVICE
             )
-        return _Filled(
-            np.concatenate([chunk.sizes for chunk in chunks]),
-            [digest for chunk in chunks for digest in chunk.digests],
-            [chunk.checksum for chunk in chunks],
-        )
+        return _DecodeResult(np.concatenate(sizes), digests, checksums)
 
 
-def _digest(record: Record) -> bytes:
+def _hash_file(path: Path) -> bytes:
     try:
-        return hashlib.sha256(record.path.read_bytes()).digest()
-    except OSError:  # named with the others when it is to be decoded
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:  # decoding reports it together with other findings
         return hashlib.sha256().digest()

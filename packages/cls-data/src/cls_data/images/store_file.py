@@ -1,8 +1,7 @@
-"""The file of a mapped store: pixels, then a description of them that says whether they are whole.
+"""Store file: pixels, followed by a description that proves the file complete.
 
-Layout: pixels (uint8, C order, [N, 3, H, W]), a JSON description, the SHA-256 of the description, its length (8 bytes,
-little endian), 8 bytes of magic. A file is complete exactly when it ends in this way; drafts have another name, and
-take their own with one rename, so that two runs may build the same file at the same time.
+Layout: pixels (uint8, C order, [N, 3, H, W]), a JSON description, the SHA-256 of the description,
+its length (8 bytes, little endian), and 8 bytes of magic.
 """
 
 import contextlib
@@ -23,15 +22,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _MAGIC = b"clsstor1"
-_TRAILER = 32 + 8 + len(_MAGIC)
+_DIGEST_LENGTH = 32
+_TRAILER_LENGTH = _DIGEST_LENGTH + 8 + len(_MAGIC)
 
 
 @dataclass(frozen=True, slots=True)
 class StoreFile:
-    """A place for stored pixels, named by a key of all that decides what they are.
+    """A file of stored pixels, which may not exist yet.
 
     Attributes:
-        path: of the file, whether it is there or not.
+        path: The file, named by a hash of everything that determines the pixels.
         shape: N, 3, H, W.
     """
 
@@ -43,50 +43,57 @@ class StoreFile:
         """Bytes of the pixels."""
         return int(np.prod(self.shape, dtype=np.int64))
 
-    def load_sizes(self, chunk: int) -> NDArray[np.int64] | None:
-        """Read the whole file and return the image sizes, int64 [N, 2]; None where it is missing or damaged.
+    def load_sizes(self, chunk_size: int) -> NDArray[np.int64] | None:
+        """Verify the file and return the image sizes, int64 [N, 2]; None if missing or damaged.
 
         Args:
-            chunk: rows under one checksum.
+            chunk_size: Rows per checksum.
         """
         if not self.path.exists():
             return None
-        row = self.length // self.shape[0]
         try:
             with self.path.open("rb") as stream:
-                description = _description(stream, self.length)
+                description = _read_description(stream, self.length)
                 if tuple(description["shape"]) != self.shape:
-                    raise ValueError(f"it holds {description['shape']}, not {list(self.shape)}")
-                stream.seek(0)
-                for number, checksum in enumerate(description["checksums"]):
-                    rows = min(chunk, self.shape[0] - number * chunk)
-                    if zlib.crc32(stream.read(rows * row)) != checksum:
-                        raise ValueError(f"the checksum of rows {number * chunk} and on is wrong")
+                    raise ValueError(
+                        f"its shape is {description['shape']}, expected {list(self.shape)}"
+                    )
+                self._verify_pixels(stream, description["checksums"], chunk_size)
         except (OSError, ValueError, KeyError, TypeError) as error:
             logger.warning(
-                "{}: the stored pixels are damaged ({}), and are decoded again", self.path, error
+                "{}: stored pixels are damaged ({}); decoding the images again", self.path, error
             )
             return None
         return np.array(description["sizes"], np.int64).reshape(-1, 2)
 
+    def _verify_pixels(self, stream: BinaryIO, checksums: Sequence[int], chunk_size: int) -> None:
+        row_bytes = self.length // self.shape[0]
+        stream.seek(0)
+        for number, checksum in enumerate(checksums):
+            start = number * chunk_size
+            num_rows = min(chunk_size, self.shape[0] - start)
+            if zlib.crc32(stream.read(num_rows * row_bytes)) != checksum:
+                raise ValueError(f"wrong checksum of rows {start} to {start + num_rows - 1}")
+
     def map(self) -> Tensor:
-        """Map the pixels: uint8 [N, 3, H, W]. All processes share what they read; what one writes, no other sees."""
-        return torch.from_file(
-            str(self.path), shared=False, size=self.length, dtype=torch.uint8
-        ).view(self.shape)
+        """Map the pixels: uint8 [N, 3, H, W]. Processes share pages; writes stay private."""
+        flat = torch.from_file(str(self.path), shared=False, size=self.length, dtype=torch.uint8)
+        return flat.view(self.shape)
 
     @contextlib.contextmanager
-    def draft(self) -> Iterator["Draft"]:
-        """Yield a draft, which becomes the file when it is finished and vanishes when it is not.
+    def open_draft(self) -> Iterator["StoreDraft"]:
+        """Yield a draft that becomes the file when it is finished, and is deleted otherwise.
 
         Raises:
-            OSError: the folder cannot be written, or the disk is full.
+            OSError: The folder cannot be written, or the disk is full.
         """
+        # Not contract.files.open_atomically: several processes write a draft by its path, and the
+        # draft of a killed build can be as large as the data set. So its name has the host and the
+        # process, and the next build deletes it. Two runs can build the same file at once.
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(self.path.parent)
-        draft = Draft(
-            self, self.path.with_name(f".{self.path.name}.{socket.gethostname()}.{os.getpid()}")
-        )
+        _remove_abandoned_drafts(self.path.parent)
+        name = f".{self.path.name}.{socket.gethostname()}.{os.getpid()}"
+        draft = StoreDraft(self, self.path.with_name(name))
         try:
             with draft.path.open("wb") as stream:
                 stream.truncate(self.length)
@@ -96,24 +103,24 @@ class StoreFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """A store file under way."""
+class StoreDraft:
+    """A store file that is being written."""
 
     file: StoreFile
     path: Path
 
     def write_at(self, offset: int, pixels: NDArray[np.uint8]) -> None:
-        """Write some rows at a byte offset; several processes may, each its own rows.
+        """Write rows at a byte offset. Several processes may write different rows.
 
-        Written, not mapped: a mapping turns a full disk into a killed process. Buffered, since a bare write may stop
-        halfway (on a disk that is just getting full, or after 2 GB) and only say so in its return value.
+        Uses a buffered write. On a full disk a memory map kills the process, and an unbuffered
+        write may stop halfway (as it does after 2 GB) and only report it in its return value.
         """
         with self.path.open("r+b") as stream:
             stream.seek(offset)
             stream.write(pixels.data)
 
     def finish(self, sizes: NDArray[np.int64], checksums: Sequence[int]) -> None:
-        """Describe the pixels, flush everything to the disk, and take the file's name."""
+        """Append the description, flush to disk, and rename the draft to the store file."""
         content = {
             "shape": list(self.file.shape),
             "checksums": list(checksums),
@@ -122,42 +129,45 @@ class Draft:
         description = json.dumps(content).encode()
         with self.path.open("r+b") as stream:
             stream.seek(self.file.length)
-            stream.write(description + hashlib.sha256(description).digest())
-            stream.write(len(description).to_bytes(8, "little") + _MAGIC)
+            stream.write(description)
+            stream.write(hashlib.sha256(description).digest())
+            stream.write(len(description).to_bytes(8, "little"))
+            stream.write(_MAGIC)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(self.path, self.file.path)
 
 
-def _description(stream: BinaryIO, length: int) -> dict[str, Any]:
+def _read_description(stream: BinaryIO, pixels_length: int) -> dict[str, Any]:
     end = stream.seek(0, os.SEEK_END)
-    stream.seek(max(0, end - _TRAILER))
+    stream.seek(max(0, end - _TRAILER_LENGTH))
     trailer = stream.read()
-    size = int.from_bytes(trailer[32:40], "little")
-    if not trailer.endswith(_MAGIC) or end != length + size + _TRAILER:
-        raise ValueError(f"it was cut short, or is something else; {end} bytes")
-    stream.seek(length)
-    text = stream.read(size)
-    if hashlib.sha256(text).digest() != trailer[:32]:
-        raise ValueError("the checksum of its description is wrong")
+    digest = trailer[:_DIGEST_LENGTH]
+    length = int.from_bytes(trailer[_DIGEST_LENGTH : _DIGEST_LENGTH + 8], "little")
+    if not trailer.endswith(_MAGIC) or end != pixels_length + length + _TRAILER_LENGTH:
+        raise ValueError(f"it is cut short or not a store file; {end} bytes")
+    stream.seek(pixels_length)
+    text = stream.read(length)
+    if hashlib.sha256(text).digest() != digest:
+        raise ValueError("wrong checksum of its description")
     description: dict[str, Any] = json.loads(text)
     return description
 
 
-def _remove_abandoned(folder: Path) -> None:
-    """Remove drafts of processes of this machine that are no more; they can be as large as the whole set."""
-    ours = f".store.{socket.gethostname()}."
+def _remove_abandoned_drafts(folder: Path) -> None:
+    """Delete drafts of processes of this machine that no longer run."""
+    marker = f".store.{socket.gethostname()}."
     for draft in folder.glob(".*.store.*"):
-        _, _, process = draft.name.partition(ours)
-        if process.isdecimal() and not _alive(int(process)):
+        _, _, process = draft.name.partition(marker)
+        if process.isdecimal() and not _is_running(int(process)):
             draft.unlink(missing_ok=True)
 
 
-def _alive(process: int) -> bool:
+def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another user's
+    except OSError:  # a process of another user
         return True
     return True

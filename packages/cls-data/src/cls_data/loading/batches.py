@@ -1,4 +1,4 @@
-"""What travels from the store to the model."""
+"""Batch types."""
 
 from typing import NotRequired, TypedDict
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class StoredBatch(TypedDict):
-    """Rows of the store, on their way to the device. A batch that carries a seed is to be augmented.
+    """Rows of an image store. Only training batches have a seed; they are augmented on the device.
 
     Shapes: images uint8 [B, 3, H, W], labels int64 [B], index int64 [B] (rows of the split).
     """
@@ -20,8 +20,9 @@ class StoredBatch(TypedDict):
 class ClassificationBatch(TypedDict):
     """Model input.
 
-    Shapes: images float32 [B, 3, H, W] normalized, labels int64 [B], index int64 [B] (rows of the split), targets
-    float32 [B, C] whose rows sum to 1; those stand in for the labels in the loss where images were mixed.
+    Shapes: images float32 [B, 3, H, W] normalized, labels int64 [B], index int64 [B] (rows of the
+    split), targets float32 [B, C] whose rows sum to 1. Mixed batches have targets, which replace
+    the labels in the loss.
     """
 
     images: Tensor

@@ -1,8 +1,9 @@
-"""BatchDataset that a thread makes ready on a GPU while the step before them runs.
+"""Preparation of batches on a GPU by a second thread, while the previous step runs.
 
-A step of a small network keeps a fast GPU waiting for the host, which gathers, pins, moves and augments in between. Its
-backward pass runs outside Python, though, so that a second thread has that time for the next batch, on a CUDA stream
-of its own. What it brings is measured by `benchmarks/training.py overhead --trainer gpu`.
+Between the steps of a small network, a fast GPU waits for the host to gather, pin, move, and
+augment the next batch. The backward pass runs outside Python, which gives a second thread time to
+prepare that batch on its own CUDA stream. `benchmarks/training.py overhead --trainer gpu` measures
+the gain.
 """
 
 import queue
@@ -18,100 +19,108 @@ from lightning.fabric.utilities.apply_func import move_data_to_device
 
 from cls_data.loading.batches import ClassificationBatch, StoredBatch
 
-Prepare = Callable[[StoredBatch], ClassificationBatch]
+PrepareBatch = Callable[[StoredBatch], ClassificationBatch]
 
-_AHEAD = 1
-"""BatchDataset that wait for their turn; one more is being made. More would hold memory and gain nothing."""
+THREAD_NAME = "batch prefetcher"
 
-_STEPS_IN_FLIGHT = 2
-"""Steps that the host may have launched and the device not done. A host that runs further ahead, as it does where a
-step is one CUDA graph, has a new batch's memory allocated for each, since no earlier one is free yet."""
+_QUEUE_SIZE = 1
+"""Batches that wait; one more is in preparation. More would use memory without a gain."""
+
+_MAX_PENDING_STEPS = 2
+"""Steps that the host may launch ahead of the device. Without a limit, a host whose step is one
+CUDA graph runs far ahead, and every batch needs new memory because none is free yet."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
-    """A batch, and when the device will have it ready; a CPU has it at once."""
+class _PreparedBatch:
+    """A batch, and the CUDA event after which it is ready; None on a CPU."""
 
     batch: ClassificationBatch
     ready: torch.cuda.Event | None
 
 
 class DevicePrefetcher:
-    """Iterates over batches, each made ready on the device before it is asked for; results are those without a thread.
+    """Iterate over batches that a thread prepares on the device in advance.
+
+    Yields the same batches as preparing them in the caller's thread.
 
     Args:
-        batches: stored ones; the thread is the only one to ask for them.
-        prepare: turns a batch that lies on the device into model input. It may not use what another thread changes.
-        device: a CUDA device. A CPU gains nothing, since its cores are busy with the step.
+        batches: Stored batches; only the thread reads them.
+        prepare: Turns a stored batch on the device into model input. Runs in the thread.
+        device: A CUDA device. A CPU gains nothing, because the step uses all cores.
     """
 
     def __init__(
-        self, batches: Iterator[StoredBatch], prepare: Prepare, device: torch.device
+        self, batches: Iterator[StoredBatch], prepare: PrepareBatch, device: torch.device
     ) -> None:
         self._batches = batches
         self._prepare = prepare
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._made: queue.Queue[_Made | BaseException | None] = queue.Queue(_AHEAD)
-        self._left = threading.Event()
-        self._launched: deque[torch.cuda.Event] = deque()
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._queue: queue.Queue[_PreparedBatch | BaseException | None] = queue.Queue(_QUEUE_SIZE)
+        self._stopped = threading.Event()
+        self._pending_steps: deque[torch.cuda.Event] = deque()
 
     def __iter__(self) -> Iterator[ClassificationBatch]:
-        """Yield the batches in order, and raise what the thread raised; leaving early ends the thread."""
-        thread = threading.Thread(target=self._work, name="batches ahead", daemon=True)
+        """Yield the batches in order and re-raise the thread's exception.
+
+        Closing the iterator stops the thread.
+        """
+        thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         thread.start()
         try:
-            while (made := self._made.get()) is not None:
-                if isinstance(made, BaseException):
-                    raise made
-                self._wait_for(made)
-                yield made.batch
-                self._let_the_device_catch_up()
+            while (item := self._queue.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                self._wait_until_ready(item)
+                yield item.batch
+                self._limit_pending_steps()
         finally:
-            self._left.set()
+            self._stopped.set()
             thread.join()
 
-    def _wait_for(self, made: _Made) -> None:
-        """Let the stream of the step, not the host, wait for the batch."""
-        if made.ready is None:
+    def _wait_until_ready(self, prepared: _PreparedBatch) -> None:
+        """Make the current stream, but not the host, wait for the batch."""
+        if prepared.ready is None:
             return
-        here = torch.cuda.current_stream(self._device)
-        here.wait_event(made.ready)
-        for tensor in cast("dict[str, torch.Tensor]", made.batch).values():
-            tensor.record_stream(
-                here
-            )  # or its memory would be given to a later batch while it is still read
+        stream = torch.cuda.current_stream(self._device)
+        stream.wait_event(prepared.ready)
+        for tensor in cast("dict[str, torch.Tensor]", prepared.batch).values():
+            # Or the allocator would reuse the memory for a later batch while it is still read.
+            tensor.record_stream(stream)
 
-    def _let_the_device_catch_up(self) -> None:
-        """Wait for a step before the latest; the device has those after it to go on with."""
+    def _limit_pending_steps(self) -> None:
+        """Wait for an earlier step if the host is too far ahead of the device."""
         if self._stream is None:
             return
-        self._launched.append(torch.cuda.current_stream(self._device).record_event())
-        if len(self._launched) > _STEPS_IN_FLIGHT:
-            self._launched.popleft().synchronize()
+        self._pending_steps.append(torch.cuda.current_stream(self._device).record_event())
+        if len(self._pending_steps) > _MAX_PENDING_STEPS:
+            self._pending_steps.popleft().synchronize()
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         try:
             with ExitStack() as stack:
-                # The gradient mode, the device and the stream are a thread's own.
+                # Gradient mode, device, and stream are thread-local.
                 stack.enter_context(torch.no_grad())
                 if self._stream is not None:
                     stack.enter_context(torch.cuda.device(self._device))
                     stack.enter_context(torch.cuda.stream(self._stream))
                 for batch in self._batches:
-                    made = self._prepare(move_data_to_device(batch, self._device))
+                    prepared = self._prepare(move_data_to_device(batch, self._device))
                     ready = None if self._stream is None else self._stream.record_event()
-                    if not self._hand_over(_Made(made, ready)):
+                    if not self._put(_PreparedBatch(prepared, ready)):
                         return
-            self._hand_over(None)
-        except BaseException as error:  # for the thread that asks for the batches
-            self._hand_over(error)
+            self._put(None)
+        except BaseException as error:  # raised again in the thread that iterates
+            self._put(error)
 
-    def _hand_over(self, made: _Made | BaseException | None) -> bool:
-        """Wait for a place, unless nobody asks any more."""
-        while not self._left.is_set():
+    def _put(self, item: _PreparedBatch | BaseException | None) -> bool:
+        """Wait for space in the queue; return False if the iterator was closed."""
+        while not self._stopped.is_set():
             try:
-                self._made.put(made, timeout=0.1)
+                self._queue.put(item, timeout=0.1)
             except queue.Full:
                 continue
             return True

@@ -1,9 +1,9 @@
-"""Which rows make up each batch, as a pure function of (seed, epoch, batch number, rank).
+"""Batch samplers that are pure functions of (seed, epoch, batch number, rank).
 
-Nothing is remembered between epochs, so a resumed run sees the very batches of an uninterrupted one.
+They keep no state between epochs, so a resumed run sees the same batches as an uninterrupted one.
 
-Both samplers give each rank its own share. They are `DistributedSampler`s by name alone: Lightning would wrap any
-other kind in one of its own, which shares out the shares once more and drops rows.
+Each rank gets its own share of the rows. The samplers subclass `DistributedSampler` only because
+Lightning would wrap any other sampler in one, which would split the shares again and drop rows.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
-_ORDER, _AUGMENTATION = 1, 2
-"""Streams of draws; without a tag of its own, one would be the other where later parts are zero."""
+_ORDER_STREAM = 1
+_AUGMENTATION_STREAM = 2
+"""Random streams. Without these tags, equal seeds would give equal streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class BatchPlan:
 
     Attributes:
         index: int64 [B], rows of the split.
-        seed: what the batch's augmentation draws from; None where nothing is to be augmented.
+        seed: Seed of the batch's augmentation; None for no augmentation.
     """
 
     index: Tensor
@@ -34,18 +35,18 @@ class BatchPlan:
 class EpochSampler(DistributedSampler[BatchPlan]):
     """Training batches of one rank.
 
-    Without weights an epoch is a permutation of the rows; with weights it is as many draws with replacement.
-    A last batch that is not full is dropped (batch norm cannot take a batch of one), unless it is the only one;
-    since every epoch has another order, no row is dropped for good. All ranks get equally many batches; a rank
-    that finds fewer rows than ranks may get an empty one.
+    An epoch is a permutation of the rows, or with weights a draw of equally many rows with
+    replacement. An incomplete last batch is dropped (batch norm fails on a batch of one) unless it
+    is the only one; which rows are dropped changes with every epoch. All ranks get the same number
+    of batches. A rank may get an empty batch if there are fewer rows than ranks.
 
     Args:
-        length: rows of the split.
-        batch_size: rows per batch and rank.
-        seed: of the run.
-        weights: float [length], the relative frequency of each row; None to visit each once.
-        rank: of this process.
-        world_size: number of processes; together they take `batch_size * world_size` rows a step.
+        length: Rows of the split.
+        batch_size: Rows per batch and rank.
+        seed: Seed of the run.
+        weights: float [length], relative sampling frequency of each row; None to shuffle.
+        rank: Rank of this process.
+        world_size: Number of processes; a step takes `batch_size * world_size` rows.
     """
 
     def __init__(
@@ -58,47 +59,45 @@ class EpochSampler(DistributedSampler[BatchPlan]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        # Not the parent's constructor: it wants a data set and keeps an order of its own.
+        # Skip the parent's constructor, which requires a dataset.
         self._length = length
-        self._batch_size = batch_size
+        self._step_size = batch_size * world_size
         self._seed = seed
         self._weights = weights
         self._rank = rank
         self._world_size = world_size
         self.epoch = 0
         self.start = 0
-        """Number of the first batch that comes, above 0 where a run goes on in the middle of an epoch."""
+        """Number of the first batch, above 0 to resume in the middle of an epoch."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose batches come next; Lightning calls this before each."""
+        """Select the epoch; Lightning calls this before each one."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return max(1, self._length // (self._batch_size * self._world_size))
+        return max(1, self._length // self._step_size)
 
     def __iter__(self) -> Iterator[BatchPlan]:
         order = self._order()
         for number in range(self.start, len(self)):
-            step = order[number * self._batch_size * self._world_size :][
-                : self._batch_size * self._world_size
-            ]
-            yield BatchPlan(
-                step[self._rank :: self._world_size],
-                _mix(_AUGMENTATION, self._seed, self.epoch, number, self._rank),
-            )
+            first = number * self._step_size
+            step = order[first : first + self._step_size]
+            seed = _derive_seed(_AUGMENTATION_STREAM, self._seed, self.epoch, number, self._rank)
+            yield BatchPlan(step[self._rank :: self._world_size], seed)
 
     def _order(self) -> Tensor:
-        generator = torch.Generator().manual_seed(_mix(_ORDER, self._seed, self.epoch))
+        seed = _derive_seed(_ORDER_STREAM, self._seed, self.epoch)
+        generator = torch.Generator().manual_seed(seed)
         if self._weights is None:
             return torch.randperm(self._length, generator=generator)
         return torch.multinomial(self._weights, self._length, replacement=True, generator=generator)
 
 
 class SequentialSampler(DistributedSampler[BatchPlan]):
-    """Every row once, in order; each rank takes every `world_size`-th, so that none is seen twice."""
+    """Every row once, in order; each rank takes every `world_size`-th row."""
 
     def __init__(self, length: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
-        # Not the parent's constructor: it would repeat rows to even out the ranks.
+        # Skip the parent's constructor, which repeats rows to give all ranks equally many.
         self._rows = torch.arange(length)[rank::world_size]
         self._batch_size = batch_size
 
@@ -110,6 +109,7 @@ class SequentialSampler(DistributedSampler[BatchPlan]):
             yield BatchPlan(self._rows[start : start + self._batch_size], None)
 
 
-def _mix(*parts: int) -> int:
-    """Hash some integers into a seed of 63 bits."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+def _derive_seed(*values: int) -> int:
+    """Hash integers into a 63-bit seed."""
+    state = np.random.SeedSequence(values).generate_state(1, np.uint64)
+    return int(state[0] >> 1)

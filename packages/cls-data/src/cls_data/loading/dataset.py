@@ -1,0 +1,167 @@
+"""The decoded splits of a data root, with the classes and weights that follow from them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from cls_data.annotations.classes import (
+    balancing_weights,
+    class_to_idx,
+    effective_number_weights,
+    encode_labels,
+    sampling_weights_tensor,
+)
+from cls_data.annotations.fingerprint import compute_fingerprint
+from cls_data.annotations.quarantine import Quarantine
+from cls_data.annotations.reading import SPLITS, Record, Split, read_split
+from cls_data.config import DataModuleConfig
+from cls_data.errors import DataError
+from cls_data.images.store import ImageStore
+from cls_data.splits.splitting import select_fold
+from cls_data.statistics.dataset import DatasetStatistics
+from cls_export.contract.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedSplit:
+    """One split.
+
+    Attributes:
+        records: The rows.
+        store: The decoded images, in row order.
+        labels: int64 [N], class indices.
+    """
+
+    records: Sequence[Record]
+    store: ImageStore
+    labels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedDataset:
+    """All splits of a data root.
+
+    Attributes:
+        config: The settings.
+        splits: Train, valid, and perhaps test; empty before the data is loaded.
+        class_to_idx: Class names to indices, from the training split.
+    """
+
+    config: DataModuleConfig
+    splits: Mapping[str, DecodedSplit] = field(default_factory=dict)
+    class_to_idx: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def load(
+        cls, config: DataModuleConfig, preprocessing: Preprocessing, *, progress: bool = False
+    ) -> Self:
+        """Read, validate, and decode all splits.
+
+        Raises:
+            DataError: Rows, labels, or images are invalid. The message lists them by file and line.
+        """
+        records = _read_records(config)
+        indices = class_to_idx(records["train"])
+        if len(indices) < 2:
+            raise DataError(
+                f"{config.root}: train has one class, {list(indices)}; expected two or more"
+            )
+        labels = {split: encode_labels(rows, indices) for split, rows in records.items()}
+        if config.sampling_weights is not None:
+            sampling_weights_tensor(config.sampling_weights, indices)  # fail before decoding
+        splits: dict[str, DecodedSplit] = {}
+        for split, rows in records.items():
+            stored_as = preprocessing
+            if split == "train" and config.stored_size is not None:
+                stored_as = preprocessing.with_size(*config.stored_size)
+            store = ImageStore.build(
+                rows,
+                stored_as,
+                workers=config.workers,
+                folder=config.store,
+                strict=config.is_strict,
+                progress=f"decoding {split}" if progress else None,
+            )
+            splits[split] = DecodedSplit(rows, store, labels[split])
+        return cls(config, splits, indices)
+
+    def __getitem__(self, name: str) -> DecodedSplit:
+        """Return a split.
+
+        Raises:
+            DataError: The data root does not have it.
+        """
+        if name not in self.splits:
+            raise DataError(
+                f"{self.config.root}: no {name}/ folder; existing splits: {', '.join(self.splits)}"
+            )
+        return self.splits[name]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in index order."""
+        return tuple(self.class_to_idx)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of all rows and image bytes, independent of their order."""
+        rows = {}
+        for name, split in self.splits.items():
+            rows[name] = zip(split.records, split.store.digests, strict=True)
+        return compute_fingerprint(rows)
+
+    def statistics(self) -> DatasetStatistics:
+        """Return the class counts and image sizes of every split."""
+        sizes = {}
+        for name, split in self.splits.items():
+            sizes[name] = (split.records, split.store.sizes)
+        return DatasetStatistics.from_splits(self.classes, sizes)
+
+    def class_counts(self) -> Tensor:
+        """Return the number of training rows of each class: int64 [C]."""
+        return torch.bincount(self["train"].labels, minlength=len(self.classes))
+
+    def class_weights(self) -> Tensor | None:
+        """Return the loss weights that the configuration requests: float32 [C], or None."""
+        labels = self["train"].labels
+        if self.config.class_weights == "balanced":
+            return balancing_weights(labels, len(self.classes))
+        if self.config.class_weights == "effective_number":
+            beta = self.config.effective_number_beta
+            return effective_number_weights(labels, len(self.classes), beta)
+        return None
+
+    def sampling_weights(self) -> Tensor | None:
+        """Return the relative sampling frequency of each training row: float32 [N], or None."""
+        if self.config.sampler == "shuffle":
+            return None
+        labels = self["train"].labels
+        per_class = balancing_weights(labels, len(self.classes))
+        if self.config.sampling_weights is not None:
+            # The frequency of a class is divided among its rows.
+            requested = sampling_weights_tensor(self.config.sampling_weights, self.class_to_idx)
+            per_class = per_class * requested
+        return per_class[labels]
+
+
+def _read_records(config: DataModuleConfig) -> dict[Split, list[Record]]:
+    """Read the rows of every split, and select the fold if one is set."""
+    quarantine = None
+    if config.quarantine is not None:
+        quarantine = Quarantine.load(config.quarantine)
+        quarantine.check_annotations(config.annotations)
+    records: dict[Split, list[Record]] = {}
+    for split in SPLITS:
+        rows = read_split(config.root, split, annotations=config.annotations, quarantine=quarantine)
+        if rows:
+            records[split] = rows
+    for required in ("train", "valid"):
+        if required not in records:
+            raise DataError(
+                f"{config.root}: no {required}/ folder; training needs train/ and valid/"
+            )
+    if config.fold is not None and config.folds is not None:
+        records |= select_fold(records["train"], records["valid"], config.fold, config.folds)
+    return records
