@@ -1,4 +1,4 @@
-"""Real image files, and one real exported model."""
+"""Image files and an exported model."""
 
 import io
 import shutil
@@ -24,7 +24,7 @@ def labels(preprocessing: Preprocessing) -> LabelsMapping:
 
 
 def picture(seed: int = 0, width: int = 20, height: int = 30) -> Image.Image:
-    """A smooth picture, so that a resampling filter makes a difference but no noise does."""
+    """A smooth image: resampling filters give different pixels, rounding does not."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (5, 4, 3), dtype=np.uint8))
     return coarse.resize((width, height), Image.Resampling.BICUBIC)
@@ -49,11 +49,11 @@ def image_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def exported() -> Path:
-    """A bundle of a small convolutional network, written by golden/make_bundle.py; needs no PyTorch to run."""
+    """A bundle of a small convolutional network, written by golden/make_bundle.py."""
     return Path(__file__).parent / "golden" / "bundle_v1"
 
 
 @pytest.fixture
 def bundle(exported: Path, tmp_path: Path) -> Path:
-    """A copy of the bundle that a test may damage."""
+    """A copy of the bundle, which a test may damage."""
     return Path(shutil.copytree(exported, tmp_path / "bundle"))

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from cls_export import Calibration, Classifier, Reject
-from cls_export.cli.inference import _described
+from cls_export.cli.inference import _summarize
 from cls_export.cli.main import main
 
 
-def test_json_lines_carry_the_runtimes_answers(
+def test_predict_jsonl_matches_classifier(
     exported: Path, image_files: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = main(
@@ -38,7 +38,7 @@ def test_json_lines_carry_the_runtimes_answers(
         assert list(row["logits"].values()) == pytest.approx(expected.logits.tolist(), abs=1e-5)
 
 
-def test_csv_is_read_back(
+def test_predict_csv_has_expected_columns(
     exported: Path, image_files: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["predict", str(exported), *map(str, image_files), "--format", "csv", "--logits"])
@@ -57,7 +57,7 @@ def test_csv_is_read_back(
     assert {row["rejected"] for row in rows} == {"false"}
 
 
-def test_the_table_shows_every_image(
+def test_predict_table_lists_every_image(
     exported: Path, image_files: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", str(exported), *map(str, image_files)]) == 0
@@ -65,7 +65,7 @@ def test_the_table_shows_every_image(
     assert [line.split()[0] for line in lines] == [str(path) for path in image_files]
 
 
-def test_a_bad_image_is_named_and_the_rest_are_answered(
+def test_predict_names_bad_image_and_classifies_the_rest(
     exported: Path, image_files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bad.png").write_bytes(b"nothing")
@@ -81,12 +81,15 @@ def test_a_bad_image_is_named_and_the_rest_are_answered(
     output = capsys.readouterr()
     assert code == 1
     assert len(output.out.splitlines()) == 2
-    assert "bad.png: not a whole, readable image" in output.err
+    assert (
+        "bad.png: cannot be decoded (7 bytes in none of the accepted formats: JPEG, PNG"
+        in output.err
+    )
     assert "1 image(s) could not be classified" in output.err
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "table"])
-def test_a_name_that_no_encoding_holds_costs_no_answer(
+def test_predict_escapes_undecodable_file_names(
     exported: Path, image_files: list[Path], tmp_path: Path, form: str
 ) -> None:
     odd = tmp_path / os.fsdecode(b"caf\xe9.jpg")
@@ -109,42 +112,53 @@ def test_a_name_that_no_encoding_holds_costs_no_answer(
     assert b"caf\\udce9.jpg" in done.stdout
 
 
-def test_a_place_that_cannot_be_written_is_one_line(
+def test_unwritable_target_exits_with_one_line(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("onnx")
     annotations = tmp_path / "a.jsonl"
     annotations.write_text('{"image": "a.jpg", "suffix": "23"}')
     assert (
-        main(["half", str(exported), str(annotations / "half"), "--judge", str(annotations)]) == 2
+        main(
+            [
+                "float16",
+                str(exported),
+                str(annotations / "float16"),
+                "--eval-images",
+                str(annotations),
+            ]
+        )
+        == 2
     )
     assert "a.jsonl" in capsys.readouterr().err
 
 
-def test_a_folder_without_images_is_no_success(
+def test_predict_fails_for_folder_without_images(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", str(exported), str(tmp_path)]) == 2
-    assert "no image files under" in capsys.readouterr().err
+    assert "no image files in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [["--format", "csv", "--top-k", "3"], ["--logits"]])
-def test_an_option_that_would_have_no_effect_is_refused(
+def test_predict_refuses_options_without_effect(
     exported: Path, image_files: list[Path], options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", str(exported), str(image_files[0]), *options]) == 2
     assert "use --format jsonl" in capsys.readouterr().err
 
 
-def test_top_k_of_nothing_is_refused(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_refuses_top_k_of_zero(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["predict", str(exported), "x.jpg", "--top-k", "0"])
     assert "must be at least 1, got 0" in capsys.readouterr().err
 
 
-def test_verify_says_pass_or_fail(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_prints_result_and_failures(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["verify", str(bundle)]) == 0
-    assert "5 golden images, passed" in capsys.readouterr().out
+    assert "5 golden images: passed" in capsys.readouterr().out
     (bundle / "golden" / "000.png").write_bytes(b"other")
     assert main(["verify", str(bundle)]) == 1
     output = capsys.readouterr()
@@ -152,32 +166,33 @@ def test_verify_says_pass_or_fail(bundle: Path, capsys: pytest.CaptureFixture[st
     assert "FAILED 000.png: file" in output.err
 
 
-def test_a_bad_bundle_ends_in_one_line_and_code_2(
+def test_bad_bundle_exits_with_one_line_and_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["verify", str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
-        f"cls-export: {tmp_path}: model.onnx is missing; a bundle holds model.onnx and labels_mapping.json\n"
+        f"cls-export: {tmp_path}: model.onnx is missing; "
+        "a bundle contains model.onnx and labels_mapping.json\n"
     )
 
 
-def test_info_says_what_a_bundle_is(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_describes_bundle(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(exported)]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines["classes"] == "4: '', '0', '00', '23'"
     assert lines["input"] == "12 x 10 px, squash, bilinear"
-    assert lines["confidence"] == "the plain softmax, not calibrated"
+    assert lines["confidence"] == "softmax, not calibrated"
     assert lines["rejects"] == "nothing"
 
 
-def test_info_for_programs_is_the_labels_mapping(
+def test_info_json_is_the_labels_mapping(
     exported: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["info", str(exported), "--json"]) == 0
     assert capsys.readouterr().out == Classifier(exported).labels.to_json()
 
 
-def test_info_says_how_confidence_was_calibrated_and_what_is_rejected(exported: Path) -> None:
+def test_info_describes_calibration_and_thresholds(exported: Path) -> None:
     classifier = Classifier(exported)
     classifier.labels = classifier.labels.model_copy(
         update={
@@ -187,15 +202,32 @@ def test_info_says_how_confidence_was_calibrated_and_what_is_rejected(exported: 
             ),
         }
     )
-    rows = _described(classifier, exported / "model.onnx")
-    assert rows["confidence"] == "calibrated by temperature, 2, on 1,364 images"
-    assert (
-        rows["rejects"]
-        == "below 0.250 (1 classes have their own), for a precision of 99.0% on 1,364 images"
+    rows = _summarize(classifier, exported / "model.onnx")
+    assert rows["confidence"] == "calibrated by temperature scaling by 2 on 1,364 images"
+    assert rows["rejects"] == (
+        "below 0.250 (other thresholds for 1 classes), chosen for precision 99.0% on 1,364 images"
     )
 
 
-def test_bench_prints_a_row_for_each_batch_size(
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["half", "bundle", "target"], "half was renamed to float16"),
+        (["float16", "bundle", "target", "--judge", "a"], "--judge was renamed to --eval-images"),
+        (["quantize", "--largest-loss=0.1"], "--largest-loss was renamed to --max-accuracy-drop"),
+        (["quantize", "--calibrate", "a"], "--calibrate was renamed to --calibration-images"),
+    ],
+)
+def test_renamed_commands_and_options_name_the_new_ones(
+    command: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(command)
+    assert exit_info.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_bench_prints_one_row_per_batch_size(
     exported: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", str(exported), "--batch", "1", "3", "--threads", "1"]) == 0

@@ -1,33 +1,45 @@
+import pkgutil
 import subprocess
 import sys
 
+import pytest
+
 import cls_export
+import cls_export.contract
 
 
-def test_the_package_offers_these_names_and_no_others() -> None:
-    assert set(cls_export.__all__) == {
-        "Bundle",
-        "BundleError",
-        "Calibration",
-        "Classifier",
-        "GoldenReport",
-        "ImageError",
-        "LabelsMapping",
-        "Normalization",
-        "Prediction",
-        "Preprocessing",
-        "Provenance",
-        "Reject",
-        "ScoredMetric",
-        "TrackPrediction",
-        "verify_bundle",
-    }
-    assert all(hasattr(cls_export, name) for name in cls_export.__all__)
-
-
-def test_importing_the_package_brings_in_no_pytorch() -> None:
-    code = "import sys, cls_export, cls_export.cli.main; print({'torch', 'onnx', 'lightning'} & set(sys.modules))"
+def loaded_modules(*imports: str) -> set[str]:
+    """Return the modules that a new process has loaded after some imports."""
+    code = f"import sys, {', '.join(imports)}; print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )
-    assert result.stdout.strip() == "set()"
+    return set(result.stdout.split())
+
+
+def test_all_lists_the_lazy_names_in_order() -> None:
+    assert cls_export.__all__ == sorted(cls_export._MODULES)
+
+
+@pytest.mark.parametrize("name", cls_export.__all__)
+def test_public_name_resolves(name: str) -> None:
+    value = getattr(cls_export, name)
+    assert value.__name__ == name
+    assert value.__module__ == f"cls_export.{cls_export._MODULES[name]}"
+
+
+def test_unknown_name_raises_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = cls_export.Nothing
+
+
+def test_importing_contract_loads_neither_onnxruntime_nor_torch() -> None:
+    names = [module.name for module in pkgutil.iter_modules(cls_export.contract.__path__)]
+    assert "preprocessing" in names
+    modules = loaded_modules(*[f"cls_export.contract.{name}" for name in names])
+    assert modules.isdisjoint({"onnxruntime", "onnx", "torch"})
+
+
+def test_importing_package_and_command_does_not_load_torch_or_onnx() -> None:
+    modules = loaded_modules("cls_export", "cls_export.cli.main")
+    assert modules.isdisjoint({"torch", "onnx", "lightning"})

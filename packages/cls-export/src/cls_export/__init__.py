@@ -1,8 +1,8 @@
 """Run an exported image classifier without PyTorch.
 
-Importing this package needs numpy, Pillow, pydantic, and onnxruntime. Importing
-`cls_export.contract` alone does not load onnxruntime. Code that needs PyTorch or ONNX is in
-`cls_export.convert`, behind the extra `cls-export[torch]`.
+Importing this package needs numpy, Pillow, pydantic, and onnxruntime. Names are imported on first
+use, so `import cls_export.contract` does not load onnxruntime. Code that needs PyTorch or ONNX is
+in `cls_export.convert`, which needs `pip install "cls-export[torch]"`.
 """
 
 import importlib
@@ -41,7 +41,7 @@ _MODULES = {
     "TrackPrediction": "runtime.tracks",
     "verify_bundle": "bundle.golden",
 }
-"""Where each public name is defined. Names are imported on first use."""
+"""The module of each public name."""
 
 __all__ = [
     "Bundle",
@@ -65,7 +65,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    value = getattr(module, name)
     globals()[name] = value
     return value
 

@@ -28,7 +28,7 @@ REJECT = {
 }
 
 
-def test_the_ancestors_reader_finds_its_four_keys(labels: LabelsMapping) -> None:
+def test_first_four_keys_keep_their_shape(labels: LabelsMapping) -> None:
     mapping = json.loads(labels.to_json())
     assert mapping["num_classes"] == 4
     assert mapping["class_to_idx"]["23"] == 3
@@ -36,7 +36,7 @@ def test_the_ancestors_reader_finds_its_four_keys(labels: LabelsMapping) -> None
     assert mapping["normalization"] == {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
 
 
-def test_a_file_of_schema_version_1_stays_readable() -> None:
+def test_schema_version_1_stays_readable() -> None:
     labels = LabelsMapping.load(GOLDEN / "labels_mapping_v1.json")
     assert labels.classes == ("", "0", "00", "23")
     assert labels.preprocessing.size == (12, 10)
@@ -46,7 +46,7 @@ def test_a_file_of_schema_version_1_stays_readable() -> None:
     assert labels.to_json() == (GOLDEN / "labels_mapping_v1.json").read_text(encoding="utf-8")
 
 
-def test_a_file_of_schema_version_2_stays_readable() -> None:
+def test_schema_version_2_stays_readable() -> None:
     labels = LabelsMapping.load(GOLDEN / "labels_mapping_v2.json")
     assert labels.schema_version == 2
     assert labels.calibration == Calibration(method="temperature", scale=(0.625,), images=364)
@@ -55,7 +55,7 @@ def test_a_file_of_schema_version_2_stays_readable() -> None:
     assert labels.to_json() == (GOLDEN / "labels_mapping_v2.json").read_text(encoding="utf-8")
 
 
-def ancestor(**changes: Any) -> str:
+def legacy_json(**changes: Any) -> str:
     mapping = {
         "num_classes": 2,
         "class_to_idx": {"7": 0, "23": 1},
@@ -65,53 +65,57 @@ def ancestor(**changes: Any) -> str:
     return json.dumps({**mapping, **changes})
 
 
-def test_the_ancestors_mapping_becomes_a_whole_one_with_a_warning_of_what_is_assumed() -> None:
+def test_from_legacy_warns_about_assumptions() -> None:
     with pytest.warns(
         UserWarning,
-        match="assumed: 'squash' to 64 x 48 px; bilinear resampling; channels in R, G, B",
+        match="Assumed: 'squash' to 64 x 48 px; bilinear resampling; channels in R, G, B",
     ):
-        labels = LabelsMapping.from_legacy(ancestor(), size=(64, 48))
+        labels = LabelsMapping.from_legacy(legacy_json(), size=(64, 48))
     assert labels.classes == ("7", "23")
     assert labels.preprocessing == Preprocessing(
         size=(64, 48), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3)
     )
     assert labels.provenance == Provenance()
-    kept = json.loads(labels.to_json())
-    assert {name: kept[name] for name in json.loads(ancestor())} == json.loads(ancestor())
+    written = json.loads(labels.to_json())
+    assert {name: written[name] for name in json.loads(legacy_json())} == json.loads(legacy_json())
 
 
-def test_what_is_known_of_the_resizing_is_not_assumed() -> None:
+def test_from_legacy_uses_given_resize_settings() -> None:
     with pytest.warns(
-        UserWarning, match="assumed: channels in R, G, B order, normalized outside the graph"
+        UserWarning, match="Assumed: channels in R, G, B order, normalized outside the graph"
     ):
         labels = LabelsMapping.from_legacy(
-            ancestor(), size=(64, 48), resize="shortest_edge", resize_to=80, resample="bicubic"
+            legacy_json(), size=(64, 48), resize="shortest_edge", resize_to=80, resample="bicubic"
         )
-    known = labels.preprocessing
-    assert (known.resize, known.resize_to, known.resample) == ("shortest_edge", 80, "bicubic")
+    preprocessing = labels.preprocessing
+    assert (preprocessing.resize, preprocessing.resize_to, preprocessing.resample) == (
+        "shortest_edge",
+        80,
+        "bicubic",
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "the whole file"),
-        (ancestor(num_classes=3), "num_classes is 3"),
-        (ancestor(idx_to_class={"0": "23", "1": "7"}), "not the inverse"),
-        (ancestor(surprise=1), "surprise"),
-        (ancestor(normalization={"mean": [0, 0, 0], "std": [0, 1, 1]}), "std"),
+        (legacy_json(num_classes=3), "num_classes is 3"),
+        (legacy_json(idx_to_class={"0": "23", "1": "7"}), "not the inverse"),
+        (legacy_json(surprise=1), "surprise"),
+        (legacy_json(normalization={"mean": [0, 0, 0], "std": [0, 1, 1]}), "std"),
     ],
 )
-def test_what_is_no_mapping_of_the_ancestors_is_refused(text: str, message: str) -> None:
+def test_from_legacy_refuses_invalid_mapping(text: str, message: str) -> None:
     with pytest.raises(BundleError, match=message):
         LabelsMapping.from_legacy(text, size=(64, 48))
 
 
 @given(names=st.sets(st.text(), min_size=1, max_size=20))
-def test_any_class_names_are_read_back_as_written(names: set[str]) -> None:
+def test_any_class_names_survive_round_trip(names: set[str]) -> None:
     preprocessing = Preprocessing(size=(8, 8), mean=(0, 0, 0), std=(1, 1, 1))
     try:
         "".join(names).encode()
-    except UnicodeEncodeError:  # lone surrogates are not text that a file can hold
+    except UnicodeEncodeError:  # a file cannot contain lone surrogates
         return
     labels = LabelsMapping.from_classes(
         {name: index for index, name in enumerate(sorted(names))},
@@ -127,7 +131,7 @@ def test_any_class_names_are_read_back_as_written(names: set[str]) -> None:
     [
         (
             {"num_classes": 5},
-            "num_classes is 5, so class_to_idx must hold each of 0..4 once; it holds 4",
+            "num_classes is 5, so class_to_idx must contain each index of 0..4 once; it contains 4",
         ),
         ({"class_to_idx": {"": 0, "0": 1, "00": 2, "23": 2}}, "once"),
         ({"idx_to_class": {"0": "", "1": "00", "2": "0", "3": "23"}}, "not the inverse"),
@@ -136,18 +140,18 @@ def test_any_class_names_are_read_back_as_written(names: set[str]) -> None:
         ({"schema_version": 3}, "schema_version"),
         (
             {"schema_version": 1, "calibration": TEMPERATURE},
-            "calibration and reject are of schema version 2",
+            "calibration and reject need schema_version 2",
         ),
         ({"calibration": VECTOR}, "calibration has 2 scales for 4 classes"),
         (
             {"reject": {**REJECT, "by_class": {"99": 0.5}}},
-            "reject has a threshold for '99', which is no class",
+            "reject has a threshold for the unknown class '99'",
         ),
         ({"surprise": 1}, "surprise"),
         ({"preprocessing": {"size": [8, 8]}}, "preprocessing.mean"),
     ],
 )
-def test_a_mapping_that_contradicts_itself_is_refused(
+def test_contradictory_mapping_is_refused(
     labels: LabelsMapping, change: Any, expected: str
 ) -> None:
     text = json.dumps({**json.loads(labels.to_json()), **change})
@@ -155,7 +159,7 @@ def test_a_mapping_that_contradicts_itself_is_refused(
         LabelsMapping.from_json(text, source="labels_mapping.json")
 
 
-def test_a_file_that_is_missing_or_no_json_is_refused_by_name(tmp_path: Path) -> None:
+def test_missing_or_malformed_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"gone.json: cannot be read"):
         LabelsMapping.load(tmp_path / "gone.json")
     (tmp_path / "broken.json").write_text("{")
@@ -163,7 +167,7 @@ def test_a_file_that_is_missing_or_no_json_is_refused_by_name(tmp_path: Path) ->
         LabelsMapping.load(tmp_path / "broken.json")
 
 
-def test_saving_leaves_only_the_file(labels: LabelsMapping, tmp_path: Path) -> None:
+def test_save_leaves_only_the_file(labels: LabelsMapping, tmp_path: Path) -> None:
     labels.save(tmp_path / "labels_mapping.json")
     assert [path.name for path in tmp_path.iterdir()] == ["labels_mapping.json"]
     assert LabelsMapping.load(tmp_path / "labels_mapping.json") == labels

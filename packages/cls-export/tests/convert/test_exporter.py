@@ -8,7 +8,7 @@ from cls_export import BundleError, Classifier, LabelsMapping
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 exporter = pytest.importorskip("cls_export.convert.exporter")
-onnx_file = pytest.importorskip("cls_export.bundle.onnx_file")
+onnx_file = pytest.importorskip("cls_export.convert.onnx_file")
 
 
 def small_module(num_classes: int = 4) -> "torch.nn.Module":
@@ -25,7 +25,7 @@ def module() -> "torch.nn.Module":
     return module
 
 
-def test_one_file_with_weights_mapping_and_a_free_batch_axis(
+def test_onnx_file_has_weights_mapping_and_free_batch_axis(
     module: "torch.nn.Module", labels: LabelsMapping, tmp_path: Path
 ) -> None:
     exporter.export_onnx(module, labels, tmp_path / "model.onnx")
@@ -44,7 +44,7 @@ def test_one_file_with_weights_mapping_and_a_free_batch_axis(
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 64])
-def test_the_runtime_answers_as_the_module_does(
+def test_runtime_matches_module_at_any_batch_size(
     module: "torch.nn.Module", labels: LabelsMapping, tmp_path: Path, size: int
 ) -> None:
     exporter.export_onnx(module, labels, tmp_path / "model.onnx")
@@ -52,11 +52,11 @@ def test_the_runtime_answers_as_the_module_does(
     inputs = np.concatenate([labels.preprocessing(image) for image in images])
     with torch.inference_mode():
         expected = module.eval()(torch.from_numpy(inputs)).numpy()
-    answers = Classifier(tmp_path / "model.onnx", batch_size=64).logits(images)
-    assert np.abs(answers - expected).max() < 1e-5
+    logits = Classifier(tmp_path / "model.onnx", batch_size=64).logits(images)
+    assert np.abs(logits - expected).max() < 1e-5
 
 
-def test_the_module_stays_as_it_is(
+def test_export_does_not_change_module(
     labels: LabelsMapping, tmp_path: Path, image_files: list[Path]
 ) -> None:
     module = torch.nn.Sequential(
@@ -66,55 +66,51 @@ def test_the_module_stays_as_it_is(
         torch.nn.Linear(320, 4),
     )
     module.train()
-    module[1].eval()  # a batch norm that is kept frozen
+    module[1].eval()  # a frozen batch norm
     before = {name: value.clone() for name, value in module.state_dict().items()}
     exporter.write_bundle(module, labels, tmp_path / "export", image_files)
-    exporter.parity_error(module, labels, tmp_path / "export/model.onnx")
-    assert [part.training for part in module] == [True, False, True, True]
+    exporter.check_parity(module, labels, tmp_path / "export/model.onnx")
+    assert [layer.training for layer in module] == [True, False, True, True]
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
-def test_a_folder_of_something_else_is_left_alone(
+def test_folder_that_is_not_a_bundle_is_not_replaced(
     module: "torch.nn.Module", labels: LabelsMapping, tmp_path: Path, image_files: list[Path]
 ) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(
-        BundleError, match=r"holds 'thesis.tex', so it is not a bundle to be replaced"
-    ):
+    with pytest.raises(BundleError, match=r"contains 'thesis.tex', so it is not a bundle"):
         exporter.write_bundle(module, labels, tmp_path, image_files)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_bundle_without_golden_images_is_refused(
+def test_bundle_without_golden_images_is_refused(
     module: "torch.nn.Module", labels: LabelsMapping, tmp_path: Path
 ) -> None:
     with pytest.raises(BundleError, match="at least one golden image"):
         exporter.write_bundle(module, labels, tmp_path / "export", [])
 
 
-def test_another_number_of_classes_is_refused_and_nothing_written(
-    labels: LabelsMapping, tmp_path: Path
-) -> None:
+def test_wrong_number_of_classes_is_refused(labels: LabelsMapping, tmp_path: Path) -> None:
     module = small_module(num_classes=3)
     with pytest.raises(
         BundleError,
-        match=r"maps \(2, 3, 12, 10\) to \(2, 3\), and the labels mapping has 4 classes",
+        match=r"maps \(2, 3, 12, 10\) to \(2, 3\); expected \(2, 4\) for the 4 classes",
     ):
         exporter.export_onnx(module, labels, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_parity_notices_other_weights(
+def test_check_parity_detects_changed_weights(
     module: "torch.nn.Module", labels: LabelsMapping, tmp_path: Path
 ) -> None:
     exporter.export_onnx(module, labels, tmp_path / "model.onnx")
     with torch.no_grad():
         module[2].bias += 0.001
-    with pytest.raises(BundleError, match="differs from the module by"):
-        exporter.parity_error(module, labels, tmp_path / "model.onnx")
+    with pytest.raises(BundleError, match="a logit differs from the module's by"):
+        exporter.check_parity(module, labels, tmp_path / "model.onnx")
 
 
-def test_a_new_bundle_replaces_the_old_one_whole(
+def test_new_bundle_replaces_old_bundle(
     module: "torch.nn.Module", labels: LabelsMapping, tmp_path: Path, image_files: list[Path]
 ) -> None:
     for images in (image_files, image_files[:2]):

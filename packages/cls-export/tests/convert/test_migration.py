@@ -16,12 +16,14 @@ from cls_export.convert.migration import migrate  # noqa: E402  (needs onnx)
 
 FOUR_KEYS = ("num_classes", "class_to_idx", "idx_to_class", "normalization")
 
-pytestmark = pytest.mark.filterwarnings("ignore:the mapping does not say how")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:the labels mapping does not describe the preprocessing"
+)
 
 
 @pytest.fixture
-def older(exported: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """An ONNX file with names of its own and no metadata, and a mapping of four keys."""
+def legacy(exported: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """An ONNX file with other names and no metadata, and a mapping of four keys."""
     labels = json.loads((exported / "labels_mapping.json").read_bytes())
     mapping = tmp_path / "labels_mapping.json"
     mapping.write_text(json.dumps({key: labels[key] for key in FOUR_KEYS}))
@@ -31,54 +33,54 @@ def older(exported: Path, tmp_path: Path) -> tuple[Path, Path]:
         node.input[:] = ["input" if name == "images" else name for name in node.input]
         node.output[:] = ["output" if name == "logits" else name for name in node.output]
     model.graph.input[0].name, model.graph.output[0].name = "input", "output"
-    onnx.save_model(model, tmp_path / "older.onnx")
-    return tmp_path / "older.onnx", mapping
+    onnx.save_model(model, tmp_path / "legacy.onnx")
+    return tmp_path / "legacy.onnx", mapping
 
 
-def changed(model: Path, change: Callable[[Any], None]) -> None:
+def change_graph(model: Path, change: Callable[[Any], None]) -> None:
     loaded = onnx.load(model)
     change(loaded.graph)
     onnx.save_model(loaded, model)
 
 
-def dimension(value: Any, place: int) -> Any:
-    return value.type.tensor_type.shape.dim[place]
+def dimension(value: Any, axis: int) -> Any:
+    return value.type.tensor_type.shape.dim[axis]
 
 
-def test_an_older_model_becomes_a_bundle_that_answers_as_it_did(
-    older: tuple[Path, Path], image_files: list[Path], tmp_path: Path
+def test_migrated_bundle_gives_same_logits(
+    legacy: tuple[Path, Path], image_files: list[Path], tmp_path: Path
 ) -> None:
-    with pytest.warns(UserWarning, match="assumed: 'squash' to 12 x 10 px; bilinear resampling"):
-        migrate(*older, tmp_path / "bundle", image_files)
+    with pytest.warns(UserWarning, match="Assumed: 'squash' to 12 x 10 px; bilinear resampling"):
+        migrate(*legacy, tmp_path / "bundle", image_files)
     assert verify_bundle(tmp_path / "bundle").passed
     classifier = Classifier(tmp_path / "bundle")
     inputs = np.concatenate([classifier.labels.preprocessing(path) for path in image_files])
-    (expected,) = ort.InferenceSession(older[0]).run(None, {"input": inputs})
+    (expected,) = ort.InferenceSession(legacy[0]).run(None, {"input": inputs})
     assert np.abs(classifier.logits(image_files) - expected).max() < 1e-5
     assert classifier.labels.classes == ("", "0", "00", "23")
 
 
-def test_a_fixed_batch_axis_is_freed_where_the_graph_allows_it(
-    older: tuple[Path, Path], image_files: list[Path], tmp_path: Path
+def test_fixed_batch_axis_is_freed(
+    legacy: tuple[Path, Path], image_files: list[Path], tmp_path: Path
 ) -> None:
     def fix(graph: Any) -> None:
         for value in (graph.input[0], graph.output[0]):
             dimension(value, 0).dim_value = 1
 
-    changed(older[0], fix)
-    migrate(*older, tmp_path / "bundle", image_files)
+    change_graph(legacy[0], fix)
+    migrate(*legacy, tmp_path / "bundle", image_files)
     assert len(Classifier(tmp_path / "bundle").logits(image_files)) == 5
 
 
 @pytest.mark.parametrize(
     ("added_to_rows", "message"),
     [
-        (False, "does not work for any number of images"),
-        (True, "does not work for 2 images at once"),
+        (False, "does not work with a free batch axis"),
+        (True, "does not work for a batch of 2 images"),
     ],
 )
-def test_a_graph_that_works_for_one_image_alone_is_refused(
-    older: tuple[Path, Path],
+def test_graph_for_single_batch_size_is_refused(
+    legacy: tuple[Path, Path],
     image_files: list[Path],
     tmp_path: Path,
     added_to_rows: bool,
@@ -94,14 +96,14 @@ def test_a_graph_that_works_for_one_image_alone_is_refused(
         if added_to_rows:
             graph.node.append(onnx.helper.make_node("Add", ["rows", flat], ["output"]))
 
-    changed(older[0], flatten_one)
+    change_graph(legacy[0], flatten_one)
     with pytest.raises(BundleError, match=message):
-        migrate(*older, tmp_path / "bundle", image_files)
+        migrate(*legacy, tmp_path / "bundle", image_files)
     assert not (tmp_path / "bundle").exists()
 
 
-def test_a_graph_that_mixes_the_images_of_a_batch_is_refused(
-    older: tuple[Path, Path], image_files: list[Path], tmp_path: Path
+def test_graph_that_mixes_images_of_batch_is_refused(
+    legacy: tuple[Path, Path], image_files: list[Path], tmp_path: Path
 ) -> None:
     def mix(graph: Any) -> None:
         graph.node[-1].output[0] = "rows"
@@ -113,24 +115,28 @@ def test_a_graph_that_mixes_the_images_of_a_batch_is_refused(
         )
         graph.node.append(onnx.helper.make_node("Add", ["rows", "batch_mean"], ["output"]))
 
-    changed(older[0], mix)
-    with pytest.raises(BundleError, match="answers 2 images at once otherwise than one by one"):
-        migrate(*older, tmp_path / "bundle", image_files)
+    change_graph(legacy[0], mix)
+    with pytest.raises(
+        BundleError, match="a batch of 2 images gives other logits than single images"
+    ):
+        migrate(*legacy, tmp_path / "bundle", image_files)
 
 
 def free_size(graph: Any) -> None:
-    for place in (2, 3):
-        dimension(graph.input[0], place).dim_param = f"side{place}"
+    for axis in (2, 3):
+        dimension(graph.input[0], axis).dim_param = f"side{axis}"
 
 
-def test_a_size_that_the_model_leaves_free_has_to_be_said(
-    older: tuple[Path, Path], image_files: list[Path], tmp_path: Path
+def test_free_input_size_needs_size_argument(
+    legacy: tuple[Path, Path], image_files: list[Path], tmp_path: Path
 ) -> None:
-    changed(older[0], free_size)
-    with pytest.raises(BundleError, match=r"leaves height and width free; say which .* \(size\)"):
-        migrate(*older, tmp_path / "bundle", image_files)
+    change_graph(legacy[0], free_size)
+    with pytest.raises(
+        BundleError, match=r"leaves height and width free; pass the training size \(size\)"
+    ):
+        migrate(*legacy, tmp_path / "bundle", image_files)
     migrate(
-        *older,
+        *legacy,
         tmp_path / "bundle",
         image_files,
         size=(24, 20),
@@ -172,62 +178,62 @@ def five_classes(graph: Any) -> None:
         (
             ends_in_softmax,
             {},
-            "ends in Softmax; a bundle's graph gives logits, so leave that node out",
+            "ends in Softmax, but a bundle outputs logits; remove that node",
         ),
-        (takes_bytes, {}, r"expected one input, float32 \[N, 3, H, W\]; found 'input' UINT8"),
+        (takes_bytes, {}, r"expected one input, float32 \[N, 3, H, W\]; got 'input' UINT8"),
         (channels_last, {}, "expected one input"),
-        (free_height, {}, r"fixes one of height and width, \[None, 10\]"),
+        (free_height, {}, r"only one of height and width is fixed, \[None, 10\]"),
         (
             five_classes,
             {},
-            r"expected one output, float32 \[N, 4\] for the mapping's classes; found 'output' FLOAT",
+            r"expected one output, float32 \[N, 4\] .*; got 'output' FLOAT",
         ),
-        (lambda graph: None, {"size": (9, 9)}, r"takes 12 x 10 px, and size says \(9, 9\)"),
+        (lambda graph: None, {"size": (9, 9)}, r"takes 12 x 10 px, but size is \(9, 9\)"),
         (lambda graph: None, {"resize": "shortest_edge"}, "needs resize_to of at least 12"),
         (lambda graph: None, {"golden": []}, "at least one golden image"),
     ],
 )
-def test_what_cannot_become_a_bundle_is_refused_with_the_reason(
-    older: tuple[Path, Path],
+def test_unsupported_model_is_refused_with_reason(
+    legacy: tuple[Path, Path],
     image_files: list[Path],
     tmp_path: Path,
     change: Any,
     options: Any,
     message: str,
 ) -> None:
-    changed(older[0], change)
+    change_graph(legacy[0], change)
     with pytest.raises(BundleError, match=message):
-        migrate(*older, tmp_path / "bundle", **{"golden": image_files, **options})
+        migrate(*legacy, tmp_path / "bundle", **{"golden": image_files, **options})
     assert not (tmp_path / "bundle").exists()
 
 
-def test_files_that_are_no_model_or_mapping_are_named(
-    older: tuple[Path, Path], image_files: list[Path], tmp_path: Path
+def test_unreadable_model_or_mapping_is_named(
+    legacy: tuple[Path, Path], image_files: list[Path], tmp_path: Path
 ) -> None:
-    model, mapping = older
+    model, mapping = legacy
     (tmp_path / "junk").write_bytes(b"junk")
     with pytest.raises(BundleError, match="junk: not a readable ONNX file"):
         migrate(tmp_path / "junk", mapping, tmp_path / "bundle", image_files)
     with pytest.raises(BundleError, match=r"gone.json: cannot be read \(No such file"):
         migrate(model, tmp_path / "gone.json", tmp_path / "bundle", image_files)
-    with pytest.raises(BundleError, match="not the ancestor's labels mapping"):
+    with pytest.raises(BundleError, match="not a labels mapping of four keys"):
         migrate(model, tmp_path / "junk", tmp_path / "bundle", image_files)
 
 
-def test_the_command_says_what_was_assumed_and_verify_accepts_the_bundle(
-    older: tuple[Path, Path],
+def test_migrate_command_prints_assumptions(
+    legacy: tuple[Path, Path],
     image_files: list[Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    files = [*map(str, older), str(tmp_path / "bundle")]
+    files = [*map(str, legacy), str(tmp_path / "bundle")]
     assert main(["migrate", *files, "--golden", str(image_files[0]), "--resize", "letterbox"]) == 0
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert (
-        "cls-export: the mapping does not say how images become the model's input; assumed: bilinear"
-        in said.err
+        "cls-export: the labels mapping does not describe the preprocessing. Assumed: bilinear"
+        in output.err
     )
-    assert "bundle written" in said.out
+    assert f"wrote {tmp_path / 'bundle'}" in output.out
     assert main(["verify", str(tmp_path / "bundle")]) == 0
     assert (
         LabelsMapping.load(tmp_path / "bundle/labels_mapping.json").preprocessing.resize
@@ -235,11 +241,11 @@ def test_the_command_says_what_was_assumed_and_verify_accepts_the_bundle(
     )
 
 
-def test_a_golden_image_that_is_missing_ends_in_one_line(
-    older: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_missing_golden_image_exits_with_one_line(
+    legacy: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert (
-        main(["migrate", *map(str, older), str(tmp_path / "bundle"), "--golden", "gone.jpg"]) == 2
+        main(["migrate", *map(str, legacy), str(tmp_path / "bundle"), "--golden", "gone.jpg"]) == 2
     )
     assert "cls-export: gone.jpg: cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()

@@ -17,8 +17,8 @@ from cls_export.convert.quantization import quantize_bundle  # noqa: E402  (need
 
 @pytest.fixture(scope="module")
 def images() -> list[Image.Image]:
-    draws = np.random.default_rng(0)
-    coarse = [Image.fromarray(draws.integers(0, 256, (5, 4, 3), dtype=np.uint8)) for _ in range(60)]
+    rng = np.random.default_rng(0)
+    coarse = [Image.fromarray(rng.integers(0, 256, (5, 4, 3), dtype=np.uint8)) for _ in range(60)]
     return [image.resize((20, 30), Image.Resampling.BICUBIC) for image in coarse]
 
 
@@ -27,15 +27,15 @@ def source() -> Path:
     return Path(__file__).parents[1] / "golden/bundle_v2"
 
 
-def test_an_int8_bundle_answers_nearly_as_before_and_verifies(
+def test_int8_bundle_is_accurate_and_verifies(
     source: Path, images: list[Image.Image], tmp_path: Path
 ) -> None:
-    found = quantize_bundle(
+    report = quantize_bundle(
         source, tmp_path / "int8", images[:40], images[40:], max_accuracy_drop=0.05
     )
-    assert found.images == 20
-    assert found.after >= 0.95
-    assert 0 < found.max_difference < 0.1
+    assert report.images == 20
+    assert report.accuracy_after >= 0.95
+    assert 0 < report.max_difference < 0.1
     assert verify_bundle(tmp_path / "int8").passed
     before, after = Classifier(source), Classifier(tmp_path / "int8")
     assert after.labels == before.labels
@@ -45,7 +45,7 @@ def test_an_int8_bundle_answers_nearly_as_before_and_verifies(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["int8"]
 
 
-def test_another_int8_model_does_not_verify(
+def test_changed_int8_model_fails_verification(
     source: Path, images: list[Image.Image], tmp_path: Path
 ) -> None:
     quantize_bundle(source, tmp_path / "int8", images[:40], images[40:], max_accuracy_drop=1)
@@ -58,10 +58,10 @@ def test_another_int8_model_does_not_verify(
     assert not verify_bundle(tmp_path / "int8").passed
 
 
-def test_a_loss_over_what_is_allowed_writes_nothing(
+def test_excessive_accuracy_drop_writes_nothing(
     source: Path, images: list[Image.Image], tmp_path: Path
 ) -> None:
-    with pytest.raises(BundleError, match="so nothing was written"):
+    with pytest.raises(BundleError, match="Nothing was written"):
         quantize_bundle(
             source,
             tmp_path / "int8",
@@ -73,7 +73,7 @@ def test_a_loss_over_what_is_allowed_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_says_what_int8_costs_and_brings(
+def test_quantize_command_prints_report(
     source: Path, images: list[Image.Image], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = []
@@ -82,67 +82,83 @@ def test_the_command_says_what_int8_costs_and_brings(
         (answer,) = Classifier(source).predict([image])
         rows.append(json.dumps({"image": f"{number}.png", "suffix": answer.label}))
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
-    both = ["--calibrate", str(tmp_path / "a.jsonl"), "--judge", str(tmp_path / "a.jsonl")]
+    both = [
+        "--calibration-images",
+        str(tmp_path / "a.jsonl"),
+        "--eval-images",
+        str(tmp_path / "a.jsonl"),
+    ]
     assert (
-        main(["quantize", str(source), str(tmp_path / "int8"), *both, "--largest-loss", "0.1"]) == 0
+        main(["quantize", str(source), str(tmp_path / "int8"), *both, "--max-accuracy-drop", "0.1"])
+        == 0
     )
-    said = capsys.readouterr().out
-    assert "of 60 images, in float32 100.00%" in said
-    assert "ms an image, in batches of 8" in said
+    output = capsys.readouterr().out
+    assert "on 60 images, float32 100.00%" in output
+    assert "ms per image in batches of 8" in output
     assert main(["verify", str(tmp_path / "int8")]) == 0
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no rows"),
+        ("", "contains no rows"),
         ("{}", "KeyError"),
         ("no json", "JSONDecodeError"),
         ("3", "TypeError"),
         (
             '{"image": "b.jpg", "suffix": 23}',
-            "the label of b.jpg is 23; expected a class's name as text",
+            "the label of b.jpg is 23; expected a class name as a string",
         ),
     ],
 )
-def test_annotations_of_another_form_are_named(
+def test_malformed_annotations_are_refused(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
 ) -> None:
     (tmp_path / "a.jsonl").write_text(text)
-    both = ["--calibrate", str(tmp_path / "a.jsonl"), "--judge", str(tmp_path / "a.jsonl")]
+    both = [
+        "--calibration-images",
+        str(tmp_path / "a.jsonl"),
+        "--eval-images",
+        str(tmp_path / "a.jsonl"),
+    ]
     assert main(["quantize", str(source), str(tmp_path / "int8"), *both]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_truth_that_is_no_class_cannot_judge(
+def test_unknown_eval_label_is_refused(
     source: Path, images: list[Image.Image], tmp_path: Path
 ) -> None:
     with pytest.raises(
-        BundleError, match=r"'No. 23', which an image is to be, is no class of .*bundle_v2"
+        BundleError,
+        match=r"label 'No. 23' in the evaluation set is not a class .* Classes: '', '0'",
     ):
         quantize_bundle(source, tmp_path / "int8", images[:4], images[:2], ["23", "No. 23"])
     assert not (tmp_path / "int8").exists()
 
 
-def test_the_float32_bundle_is_not_replaced_by_its_own_int8(
-    source: Path, images: list[Image.Image]
-) -> None:
-    with pytest.raises(BundleError, match="is the float32 bundle itself, which would be lost"):
+def test_converting_bundle_onto_itself_is_refused(source: Path, images: list[Image.Image]) -> None:
+    with pytest.raises(BundleError, match="is the float32 bundle itself and would be lost"):
         quantize_bundle(source, source.parent / "../golden/bundle_v2", images[:4], images[:2])
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        ["quantize", "bundle", "target", "--calibrate", "a", "--judge", "b"],
-        ["half", "bundle", "target", "--judge", "b"],
+        ["quantize", "bundle", "target", "--calibration-images", "a", "--eval-images", "b"],
+        ["float16", "bundle", "target", "--eval-images", "b"],
         ["migrate", "model", "mapping", "target", "--golden", "image"],
     ],
 )
-def test_without_onnx_the_install_line_is_given(command: list[str]) -> None:
-    code = f"import sys; sys.modules['onnx'] = None\nfrom cls_export.cli.main import main\nsys.exit(main({command!r}))"
+def test_commands_without_onnx_print_install_command(command: list[str]) -> None:
+    code = (
+        "import sys; sys.modules['onnx'] = None\n"
+        f"from cls_export.cli.main import main\nsys.exit(main({command!r}))"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert result.returncode == 2
-    assert 'writing ONNX files needs: pip install "cls-export[torch]"' in result.stderr
+    assert (
+        'onnx is not installed. To write ONNX files: pip install "cls-export[torch]"'
+        in result.stderr
+    )

@@ -1,8 +1,9 @@
-"""Wrote bundle_v1/ here and, with golden sets and labels of schema version 2, bundle_v2/, once each.
+"""Write a golden bundle.
 
 Command: uv run python packages/cls-export/tests/golden/make_bundle.py
 
-The files stay as they are: they stand for what consumers hold. A new schema version gets a bundle of its own.
+This script wrote bundle_v1/ and, for schema version 2, bundle_v2/. Do not write them again: they
+represent the files of existing users. A new schema version needs a new bundle.
 """
 
 import tempfile

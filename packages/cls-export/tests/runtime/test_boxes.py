@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cls_export import Classifier, ImageError
-from cls_export.runtime.boxes import cut
+from cls_export.runtime.boxes import crop_boxes
 
 HEIGHT, WIDTH = 40, 60
 
@@ -24,17 +24,19 @@ def only(crops: list[Any]) -> NDArray[np.uint8]:
     return np.asarray(crop)
 
 
-def test_a_box_cuts_what_lies_between_its_corners(frame: NDArray[np.uint8]) -> None:
-    assert np.array_equal(only(cut(frame, [[10, 5, 30, 25]])), frame[5:25, 10:30])
+def test_box_is_cropped_between_its_corners(frame: NDArray[np.uint8]) -> None:
+    assert np.array_equal(only(crop_boxes(frame, [[10, 5, 30, 25]])), frame[5:25, 10:30])
 
 
-def test_fractions_are_widened_to_whole_pixels(frame: NDArray[np.uint8]) -> None:
-    assert np.array_equal(only(cut(frame, [[10.7, 5.2, 29.1, 24.01]])), frame[5:25, 10:30])
+def test_fractions_are_rounded_outward(frame: NDArray[np.uint8]) -> None:
+    assert np.array_equal(only(crop_boxes(frame, [[10.7, 5.2, 29.1, 24.01]])), frame[5:25, 10:30])
 
 
-def test_a_margin_is_added_on_each_side_and_cut_at_the_border(frame: NDArray[np.uint8]) -> None:
-    assert np.array_equal(only(cut(frame, [[20, 10, 30, 30]], margin=0.1)), frame[8:32, 19:31])
-    assert np.array_equal(only(cut(frame, [[0, 0, 50, 40]], margin=0.5)), frame)
+def test_margin_is_added_and_clipped_at_border(frame: NDArray[np.uint8]) -> None:
+    assert np.array_equal(
+        only(crop_boxes(frame, [[20, 10, 30, 30]], margin=0.1)), frame[8:32, 19:31]
+    )
+    assert np.array_equal(only(crop_boxes(frame, [[0, 0, 50, 40]], margin=0.5)), frame)
 
 
 @given(
@@ -44,11 +46,11 @@ def test_a_margin_is_added_on_each_side_and_cut_at_the_border(frame: NDArray[np.
     height=st.floats(0.01, 200),
     margin=st.floats(0, 2),
 )
-def test_every_box_is_an_image_within_the_frame_or_an_error(
+def test_any_box_gives_view_of_frame_or_error(
     left: float, top: float, width: float, height: float, margin: float
 ) -> None:
     frame = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    (crop,) = cut(frame, [[left, top, left + width, top + height]], margin)
+    (crop,) = crop_boxes(frame, [[left, top, left + width, top + height]], margin)
     if isinstance(crop, ImageError):
         assert "outside the frame of 60 x 40 px" in str(crop)
         grown = (
@@ -71,18 +73,18 @@ def test_every_box_is_an_image_within_the_frame_or_an_error(
             r"box 1 \(5, 5, 5, 9\) is empty; expected left, top, right, bottom with left < right",
         ),
         ([9, 5, 5, 9], "box 1 .* is empty"),
-        ([70, 5, 90, 9], r"box 1 \(70, 5, 90, 9\) lies outside the frame of 60 x 40 px"),
-        ([float("nan"), 5, 9, 9], "box 1 .* corners are not finite numbers"),
+        ([70, 5, 90, 9], r"box 1 \(70, 5, 90, 9\) is outside the frame of 60 x 40 px"),
+        ([float("nan"), 5, 9, 9], "box 1 .* the corners are not finite numbers"),
     ],
 )
-def test_a_box_with_nothing_of_the_frame_is_named_and_costs_no_other(
+def test_invalid_box_is_named_and_others_are_classified(
     frame: NDArray[np.uint8], exported: Path, box: list[float], message: str
 ) -> None:
     boxes = [[0, 0, 20, 30], box, [10, 10, 40, 40]]
     classifier = Classifier(exported)
     with pytest.raises(ImageError, match=message):
         classifier.predict_boxes(frame, boxes)
-    first, wrong, last = classifier.predict_boxes(frame, boxes, bad="return")
+    first, wrong, last = classifier.predict_boxes(frame, boxes, on_error="return")
     assert isinstance(wrong, ImageError)
     crops = classifier.predict([frame[0:30, 0:20], frame[10:40, 10:40]])
     for answer, crop in zip((first, last), crops, strict=True):
@@ -90,56 +92,59 @@ def test_a_box_with_nothing_of_the_frame_is_named_and_costs_no_other(
         assert np.array_equal(answer.logits, crop.logits)
 
 
-def test_no_box_has_no_answer(frame: NDArray[np.uint8], exported: Path) -> None:
+def test_no_boxes_give_no_predictions(frame: NDArray[np.uint8], exported: Path) -> None:
     assert Classifier(exported).predict_boxes(frame, []) == []
     assert Classifier(exported).predict_boxes(frame, np.empty((0, 4))) == []
 
 
-def test_a_margin_below_0_is_refused(frame: NDArray[np.uint8]) -> None:
-    with pytest.raises(ValueError, match="margin must be 0 or more"):
-        cut(frame, [[1, 2, 3, 4]], margin=-0.1)
+def test_negative_margin_is_refused(frame: NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match="margin must be at least 0"):
+        crop_boxes(frame, [[1, 2, 3, 4]], margin=-0.1)
 
 
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
-        ([0, 0, 4, 4], r"got the shape \(4,\); for one box, pass a list: \[box\]"),
+        ([0, 0, 4, 4], r"got an array of shape \(4,\); for a single box, pass \[box\]"),
         (
             [[0, 0, 4, 4, 0.9]],
-            r"got the shape \(1, 5\); without what follows the corners: boxes\[:, :4\]",
+            r"got an array of shape \(1, 5\); .* pass boxes\[:, :4\]",
         ),
         ([["a", "b", "c", "d"]], "could not convert string to float"),
         ([[1, 2, 3], [1, 2, 3, 4]], "inhomogeneous"),
-        (None, r"got the shape \(\)"),
+        (None, r"got an array of shape \(\)"),
     ],
 )
-def test_what_is_no_box_is_refused_with_what_is_expected(
+def test_malformed_boxes_are_refused_with_hint(
     frame: NDArray[np.uint8], boxes: Any, message: str
 ) -> None:
     with pytest.raises(
         ValueError, match=r"boxes must be numbers \[M, 4\]: left, top, right, bottom.*" + message
     ):
-        cut(frame, boxes)
+        crop_boxes(frame, boxes)
 
 
-@pytest.mark.parametrize("bad", ["raise", "return"])
+@pytest.mark.parametrize("on_error", ["raise", "return"])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (
             lambda frame: frame[..., 0],
-            r"the frame: an array of shape \(40, 60\) .* from gray levels",
+            r"the frame: got an array of shape \(40, 60\) .* from gray levels",
         ),
-        (lambda frame: frame / 255, "the frame: an array .* from levels of 0 to 1"),
-        (lambda frame: np.dstack([frame, frame])[..., :4], "the frame: an array .* without alpha"),
-        (lambda frame: "frame.png", "the frame: a str was given; expected an array"),
-        (lambda frame: None, "the frame: a NoneType was given; .* cv2.imread gives None"),
+        (lambda frame: frame / 255, "the frame: got an array .* from levels of 0 to 1"),
+        (
+            lambda frame: np.dstack([frame, frame])[..., :4],
+            "the frame: got an array .* without alpha",
+        ),
+        (lambda frame: "frame.png", "the frame: got a str; expected an array"),
+        (lambda frame: None, "the frame: got a NoneType; .* cv2.imread returns None"),
     ],
 )
-def test_a_frame_of_another_form_is_refused_as_a_whole(
-    frame: NDArray[np.uint8], exported: Path, bad: Any, change: Any, message: str
+def test_malformed_frame_is_refused_with_hint(
+    frame: NDArray[np.uint8], exported: Path, on_error: Any, change: Any, message: str
 ) -> None:
     classifier, boxes_of_frames = Classifier(exported), ([[0, 0, 9, 9]], [])
     for boxes in boxes_of_frames:
         with pytest.raises(ImageError, match=message):
-            classifier.predict_boxes(change(frame), boxes, bad=bad)
+            classifier.predict_boxes(change(frame), boxes, on_error=on_error)

@@ -1,1 +1,1 @@
-"""Bundle files: golden set, staging, and ONNX writing."""
+"""Bundle files: golden set and staging."""

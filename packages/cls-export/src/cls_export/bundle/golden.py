@@ -1,6 +1,5 @@
-"""A bundle's self-test: real images with the logits that PyTorch gave for them from file bytes."""
+"""Golden images: a self-test with the logits that PyTorch computed from the same file bytes."""
 
-import hashlib
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -14,35 +13,69 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cls_export.contract.bundle_layout import GOLDEN_FILE, GOLDEN_FOLDER
 from cls_export.contract.errors import BundleError, ImageError, format_validation_error
+from cls_export.contract.files import read_bytes, sha256_hex, write_atomically
 from cls_export.contract.labels_mapping import LabelsMapping
 from cls_export.contract.preprocessing import Preprocessing
 from cls_export.runtime.bundle import Bundle
 from cls_export.runtime.classifier import Classifier
 
 TOLERANCE = 1e-4
-"""Largest difference of a logit between PyTorch and onnxruntime, both in float32; of the largest logit, if over 1."""
+"""Largest accepted difference of a logit between PyTorch and onnxruntime, both in float32.
+
+Relative to the largest logit if that is above 1."""
+
+PARITY_BATCH_SIZES = (1, 2, 7, 64)
+"""Batch sizes at which an exported model is compared with its source."""
 
 
 def allowed_difference(logits: NDArray[np.float32], tolerance: float = TOLERANCE) -> float:
-    """Return the largest difference that rounding may make to one of these logits, of any shape.
+    """Return the largest difference that rounding may cause in logits of any shape.
 
-    Float32 rounds relative to a number's size, so that of logits around 20 a fixed bound would call the same network
-    another.
+    Float32 rounds relative to a number's size, so a fixed bound would reject the same network when
+    its logits are around 20.
     """
-    return tolerance * max(1.0, float(np.abs(logits).max()))
+    largest = float(np.abs(logits).max())
+    return tolerance * max(1.0, largest)
+
+
+@dataclass(frozen=True, slots=True)
+class IntermediateHashes:
+    """SHA-256 hashes of the stages of preprocessing; the fields are those of `GoldenCase`."""
+
+    decoded_sha256: str
+    pixels_sha256: str
+    input_sha256: str
+
+    @classmethod
+    def compute(cls, data: bytes, preprocessing: Preprocessing) -> Self:
+        """Preprocess the bytes of an image file and hash each stage.
+
+        Raises:
+            ImageError: The bytes cannot be decoded.
+        """
+        image = preprocessing.decode(data)
+        pixels = preprocessing.resize_image(image)
+        model_input = preprocessing.normalize(pixels[None])[0]
+
+        return cls(
+            decoded_sha256=sha256_hex(np.asarray(image).tobytes()),
+            pixels_sha256=sha256_hex(pixels.tobytes()),
+            input_sha256=sha256_hex(model_input.tobytes()),
+        )
 
 
 class GoldenCase(BaseModel):
     """One image of the self-test.
 
     Attributes:
-        file: name of the image beside golden.json.
-        file_sha256: of the file's bytes.
-        decoded_sha256: of the decoded pixels, uint8 [height, width, 3]; None in schema version 1.
-        pixels_sha256: of the resized ones, uint8 [H, W, 3].
-        input_sha256: of the model's input, float32 [3, H, W]; None in schema version 1.
-        logits: what PyTorch gave, in index order.
-        label: name of the largest logit's class.
+        file: Name of the image beside golden.json.
+        file_sha256: Hash of the file's bytes.
+        decoded_sha256: Hash of the decoded pixels, uint8 [height, width, 3]; None in schema
+            version 1.
+        pixels_sha256: Hash of the resized pixels, uint8 [H, W, 3].
+        input_sha256: Hash of the model's input, float32 [3, H, W]; None in schema version 1.
+        logits: Logits of PyTorch, in index order.
+        label: Class with the largest logit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,46 +88,24 @@ class GoldenCase(BaseModel):
     logits: list[float]
     label: str
 
-
-@dataclass(frozen=True, slots=True)
-class IntermediateHashes:
-    """Hashes of what an image is between its file and the network; fields as in `GoldenCase`."""
-
-    decoded_sha256: str
-    pixels_sha256: str
-    input_sha256: str
-
-    @classmethod
-    def of(cls, data: bytes, preprocessing: Preprocessing) -> Self:
-        """Take a file's bytes through all stages.
-
-        Raises:
-            ImageError: they cannot be decoded.
-        """
-        image = preprocessing.decode(data)
-        pixels = preprocessing.fit(image)
-        return cls(
-            sha256(np.asarray(image).tobytes()),
-            sha256(pixels.tobytes()),
-            sha256(preprocessing.normalize(pixels[None])[0].tobytes()),
-        )
-
-    def first_that_differs(self, case: GoldenCase) -> str | None:
-        """Return the first stage whose result is another than the case's, as far as that was kept."""
-        if case.decoded_sha256 not in (None, self.decoded_sha256):
-            return "decode: pixels"
-        if case.pixels_sha256 != self.pixels_sha256:
-            return "decode or resize: pixels" if case.decoded_sha256 is None else "resize: pixels"
-        if case.input_sha256 not in (None, self.input_sha256):
-            return "normalize: the model's inputs"
+    def find_first_difference(self, hashes: IntermediateHashes) -> str | None:
+        """Return the first stage whose hash differs; None if all recorded stages agree."""
+        if self.decoded_sha256 not in (None, hashes.decoded_sha256):
+            return "decode: pixels differ"
+        if self.pixels_sha256 != hashes.pixels_sha256:
+            stage = "decode or resize" if self.decoded_sha256 is None else "resize"
+            return f"{stage}: pixels differ"
+        if self.input_sha256 not in (None, hashes.input_sha256):
+            return "normalize: model inputs differ"
         return None
 
 
 class GoldenSet(BaseModel):
-    """Schema of golden/golden.json.
+    """The schema of golden/golden.json.
 
     Attributes:
-        tolerance: as `TOLERANCE`; larger for a graph that computes in int8. None for that.
+        tolerance: Replaces `TOLERANCE`; larger for a graph in int8 or float16. None for
+            `TOLERANCE`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -103,15 +114,40 @@ class GoldenSet(BaseModel):
     tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     cases: list[GoldenCase]
 
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read golden.json.
+
+        Raises:
+            BundleError: The file is missing, violates the schema, or lists no image.
+        """
+        try:
+            golden = cls.model_validate_json(read_bytes(path, error=BundleError))
+        except ValidationError as error:
+            raise BundleError(
+                f"{path}: not a golden set of schema version 1 or 2: "
+                f"{format_validation_error(error)}"
+            ) from error
+        if not golden.cases:
+            raise BundleError(f"{path}: lists no image, so the bundle cannot be verified")
+        return golden
+
+    def save(self, path: Path) -> None:
+        """Write golden.json atomically."""
+        text = self.model_dump_json(indent=1) + "\n"
+        write_atomically(path, text.encode())
+
 
 @dataclass(frozen=True, slots=True)
 class GoldenReport:
-    """Result of a self-test.
+    """The result of a self-test.
 
     Attributes:
-        images: how many were run.
-        max_difference: largest absolute difference of a logit from PyTorch's; infinite where no image got that far.
-        failures: a sentence for each image that came out differently, with the first stage that differed.
+        images: Number of golden images.
+        max_difference: Largest absolute difference of a logit from PyTorch's; infinite if no
+            logits were computed.
+        failures: A line for each image with another result than in training, with the first stage
+            that differs.
     """
 
     images: int
@@ -120,129 +156,121 @@ class GoldenReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every image came out as it did in training."""
+        """Whether every image gave the result of training."""
         return not self.failures
 
 
 def verify_bundle(bundle: str | os.PathLike[str], tolerance: float | None = None) -> GoldenReport:
-    """Run a bundle's golden images from file bytes to label, and compare with what training got.
+    """Run the golden images of a bundle, from file bytes to label, and compare with training.
 
     Args:
-        bundle: its folder.
-        tolerance: as `TOLERANCE`; None for what the golden set states, or that.
+        bundle: The folder of the bundle.
+        tolerance: See `TOLERANCE`. None for the tolerance of the golden set, or `TOLERANCE`.
 
     Raises:
-        BundleError: the bundle, or its golden folder, is incomplete, damaged or contradicts itself.
+        BundleError: The bundle or its golden folder is incomplete, damaged, or contradicts itself.
     """
     classifier = Classifier(bundle)
     folder = Bundle.locate(bundle).golden
     if folder is None:
         raise BundleError(
-            f"{bundle}: no {GOLDEN_FOLDER}/ beside the model, so there is nothing to verify against"
+            f"{bundle}: cannot be verified without golden images; "
+            f"expected the folder {GOLDEN_FOLDER}/ beside the model"
         )
-    golden = read_golden(folder / GOLDEN_FILE)
-    allowed = (golden.tolerance or TOLERANCE) if tolerance is None else tolerance
-    outcomes = [_run_case(classifier, folder, case, allowed) for case in golden.cases]
-    computed = [difference for difference, _ in outcomes if difference is not None]
-    failures = [
-        f"{case.file}: {what}"
-        for case, (_, what) in zip(golden.cases, outcomes, strict=True)
-        if what
-    ]
-    return GoldenReport(len(outcomes), max(computed, default=math.inf), tuple(failures))
+    golden = GoldenSet.load(folder / GOLDEN_FILE)
+    if tolerance is None:
+        tolerance = golden.tolerance or TOLERANCE
+
+    differences = []
+    failures = []
+    for case in golden.cases:
+        difference, failure = _run_case(classifier, folder, case, tolerance)
+        if difference is not None:
+            differences.append(difference)
+        if failure is not None:
+            failures.append(f"{case.file}: {failure}")
+
+    max_difference = max(differences, default=math.inf)
+    return GoldenReport(len(golden.cases), max_difference, tuple(failures))
 
 
 def write_golden(
     folder: Path,
     images: Sequence[str | os.PathLike[str]],
     labels: LabelsMapping,
-    answer: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    run_model: Callable[[NDArray[np.float32]], NDArray[np.float32]],
 ) -> None:
-    """Copy images into a folder, with what each of them is on its way to an answer.
+    """Copy images into a golden folder and record their hashes, logits, and labels.
 
     Args:
-        folder: of the golden set.
-        images: files.
-        labels: whose preprocessing they go through.
-        answer: maps input [1, 3, H, W] to logits [1, C], by the network that the bundle is to equal.
+        folder: An empty folder.
+        images: Image files.
+        labels: The labels mapping, with the preprocessing.
+        run_model: Maps input [1, 3, H, W] to logits [1, C] with the original network.
 
     Raises:
-        ImageError: an image cannot be decoded.
+        ImageError: An image cannot be read or decoded.
     """
     cases = []
-    for number, image in enumerate(map(Path, images)):
-        try:
-            data = image.read_bytes()
-        except OSError as error:
-            raise ImageError(f"{image}: cannot be read ({error.strerror})") from error
-        logits = answer(labels.preprocessing(data))[0]
-        name = f"{number:03d}{image.suffix.lower()}"
-        (folder / name).write_bytes(data)
-        cases.append(
-            GoldenCase(
-                file=name,
-                file_sha256=sha256(data),
-                **asdict(IntermediateHashes.of(data, labels.preprocessing)),
-                logits=logits.tolist(),
-                label=labels.classes[int(logits.argmax())],
-            )
+    for index, image in enumerate(images):
+        path = Path(image)
+        data = read_bytes(path, error=ImageError)
+        logits = run_model(labels.preprocessing(data))[0]
+        name = f"{index:03d}{path.suffix.lower()}"
+        write_atomically(folder / name, data)
+
+        hashes = IntermediateHashes.compute(data, labels.preprocessing)
+        case = GoldenCase(
+            file=name,
+            file_sha256=sha256_hex(data),
+            **asdict(hashes),
+            logits=logits.tolist(),
+            label=labels.classes[int(logits.argmax())],
         )
-    (folder / GOLDEN_FILE).write_text(
-        GoldenSet(cases=cases).model_dump_json(indent=1) + "\n", encoding="utf-8"
-    )
+        cases.append(case)
+    GoldenSet(cases=cases).save(folder / GOLDEN_FILE)
 
 
-def sha256(data: bytes) -> str:
-    """Return the hexadecimal SHA-256 of some bytes."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def read_golden(path: Path) -> GoldenSet:
-    """Read golden.json.
+def read_golden_image(folder: Path, case: GoldenCase) -> bytes:
+    """Read the image of a golden case.
 
     Raises:
-        BundleError: it is missing, out of its schema, or lists no image.
+        BundleError: The file cannot be read, or has changed since it was recorded.
     """
-    try:
-        golden = GoldenSet.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValidationError as error:
-        raise BundleError(
-            f"{path}: not a golden set of schema version 1 or 2: {format_validation_error(error)}"
-        ) from error
-    if not golden.cases:
-        raise BundleError(f"{path}: lists no image, so there is nothing to verify against")
-    return golden
+    path = folder / case.file
+    data = read_bytes(path, error=BundleError)
+    if sha256_hex(data) != case.file_sha256:
+        raise BundleError(f"{path}: the content differs from its recorded SHA-256")
+    return data
 
 
 def _run_case(
     classifier: Classifier, folder: Path, case: GoldenCase, tolerance: float
 ) -> tuple[float | None, str | None]:
-    """Return the largest difference of a logit (None where none was computed) and what went wrong first."""
+    """Return the largest logit difference (None if not computed) and the first failure."""
     try:
-        data = (folder / case.file).read_bytes()
-    except OSError as error:
-        return None, f"file: cannot be read ({error.strerror})"
-    if sha256(data) != case.file_sha256:
-        return None, "file: its bytes are not those that training read"
-    try:
-        stages = IntermediateHashes.of(data, classifier.labels.preprocessing)
+        data = read_golden_image(folder, case)
+        hashes = IntermediateHashes.compute(data, classifier.labels.preprocessing)
+    except BundleError as error:
+        return None, f"file: {error}"
     except ImageError as error:
         return None, f"decode: {error}"
+
     logits = classifier.logits([data])[0]
-    if len(case.logits) != len(logits):
-        return None, f"logits: {len(logits)} classes, training had {len(case.logits)}"
-    trained = np.asarray(case.logits, np.float32)
-    difference, allowed = (
-        float(np.abs(logits - trained).max()),
-        allowed_difference(trained, tolerance),
-    )
-    if differs := stages.first_that_differs(case):
-        return difference, f"{differs} differ from training's (logits by {difference:.3g})"
+    expected = np.asarray(case.logits, np.float32)
+    if len(expected) != len(logits):
+        return None, f"logits: {len(logits)} classes, {len(expected)} in training"
+
+    difference = float(np.abs(logits - expected).max())
+    allowed = allowed_difference(expected, tolerance)
+
+    differing_stage = case.find_first_difference(hashes)
+    if differing_stage is not None:
+        return difference, f"{differing_stage} from training (logits by {difference:.3g})"
     if not difference <= allowed:
-        return difference, f"logits: differ by {difference:.3g}, over {allowed:.3g}"
+        return difference, f"logits: differ by {difference:.3g}, allowed {allowed:.3g}"
+
     label = classifier.labels.classes[int(logits.argmax())]
     if label != case.label:
-        return difference, f"label: {label!r}, training got {case.label!r}"
+        return difference, f"label: {label!r}, {case.label!r} in training"
     return difference, None

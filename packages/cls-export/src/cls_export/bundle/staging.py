@@ -1,4 +1,4 @@
-"""How a bundle comes to lie where it is asked for: whole, and in place of nothing but a bundle."""
+"""Staging of a bundle, which replaces an older bundle as a whole."""
 
 import os
 import tempfile
@@ -9,47 +9,50 @@ from pathlib import Path
 from cls_export.contract.bundle_layout import GOLDEN_FOLDER, LABELS_FILE, MODEL_FILE
 from cls_export.contract.errors import BundleError
 
+_BUNDLE_FILES = {MODEL_FILE, LABELS_FILE, GOLDEN_FOLDER}
+
 
 @contextmanager
 def staged_bundle(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a place to write a bundle to, with an empty golden/; when nothing fails, it becomes `folder`.
+    """Yield a draft folder with an empty golden/, which becomes `folder` if the block succeeds.
 
-    What lies beside the draft is deleted with it.
+    The parent of the draft is a temporary folder, deleted with everything in it.
 
     Raises:
-        BundleError: `folder` holds something else than a bundle.
+        BundleError: `folder` exists and is not a bundle.
     """
     target = Path(folder).resolve()
-    _refuse_another_folder(target)
+    _check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
+
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".bundle-") as scratch:
         draft = Path(scratch) / target.name
         (draft / GOLDEN_FOLDER).mkdir(parents=True)
         yield draft
-        _put_in_place(draft, target, Path(scratch))
+        _replace(target, draft, Path(scratch) / "replaced")
 
 
-def _refuse_another_folder(target: Path) -> None:
-    """A bundle replaces a bundle; anything else that lies at its place is the user's."""
-    own = {MODEL_FILE, LABELS_FILE, GOLDEN_FOLDER}
-    if target.is_dir():
-        foreign = sorted({path.name for path in target.iterdir()} - own)
-    else:
-        foreign = [target.name] if target.exists() else []
+def _check_replaceable(target: Path) -> None:
+    """Refuse to replace a folder with files that do not belong to a bundle."""
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise BundleError(f"{target} is a file; choose a folder for the bundle")
+
+    foreign = sorted({path.name for path in target.iterdir()} - _BUNDLE_FILES)
     if foreign:
         raise BundleError(
-            f"{target} holds {foreign[0]!r}, so it is not a bundle to be replaced; choose another folder"
+            f"{target} contains {foreign[0]!r}, so it is not a bundle; choose another folder"
         )
 
 
-def _put_in_place(draft: Path, target: Path, scratch: Path) -> None:
-    """Rename the old bundle away, then the new one in; should that fail, put the old one back."""
-    old = scratch / "replaced"
+def _replace(target: Path, draft: Path, backup: Path) -> None:
+    """Rename the draft to the target; if that fails, restore the old bundle."""
     if target.exists():
-        target.rename(old)
+        target.rename(backup)
     try:
         draft.rename(target)
     except OSError:
-        if old.exists():
-            old.rename(target)
+        if backup.exists():
+            backup.rename(target)
         raise

@@ -1,4 +1,4 @@
-"""Commands that write another bundle: quantize, half, migrate. They need `cls-export[torch]`."""
+"""Commands that write another bundle: quantize, float16, migrate. They need `cls-export[torch]`."""
 
 import argparse
 import json
@@ -6,69 +6,71 @@ import statistics
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from cls_export.contract.errors import BundleError
 from cls_export.contract.preprocessing import Resample, Resize
 from cls_export.runtime.classifier import Classifier
-from cls_export.runtime.latency import measure
+from cls_export.runtime.latency import measure_latency
 
 if TYPE_CHECKING:
     from cls_export.convert.reduced_precision import ConversionReport
 
-_CALIBRATED_ON = 512
-_TURNS = 7
-_BATCH = 8
-_NEEDS = 'Needs: pip install "cls-export[torch]"'
+_MAX_CALIBRATION_IMAGES = 512
+_LATENCY_ROUNDS = 7
+_LATENCY_BATCH_SIZE = 8
+_NEEDS_EXTRA = 'Needs: pip install "cls-export[torch]"'
+
+
+class _LabeledImages(NamedTuple):
+    paths: list[Path]
+    labels: list[str]
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add a parser for each."""
+    """Add the parsers of the commands."""
     quantize = commands.add_parser(
         "quantize",
-        help="write a bundle that computes in int8",
-        description=f"Write a bundle that computes in int8, and say what that costs in answers and brings. {_NEEDS}",
+        help="convert a bundle to int8",
+        description="Write an int8 bundle, for CPUs, and print its accuracy, size, and speed. "
+        f"{_NEEDS_EXTRA}",
     )
-    _add_judged(quantize)
+    _add_conversion_arguments(quantize)
     quantize.add_argument(
-        "--calibrate",
+        "--calibration-images",
         metavar="JSONL",
         required=True,
-        help="annotations of training images, of which 512 are taken",
+        help=f"annotations of training images; {_MAX_CALIBRATION_IMAGES} of them are used",
     )
     quantize.set_defaults(run=_quantize)
 
-    half = commands.add_parser(
-        "half",
-        help="write a bundle that computes in float16",
-        description="Write a bundle of half the bytes that computes in float16, for GPUs, and say what that costs in "
-        f"answers and brings. {_NEEDS}",
+    float16 = commands.add_parser(
+        "float16",
+        help="convert a bundle to float16",
+        description="Write a float16 bundle of half the size, for GPUs, and print its accuracy, "
+        f"size, and speed. {_NEEDS_EXTRA}",
     )
-    _add_judged(half)
-    half.set_defaults(run=_half)
+    _add_conversion_arguments(float16)
+    float16.set_defaults(run=_float16)
 
     migrate = commands.add_parser(
         "migrate",
-        help="make a bundle of an older model.onnx and its four-key mapping",
-        description="Make a bundle of an older ONNX file and a labels mapping that has num_classes, class_to_idx, "
-        f"idx_to_class and normalization alone. {_NEEDS}",
+        help="convert an older ONNX file and its labels mapping",
+        description="Write a bundle from an older ONNX file and a labels mapping with only "
+        f"num_classes, class_to_idx, idx_to_class, and normalization. {_NEEDS_EXTRA}",
     )
-    migrate.add_argument("model", metavar="MODEL", help="the ONNX file: images in, logits out")
+    migrate.add_argument("model", metavar="MODEL", help="the ONNX file, from images to logits")
     migrate.add_argument("mapping", metavar="MAPPING", help="the labels_mapping.json")
     migrate.add_argument("target", metavar="TARGET", help="the folder to write")
     migrate.add_argument(
-        "--golden",
-        metavar="IMAGE",
-        nargs="+",
-        required=True,
-        help="a few images, whose answers verify will compare",
+        "--golden", metavar="IMAGE", nargs="+", required=True, help="a few images for `verify`"
     )
     migrate.add_argument(
         "--size",
         type=int,
         nargs=2,
         metavar=("H", "W"),
-        help="of the input, if the model leaves it free",
+        help="input size in px, if the model leaves it free",
     )
     migrate.add_argument(
         "--resize", choices=get_args(Resize), help="how images were resized (default: squash)"
@@ -77,29 +79,29 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--resize-to",
         type=int,
         metavar="PX",
-        help="the shorter side before the cut of shortest_edge",
+        help="length of the shorter side before the crop of shortest_edge",
     )
     migrate.add_argument(
-        "--resample", choices=get_args(Resample), help="by which filter (default: bilinear)"
+        "--resample", choices=get_args(Resample), help="resampling filter (default: bilinear)"
     )
     migrate.set_defaults(run=_migrate)
 
 
-def _add_judged(parser: argparse.ArgumentParser) -> None:
+def _add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="an exported folder")
     parser.add_argument("target", metavar="TARGET", help="the folder to write")
     parser.add_argument(
-        "--judge",
+        "--eval-images",
         metavar="JSONL",
         required=True,
-        help="annotations of images that were not trained on",
+        help="annotations of images that the model was not trained on",
     )
     parser.add_argument(
-        "--largest-loss",
+        "--max-accuracy-drop",
         type=float,
         default=0.005,
         metavar="SHARE",
-        help="refuse to write where more of the right answers are lost (default: %(default)s)",
+        help="refuse to write if the accuracy drops by more (default: %(default)s)",
     )
 
 
@@ -108,51 +110,35 @@ def _quantize(options: argparse.Namespace) -> int:
         from cls_export.convert.quantization import quantize_bundle
     except ImportError as error:
         raise BundleError(str(error)) from error
-    calibration, eval_images = _annotated(options.calibrate), _annotated(options.judge)
-    step = max(1, len(calibration) // _CALIBRATED_ON)
-    found = quantize_bundle(
+    calibration_images = _read_annotations(options.calibration_images).paths
+    step = max(1, len(calibration_images) // _MAX_CALIBRATION_IMAGES)
+    eval_set = _read_annotations(options.eval_images)
+    report = quantize_bundle(
         options.bundle,
         options.target,
-        [path for path, _ in calibration[::step]][:_CALIBRATED_ON],
-        [path for path, _ in eval_images],
-        [label for _, label in eval_images],
+        calibration_images[::step][:_MAX_CALIBRATION_IMAGES],
+        eval_set.paths,
+        eval_set.labels,
         max_accuracy_drop=options.max_accuracy_drop,
     )
-    return _say(found, "int8", options)
+    _print_report(report, "int8", options)
+    return 0
 
 
-def _half(options: argparse.Namespace) -> int:
+def _float16(options: argparse.Namespace) -> int:
     try:
         from cls_export.convert.float16 import convert_to_float16
     except ImportError as error:
         raise BundleError(str(error)) from error
-    eval_images = _annotated(options.judge)
-    found = convert_to_float16(
+    eval_set = _read_annotations(options.eval_images)
+    report = convert_to_float16(
         options.bundle,
         options.target,
-        [path for path, _ in eval_images],
-        [label for _, label in eval_images],
+        eval_set.paths,
+        eval_set.labels,
         max_accuracy_drop=options.max_accuracy_drop,
     )
-    return _say(found, "float16", options)
-
-
-def _say(found: "ConversionReport", kind: str, options: argparse.Namespace) -> int:
-    print(
-        f"right answers  {found.after:.2%} of {found.images} images, in float32 {found.before:.2%}"
-    )
-    print(
-        f"size           {found.bytes_after / 1e6:.1f} MB, in float32 {found.bytes_before / 1e6:.1f} MB"
-    )
-    print(f"logits         within {found.max_difference:.2g} of float32's")
-    classifiers = {kind: Classifier(options.target), "float32": Classifier(options.bundle)}
-    times: dict[str, list[float]] = {name: [] for name in classifiers}
-    for _ in range(_TURNS):  # so that a busy moment of the machine hits both
-        for name, classifier in classifiers.items():
-            (latency,) = measure(classifier, [_BATCH], seconds=0.3)
-            times[name].append(latency.median / _BATCH)
-    for name, values in times.items():
-        print(f"{name:<15}{statistics.median(values):.2f} ms an image, in batches of {_BATCH}")
+    _print_report(report, "float16", options)
     return 0
 
 
@@ -161,7 +147,7 @@ def _migrate(options: argparse.Namespace) -> int:
         from cls_export.convert.migration import migrate
     except ImportError as error:
         raise BundleError(str(error)) from error
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         migrate(
             options.model,
@@ -173,33 +159,58 @@ def _migrate(options: argparse.Namespace) -> int:
             resize_to=options.resize_to,
             resample=options.resample,
         )
-    for each in said:
-        print(f"cls-export: {each.message}", file=sys.stderr)
-    print(f"{options.target} written; its golden images have the answers of {options.model}")
+    for warning in caught:
+        print(f"cls-export: {warning.message}", file=sys.stderr)
+    print(f"wrote {options.target}, with the logits of {options.model} for its golden images")
     return 0
 
 
-def _annotated(file: str) -> list[tuple[Path, str]]:
-    """Read image paths and labels of an annotation file; the training packages check such files thoroughly."""
+def _print_report(report: "ConversionReport", precision: str, options: argparse.Namespace) -> None:
+    print(
+        f"accuracy       {report.accuracy_after:.2%} on {report.images} images, "
+        f"float32 {report.accuracy_before:.2%}"
+    )
+    size_after = report.bytes_after / 1e6
+    size_before = report.bytes_before / 1e6
+    print(f"size           {size_after:.1f} MB, float32 {size_before:.1f} MB")
+    print(f"logits         within {report.max_difference:.2g} of float32")
+
+    classifiers = {precision: Classifier(options.target), "float32": Classifier(options.bundle)}
+    times: dict[str, list[float]] = {name: [] for name in classifiers}
+    for _ in range(_LATENCY_ROUNDS):  # alternate, so that load on the machine affects both
+        for name, classifier in classifiers.items():
+            latency = measure_latency(classifier, _LATENCY_BATCH_SIZE, seconds=0.3)
+            times[name].append(latency.median_ms / _LATENCY_BATCH_SIZE)
+
+    for name, values in times.items():
+        milliseconds = statistics.median(values)
+        print(f"{name:<15}{milliseconds:.2f} ms per image in batches of {_LATENCY_BATCH_SIZE}")
+
+
+def _read_annotations(file: str) -> _LabeledImages:
+    """Read the image paths and labels of an annotation file.
+
+    The training packages validate such files thoroughly; this reads only what conversion needs.
+    """
+    images = _LabeledImages([], [])
     try:
-        rows = [
-            json.loads(line)
-            for line in Path(file).read_text(encoding="utf-8").splitlines()
-            if line.strip()
-        ]
-        found = [
-            (Path(file).parent / row["image"], row["suffix"] if "suffix" in row else row["label"])
-            for row in rows
-        ]
+        for line in Path(file).read_text(encoding="utf-8").splitlines():
+            if not line.strip():
+                continue
+            row = json.loads(line)
+            images.paths.append(Path(file).parent / row["image"])
+            images.labels.append(row["suffix"] if "suffix" in row else row["label"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(
-            f"{file}: expected lines such as {{'image': 'a.jpg', 'suffix': '23'}} ({type(error).__name__}: {error})"
+            f"{file}: expected lines such as {{'image': 'a.jpg', 'suffix': '23'}} "
+            f"({type(error).__name__}: {error})"
         ) from error
-    if not found:
-        raise BundleError(f"{file}: holds no rows")
-    for path, label in found:
+
+    if not images.paths:
+        raise BundleError(f"{file}: contains no rows")
+    for path, label in zip(images.paths, images.labels, strict=True):
         if not isinstance(label, str):
             raise BundleError(
-                f"{file}: the label of {path.name} is {label!r}; expected a class's name as text"
+                f"{file}: the label of {path.name} is {label!r}; expected a class name as a string"
             )
-    return found
+    return images

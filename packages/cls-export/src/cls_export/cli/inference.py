@@ -8,15 +8,18 @@ from pathlib import Path
 from cls_export.bundle.golden import verify_bundle
 from cls_export.cli.output import FORMATS
 from cls_export.cli.progress import with_progress
+from cls_export.contract.calibration import Calibration, Reject
 from cls_export.contract.errors import BundleError, ImageError
 from cls_export.contract.image_formats import IMAGE_SUFFIXES
 from cls_export.runtime.bundle import Bundle
 from cls_export.runtime.classifier import Classifier
-from cls_export.runtime.latency import measure
+from cls_export.runtime.latency import measure_latency
+
+_MAX_LISTED_CLASSES = 12
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add a parser for each."""
+    """Add the parsers of the commands."""
     predict = commands.add_parser(
         "predict", help="classify images", description="Classify image files."
     )
@@ -25,39 +28,43 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "images", metavar="IMAGE", nargs="+", help="image files, or folders to search for them"
     )
     predict.add_argument(
-        "--format", choices=sorted(FORMATS), default="table", help="output (default: %(default)s)"
+        "--format",
+        choices=sorted(FORMATS),
+        default="table",
+        help="output format (default: %(default)s)",
     )
     predict.add_argument(
         "--top-k",
         type=_positive,
         default=1,
         metavar="K",
-        help="classes to show (table and jsonl; default: %(default)s)",
+        help="classes per image (table and jsonl; default: %(default)s)",
     )
     predict.add_argument("--logits", action="store_true", help="add the raw logits (jsonl and csv)")
     predict.set_defaults(run=_predict)
 
     verify = commands.add_parser(
         "verify",
-        help="re-run a bundle's golden images",
-        description="Re-run a bundle's golden images from file bytes to label and compare with what training got.",
+        help="run the golden images of a bundle",
+        description="Run the golden images of a bundle, from file bytes to label, and compare "
+        "with training.",
     )
     verify.add_argument("bundle", metavar="BUNDLE", help="an exported folder")
     verify.set_defaults(run=_verify)
 
     info = commands.add_parser(
         "info",
-        help="say what a bundle is",
-        description="Say what a bundle answers, how, and where it comes from.",
+        help="describe a bundle",
+        description="Print the classes, input, calibration, thresholds, and origin of a bundle.",
     )
     info.add_argument("bundle", metavar="BUNDLE", help="an exported folder, or a model.onnx")
-    info.add_argument("--json", action="store_true", help="the whole labels mapping, for programs")
+    info.add_argument("--json", action="store_true", help="print the labels mapping as JSON")
     info.set_defaults(run=_info)
 
     bench = commands.add_parser(
         "bench",
-        help="time a bundle on this machine",
-        description="Time answers for random images, decoded already, from array to label.",
+        help="measure latency and throughput",
+        description="Measure latency and throughput on random arrays, from array to label.",
     )
     bench.add_argument("bundle", metavar="BUNDLE", help="an exported folder, or a model.onnx")
     bench.add_argument(
@@ -66,7 +73,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         nargs="+",
         default=[1, 8, 32],
         metavar="N",
-        help="images a call (default: 1 8 32)",
+        help="images per call (default: 1 8 32)",
     )
     bench.add_argument(
         "--size",
@@ -74,10 +81,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         nargs=2,
         default=[40, 30],
         metavar=("H", "W"),
-        help="of an image, px",
+        help="image size in px (default: 40 30)",
     )
     bench.add_argument(
-        "--threads", type=_positive, metavar="N", help="threads (default: onnxruntime's choice)"
+        "--threads", type=_positive, metavar="N", help="threads (default: one per physical core)"
     )
     bench.set_defaults(run=_bench)
 
@@ -90,114 +97,132 @@ def _positive(text: str) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    if (options.format == "csv" and options.top_k > 1) or (
-        options.format == "table" and options.logits
-    ):
-        raise BundleError(
-            "csv has no place for --top-k, and the table none for --logits; use --format jsonl"
-        )
-    files = list(_files(options.images))
+    if options.format == "csv" and options.top_k > 1:
+        raise BundleError("--top-k has no effect on csv; use --format jsonl")
+    if options.format == "table" and options.logits:
+        raise BundleError("--logits has no effect on the table; use --format jsonl")
+
+    files = list(_find_images(options.images))
     if not files:
         raise BundleError(
-            f"no image files under {', '.join(options.images)} ({', '.join(sorted(IMAGE_SUFFIXES))})"
+            f"no image files in {', '.join(options.images)} "
+            f"(suffixes: {', '.join(sorted(IMAGE_SUFFIXES))})"
         )
+
     classifier = Classifier(options.bundle)
     writer = FORMATS[options.format](sys.stdout, classifier.labels.classes, options.logits)
+
     failed = 0
-    answers = zip(files, classifier.stream(files, options.top_k, bad="return"), strict=True)
-    for path, answer in with_progress(answers, len(files)):
-        if isinstance(answer, ImageError):
+    results = classifier.stream(files, options.top_k, on_error="return")
+    for path, result in with_progress(zip(files, results, strict=True), len(files)):
+        if isinstance(result, ImageError):
             failed += 1
-            print(f"cls-export: {answer}", file=sys.stderr)
+            print(f"cls-export: {result}", file=sys.stderr)
         else:
-            writer.write(path, answer)
+            writer.write(path, result)
     writer.close()
+
     if failed:
-        print(
-            f"cls-export: {failed} image(s) could not be classified; they are named above",
-            file=sys.stderr,
-        )
+        print(f"cls-export: {failed} image(s) could not be classified", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _files(arguments: Sequence[str]) -> Iterator[Path]:
+def _find_images(arguments: Sequence[str]) -> Iterator[Path]:
     for path in map(Path, arguments):
-        if path.is_dir():
-            yield from sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES
-            )
-        else:
+        if not path.is_dir():
             yield path
+            continue
+        for file in sorted(path.rglob("*")):
+            if file.suffix.lower() in IMAGE_SUFFIXES:
+                yield file
 
 
 def _verify(options: argparse.Namespace) -> int:
     report = verify_bundle(options.bundle)
     for failure in report.failures:
         print(f"FAILED {failure}", file=sys.stderr)
+
     verdict = "passed" if report.passed else f"{len(report.failures)} FAILED"
     print(
-        f"{report.images} golden images, {verdict}; largest difference of a logit {report.max_difference:.2g}"
+        f"{report.images} golden images: {verdict}; "
+        f"largest logit difference {report.max_difference:.2g}"
     )
     return 0 if report.passed else 1
 
 
 def _info(options: argparse.Namespace) -> int:
     classifier = Classifier(options.bundle)
-    labels = classifier.labels
     if options.json:
-        print(labels.to_json(), end="")
+        print(classifier.labels.to_json(), end="")
         return 0
-    for name, value in _described(classifier, Bundle.locate(options.bundle).model).items():
+
+    model = Bundle.locate(options.bundle).model
+    for name, value in _summarize(classifier, model).items():
         print(f"{name:<14}{value}")
     return 0
 
 
-def _described(classifier: Classifier, model: Path) -> dict[str, str]:
+def _summarize(classifier: Classifier, model: Path) -> dict[str, str]:
     labels = classifier.labels
-    height, width = labels.preprocessing.size
-    shown = ", ".join(map(repr, labels.classes[:12])) + (", …" if labels.num_classes > 12 else "")
+    preprocessing = labels.preprocessing
+    height, width = preprocessing.size
+    classes = ", ".join(map(repr, labels.classes[:_MAX_LISTED_CLASSES]))
+    if labels.num_classes > _MAX_LISTED_CLASSES:
+        classes += ", …"
+
     rows = {
         "model": f"{model}, {model.stat().st_size / 1e6:.1f} MB",
-        "classes": f"{labels.num_classes}: {shown}",
-        "input": f"{height} x {width} px, {labels.preprocessing.resize}, {labels.preprocessing.resample}",
-        "confidence": "the plain softmax, not calibrated",
-        "rejects": "nothing",
+        "classes": f"{labels.num_classes}: {classes}",
+        "input": f"{height} x {width} px, {preprocessing.resize}, {preprocessing.resample}",
+        "confidence": _describe_calibration(labels.calibration),
+        "rejects": _describe_reject(labels.reject),
     }
-    if (calibration := labels.calibration) is not None:
-        temperature = (
-            f", {1 / calibration.scale[0]:.3g}" if calibration.method == "temperature" else ""
-        )
-        rows["confidence"] = (
-            f"calibrated by {calibration.method}{temperature}, on {calibration.images:,} images"
-        )
-    if (reject := labels.reject) is not None:
-        own = f" ({len(reject.by_class)} classes have their own)" if reject.by_class else ""
-        rows["rejects"] = (
-            f"below {reject.threshold:.3f}{own}, for a {reject.wanted} of {reject.level:.1%} "
-            f"on {reject.images:,} images"
-        )
+
     origin = labels.provenance
-    if origin.metric is not None:
-        rows["weights"] = (
-            f"{origin.weights}, {origin.metric.name} {origin.metric.value:.4f}, epoch {origin.metric.epoch + 1}"
-        )
-    for name, value in (
-        ("run", origin.run),
-        ("commit", origin.code_commit),
-        ("data", origin.data_fingerprint),
-    ):
-        rows[name] = value or "unknown"
+    metric = origin.metric
+    if metric is not None:
+        score = f"{metric.name} {metric.value:.4f}"
+        rows["weights"] = f"{origin.weights}, {score}, epoch {metric.epoch + 1}"
+    rows["run"] = origin.run or "unknown"
+    rows["commit"] = origin.code_commit or "unknown"
+    rows["data"] = origin.data_fingerprint or "unknown"
     rows["runs on"] = ", ".join(classifier.providers)
     return rows
+
+
+def _describe_calibration(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return "softmax, not calibrated"
+
+    method = f"{calibration.method} scaling"
+    if calibration.method == "temperature":
+        method += f" by {1 / calibration.scale[0]:.3g}"
+    return f"calibrated by {method} on {calibration.images:,} images"
+
+
+def _describe_reject(reject: Reject | None) -> str:
+    if reject is None:
+        return "nothing"
+
+    threshold = f"below {reject.threshold:.3f}"
+    if reject.by_class:
+        threshold += f" (other thresholds for {len(reject.by_class)} classes)"
+    target = f"{reject.wanted} {reject.level:.1%}"
+    return f"{threshold}, chosen for {target} on {reject.images:,} images"
 
 
 def _bench(options: argparse.Namespace) -> int:
     classifier = Classifier(options.bundle, threads=options.threads, batch_size=max(options.batch))
     height, width = options.size
+
     print(f"{'batch':>6}{'median, ms':>12}{'p95, ms':>10}{'images/s':>10}")
-    for each in measure(classifier, options.batch, height=height, width=width):
-        print(
-            f"{each.batch:>6}{each.median:>12.2f}{each.p95:>10.2f}{each.images_per_second:>10.0f}",
-            flush=True,
-        )
+    for batch_size in options.batch:
+        latency = measure_latency(classifier, batch_size, height=height, width=width)
+        row = [
+            f"{batch_size:>6}",
+            f"{latency.median_ms:>12.2f}",
+            f"{latency.p95_ms:>10.2f}",
+            f"{latency.images_per_second:>10.0f}",
+        ]
+        print("".join(row), flush=True)
     return 0

@@ -1,4 +1,4 @@
-"""How predictions are written: a table for people, JSON lines and CSV for programs."""
+"""Output formats of `cls-export predict`: a table, JSON lines, and CSV."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ from cls_export.runtime.predictions import Prediction
 
 
 class PredictionWriter(ABC):
-    """Writes one prediction after another to a text stream."""
+    """Writes predictions to a text stream, one by one."""
 
     def __init__(self, stream: TextIO, classes: tuple[str, ...], with_logits: bool) -> None:
         self._stream = stream
@@ -19,14 +19,18 @@ class PredictionWriter(ABC):
 
     @abstractmethod
     def write(self, path: Path, prediction: Prediction) -> None:
-        """Write the answer for the image at `path`."""
+        """Write the prediction for the image at `path`."""
 
-    def close(self) -> None:  # noqa: B027  (most writers hold nothing back)
-        """Write what was held back."""
+    def close(self) -> None:  # noqa: B027  (most writers buffer nothing)
+        """Write buffered predictions."""
 
 
 class JSONLinesWriter(PredictionWriter):
-    """An object a line: image, label, confidence, rejected, top_k as [label, probability], logits by class name."""
+    """Writes one object per line.
+
+    Keys: image, label, confidence, rejected, top_k as [label, probability], and, if requested,
+    logits by class name.
+    """
 
     def write(self, path: Path, prediction: Prediction) -> None:
         """Write one line."""
@@ -39,53 +43,51 @@ class JSONLinesWriter(PredictionWriter):
         }
         if self._with_logits:
             row["logits"] = dict(zip(self._classes, prediction.logits.tolist(), strict=True))
-        print(
-            json.dumps(row), file=self._stream
-        )  # ASCII: a file may have a name that no encoding holds
+        # In ASCII, because a file name may be invalid in every encoding.
+        print(json.dumps(row), file=self._stream)
 
 
 class CSVWriter(PredictionWriter):
-    """A header, then image, label, confidence, rejected and, when asked for, a `logit:NAME` column a class."""
+    """Writes columns image, label, confidence, rejected, and, if requested, `logit:CLASS`."""
 
     def __init__(self, stream: TextIO, classes: tuple[str, ...], with_logits: bool) -> None:
         super().__init__(stream, classes, with_logits)
         self._csv = csv.writer(stream, lineterminator="\n")
-        logits = [f"logit:{name}" for name in classes] if with_logits else []
-        self._csv.writerow(["image", "label", "confidence", "rejected", *logits])
+
+        header = ["image", "label", "confidence", "rejected"]
+        if with_logits:
+            header += [f"logit:{name}" for name in classes]
+        self._csv.writerow(header)
 
     def write(self, path: Path, prediction: Prediction) -> None:
         """Write one row."""
-        logits = prediction.logits.tolist() if self._with_logits else []
-        self._csv.writerow(
-            [
-                path,
-                prediction.label,
-                prediction.confidence,
-                str(prediction.rejected).lower(),
-                *logits,
-            ]
-        )
+        rejected = str(prediction.rejected).lower()
+        row = [path, prediction.label, prediction.confidence, rejected]
+        if self._with_logits:
+            row += prediction.logits.tolist()
+        self._csv.writerow(row)
 
 
 class TableWriter(PredictionWriter):
-    """Aligned columns; held back to the end, since their width is known only then."""
+    """Writes aligned columns on `close`, when their width is known."""
 
     def __init__(self, stream: TextIO, classes: tuple[str, ...], with_logits: bool) -> None:
         super().__init__(stream, classes, with_logits)
         self._rows: list[tuple[str, str]] = []
 
     def write(self, path: Path, prediction: Prediction) -> None:
-        """Hold one row back."""
-        answers = "   ".join(
-            f"{label!r:<8} {probability:6.1%}" for label, probability in prediction.top_k
-        )
-        self._rows.append((str(path), f"{answers}   rejected" if prediction.rejected else answers))
+        """Buffer one row."""
+        cells = [f"{label!r:<8} {probability:6.1%}" for label, probability in prediction.top_k]
+        if prediction.rejected:
+            cells.append("rejected")
+        self._rows.append((str(path), "   ".join(cells)))
 
     def close(self) -> None:
         """Write the table."""
-        width = max((len(image) for image, _ in self._rows), default=0)
-        for image, answers in self._rows:
-            print(f"{image:<{width}}  {answers}", file=self._stream)
+        lengths = [len(path) for path, _ in self._rows]
+        width = max(lengths, default=0)
+        for path, cells in self._rows:
+            print(f"{path:<{width}}  {cells}", file=self._stream)
 
 
 FORMATS: dict[str, type[PredictionWriter]] = {

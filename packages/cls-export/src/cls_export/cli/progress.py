@@ -1,4 +1,4 @@
-"""How far a long command has come, for a person at a terminal."""
+"""A progress line for long commands."""
 
 import sys
 import time
@@ -7,27 +7,23 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-_EVERY = 0.5
-"""Seconds."""
+_INTERVAL_SECONDS = 0.5
 
 
 def with_progress(items: Iterable[Item], total: int) -> Iterator[Item]:
-    """Yield the items, and write how many have been on stderr, if that is a terminal."""
+    """Yield the items, and print their count and rate to stderr if it is a terminal."""
     if not sys.stderr.isatty():
         yield from items
         return
-    started = shown = (
-        time.perf_counter()
-    )  # the monotonic clock of Windows stands still for 16 ms at a time
+    start = time.perf_counter()  # time.monotonic has a resolution of 16 ms on Windows
+    last_update = start
+
     for done, item in enumerate(items, start=1):
         yield item
+
         now = time.perf_counter()
-        if now - shown >= _EVERY or done == total:
-            shown = now
+        if now - last_update >= _INTERVAL_SECONDS or done == total:
+            last_update = now
+            rate = done / (now - start)
             end = "\n" if done == total else ""
-            print(
-                f"\r{done:,} of {total:,} ({done / (now - started):.0f}/s)",
-                end=end,
-                file=sys.stderr,
-                flush=True,
-            )
+            print(f"\r{done:,} of {total:,} ({rate:.0f}/s)", end=end, file=sys.stderr, flush=True)

@@ -1,1 +1,1 @@
-"""Shared contract of training and serving: preprocessing, labels mapping, layouts, and files."""
+"""The contract that training and serving share: preprocessing, labels mapping, layouts, files."""

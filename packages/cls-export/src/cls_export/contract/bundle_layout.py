@@ -6,4 +6,4 @@ GOLDEN_FOLDER = "golden"
 GOLDEN_FILE = "golden.json"
 
 METADATA_KEY = "labels_mapping"
-"""Key of the ONNX metadata entry that holds the text of labels_mapping.json."""
+"""Key of the ONNX metadata entry that contains the text of labels_mapping.json."""

@@ -4,14 +4,14 @@ from pydantic import ValidationError
 
 
 class ImageError(ValueError):
-    """An image that cannot become model input.
+    """An image cannot become model input.
 
-    It is unreadable, truncated, too large, or has a wrong shape or dtype.
+    It is unreadable, damaged, or too large, or it has a wrong shape or dtype.
     """
 
 
 class BundleError(ValueError):
-    """A bundle that is missing a file, is damaged, or contradicts itself."""
+    """A bundle lacks a file, is damaged, or contradicts itself."""
 
 
 def format_validation_error(error: ValidationError, *, root: str = "the whole file") -> str:
@@ -23,6 +23,7 @@ def format_validation_error(error: ValidationError, *, root: str = "the whole fi
     """
     lines = []
     for item in error.errors():
-        key = ".".join(map(str, item["loc"])) or root
+        location = ".".join(map(str, item["loc"]))
+        key = location or root
         lines.append(f"{key}: {item['msg']}")
     return "; ".join(lines)

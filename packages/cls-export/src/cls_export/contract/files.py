@@ -1,5 +1,6 @@
-"""Atomic file writing."""
+"""Reading and writing of whole files."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{os.getpid()}")
+
     try:
         with draft.open("wb") as stream:
             yield stream
@@ -39,3 +41,25 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """
     with open_atomically(path) as stream:
         stream.write(content)
+
+
+def read_bytes(path: str | os.PathLike[str], *, error: type[ValueError]) -> bytes:
+    """Read a whole file.
+
+    Args:
+        path: The file.
+        error: The type of the error that is raised if the file cannot be read.
+
+    Raises:
+        error: The file cannot be read; the message names it and the reason.
+    """
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as cause:  # a NUL character in a path is a ValueError
+        reason = getattr(cause, "strerror", None) or cause
+        raise error(f"{path}: cannot be read ({reason})") from cause
+
+
+def sha256_hex(data: bytes) -> str:
+    """Return the SHA-256 of some bytes, as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()

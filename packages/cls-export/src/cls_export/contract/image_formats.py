@@ -1,10 +1,10 @@
-"""Image formats and size limits that training and serving accept."""
+"""Image formats and the size limit that training and serving accept."""
 
 import re
 from typing import Final
 
 MAX_PIXELS = 50_000_000
-"""Larger images are refused by their header, before decoding (a 17 kB PNG can claim 144 million)."""
+"""Larger images are refused by their header, undecoded: a 17 kB PNG can claim 144 million."""
 
 SUFFIXES: Final = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),

@@ -1,32 +1,31 @@
-"""labels_mapping.json: what a consumer must know of a model besides its graph."""
+"""The schema of labels_mapping.json: classes, preprocessing, calibration, and provenance."""
 
-import hashlib
 import json
 import os
 import warnings
-from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from cls_export.contract.calibration import Calibration, Reject
 from cls_export.contract.errors import BundleError, format_validation_error
+from cls_export.contract.files import read_bytes, sha256_hex, write_atomically
 from cls_export.contract.preprocessing import Preprocessing, Resample, Resize
 
 
-class _Frozen(BaseModel):
+class _FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Normalization(_Frozen):
-    """Per-channel mean and standard deviation of pixels scaled to 0-1, in R, G, B order."""
+class Normalization(_FrozenModel):
+    """Mean and standard deviation of each channel, for pixels scaled to 0-1, in R, G, B order."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
-class ScoredMetric(_Frozen):
-    """The monitored metric that the exported weights earned, and where."""
+class ScoredMetric(_FrozenModel):
+    """The monitored metric of the exported weights, with the epoch and step of its measurement."""
 
     name: str
     value: float
@@ -34,15 +33,15 @@ class ScoredMetric(_Frozen):
     step: int
 
 
-class Provenance(_Frozen):
-    """Where a model comes from. `None` stands for what was not known when the file was written.
+class Provenance(_FrozenModel):
+    """The origin of a model. `None` means unknown.
 
     Attributes:
-        run: name of the run.
-        code_commit: commit of the training code; `-dirty` follows where the work tree had changes.
-        data_fingerprint: content hash of the annotations and image bytes that were trained on.
+        run: Name of the run.
+        code_commit: Commit of the training code, with the suffix `-dirty` for uncommitted changes.
+        data_fingerprint: Content hash of the annotations and image bytes of the training data.
         weights: `ema` for averaged weights, `raw` for the optimizer's own.
-        metric: what these weights earned.
+        metric: The metric of these weights.
     """
 
     run: str | None = None
@@ -52,23 +51,28 @@ class Provenance(_Frozen):
     metric: ScoredMetric | None = None
 
 
-class LabelsMapping(_Frozen):
-    """Classes, preprocessing and origin of one model; the schema of labels_mapping.json.
-
-    The first four keys are those of the file's ancestor and keep their shape, so that its readers go on working.
-
-    Attributes:
-        idx_to_class: the inverse of `class_to_idx`; its keys are indices written as strings.
-        labels_sha256: SHA-256 of the class names in index order, written as a JSON array without spaces.
-        schema_version: 2; version 1 had neither calibration nor reject, and is still read.
-        calibration: how logits become probabilities; None for a plain softmax.
-        reject: which answers are none; None where every answer counts.
-    """
+class LegacyLabelsMapping(_FrozenModel):
+    """The four keys of the first labels mappings, written before schema version 1."""
 
     num_classes: int
     class_to_idx: dict[str, int]
     idx_to_class: dict[str, str]
     normalization: Normalization
+
+
+class LabelsMapping(LegacyLabelsMapping):
+    """Classes, preprocessing, and provenance of one model; the schema of labels_mapping.json.
+
+    The first four keys keep their original shape, so that readers of the first mappings still work.
+
+    Attributes:
+        idx_to_class: The inverse of `class_to_idx`, with the indices as strings.
+        schema_version: 2. Version 1 had neither `calibration` nor `reject` and is still read.
+        labels_sha256: SHA-256 of the class names in index order, as a JSON array without spaces.
+        calibration: How logits become probabilities; None for a plain softmax.
+        reject: Confidence thresholds; None if no prediction is rejected.
+    """
+
     schema_version: Literal[1, 2] = 2
     preprocessing: Preprocessing
     labels_sha256: str
@@ -77,40 +81,44 @@ class LabelsMapping(_Frozen):
     provenance: Provenance = Provenance()
 
     @model_validator(mode="after")
-    def _agrees_with_itself(self) -> Self:
-        names = {index: name for name, index in self.class_to_idx.items()}
-        if (
-            sorted(names) != list(range(self.num_classes))
-            or len(self.class_to_idx) != self.num_classes
-        ):
-            raise ValueError(
-                f"num_classes is {self.num_classes}, so class_to_idx must hold each of 0..{self.num_classes - 1} "
-                f"once; it holds {len(self.class_to_idx)} names"
-            )
-        if self.idx_to_class != {str(index): name for index, name in names.items()}:
-            raise ValueError("idx_to_class is not the inverse of class_to_idx")
-        if self.labels_sha256 != _labels_sha256(self.classes):
-            raise ValueError(
-                f"labels_sha256 is not the hash of these classes ({_labels_sha256(self.classes)})"
-            )
-        if (self.normalization.mean, self.normalization.std) != (
-            self.preprocessing.mean,
-            self.preprocessing.std,
-        ):
+    def _check_consistency(self) -> Self:
+        self._check_classes()
+        self._check_confidence()
+
+        normalization = (self.normalization.mean, self.normalization.std)
+        if normalization != (self.preprocessing.mean, self.preprocessing.std):
             raise ValueError("normalization and preprocessing state different mean or std")
-        if self.schema_version == 1 and (self.calibration or self.reject):
-            raise ValueError(
-                "calibration and reject are of schema version 2, and schema_version is 1"
-            )
-        if self.calibration and len(self.calibration.scale) not in (1, self.num_classes):
-            raise ValueError(
-                f"calibration has {len(self.calibration.scale)} scales for {self.num_classes} classes"
-            )
-        if self.reject and (
-            unknown := sorted(self.reject.by_class.keys() - self.class_to_idx.keys())
-        ):
-            raise ValueError(f"reject has a threshold for {unknown[0]!r}, which is no class")
         return self
+
+    def _check_classes(self) -> None:
+        indices = sorted(self.class_to_idx.values())
+        if indices != list(range(self.num_classes)):
+            raise ValueError(
+                f"num_classes is {self.num_classes}, so class_to_idx must contain each index of "
+                f"0..{self.num_classes - 1} once; it contains {len(indices)} names"
+            )
+
+        inverse = {str(index): name for name, index in self.class_to_idx.items()}
+        if self.idx_to_class != inverse:
+            raise ValueError("idx_to_class is not the inverse of class_to_idx")
+
+        expected = _hash_class_names(self.classes)
+        if self.labels_sha256 != expected:
+            raise ValueError(f"labels_sha256 is not the hash of these classes ({expected})")
+
+    def _check_confidence(self) -> None:
+        if self.schema_version == 1 and (self.calibration or self.reject):
+            raise ValueError("calibration and reject need schema_version 2, got 1")
+
+        if self.calibration is not None:
+            scales = len(self.calibration.scale)
+            if scales not in (1, self.num_classes):
+                raise ValueError(f"calibration has {scales} scales for {self.num_classes} classes")
+
+        if self.reject is not None:
+            unknown = sorted(self.reject.by_class.keys() - self.class_to_idx.keys())
+            if unknown:
+                raise ValueError(f"reject has a threshold for the unknown class {unknown[0]!r}")
 
     @classmethod
     def from_classes(
@@ -119,45 +127,20 @@ class LabelsMapping(_Frozen):
         preprocessing: Preprocessing,
         provenance: Provenance | None = None,
     ) -> Self:
-        """Build the mapping from a name-to-index dictionary whose indices are 0..C-1."""
+        """Build a mapping from class names and their indices 0..C-1."""
         names = sorted(class_to_idx, key=class_to_idx.__getitem__)
+        idx_to_class = {str(class_to_idx[name]): name for name in names}
+        normalization = Normalization(mean=preprocessing.mean, std=preprocessing.std)
+
         return cls(
             num_classes=len(names),
             class_to_idx={name: class_to_idx[name] for name in names},
-            idx_to_class={str(class_to_idx[name]): name for name in names},
-            normalization=Normalization(mean=preprocessing.mean, std=preprocessing.std),
+            idx_to_class=idx_to_class,
+            normalization=normalization,
             preprocessing=preprocessing,
-            labels_sha256=_labels_sha256(tuple(names)),
+            labels_sha256=_hash_class_names(tuple(names)),
             provenance=provenance or Provenance(),
         )
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in index order."""
-        return tuple(sorted(self.class_to_idx, key=self.class_to_idx.__getitem__))
-
-    def to_json(self) -> str:
-        """Return the file's text, which is also what the ONNX file's metadata carries."""
-        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str | bytes, source: str = "labels mapping") -> Self:
-        """Read the file's text; `source` names it in errors.
-
-        Raises:
-            BundleError: not JSON, an unknown or missing key, or parts that contradict each other.
-        """
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            older = any(
-                item["type"] == "missing" and item["loc"] == ("preprocessing",)
-                for item in error.errors()
-            )
-            hint = ". Older tools wrote such; see cls-export migrate" if older else ""
-            raise BundleError(
-                f"{source} is not a labels mapping of schema version 1 or 2: {format_validation_error(error)}{hint}"
-            ) from error
 
     @classmethod
     def from_legacy(
@@ -169,73 +152,98 @@ class LabelsMapping(_Frozen):
         resize_to: int | None = None,
         resample: Resample | None = None,
     ) -> Self:
-        """Build a mapping from one that has only the ancestor's four keys, and warn of what it does not say.
+        """Build a mapping from one that has only the first four keys; warn about assumptions.
 
         Args:
-            text: JSON with num_classes, class_to_idx, idx_to_class and normalization.
-            size: height and width of the model's input, in pixels.
-            resize: as in `Preprocessing`, as are `resize_to` and `resample`; None assumes its default.
-            resize_to: for `shortest_edge`.
-            resample: Pillow's filter.
+            text: JSON with num_classes, class_to_idx, idx_to_class, and normalization.
+            size: Height and width of the model's input, in pixels.
+            resize: See `Preprocessing`. None assumes the default, with a warning.
+            resize_to: Needed for `shortest_edge`.
+            resample: See `Preprocessing`. None assumes the default, with a warning.
 
         Raises:
-            BundleError: not JSON, other keys, keys that contradict each other, or a resize that cannot be.
+            BundleError: Not JSON, other keys, keys that contradict each other, or an invalid
+                combination of resize settings.
         """
-        said = {"size": size, "resize": resize, "resize_to": resize_to, "resample": resample}
+        settings: dict[str, Any] = {"size": size}
+        if resize is not None:
+            settings["resize"] = resize
+        if resize_to is not None:
+            settings["resize_to"] = resize_to
+        if resample is not None:
+            settings["resample"] = resample
+
         try:
-            ancestor = _LegacyMapping.model_validate_json(text)
-            preprocessing = Preprocessing.model_validate(
-                ancestor.normalization.model_dump()
-                | {key: value for key, value in said.items() if value is not None}
-            )
-            mapping = cls.from_classes(ancestor.class_to_idx, preprocessing)
-            mapping = cls.model_validate({**mapping.model_dump(), **ancestor.model_dump()})
+            legacy = LegacyLabelsMapping.model_validate_json(text)
+            settings.update(legacy.normalization.model_dump())
+            preprocessing = Preprocessing.model_validate(settings)
+            mapping = cls.from_classes(legacy.class_to_idx, preprocessing)
+            mapping = cls.model_validate({**mapping.model_dump(), **legacy.model_dump()})
         except ValidationError as error:
             raise BundleError(
-                f"not the ancestor's labels mapping: {format_validation_error(error)}"
+                f"not a labels mapping of four keys: {format_validation_error(error)}"
             ) from error
-        assumed = [
-            *([f"{preprocessing.resize!r} to {size[0]} x {size[1]} px"] if resize is None else []),
-            *([f"{preprocessing.resample} resampling"] if resample is None else []),
-            "channels in R, G, B order, normalized outside the graph",
-        ]
+
+        assumptions = []
+        if resize is None:
+            assumptions.append(f"{preprocessing.resize!r} to {size[0]} x {size[1]} px")
+        if resample is None:
+            assumptions.append(f"{preprocessing.resample} resampling")
+        assumptions.append("channels in R, G, B order, normalized outside the graph")
         warnings.warn(
-            f"the mapping does not say how images become the model's input; assumed: {'; '.join(assumed)}. "
-            "Confidence is not calibrated, and the origin is unknown",
+            f"the labels mapping does not describe the preprocessing. Assumed: "
+            f"{'; '.join(assumptions)}. "
+            "Confidence is not calibrated, and the provenance is unknown",
             stacklevel=2,
         )
         return mapping
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in index order."""
+        names = sorted(self.class_to_idx, key=self.class_to_idx.__getitem__)
+        return tuple(names)
+
+    def to_json(self) -> str:
+        """Return the text of the file, which is also stored in the ONNX metadata."""
+        content = self.model_dump(mode="json")
+        return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str = "labels mapping") -> Self:
+        """Read the text of the file; `source` names it in errors.
+
+        Raises:
+            BundleError: Not JSON, an unknown or missing key, or keys that contradict each other.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            hint = ""
+            for item in error.errors():
+                if item["type"] == "missing" and item["loc"] == ("preprocessing",):
+                    hint = ". For a mapping of an older tool, run: cls-export migrate"
+            raise BundleError(
+                f"{source} is not a labels mapping of schema version 1 or 2: "
+                f"{format_validation_error(error)}{hint}"
+            ) from error
+
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file; a reader sees the old content or the new, never a part."""
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        temporary.write_text(self.to_json(), encoding="utf-8")
-        os.replace(temporary, target)
+        """Write the file atomically."""
+        text = self.to_json()
+        write_atomically(path, text.encode())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read the file.
 
         Raises:
-            BundleError: missing, or not a valid mapping.
+            BundleError: The file is missing or not a valid mapping.
         """
-        try:
-            text = Path(path).read_bytes()
-        except OSError as error:
-            raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+        text = read_bytes(path, error=BundleError)
         return cls.from_json(text, source=str(path))
 
 
-class _LegacyMapping(_Frozen):
-    """The four keys that a labels mapping began with."""
-
-    num_classes: int
-    class_to_idx: dict[str, int]
-    idx_to_class: dict[str, str]
-    normalization: Normalization
-
-
-def _labels_sha256(classes: tuple[str, ...]) -> str:
+def _hash_class_names(classes: tuple[str, ...]) -> str:
     text = json.dumps(classes, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_hex(text.encode())

@@ -18,7 +18,8 @@ def closest_names(
         limit: The largest number of suggestions.
         cutoff: The smallest similarity, 0 to 1; 0 always suggests something.
     """
-    return difflib.get_close_matches(given, sorted(valid), n=limit, cutoff=cutoff)
+    names = sorted(valid)
+    return difflib.get_close_matches(given, names, n=limit, cutoff=cutoff)
 
 
 def did_you_mean(given: str, valid: Iterable[str]) -> str:
@@ -26,6 +27,7 @@ def did_you_mean(given: str, valid: Iterable[str]) -> str:
     names = sorted(valid)
     closest = closest_names(given, names)
     hint = f"did you mean {closest[0]!r}? " if closest else ""
+
     if len(names) <= _MAX_LISTED:
         return f"{hint}Valid names: {', '.join(names)}"
     return hint.strip()

@@ -1,1 +1,14 @@
-"""Export from PyTorch and conversion to reduced precision. Needs `cls-export[torch]`."""
+"""Export from PyTorch and conversion to reduced precision.
+
+Needs `pip install "cls-export[torch]"`.
+"""
+
+import importlib
+
+for _name in ("onnx", "onnx_ir"):
+    try:
+        importlib.import_module(_name)
+    except ImportError as error:
+        raise ImportError(
+            f'{_name} is not installed. To write ONNX files: pip install "cls-export[torch]"'
+        ) from error

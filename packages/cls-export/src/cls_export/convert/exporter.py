@@ -1,83 +1,33 @@
-"""From a PyTorch module to a bundle, and the proof that both give the same answers. Needs `cls-export[torch]`."""
+"""Export of a PyTorch module to a bundle, with a check that both give the same logits."""
 
 import copy
 import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from cls_export.bundle.golden import allowed_difference, write_golden
-from cls_export.bundle.onnx_file import save_model
+from cls_export.bundle.golden import PARITY_BATCH_SIZES, allowed_difference, write_golden
 from cls_export.bundle.staging import staged_bundle
 from cls_export.contract.bundle_layout import GOLDEN_FOLDER, LABELS_FILE, MODEL_FILE
 from cls_export.contract.errors import BundleError
 from cls_export.contract.labels_mapping import LabelsMapping
+from cls_export.convert.onnx_file import save_model
 
 try:
-    import onnx
     import torch
     from torch import Tensor, nn
 except ImportError as error:
     raise ImportError(
-        f'{error.name} is missing; exporting needs: pip install "cls-export[torch]"'
+        f'{error.name} is not installed. To export a module: pip install "cls-export[torch]"'
     ) from error
 
 OPSET = 18
-"""The dialect that torch's exporter writes natively, so nothing is converted up or down."""
-
-
-def export_onnx(module: nn.Module, labels: LabelsMapping, path: str | os.PathLike[str]) -> None:
-    """Write one ONNX file, weights and labels mapping inside, and check that it answers as the module does.
-
-    Args:
-        module: maps float32 [N, 3, H, W] to logits float32 [N, C]. A copy of it is exported, in evaluation mode, in
-            float32, on the CPU; the module itself stays as it is.
-        labels: says H, W and C.
-        path: the file to write; a reader sees it whole or not at all.
-
-    Raises:
-        BundleError: the module's output is not [N, C], or the written file differs from the module by more than
-            `TOLERANCE` at some batch size.
-    """
-    target = Path(path)
-    deployable = _deployable(module)
-    example = torch.zeros(2, 3, *labels.preprocessing.size)
-    _check_output(deployable, labels, example)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
-        draft = Path(folder) / target.name
-        _write(deployable, labels, example, draft)
-        parity_error(deployable, labels, draft)
-        os.replace(draft, target)
-
-
-def parity_error(module: nn.Module, labels: LabelsMapping, path: str | os.PathLike[str]) -> float:
-    """Return the largest absolute difference of a logit between a module and an ONNX file, over random batches.
-
-    Raises:
-        BundleError: it is over `TOLERANCE`, which grows with the logits.
-    """
-    deployable = _deployable(module)
-    session = ort.InferenceSession(Path(path).read_bytes(), providers=["CPUExecutionProvider"])
-    generator = np.random.default_rng(0)
-    worst = 0.0
-    for size in (1, 2, 7, 64):
-        images = generator.standard_normal((size, 3, *labels.preprocessing.size), dtype=np.float32)
-        with torch.inference_mode():
-            expected = deployable(torch.from_numpy(images)).numpy()
-        difference = float(np.abs(session.run(["logits"], {"images": images})[0] - expected).max())
-        allowed = allowed_difference(expected)
-        if not difference <= allowed:
-            raise BundleError(
-                f"{path} differs from the module by {difference:.3g} in a logit at batch size {size}, "
-                f"over {allowed:.3g}; nothing was exported"
-            )
-        worst = max(worst, difference)
-    return worst
+"""The opset that torch's exporter writes without converting."""
 
 
 def write_bundle(
@@ -86,49 +36,112 @@ def write_bundle(
     folder: str | os.PathLike[str],
     golden: Sequence[str | os.PathLike[str]],
 ) -> None:
-    """Write a whole bundle, replacing an older one: model.onnx, labels_mapping.json and golden/.
+    """Write a bundle (model.onnx, labels_mapping.json, golden/), replacing an older one.
 
     Args:
-        module: as for `export_onnx`.
-        labels: written into the ONNX file and beside it.
-        folder: the bundle; it appears only once it is complete.
-        golden: image files to copy into golden/ with the logits that `module` gives for them.
+        module: See `export_onnx`.
+        labels: Written into the ONNX file and beside it.
+        folder: The bundle; it appears once it is complete.
+        golden: Image files to copy into golden/ with the module's logits.
 
     Raises:
-        BundleError: as for `export_onnx`; or `golden` is empty, or `folder` holds something else than a bundle.
-        ImageError: a golden image cannot be decoded.
+        BundleError: See `export_onnx`; or `golden` is empty, or `folder` exists and is not a
+            bundle.
+        ImageError: A golden image cannot be read or decoded.
     """
     if not golden:
-        raise BundleError("a bundle needs at least one golden image, or it could never be verified")
-    reference = _deployable(module)
+        raise BundleError("a bundle needs at least one golden image, got none")
 
-    def answer(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            logits: NDArray[np.float32] = reference(torch.from_numpy(images)).numpy()
-        return logits
+    deployable = _copy_for_export(module)
+
+    def run_model(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return _run(deployable, images)
 
     with staged_bundle(folder) as draft:
         export_onnx(module, labels, draft / MODEL_FILE)
         labels.save(draft / LABELS_FILE)
-        write_golden(draft / GOLDEN_FOLDER, golden, labels, answer)
+        write_golden(draft / GOLDEN_FOLDER, golden, labels, run_model)
 
 
-def _deployable(module: nn.Module) -> nn.Module:
-    return copy.deepcopy(module).cpu().float().eval()
+def export_onnx(module: nn.Module, labels: LabelsMapping, path: str | os.PathLike[str]) -> None:
+    """Write one ONNX file, with weights and labels mapping inside, that agrees with the module.
+
+    Args:
+        module: Maps float32 [N, 3, H, W] to logits float32 [N, C]. A copy is exported, in
+            evaluation mode, in float32, on the CPU; the module itself does not change.
+        labels: The labels mapping; it defines H, W, and C.
+        path: The file to write, atomically.
+
+    Raises:
+        BundleError: The module's output is not [N, C], or the file's logits differ from the
+            module's by more than `TOLERANCE` at some batch size.
+    """
+    target = Path(path)
+    deployable = _copy_for_export(module)
+    example = torch.zeros(2, 3, *labels.preprocessing.size)
+    _check_output_shape(deployable, labels, example)
+
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
+        draft = Path(folder) / target.name
+        _write(deployable, labels, example, draft)
+        check_parity(deployable, labels, draft)
+        os.replace(draft, target)
 
 
-def _check_output(module: nn.Module, labels: LabelsMapping, example: Tensor) -> None:
+def check_parity(module: nn.Module, labels: LabelsMapping, path: str | os.PathLike[str]) -> float:
+    """Return the largest logit difference between a module and an ONNX file on random batches.
+
+    Raises:
+        BundleError: The difference is over `TOLERANCE`, scaled by the largest logit.
+    """
+    deployable = _copy_for_export(module)
+    session = ort.InferenceSession(Path(path).read_bytes(), providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+
+    worst = 0.0
+    for size in PARITY_BATCH_SIZES:
+        images = rng.standard_normal((size, 3, *labels.preprocessing.size), dtype=np.float32)
+        expected = _run(deployable, images)
+        (actual,) = session.run(["logits"], {"images": images})
+
+        difference = float(np.abs(actual - expected).max())
+        allowed = allowed_difference(expected)
+        if not difference <= allowed:
+            raise BundleError(
+                f"{path}: a logit differs from the module's by {difference:.3g} at batch size "
+                f"{size}, allowed {allowed:.3g}. Nothing was exported"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def _copy_for_export(module: nn.Module) -> nn.Module:
+    module = copy.deepcopy(module)
+    return module.cpu().float().eval()
+
+
+def _run(module: nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:
     with torch.inference_mode():
-        shape = tuple(cast(Tensor, module(example)).shape)
-    if shape != (len(example), labels.num_classes):
+        output = module(torch.from_numpy(images))
+    logits: NDArray[np.float32] = output.numpy()
+    return logits
+
+
+def _check_output_shape(module: nn.Module, labels: LabelsMapping, example: Tensor) -> None:
+    with torch.inference_mode():
+        output = module(example)
+
+    shape = tuple(output.shape)
+    expected = (len(example), labels.num_classes)
+    if shape != expected:
         raise BundleError(
-            f"the module maps {tuple(example.shape)} to {shape}, and the labels mapping has "
-            f"{labels.num_classes} classes; expected {(len(example), labels.num_classes)}"
+            f"the module maps {tuple(example.shape)} to {shape}; expected {expected} for the "
+            f"{labels.num_classes} classes of the labels mapping"
         )
 
 
 def _write(module: nn.Module, labels: LabelsMapping, example: Tensor, path: Path) -> None:
-    # An example batch of 1 would freeze the batch axis; hence the 2.
+    # The example has two images, because torch freezes a batch axis of size 1.
     torch.onnx.export(
         module,
         (example,),
@@ -142,20 +155,13 @@ def _write(module: nn.Module, labels: LabelsMapping, example: Tensor, path: Path
         external_data=False,
     )
     model = onnx.load(path)
-    _remove_traces(model)
+    _remove_metadata(model.graph)
     save_model(model, labels, path)
 
 
-def _remove_traces(model: "onnx.ModelProto") -> None:
-    """Take out what torch notes of its tracing: source lines and paths of the exporting machine, in every node."""
-    graph = model.graph
-    for part in (
-        graph,
-        *graph.node,
-        *graph.input,
-        *graph.output,
-        *graph.value_info,
-        *graph.initializer,
-    ):
-        part.doc_string = ""
-        del part.metadata_props[:]
+def _remove_metadata(graph: onnx.GraphProto) -> None:
+    """Delete the source lines and paths of the exporting machine that torch stores in each node."""
+    values = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
+    for item in [graph, *graph.node, *values]:
+        item.doc_string = ""
+        del item.metadata_props[:]

@@ -1,62 +1,63 @@
-"""A bundle whose graph computes in float16, in half the bytes. Needs `cls-export[torch]`, but no PyTorch."""
+"""Conversion of a bundle to float16, at half the size. Does not need PyTorch."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx_ir
 import onnxruntime as ort
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from cls_export.contract.decoding import ImageSource
 from cls_export.contract.errors import BundleError
-from cls_export.contract.preprocessing import ImageSource, Preprocessing
+from cls_export.contract.preprocessing import Preprocessing
 from cls_export.convert.reduced_precision import ConversionReport, convert_bundle
 
-try:
-    import onnx
-    import onnx_ir
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-except ImportError as error:
-    raise ImportError(
-        f'{error.name} is missing; writing ONNX files needs: pip install "cls-export[torch]"'
-    ) from error
-
-_LARGEST = float(np.finfo(np.float16).max)
-_LOOKED_AT = 64
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+_OVERFLOW_CHECK_IMAGES = 64
 _TOLERANCE = 2.0**-8
-"""Eight roundings of float16, which keeps 11 bits. A GPU rounds what each layer gives, onnxruntime on a CPU the weights
-alone (ResNet-18 on jersey numbers: 6.6e-4 and 1.6e-4 of the largest logit), so that to measure here is not enough."""
+"""Eight roundings of float16, which has 11 significant bits.
+
+A GPU rounds the output of each layer, onnxruntime on a CPU only the weights (ResNet-18 on jersey
+numbers: 6.6e-4 and 1.6e-4 of the largest logit), so a measurement on a CPU is not enough."""
 
 
 def convert_to_float16(
     bundle: str | os.PathLike[str],
     target: str | os.PathLike[str],
     eval_images: Sequence[ImageSource],
-    truth: Sequence[str] | None = None,
+    eval_labels: Sequence[str] | None = None,
     *,
     max_accuracy_drop: float = 0.005,
 ) -> ConversionReport:
-    """Write a float16 bundle beside a float32 one. Its input and output stay float32, as every bundle's.
+    """Write a float16 bundle with float32 input and output, like every bundle.
 
-    It is half as large, and made for GPUs; onnxruntime computes it in float32 on a CPU, no faster than before.
+    It has half the size and is meant for GPUs: on a CPU, onnxruntime computes it in float32, no
+    faster than before.
 
     Args:
-        bundle: the float32 one, a folder.
-        target: the folder to write; it appears only once it is complete.
-        eval_images: images that the model was not trained on.
-        truth: their classes; None judges the float16 model by the float32 one.
-        max_accuracy_drop: share of `eval_images` by which the float16 model may answer fewer rightly.
+        bundle: The float32 bundle, a folder.
+        target: The folder to write; it appears once it is complete.
+        eval_images: Images that the model was not trained on.
+        eval_labels: Their classes. None compares with the predictions of the float32 model.
+        max_accuracy_drop: Largest accepted loss of accuracy, as a share of `eval_images`.
 
     Raises:
-        BundleError: the loss is larger, or float16 cannot hold what some layer gives; or as `Classifier`.
-        ImageError: an image cannot be decoded.
+        BundleError: The loss is larger, the output of a layer overflows float16, a label is not a
+            class of the bundle, the target is the bundle itself, or the bundle is incomplete or
+            damaged.
+        ImageError: An image cannot be decoded.
     """
 
     def rewrite(source: Path, _: Path, preprocessing: Preprocessing) -> onnx.ModelProto:
-        _refuse_overflow(source, preprocessing, eval_images[:_LOOKED_AT])
-        model = onnx_ir.from_proto(convert_float_to_float16(onnx.load(source), keep_io_types=True))
-        model.graph.sort()  # the casts of input and output were put at the end
-        halved: onnx.ModelProto = onnx_ir.to_proto(model)
-        return halved
+        _check_range(source, preprocessing, eval_images[:_OVERFLOW_CHECK_IMAGES])
+        float16_model = convert_float_to_float16(onnx.load(source), keep_io_types=True)
+        model = onnx_ir.from_proto(float16_model)
+        model.graph.sort()  # the converter appends the casts of input and output at the end
+        converted: onnx.ModelProto = onnx_ir.to_proto(model)
+        return converted
 
     return convert_bundle(
         bundle,
@@ -64,31 +65,33 @@ def convert_to_float16(
         "float16",
         rewrite,
         eval_images,
-        truth,
+        eval_labels,
         max_accuracy_drop=max_accuracy_drop,
-        tolerance=_TOLERANCE,
+        min_tolerance=_TOLERANCE,
     )
 
 
-def _refuse_overflow(
-    source: Path, preprocessing: Preprocessing, images: Sequence[ImageSource]
-) -> None:
-    """Look at what every node gives: a CPU computes these nodes in float32, where nothing would be amiss."""
+def _check_range(source: Path, preprocessing: Preprocessing, images: Sequence[ImageSource]) -> None:
+    """Check that the outputs of all nodes fit into float16.
+
+    A CPU computes the converted graph in float32, so evaluating it would not show an overflow.
+    """
     model = onnx.load(source)
-    known = {value.name for value in model.graph.output}
+    outputs = {value.name for value in model.graph.output}
     for node in model.graph.node:
-        model.graph.output.extend(
-            onnx.ValueInfoProto(name=name) for name in node.output if name and name not in known
-        )
+        for name in node.output:
+            if name and name not in outputs:
+                model.graph.output.append(onnx.ValueInfoProto(name=name))
+
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs() if output.type == "tensor(float)"]
+
     for image in images:
-        for name, values in zip(
-            names, session.run(names, {"images": preprocessing(image)}), strict=True
-        ):
-            largest = float(np.abs(values).max(initial=0.0))
-            if not largest <= _LARGEST:
+        values = session.run(names, {"images": preprocessing(image)})
+        for name, value in zip(names, values, strict=True):
+            largest = float(np.abs(value).max(initial=0.0))
+            if not largest <= _FLOAT16_MAX:
                 raise BundleError(
-                    f"{source}: {name!r} reaches {largest:.3g} on an image to judge by, and float16 ends at "
-                    f"{_LARGEST:,.0f}; nothing was written"
+                    f"{source}: {name!r} reaches {largest:.3g} on an evaluation image, over the "
+                    f"largest float16, {_FLOAT16_MAX:,.0f}. Nothing was written"
                 )

@@ -1,69 +1,66 @@
-"""A bundle whose graph computes in int8. Needs `cls-export[torch]`, but no PyTorch."""
+"""Conversion of a bundle to int8. Does not need PyTorch."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from cls_export.contract.decoding import ImageSource
 from cls_export.contract.errors import BundleError
-from cls_export.contract.preprocessing import ImageSource, Preprocessing
+from cls_export.contract.preprocessing import Preprocessing
 from cls_export.convert.reduced_precision import ConversionReport, convert_bundle
 
-try:
-    import onnx
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-except ImportError as error:
-    raise ImportError(
-        f'{error.name} is missing; writing ONNX files needs: pip install "cls-export[torch]"'
-    ) from error
-
-_BATCH = 32
+_BATCH_SIZE = 32
 
 
 def quantize_bundle(
     bundle: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    calibration: Sequence[ImageSource],
+    calibration_images: Sequence[ImageSource],
     eval_images: Sequence[ImageSource],
-    truth: Sequence[str] | None = None,
+    eval_labels: Sequence[str] | None = None,
     *,
     max_accuracy_drop: float = 0.005,
 ) -> ConversionReport:
-    """Write an int8 bundle beside a float32 one: static quantisation, weights signed and by channel.
+    """Write an int8 bundle by static quantization, with signed per-channel weights.
 
-    Activations are unsigned: with both signed, onnxruntime has no fast kernel on a CPU. A machine without VNNI gains
-    little, and may add up its 16-bit intermediate results less exactly.
+    Activations are unsigned, because onnxruntime has no fast CPU kernel for signed activations and
+    weights. A CPU without VNNI gains little, and may saturate 16-bit intermediate sums.
 
     Args:
-        bundle: the float32 one, a folder.
-        target: the folder to write; it appears only once it is complete.
-        calibration: training images, a few hundred, from which the ranges of activations are taken.
-        eval_images: images that the model was not trained on.
-        truth: their classes; None judges the int8 model by the float32 one.
-        max_accuracy_drop: share of `eval_images` by which the int8 model may answer fewer rightly.
+        bundle: The float32 bundle, a folder.
+        target: The folder to write; it appears once it is complete.
+        calibration_images: A few hundred training images, for the ranges of the activations.
+        eval_images: Images that the model was not trained on.
+        eval_labels: Their classes. None compares with the predictions of the float32 model.
+        max_accuracy_drop: Largest accepted loss of accuracy, as a share of `eval_images`.
 
     Raises:
-        BundleError: the loss is larger; or as `Classifier`.
-        ImageError: an image cannot be decoded.
+        BundleError: The loss is larger, a label is not a class of the bundle, the target is the
+            bundle itself, or the bundle is incomplete or damaged.
+        ImageError: An image cannot be decoded.
     """
-    if not calibration:
-        raise BundleError("quantising needs training images to calibrate on, got none")
+    if not calibration_images:
+        raise BundleError("int8 needs training images for calibration, got none")
 
     def rewrite(source: Path, scratch: Path, preprocessing: Preprocessing) -> onnx.ModelProto:
-        prepared, quantized = scratch / "prepared.onnx", scratch / "quantized.onnx"
+        prepared = scratch / "prepared.onnx"
+        quantized = scratch / "quantized.onnx"
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         quantize_static(
             prepared,
             quantized,
-            _Images(preprocessing, calibration),
+            _CalibrationReader(preprocessing, calibration_images),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -72,25 +69,30 @@ def quantize_bundle(
         return onnx.load(quantized)
 
     return convert_bundle(
-        bundle, target, "int8", rewrite, eval_images, truth, max_accuracy_drop=max_accuracy_drop
+        bundle,
+        target,
+        "int8",
+        rewrite,
+        eval_images,
+        eval_labels,
+        max_accuracy_drop=max_accuracy_drop,
     )
 
 
-class _Images(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is not typed
-    """Hands out model input, a batch at a time."""
+class _CalibrationReader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is not typed
+    """Batches of model input."""
 
     def __init__(self, preprocessing: Preprocessing, images: Sequence[ImageSource]) -> None:
-        self._batches = self._read(preprocessing, images)
+        self._preprocessing = preprocessing
+        self._remaining = list(images)
 
     def get_next(self) -> dict[str, Any] | None:
-        """Return the next batch, and None at the end."""
-        return next(self._batches, None)
+        """Return the next batch, or None at the end."""
+        batch = self._remaining[:_BATCH_SIZE]
+        if not batch:
+            return None
 
-    def _read(
-        self, preprocessing: Preprocessing, images: Sequence[ImageSource]
-    ) -> Iterator[dict[str, Any]]:
-        for start in range(0, len(images), _BATCH):
-            pixels = np.stack(
-                [preprocessing.pixels(image) for image in images[start : start + _BATCH]]
-            )
-            yield {"images": preprocessing.normalize(pixels)}
+        self._remaining = self._remaining[_BATCH_SIZE:]
+        pixels = [self._preprocessing.load_pixels(image) for image in batch]
+        inputs = self._preprocessing.normalize(np.stack(pixels))
+        return {"images": inputs}

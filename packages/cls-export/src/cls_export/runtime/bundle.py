@@ -1,6 +1,7 @@
-"""The exported folder: model.onnx, labels_mapping.json, golden/."""
+"""An exported bundle on disk: model.onnx, labels_mapping.json, and golden/."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -11,15 +12,21 @@ from cls_export.contract.bundle_layout import GOLDEN_FOLDER, LABELS_FILE, METADA
 from cls_export.contract.errors import BundleError
 from cls_export.contract.labels_mapping import LabelsMapping
 
-_NOWHERE = "/cls-export-reads-no-external-data"
-_KEY_OF_OUTSIDE = b"location"
-"""Without this word no tensor can name a file: it is the key of the entry that does (onnx.proto, external_data)."""
-_CHUNK = 1 << 20
+_MISSING_FOLDER = "/cls-export-reads-no-external-data"
+_EXTERNAL_DATA_KEY = b"location"
+"""Key of the entry that names a tensor's file (onnx.proto, external_data)."""
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Where the parts of an exported model lie. `labels` is None for a lone ONNX file, which carries its own."""
+    """Paths of an exported model.
+
+    Attributes:
+        model: The ONNX file.
+        labels: labels_mapping.json; None for a single ONNX file, whose metadata contain it.
+        golden: The folder of golden images; None if there is none.
+    """
 
     model: Path
     labels: Path | None
@@ -27,112 +34,122 @@ class Bundle:
 
     @classmethod
     def locate(cls, path: str | os.PathLike[str]) -> Self:
-        """Find the parts, given the bundle's folder or the ONNX file itself.
+        """Return the paths, given the folder of a bundle or a single ONNX file.
 
         Raises:
-            BundleError: a part that must be there is missing.
+            BundleError: There is no bundle, or a file is missing.
         """
-        given = Path(path)
-        if given.is_file():
-            return cls(model=given, labels=None, golden=None)
-        if not given.is_dir():
+        folder = Path(path)
+        if folder.is_file():
+            return cls(model=folder, labels=None, golden=None)
+        if not folder.is_dir():
             raise BundleError(
-                f"{given}: no such bundle; expected a folder with {MODEL_FILE}, or an ONNX file"
+                f"{folder}: no such bundle; expected a folder with {MODEL_FILE}, or an ONNX file"
             )
+
         for name in (MODEL_FILE, LABELS_FILE):
-            if not (given / name).is_file():
+            if not (folder / name).is_file():
                 raise BundleError(
-                    f"{given}: {name} is missing; a bundle holds {MODEL_FILE} and {LABELS_FILE}"
+                    f"{folder}: {name} is missing; a bundle contains {MODEL_FILE} and {LABELS_FILE}"
                 )
-        golden = given / GOLDEN_FOLDER
+
+        golden = folder / GOLDEN_FOLDER
         return cls(
-            model=given / MODEL_FILE,
-            labels=given / LABELS_FILE,
+            model=folder / MODEL_FILE,
+            labels=folder / LABELS_FILE,
             golden=golden if golden.is_dir() else None,
         )
 
-    def open(
-        self, providers: list[str], options: ort.SessionOptions, *, fall_back: bool = False
+    def open_session(
+        self, providers: list[str], options: ort.SessionOptions, *, allow_fallback: bool = False
     ) -> tuple[ort.InferenceSession, LabelsMapping]:
-        """Open the session and read the mapping, refusing whatever contradicts itself.
+        """Open the model and read its labels mapping.
 
         Args:
-            providers: by preference.
-            options: to which what keeps the session to this one file is added.
-            fall_back: whether onnxruntime may go over to other providers, now or in any later run, when one fails.
+            providers: onnxruntime execution providers, in order of preference.
+            options: Session options; entries that keep the session to this one file are added.
+            allow_fallback: Whether onnxruntime may switch to another provider if one fails.
 
         Raises:
-            BundleError: a damaged model, no mapping inside it, another mapping beside it, or other inputs and
-                outputs than the mapping says.
+            BundleError: The model is damaged or has no mapping, the mapping beside it differs, or
+                the inputs and outputs do not match the mapping.
         """
-        outside = False
-        try:
-            outside = _may_name_files(self.model)
-            # Weights outside the file are refused: onnxruntime would look for them in a folder, and follow a link out
-            # of it; so it is told of one that is not there.
-            options.add_session_config_entry(
-                "session.model_external_initializers_file_folder_path", _NOWHERE
-            )
-            # As it does by itself, but for a file named *.ort.
-            options.add_session_config_entry("session.load_model_format", "ONNX")
-            # A path takes less memory, by the bytes that a session keeps besides its weights. But onnxruntime 1.23 does
-            # not hold a path to the folder above.
-            source = self.model.read_bytes() if outside else self.model
-            session = ort.InferenceSession(
-                source, options, providers=providers, enable_fallback=int(fall_back)
-            )
-        except Exception as error:  # onnxruntime's exceptions share no public base class
-            hint = (
-                ". Weights in another file are not read; export the model as one file"
-                if outside
-                else ""
-            )
+        session = _open_model(self.model, providers, options, allow_fallback)
+
+        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if text is None:
             raise BundleError(
-                f"{self.model}: onnxruntime cannot load this file ({error}){hint}"
-            ) from error
-        embedded = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        if embedded is None:
-            raise BundleError(
-                f"{self.model}: no {METADATA_KEY!r} in its metadata, so it was not written by cls-export; "
-                "cls-export migrate makes a bundle of an older model and its mapping"
+                f"{self.model}: not written by cls-export ({METADATA_KEY!r} is missing from its "
+                "metadata). To convert an older model and its mapping, run: cls-export migrate"
             )
-        labels = LabelsMapping.from_json(embedded, source=f"the metadata of {self.model}")
+
+        labels = LabelsMapping.from_json(text, source=f"the metadata of {self.model}")
         if self.labels is not None and LabelsMapping.load(self.labels) != labels:
             raise BundleError(
-                f"{self.labels} and the mapping inside {self.model} differ; one of them was replaced or edited. "
-                "Export the bundle again, or delete the one that is wrong"
+                f"{self.labels} differs from the mapping inside {self.model}. "
+                "Export the bundle again, or delete the file that is wrong"
             )
         _check_signature(session, labels, self.model)
         return session, labels
 
 
-def _may_name_files(model: Path) -> bool:
-    """Say whether a tensor may lie in another file. So may one where a node has that name; that costs memory alone."""
-    end = b""
+def _open_model(
+    model: Path, providers: list[str], options: ort.SessionOptions, allow_fallback: bool
+) -> ort.InferenceSession:
+    hint = ""
+    try:
+        # A path needs less memory than bytes. But onnxruntime 1.23 ignores the folder option below
+        # for a path, so a model that may name other files is passed as bytes.
+        source: Path | bytes = model
+        if _may_have_external_data(model):
+            hint = ". External data files are not read; export the model as one file"
+            source = model.read_bytes()
+        # Otherwise onnxruntime would read external data from other files, even through links.
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", _MISSING_FOLDER
+        )
+        # The default, except for files named *.ort.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        return ort.InferenceSession(
+            source, options, providers=providers, enable_fallback=int(allow_fallback)
+        )
+    except Exception as error:  # onnxruntime's exceptions have no public base class
+        raise BundleError(f"{model}: onnxruntime cannot load this file ({error}){hint}") from error
+
+
+def _may_have_external_data(model: Path) -> bool:
+    """Return whether the file contains the key of external data.
+
+    A node with that name is a harmless false positive.
+    """
+    overlap = len(_EXTERNAL_DATA_KEY) - 1
+    tail = b""
     with model.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            if _KEY_OF_OUTSIDE in end + chunk:
+        while chunk := stream.read(_CHUNK_BYTES):
+            if _EXTERNAL_DATA_KEY in tail + chunk:
                 return True
-            end = chunk[1 - len(_KEY_OF_OUTSIDE) :]
+            tail = chunk[-overlap:]
     return False
 
 
 def _check_signature(session: ort.InferenceSession, labels: LabelsMapping, model: Path) -> None:
-    found = [
-        _described(item.name, item.type, item.shape)
-        for item in (*session.get_inputs(), *session.get_outputs())
-    ]
+    height, width = labels.preprocessing.size
     expected = [
-        _described("images", "tensor(float)", ["N", 3, *labels.preprocessing.size]),
-        _described("logits", "tensor(float)", ["N", labels.num_classes]),
+        f"images tensor(float) [N, 3, {height}, {width}]",
+        f"logits tensor(float) [N, {labels.num_classes}]",
     ]
-    if found != expected:
+
+    tensors = [*session.get_inputs(), *session.get_outputs()]
+    actual = [_describe(tensor.name, tensor.type, tensor.shape) for tensor in tensors]
+    if actual != expected:
         raise BundleError(
-            f"{model}: by its mapping it has the input {expected[0]} and the output {expected[1]}, "
-            f"N being free; found {', '.join(found)}"
+            f"{model}: the labels mapping needs the input {expected[0]} and the output "
+            f"{expected[1]} with a free N; the model has {', '.join(actual)}"
         )
 
 
-def _described(name: str, kind: str, shape: list[int | str | None]) -> str:
-    free = shape[:1] and not isinstance(shape[0], int)
-    return f"{name} {kind} [{', '.join(map(str, ['N', *shape[1:]] if free else shape))}]"
+def _describe(name: str, kind: str, shape: Sequence[int | str | None]) -> str:
+    sizes = [str(size) for size in shape]
+    if sizes and not isinstance(shape[0], int):
+        sizes[0] = "N"
+    return f"{name} {kind} [{', '.join(sizes)}]"

@@ -1,4 +1,4 @@
-"""The torch-free classifier that a consumer calls."""
+"""The torch-free classifier."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,50 +11,56 @@ import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from cls_export.contract.decoding import ImageSource
 from cls_export.contract.errors import BundleError, ImageError
-from cls_export.contract.preprocessing import ImageSource
-from cls_export.runtime.boxes import cut
+from cls_export.runtime.boxes import crop_boxes
 from cls_export.runtime.bundle import Bundle
-from cls_export.runtime.predictions import Prediction, interpret
-from cls_export.runtime.tracks import TrackPrediction, aggregate
+from cls_export.runtime.predictions import Prediction, interpret_logits
+from cls_export.runtime.tracks import TrackPrediction, aggregate_predictions
 
 Color = Literal["RGB", "BGR"]
-"""The order of an array's channels. OpenCV's frames are BGR."""
+"""Channel order of an array. OpenCV uses BGR."""
 
-Answer = Prediction | ImageError
+OnError = Literal["raise", "return"]
+"""What to do with an image that cannot be read: raise its error, or return it in its position."""
 
-_Batch = list[tuple[int, ImageSource]]
-"""Images with their places in the call."""
+_IndexedImage = tuple[int, ImageSource]
+"""An image and its position in the call."""
 
-_KNOWS_A_SHORT_WAIT = (1, 26)
-_AWAKE_MICROSECONDS = 1
+_CPU = "CPUExecutionProvider"
+_SPIN_DURATION_VERSION = (1, 26)
+"""The first onnxruntime with `spin_duration_us`."""
+_SPIN_MICROSECONDS = 1
 
 
 class Classifier:
-    """Answers for images, from the bundle alone: no class name, size or constant has to be repeated in code.
+    """A classifier loaded from a bundle, which defines classes, sizes, and normalization.
 
-    It may be shared between threads.
+    Threads may share it.
 
     Args:
-        bundle: the exported folder, or a lone model.onnx.
-        providers: onnxruntime execution providers, by preference; each must really be available.
-        allow_cpu: whether the CPU may stand in for providers that are not; `providers` says which are in use.
-        threads: threads within one operator; None is one a physical core that this process may run on. They wait
-            awake for a moment, and then sleep, so that others may have the cores; sessions that share a machine still
-            want few.
-        batch_size: images that go through the graph at once.
-        low_memory: open the session with the weights as they are in the file, not in copies ordered for the CPU's
-            vectors: most of its peak is gone, for 7 % more time at 64 px and a third more at 224 (a ResNet-18).
+        bundle: The exported folder, or a single model.onnx.
+        providers: onnxruntime execution providers, in order of preference. Each must be available.
+        allow_cpu: Whether the CPU may replace unavailable providers; see `providers` for the ones
+            in use.
+        threads: Threads within one operator; None for one per physical core that this process may
+            use. Idle threads sleep after a microsecond, which leaves the cores to other work.
+        batch_size: Images that go through the graph at once.
+        low_memory: Skip the copies of the weights in the layout of the CPU's vector units. This
+            removes most of the peak memory, for 7 % more time at 64 px and a third more at 224 px
+            (ResNet-18).
 
     Raises:
-        BundleError: the bundle is incomplete, damaged or contradicts itself, or a provider is not available.
+        BundleError: The bundle is incomplete, damaged, or contradicts itself, or a provider is not
+            available.
+        ValueError: An argument is out of range.
     """
 
     def __init__(
         self,
         bundle: str | os.PathLike[str],
         *,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        providers: Sequence[str] = (_CPU,),
         allow_cpu: bool = False,
         threads: int | None = None,
         batch_size: int = 32,
@@ -66,26 +72,22 @@ class Classifier:
             raise ValueError(f"threads must be at least 1, or None, got {threads}")
         if isinstance(providers, str) or not providers:
             raise ValueError(f"providers must be a list of at least one name, got {providers!r}")
-        options = ort.SessionOptions()
-        options.log_severity_level = (
-            3  # errors alone; a warning about the machine is nothing the caller can act on
+
+        options = _session_options(threads, low_memory)
+        available = _select_providers(providers, allow_cpu)
+        self._session, self.labels = Bundle.locate(bundle).open_session(
+            available, options, allow_fallback=allow_cpu
         )
-        _let_threads_sleep(options)
-        options.intra_op_num_threads = threads or _cores_left_by_the_system()
-        if low_memory:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        self._session, self.labels = Bundle.locate(bundle).open(
-            _available(providers, allow_cpu), options, fall_back=allow_cpu
-        )
-        if not allow_cpu and self._session.get_providers()[0] != providers[0]:
-            raise BundleError(
-                f"asked for {list(providers)}, onnxruntime fell back to {self._session.get_providers()}"
-            )
         self._batch_size = batch_size
+
+        if not allow_cpu and self.providers[0] != providers[0]:
+            raise BundleError(
+                f"onnxruntime fell back to {self.providers}, although {list(providers)} were given"
+            )
 
     @property
     def providers(self) -> list[str]:
-        """The execution providers in use, by preference."""
+        """The execution providers in use, in order of preference."""
         return list(self._session.get_providers())
 
     @overload
@@ -95,7 +97,7 @@ class Classifier:
         top_k: int = ...,
         *,
         color: Color = ...,
-        bad: Literal["raise"] = ...,
+        on_error: Literal["raise"] = ...,
     ) -> list[Prediction]: ...
 
     @overload
@@ -105,8 +107,8 @@ class Classifier:
         top_k: int = ...,
         *,
         color: Color = ...,
-        bad: Literal["return"],
-    ) -> list[Answer]: ...
+        on_error: Literal["return"],
+    ) -> list[Prediction | ImageError]: ...
 
     def predict(
         self,
@@ -114,22 +116,23 @@ class Classifier:
         top_k: int = 5,
         *,
         color: Color = "RGB",
-        bad: Literal["raise", "return"] = "raise",
-    ) -> list[Prediction] | list[Answer]:
-        """Classify any number of images; the answers keep their order.
+        on_error: OnError = "raise",
+    ) -> list[Prediction] | list[Prediction | ImageError]:
+        """Classify any number of images; the predictions have their order.
 
         Args:
-            images: paths, file bytes, Pillow images and uint8 arrays [height, width, 3], in any mixture.
-            top_k: classes to name in each answer.
-            color: order of the channels of arrays.
-            bad: what an image that cannot be read does: raise its error, or return it in the image's place, so that it
-                costs no other its answer.
+            images: Paths, file bytes, Pillow images, and uint8 arrays [height, width, 3], mixed.
+            top_k: Number of classes in each prediction.
+            color: Channel order of arrays.
+            on_error: `raise` the error of an image that cannot be read, or `return` it in the
+                position of the image.
 
         Raises:
-            ImageError: one of them cannot be decoded, or is an array of a wrong shape or dtype.
+            ImageError: An image cannot be decoded, or is an array of a wrong shape or dtype.
         """
-        # The overloads say which kind of answers there can be.
-        return cast("list[Prediction]", list(self.stream(images, top_k, color=color, bad=bad)))
+        # The overloads give the precise type.
+        stream = self.stream(images, top_k, color=color, on_error=on_error)
+        return cast("list[Prediction]", list(stream))
 
     @overload
     def stream(
@@ -138,7 +141,7 @@ class Classifier:
         top_k: int = ...,
         *,
         color: Color = ...,
-        bad: Literal["raise"] = ...,
+        on_error: Literal["raise"] = ...,
     ) -> Iterator[Prediction]: ...
 
     @overload
@@ -148,18 +151,8 @@ class Classifier:
         top_k: int = ...,
         *,
         color: Color = ...,
-        bad: Literal["return"],
-    ) -> Iterator[Answer]: ...
-
-    @overload
-    def stream(
-        self,
-        images: Iterable[ImageSource],
-        top_k: int = ...,
-        *,
-        color: Color = ...,
-        bad: Literal["raise", "return"],
-    ) -> Iterator[Answer]: ...
+        on_error: OnError,
+    ) -> Iterator[Prediction | ImageError]: ...
 
     def stream(
         self,
@@ -167,19 +160,21 @@ class Classifier:
         top_k: int = 5,
         *,
         color: Color = "RGB",
-        bad: Literal["raise", "return"] = "raise",
-    ) -> Iterator[Prediction] | Iterator[Answer]:
-        """Classify images as they come, a batch at a time, in order, in the memory of one batch.
+        on_error: OnError = "raise",
+    ) -> Iterator[Prediction] | Iterator[Prediction | ImageError]:
+        """Classify images as they arrive, in order, with the memory of one batch.
 
-        No more images are taken than the next batch needs, so that a video is read no faster than answers are. With
-        `batch_size=1` each answer comes before the next image is asked for.
+        Arguments and errors are those of `predict`. Each batch takes only its own images from the
+        iterable; with `batch_size=1` each prediction comes before the next image is taken.
         """
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
-        if bad not in ("raise", "return"):
-            raise ValueError(f"bad must be 'raise' or 'return', got {bad!r}")
+        if on_error not in ("raise", "return"):
+            raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
         _check_color(color)
-        return self._stream(_batches(images, self._batch_size), top_k, color, bad == "raise")
+
+        batches = _split_batches(images, self._batch_size)
+        return self._predict_batches(batches, top_k, color, on_error)
 
     @overload
     def predict_boxes(
@@ -190,7 +185,7 @@ class Classifier:
         margin: float = ...,
         top_k: int = ...,
         color: Color = ...,
-        bad: Literal["raise"] = ...,
+        on_error: Literal["raise"] = ...,
     ) -> list[Prediction]: ...
 
     @overload
@@ -202,8 +197,8 @@ class Classifier:
         margin: float = ...,
         top_k: int = ...,
         color: Color = ...,
-        bad: Literal["return"],
-    ) -> list[Answer]: ...
+        on_error: Literal["return"],
+    ) -> list[Prediction | ImageError]: ...
 
     def predict_boxes(
         self,
@@ -213,125 +208,160 @@ class Classifier:
         margin: float = 0.0,
         top_k: int = 5,
         color: Color = "RGB",
-        bad: Literal["raise", "return"] = "raise",
-    ) -> list[Prediction] | list[Answer]:
-        """Classify what boxes show of one frame; no box, no answer.
+        on_error: OnError = "raise",
+    ) -> list[Prediction] | list[Prediction | ImageError]:
+        """Classify boxes of one frame, such as those of a detector.
 
         Args:
             frame: uint8 [height, width, 3].
-            boxes: [M, 4]: left, top, right and bottom in pixels. What lies outside the frame is cut off.
-            margin: added on each side, as a share of a box's width and height.
-            top_k: classes to name in each answer.
-            color: order of the frame's channels.
-            bad: what a box does that is empty or wholly outside: raise its error, or return it in the box's place.
+            boxes: [M, 4]: left, top, right, bottom in pixels. Boxes are clipped to the frame.
+            margin: Added on each side, as a share of the width and height of the box.
+            top_k: Number of classes in each prediction.
+            color: Channel order of the frame.
+            on_error: `raise` the error of a box that is empty or outside the frame, or `return` it
+                in the position of the box.
 
         Raises:
-            ImageError: the frame is no such array; or, by `bad`, a box has nothing of it.
-            ValueError: boxes are not [M, 4].
+            ImageError: The frame has a wrong shape or dtype, or a box is empty or outside.
+            ValueError: The boxes are not [M, 4].
         """
-        crops = cut(frame, boxes, margin)
-        if bad == "raise":
-            for crop in crops:
-                if isinstance(crop, ImageError):
-                    raise crop
-        whole = [crop for crop in crops if not isinstance(crop, ImageError)]
-        answers = self.stream(whole, top_k, color=color, bad=bad)
-        found = [crop if isinstance(crop, ImageError) else next(answers) for crop in crops]
-        return cast("list[Prediction]", found)  # as the overloads say
+        crops = crop_boxes(frame, boxes, margin)
+        images = []
+        for crop in crops:
+            if not isinstance(crop, ImageError):
+                images.append(crop)
+            elif on_error == "raise":
+                raise crop
+
+        predictions = self.stream(images, top_k, color=color, on_error=on_error)
+        results: list[Prediction | ImageError] = []
+        for crop in crops:
+            results.append(crop if isinstance(crop, ImageError) else next(predictions))
+        return cast("list[Prediction]", results)  # the overloads give the precise type
 
     def aggregate(
-        self, predictions: Sequence[Prediction], *, top_k: int = 5, independent: float = 1.0
+        self,
+        predictions: Sequence[Prediction],
+        *,
+        top_k: int = 5,
+        independent_fraction: float = 1.0,
     ) -> TrackPrediction:
-        """Join the answers for a track's frames into one; see `cls_export.runtime.tracks.aggregate`."""
-        return aggregate(predictions, self.labels, top_k=top_k, independent=independent)
+        """Combine the predictions for the frames of a track; see `aggregate_predictions`."""
+        return aggregate_predictions(
+            predictions, self.labels, top_k=top_k, independent_fraction=independent_fraction
+        )
 
     def logits(self, images: Iterable[ImageSource], *, color: Color = "RGB") -> NDArray[np.float32]:
-        """Return the graph's own output for any number of images: float32 [N, C].
+        """Return the output of the graph for any number of images: float32 [N, C].
 
         Raises:
-            ImageError: as `predict`.
+            ImageError: An image cannot be decoded, or is an array of a wrong shape or dtype.
         """
         _check_color(color)
-        rows = [
-            self._run([self._pixels(image, number, color) for number, image in batch])
-            for batch in _batches(images, self._batch_size)
-        ]
-        return np.concatenate(rows) if rows else np.empty((0, self.labels.num_classes), np.float32)
+        outputs = []
+        for batch in _split_batches(images, self._batch_size):
+            pixels = [self._load_pixels(image, index, color) for index, image in batch]
+            outputs.append(self._run(pixels))
 
-    def _stream(
-        self, batches: Iterator[_Batch], top_k: int, color: Color, raises: bool
-    ) -> Iterator[Answer]:
+        if not outputs:
+            return np.empty((0, self.labels.num_classes), np.float32)
+        return np.concatenate(outputs)
+
+    def _predict_batches(
+        self, batches: Iterator[list[_IndexedImage]], top_k: int, color: Color, on_error: OnError
+    ) -> Iterator[Prediction | ImageError]:
         for batch in batches:
-            read = [self._read(image, number, color, raises) for number, image in batch]
-            pixels = [each for each in read if not isinstance(each, ImageError)]
-            answers = iter(interpret(self._run(pixels), self.labels, top_k) if pixels else [])
-            for each in read:
-                yield each if isinstance(each, ImageError) else next(answers)
+            pixels: list[NDArray[np.uint8]] = []
+            errors: dict[int, ImageError] = {}
+            for index, image in batch:
+                try:
+                    pixels.append(self._load_pixels(image, index, color))
+                except ImageError as error:
+                    if on_error == "raise":
+                        raise
+                    errors[index] = error
 
-    def _read(
-        self, image: ImageSource, number: int, color: Color, raises: bool
-    ) -> NDArray[np.uint8] | ImageError:
-        try:
-            return self._pixels(image, number, color)
-        except ImageError as error:
-            if raises:
-                raise
-            return error
+            predictions: list[Prediction] = []
+            if pixels:
+                logits = self._run(pixels)
+                predictions = interpret_logits(logits, self.labels, top_k)
 
-    def _pixels(self, image: ImageSource, number: int, color: Color) -> NDArray[np.uint8]:
+            remaining = iter(predictions)
+            for index, _ in batch:
+                yield errors[index] if index in errors else next(remaining)
+
+    def _load_pixels(self, image: ImageSource, index: int, color: Color) -> NDArray[np.uint8]:
         if color == "BGR" and isinstance(image, np.ndarray) and image.ndim == 3:
             image = image[..., ::-1]
         try:
-            return self.labels.preprocessing.pixels(image)
+            return self.labels.preprocessing.load_pixels(image)
         except ImageError as error:
-            if isinstance(image, str | PathLike):  # has a name of its own
+            if isinstance(image, str | PathLike):  # the message names the file
                 raise
-            raise ImageError(f"image {number} (counted from 0): {error}") from error
+            raise ImageError(f"image {index} (counted from 0): {error}") from error
 
     def _run(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        images = self.labels.preprocessing.normalize(
-            np.stack(pixels) if len(pixels) > 1 else pixels[0][None]
-        )
-        output: NDArray[np.float32] = self._session.run(["logits"], {"images": images})[0]
-        return output
+        # For a single image, adding an axis is faster than stacking.
+        batch = np.stack(pixels) if len(pixels) > 1 else pixels[0][None]
+        images = self.labels.preprocessing.normalize(batch)
+        logits: NDArray[np.float32]
+        (logits,) = self._session.run(["logits"], {"images": images})
+        return logits
 
 
-def _let_threads_sleep(options: ort.SessionOptions) -> None:
-    """Let threads that wait for each other give up their cores soon.
+def _session_options(threads: int | None, low_memory: bool) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors only; callers cannot act on warnings about the machine
+    _shorten_spinning(options)
+    options.intra_op_num_threads = threads or _count_restricted_cores()
+    if low_memory:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    return options
 
-    While they wait awake, as onnxruntime has it, they take the core from whoever has work, be it another process or
-    another thread of this session that the system has put aside for them. Without waiting awake at all they are woken
-    anew for each operator, which costs on an idle machine. See `benchmarks/export.py threads`.
+
+def _shorten_spinning(options: ort.SessionOptions) -> None:
+    """Let idle threads sleep soon.
+
+    By default, idle threads of onnxruntime spin, which takes cores from other processes and from
+    descheduled threads of this session. Without any spinning, each operator wakes its threads
+    anew, which is slower on an idle machine. Measured by `benchmarks/export.py threads`.
     """
-    if tuple(int(part) for part in ort.__version__.split(".")[:2]) >= _KNOWS_A_SHORT_WAIT:
+    major, minor = ort.__version__.split(".")[:2]
+    if (int(major), int(minor)) >= _SPIN_DURATION_VERSION:
         options.add_session_config_entry(
-            "session.intra_op.spin_duration_us", str(_AWAKE_MICROSECONDS)
+            "session.intra_op.spin_duration_us", str(_SPIN_MICROSECONDS)
         )
     else:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
 
 
-def _cores_left_by_the_system() -> int:
-    """Return how many cores a container or `taskset` leaves this process; 0, onnxruntime's own choice, for all."""
+def _count_restricted_cores() -> int:
+    """Return the cores that a container or `taskset` leaves this process.
+
+    Returns 0, the value for onnxruntime's own choice, if the process may use all cores.
+    """
     if not hasattr(os, "sched_getaffinity"):  # macOS, Windows
         return 0
+
     allowed = len(os.sched_getaffinity(0))
-    return allowed if allowed < (os.cpu_count() or allowed) else 0
+    total = os.cpu_count() or allowed
+    return allowed if allowed < total else 0
 
 
-def _available(providers: Sequence[str], allow_cpu: bool) -> list[str]:
-    """Return those providers that this onnxruntime has."""
-    known = ort.get_available_providers()
+def _select_providers(providers: Sequence[str], allow_cpu: bool) -> list[str]:
+    """Return the given providers that this onnxruntime has."""
+    available = ort.get_available_providers()
     for name in providers:
         if not isinstance(name, str):
-            raise ValueError(f"providers are names, such as {known[0]!r}; got {name!r}")
-    missing = [name for name in providers if name not in known]
+            raise ValueError(f"providers are names such as {available[0]!r}, got {name!r}")
+
+    missing = [name for name in providers if name not in available]
     if missing and not allow_cpu:
         raise BundleError(
-            f"execution providers {missing} are not available; this onnxruntime has {known}. Install the onnxruntime "
-            "build that has them, or pass allow_cpu=True"
+            f"execution providers {missing} are not available; this onnxruntime has {available}. "
+            "Install an onnxruntime build that has them, or pass allow_cpu=True"
         )
-    return [name for name in providers if name in known] or ["CPUExecutionProvider"]
+    return [name for name in providers if name in available] or [_CPU]
 
 
 def _check_color(color: str) -> None:
@@ -339,22 +369,24 @@ def _check_color(color: str) -> None:
         raise ValueError(f"color must be 'RGB' or 'BGR', got {color!r}")
 
 
-def _batches(images: Iterable[ImageSource], size: int) -> Iterator[_Batch]:
-    if not isinstance(images, list | tuple) and (
-        _is_one(images) or not isinstance(images, Iterable)
-    ):
+def _split_batches(images: Iterable[ImageSource], size: int) -> Iterator[list[_IndexedImage]]:
+    if _is_single_image(images) or not isinstance(images, Iterable):
         raise TypeError(
-            f"takes any number of images; for one, pass a list: predict([image]) (got {type(images)})"
+            "expected an iterable of images; for a single image, pass a list: "
+            f"predict([image]) (got {type(images)})"
         )
-    return _split(enumerate(images), size)
+    return _generate_batches(enumerate(images), size)
 
 
-def _is_one(images: object) -> bool:
-    """Say whether this is one image, and no series of them: an array of two axes or three, a file's name or bytes."""
-    one = isinstance(images, str | bytes | bytearray | memoryview | PathLike | Image.Image)
-    return one or getattr(images, "ndim", 1) in (0, 2, 3)
+def _is_single_image(images: object) -> bool:
+    """Return whether this is a path, file bytes, a Pillow image, or an array of one image."""
+    if isinstance(images, str | bytes | bytearray | memoryview | PathLike | Image.Image):
+        return True
+
+    dimensions = getattr(images, "ndim", 1)
+    return dimensions in (0, 2, 3)
 
 
-def _split(images: Iterator[tuple[int, ImageSource]], size: int) -> Iterator[_Batch]:
+def _generate_batches(images: Iterator[_IndexedImage], size: int) -> Iterator[list[_IndexedImage]]:
     while batch := list(islice(images, size)):
         yield batch

@@ -1,59 +1,67 @@
-"""How fast a bundle answers on this machine."""
+"""Latency of a classifier on this machine."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cls_export.runtime.classifier import Classifier
+
+_MIN_CALLS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds of one call of `predict`, and what that makes in images a second.
+    """Time of one call of `Classifier.predict`.
 
     Attributes:
-        batch: images in a call.
-        median: of the calls.
-        p95: that 95 % of the calls stay under.
-        images_per_second: by the median.
+        batch_size: Images per call.
+        median_ms: Median over the calls, in milliseconds.
+        p95_ms: 95th percentile over the calls, in milliseconds.
     """
 
-    batch: int
-    median: float
-    p95: float
-    images_per_second: float
+    batch_size: int
+    median_ms: float
+    p95_ms: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput at the median."""
+        seconds = self.median_ms / 1000
+        return self.batch_size / seconds
 
 
-def measure(
+def measure_latency(
     classifier: Classifier,
-    batches: Sequence[int],
+    batch_size: int,
     *,
     height: int = 40,
     width: int = 30,
     seconds: float = 2.0,
-) -> list[Latency]:
-    """Time calls on random arrays, each batch size for some seconds and at least five calls, behind one that warms up.
+) -> Latency:
+    """Time `predict` on random arrays, after one call to warm up.
 
     Args:
-        classifier: whose `batch_size` is the largest batch that goes through the graph at once.
-        batches: images in a call.
-        height: of an image in pixels.
-        width: of an image in pixels.
-        seconds: for each batch size.
+        classifier: Its own `batch_size` should not be smaller.
+        batch_size: Images per call.
+        height: Height of the images, in pixels.
+        width: Width of the images, in pixels.
+        seconds: Duration; at least five calls are timed.
     """
-    draws = np.random.default_rng(0)
-    results = []
-    for batch in batches:
-        images = [draws.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(batch)]
+    rng = np.random.default_rng(0)
+    images: list[NDArray[np.uint8]] = []
+    for _ in range(batch_size):
+        images.append(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+    classifier.predict(images)
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < _MIN_CALLS or time.perf_counter() < end:
+        start = time.perf_counter()
         classifier.predict(images)
-        times: list[float] = []
-        end = time.perf_counter() + seconds
-        while len(times) < 5 or time.perf_counter() < end:
-            started = time.perf_counter()
-            classifier.predict(images)
-            times.append(1000 * (time.perf_counter() - started))
-        median, p95 = np.quantile(times, [0.5, 0.95])
-        results.append(Latency(batch, float(median), float(p95), batch / float(median) * 1000))
-    return results
+        duration = time.perf_counter() - start
+        times.append(1000 * duration)
+
+    median, p95 = np.quantile(times, [0.5, 0.95])
+    return Latency(batch_size, float(median), float(p95))

@@ -1,4 +1,4 @@
-"""What a logit vector means: label, calibrated confidence, rejected or not."""
+"""From logits to a label with a calibrated confidence."""
 
 import math
 from dataclasses import dataclass, field
@@ -12,15 +12,16 @@ from cls_export.contract.labels_mapping import LabelsMapping
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer for one image.
+    """The prediction for one image.
 
     Attributes:
-        label: name of the class with the largest logit, which is what training, verify and every accuracy count.
-        confidence: its probability, 0-1; calibrated where the labels mapping says how, else the softmax.
-        top_k: the classes with the largest logits and their probabilities, best first. A vector calibration may give a
-            later one more than an earlier; it changes how sure an answer is, and not which it is.
-        rejected: whether this is no answer: its confidence is below the class's threshold, or no number.
-        logits: float32 [C], as the graph gave them, in index order. They do not count where two answers are compared.
+        label: Class with the largest logit. Training, `verify`, and every accuracy use this class.
+        confidence: Probability of the label, 0-1, calibrated if the labels mapping says how.
+        top_k: Classes with the largest logits and their probabilities, largest logit first. A
+            vector calibration may give a later class more probability than an earlier one: it
+            changes the confidence, never the order.
+        rejected: Whether the confidence is below the threshold of the class, or not a number.
+        logits: float32 [C], the output of the graph, in index order. Ignored by `==`.
     """
 
     label: str
@@ -30,18 +31,24 @@ class Prediction:
     logits: NDArray[np.float32] = field(compare=False)
 
 
-def interpret(logits: NDArray[np.float32], labels: LabelsMapping, top_k: int) -> list[Prediction]:
-    """Turn logits [N, C] into answers."""
+def interpret_logits(
+    logits: NDArray[np.float32], labels: LabelsMapping, top_k: int
+) -> list[Prediction]:
+    """Return the prediction for each row of logits [N, C]."""
     scaled = labels.calibration.apply(logits) if labels.calibration else logits
     probabilities = softmax(scaled)
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
-    names, reject = labels.idx_to_class, labels.reject
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :top_k].tolist()
+
     predictions = []
-    for row, (places, of_classes) in enumerate(zip(order.tolist(), probabilities, strict=True)):
-        ranked = tuple((names[str(place)], float(of_classes[place])) for place in places)
+    for row, indices in enumerate(best):
+        ranked = []
+        for index in indices:
+            name = labels.idx_to_class[str(index)]
+            ranked.append((name, float(probabilities[row, index])))
+
         label, confidence = ranked[0]
-        rejected = math.isnan(confidence) or (
-            reject is not None and reject.rejects(label, confidence)
-        )
-        predictions.append(Prediction(label, confidence, ranked, rejected, logits[row]))
+        rejected = math.isnan(confidence)
+        if labels.reject is not None and labels.reject.rejects(label, confidence):
+            rejected = True
+        predictions.append(Prediction(label, confidence, tuple(ranked), rejected, logits[row]))
     return predictions

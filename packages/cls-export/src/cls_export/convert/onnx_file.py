@@ -1,0 +1,26 @@
+"""Writing of ONNX files, from any source. Does not need PyTorch."""
+
+from pathlib import Path
+
+import onnx
+
+from cls_export.contract.bundle_layout import METADATA_KEY
+from cls_export.contract.labels_mapping import LabelsMapping
+
+IR_VERSION = 10
+"""Below the version that torch writes, so that the oldest supported onnxruntime (1.23) reads it.
+
+`.ci/check-wheel` checks this."""
+
+
+def save_model(model: onnx.ModelProto, labels: LabelsMapping, path: Path) -> None:
+    """Write one ONNX file, with its weights and the labels mapping inside.
+
+    Raises:
+        onnx.checker.ValidationError: The graph violates the ONNX specification.
+    """
+    model.ir_version = IR_VERSION
+    metadata = {METADATA_KEY: labels.to_json()}
+    onnx.helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model)
+    onnx.save_model(model, path)
