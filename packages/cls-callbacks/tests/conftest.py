@@ -1,12 +1,14 @@
-"""A small real training: rendered numbers, a small network, Lightning's trainer."""
+"""Fixtures for a small real training: rendered numbers, a small network, and a trainer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from loguru import logger
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,13 +23,17 @@ from cls_export.contract.preprocessing import Preprocessing
 
 
 class SmallModule(LightningModule):
-    """Gathers its outputs as `HasEvaluationOutputs` promises; has batch norm, so that buffers count too."""
+    """A module with `HasEvaluationOutputs`, and with batch norm, so that it has buffers."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.net = nn.Sequential(
-            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(784, 3)
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(784, 3),
         )
         self.outputs: EvaluationOutputs | None = None
         self.gathered: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -44,12 +50,12 @@ class SmallModule(LightningModule):
         self.validation_step(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
-        self.conclude("valid")
+        self.finish_evaluation("valid")
 
     def on_test_epoch_end(self) -> None:
-        self.conclude("test")
+        self.finish_evaluation("test")
 
-    def conclude(self, split: str) -> None:
+    def finish_evaluation(self, split: str) -> None:
         logits, labels, index = (torch.cat(parts) for parts in zip(*self.gathered, strict=True))
         self.gathered = []
         self.outputs = EvaluationOutputs(split, logits, labels, index)
@@ -90,9 +96,7 @@ def make_trainer(tmp_path: Path) -> MakeTrainer:
             "accelerator": "cpu",
             "max_epochs": 3,
             "logger": False,
-            "enable_checkpointing": any(
-                isinstance(callback, _checkpoint()) for callback in callbacks
-            ),
+            "enable_checkpointing": any(isinstance(each, Checkpoint) for each in callbacks),
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "num_sanity_val_steps": 0,
@@ -110,7 +114,19 @@ def new_module() -> Callable[[], SmallModule]:
     return SmallModule
 
 
-def _checkpoint() -> type:
-    from lightning.pytorch.callbacks import Checkpoint
+@pytest.fixture
+def log_messages() -> Iterator[list[str]]:
+    """Messages that are logged during the test."""
+    messages: list[str] = []
+    sink = logger.add(messages.append, format="{message}")
+    yield messages
+    logger.remove(sink)
 
-    return Checkpoint
+
+@pytest.fixture
+def log_warnings() -> Iterator[list[str]]:
+    """Warnings and errors that are logged during the test."""
+    messages: list[str] = []
+    sink = logger.add(messages.append, format="{message}", level="WARNING")
+    yield messages
+    logger.remove(sink)

@@ -1,4 +1,4 @@
-"""Lightning callbacks that say which weights are which, keep them safe, and show what training does."""
+"""Lightning callbacks for checkpointing, monitoring, and tuning of image classifiers."""
 
 from cls_callbacks.checkpointing.atomic_io import (
     AtomicCheckpointIO,
@@ -6,52 +6,52 @@ from cls_callbacks.checkpointing.atomic_io import (
     DamagedCheckpointError,
     verify_checkpoint,
 )
-from cls_callbacks.checkpointing.best_and_last import BestAndLastCheckpoint, ScoredWeights
+from cls_callbacks.checkpointing.best_and_last import BestAndLastCheckpoint, CheckpointScore
 from cls_callbacks.checkpointing.ema import EMA
-from cls_callbacks.checkpointing.preemption import Interrupted, PreemptionCheckpoint
+from cls_callbacks.checkpointing.preemption import PreemptionCheckpoint, TrainingInterrupted
 from cls_callbacks.finders.batch_size_finder import FastestBatchSizeFinder
 from cls_callbacks.finders.lr_finder import LRFinder
-from cls_callbacks.observers.augmented_samples import AugmentedSamples
-from cls_callbacks.observers.confusion_matrix import ConfusionMatrix
-from cls_callbacks.observers.dataset_statistics import DatasetStatisticsCallback
-from cls_callbacks.observers.epoch_log import EpochLog
-from cls_callbacks.observers.figures import log_picture
-from cls_callbacks.observers.grad_cam import GradCam
-from cls_callbacks.observers.gradient_norm import GradientNorm
-from cls_callbacks.observers.model_info import ModelInfo
+from cls_callbacks.observers.augmented_samples import AugmentedSamplesPlot
+from cls_callbacks.observers.confusion_matrix import ConfusionMatrixPlot
+from cls_callbacks.observers.dataset_statistics import DatasetStatisticsWriter
+from cls_callbacks.observers.epoch_summary import EpochSummary
+from cls_callbacks.observers.grad_cam import GradCamWriter
+from cls_callbacks.observers.gradient_norm import GradientNormMonitor
+from cls_callbacks.observers.model_info import ModelInfoWriter
+from cls_callbacks.observers.plots import log_image
 from cls_callbacks.observers.predictions_writer import PredictionsWriter
-from cls_callbacks.observers.progress_bar import ProgressBar
-from cls_callbacks.observers.sample_predictions import SamplePredictions
-from cls_callbacks.observers.sampler_distribution import SamplerDistribution
-from cls_callbacks.observers.throughput import Throughput
-from cls_callbacks.observers.training_history import TrainingHistory
+from cls_callbacks.observers.progress_bar import EpochProgressBar
+from cls_callbacks.observers.sample_predictions import SamplePredictionsPlot
+from cls_callbacks.observers.sampler_distribution import SamplerDistributionWriter
+from cls_callbacks.observers.throughput import ImageThroughputMonitor
+from cls_callbacks.observers.training_history import TrainingHistoryWriter
 from cls_callbacks.observers.training_warnings import TrainingWarnings
 
 __all__ = [
     "EMA",
     "AtomicCheckpointIO",
-    "AugmentedSamples",
+    "AugmentedSamplesPlot",
     "BestAndLastCheckpoint",
     "CheckpointNotSavedError",
-    "ConfusionMatrix",
+    "CheckpointScore",
+    "ConfusionMatrixPlot",
     "DamagedCheckpointError",
-    "DatasetStatisticsCallback",
-    "EpochLog",
+    "DatasetStatisticsWriter",
+    "EpochProgressBar",
+    "EpochSummary",
     "FastestBatchSizeFinder",
-    "GradCam",
-    "GradientNorm",
-    "Interrupted",
+    "GradCamWriter",
+    "GradientNormMonitor",
+    "ImageThroughputMonitor",
     "LRFinder",
-    "ModelInfo",
+    "ModelInfoWriter",
     "PredictionsWriter",
     "PreemptionCheckpoint",
-    "ProgressBar",
-    "SamplePredictions",
-    "SamplerDistribution",
-    "ScoredWeights",
-    "Throughput",
-    "TrainingHistory",
+    "SamplePredictionsPlot",
+    "SamplerDistributionWriter",
+    "TrainingHistoryWriter",
+    "TrainingInterrupted",
     "TrainingWarnings",
-    "log_picture",
+    "log_image",
     "verify_checkpoint",
 ]

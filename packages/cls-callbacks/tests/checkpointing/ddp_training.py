@@ -1,4 +1,4 @@
-"""Trains with EMA in two processes, and saves what each holds: python ddp_training.py FOLDER."""
+"""Train with EMA in two processes, and save what each holds: ddp_training.py FOLDER."""
 
 import sys
 from pathlib import Path
@@ -13,6 +13,8 @@ from cls_callbacks import EMA
 
 
 class Net(LightningModule):
+    """One linear layer that records its weights in each validation step."""
+
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
@@ -29,28 +31,29 @@ class Net(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.5)
 
 
-class Weights(Callback):
-    """Keeps the raw weights before the first step and after each."""
+class RawWeights(Callback):
+    """Record the raw weights before the first step and after each step."""
 
     def __init__(self) -> None:
-        self.kept: list[Tensor] = []
+        self.recorded: list[Tensor] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._keep(pl_module)
+        self._record(pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        self._keep(pl_module)
+        self._record(pl_module)
 
-    def _keep(self, pl_module: Any) -> None:
-        self.kept.append(pl_module.layer.weight.detach().clone())
+    def _record(self, pl_module: Any) -> None:
+        self.recorded.append(pl_module.layer.weight.detach().clone())
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    draws = torch.Generator().manual_seed(1)
-    rows = torch.utils.data.TensorDataset(torch.randn(32, 4, generator=draws), torch.arange(32) % 2)
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(32, 4, generator=generator)
+    rows = torch.utils.data.TensorDataset(inputs, torch.arange(32) % 2)
     loader: Any = torch.utils.data.DataLoader(rows, batch_size=4)
-    weights, module = Weights(), Net()
+    weights, module = RawWeights(), Net()
     trainer = Trainer(
         accelerator="cpu",
         devices=2,
@@ -65,9 +68,9 @@ def main() -> None:
         callbacks=[EMA(decay=0.9, every=1), weights],
     )
     trainer.fit(module, loader, loader)
-    trainer.save_checkpoint(folder / "last.ckpt")  # by the first process, as Lightning does it
-    kept = {"raw": weights.kept, "validated": module.validated}
-    torch.save(kept, folder / f"rank{trainer.global_rank}.pt")
+    trainer.save_checkpoint(folder / "last.ckpt")  # Lightning writes it in the first process
+    recorded = {"raw": weights.recorded, "validated": module.validated}
+    torch.save(recorded, folder / f"rank{trainer.global_rank}.pt")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Kills a process that writes one checkpoint after another, and checks what is left: killed_writer.py PATH KILLS.
+"""Kill processes that write checkpoints, and check what is left: killed_writer.py PATH KILLS.
 
-The writers are forked, so that what they import is imported once. Prints how many kills fell into a write.
+Prints how many kills interrupted a write. The writers are forked, so that imports run once.
 """
 
 import os
@@ -15,40 +15,40 @@ import torch
 from cls_callbacks import AtomicCheckpointIO, verify_checkpoint
 
 
-def write_until_killed(path: Path, said: int) -> None:
+def write_until_killed(path: Path, pipe: int) -> None:
+    """Write numbered checkpoints, and report each number after its checkpoint is complete."""
     number = 0
     while True:
         number += 1
-        AtomicCheckpointIO().save_checkpoint(
-            {"number": number, "all": torch.full((1_000_000,), number)}, path
-        )
-        os.write(said, number.to_bytes(4, "big"))
+        checkpoint = {"number": number, "all": torch.full((1_000_000,), number)}
+        AtomicCheckpointIO().save_checkpoint(checkpoint, path)
+        os.write(pipe, number.to_bytes(4, "big"))
 
 
 def main(path: Path, kills: int) -> None:
-    torch.set_num_threads(1)  # no thread may be lost in a fork
-    moments, while_writing = random.Random(2), 0
+    torch.set_num_threads(1)  # a fork loses all threads but one
+    delays = random.Random(2)
+    interrupted_writes = 0
     for _ in range(kills):
-        told, said = os.pipe()
+        reading, writing = os.pipe()
         writer = os.fork()
         if writer == 0:
-            os.close(told)
-            write_until_killed(path, said)
-        os.close(said)
-        with os.fdopen(told, "rb") as stream:
-            written = stream.read(4)  # one is whole
-            time.sleep(moments.uniform(0, 0.1))
+            os.close(reading)
+            write_until_killed(path, writing)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as stream:
+            reported = stream.read(4)  # one checkpoint is complete
+            time.sleep(delays.uniform(0, 0.1))
             os.kill(writer, signal.SIGKILL)
             os.waitpid(writer, 0)
-            written += stream.read()
-        while_writing += any(path.parent.glob(f".{path.name}.*"))
+            reported += stream.read()
+        interrupted_writes += any(path.parent.glob(f".{path.name}.*"))
         verify_checkpoint(path)
         saved = torch.load(path, weights_only=True)
-        assert bool((saved["all"] == saved["number"]).all()), "parts of two checkpoints"
-        assert saved["number"] >= int.from_bytes(written[-4:], "big"), (
-            "an older checkpoint than was said to be saved"
-        )
-    print(while_writing)
+        assert bool((saved["all"] == saved["number"]).all()), "mixed from two checkpoints"
+        last_reported = int.from_bytes(reported[-4:], "big")
+        assert saved["number"] >= last_reported, "older than the last complete checkpoint"
+    print(interrupted_writes)
 
 
 if __name__ == "__main__":

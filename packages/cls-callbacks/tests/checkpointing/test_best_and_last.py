@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
-from loguru import logger
 
 from cls_callbacks import (
     EMA,
@@ -29,7 +28,7 @@ from cls_callbacks.checkpointing.atomic_io import duplicate_checkpoint
         ("max", [float("nan"), 0.2, 0.1], 1),
     ],
 )
-def test_the_best_is_kept_and_of_equals_the_first(
+def test_best_checkpoint_is_the_first_with_the_best_score(
     module: Any,
     data: Any,
     make_trainer: Any,
@@ -47,7 +46,7 @@ def test_the_best_is_kept_and_of_equals_the_first(
 
 
 @pytest.mark.parametrize("ema", [True, False])
-def test_best_holds_the_very_weights_that_earned_its_score(
+def test_best_checkpoint_holds_the_weights_of_its_score(
     module: Any, new_module: Any, data: Any, make_trainer: Any, tmp_path: Path, ema: bool
 ) -> None:
     callbacks = (
@@ -64,14 +63,16 @@ def test_best_holds_the_very_weights_that_earned_its_score(
     assert best["scored"]["weights"] == ("ema" if ema else "raw")
 
 
-def test_a_metric_that_nobody_logs_is_named(module: Any, data: Any, make_trainer: Any) -> None:
+def test_unlogged_monitor_raises_with_logged_metrics(
+    module: Any, data: Any, make_trainer: Any
+) -> None:
     with pytest.raises(
-        ValueError, match=r"monitor 'valid_f1' is not logged; logged are .*valid_loss, valid_top1"
+        ValueError, match=r"monitor 'valid_f1' is not a logged metric; .*valid_loss, valid_top1"
     ):
         make_trainer(BestAndLastCheckpoint("valid_f1")).fit(module, datamodule=data)
 
 
-def test_a_checkpoint_is_plain_data(
+def test_checkpoint_loads_with_weights_only(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
     make_trainer(EMA(), BestAndLastCheckpoint(), max_epochs=1).fit(module, datamodule=data)
@@ -81,12 +82,12 @@ def test_a_checkpoint_is_plain_data(
         )
 
 
-def test_a_remote_path_is_refused() -> None:
-    with pytest.raises(ValueError, match="local folders alone"):
+def test_atomic_io_rejects_remote_paths() -> None:
+    with pytest.raises(ValueError, match="local folders only"):
         AtomicCheckpointIO().save_checkpoint({}, "s3://bucket/last.ckpt")
 
 
-def test_last_claims_no_score_that_other_weights_earned(
+def test_last_checkpoint_has_no_score_of_other_weights(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
     make_trainer(EMA(), BestAndLastCheckpoint(), check_val_every_n_epoch=2).fit(
@@ -99,7 +100,7 @@ def test_last_claims_no_score_that_other_weights_earned(
     )
 
 
-def test_a_failed_write_keeps_the_previous_file_and_leaves_no_rest(
+def test_failed_write_keeps_the_old_file_and_leaves_no_draft(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "last.ckpt"
@@ -117,7 +118,7 @@ def test_a_failed_write_keeps_the_previous_file_and_leaves_no_rest(
 
 
 class Steps(Callback):
-    """Notes at which steps last.ckpt is written."""
+    """Record the steps at which a checkpoint is written."""
 
     def __init__(self) -> None:
         self.seen: list[int] = []
@@ -130,25 +131,25 @@ class Steps(Callback):
     ("settings", "steps"),
     [({"every_n_steps": 2}, {2, 3, 5, 6}), ({"every_minutes": 1e-9}, {1, 2, 3, 4, 5, 6})],
 )
-def test_last_is_saved_within_an_epoch_when_it_is_time(
+def test_last_checkpoint_is_saved_in_mid_epoch_when_due(
     module: Any, data: Any, make_trainer: Any, settings: dict[str, Any], steps: set[int]
 ) -> None:
-    noted = Steps()
-    make_trainer(noted, BestAndLastCheckpoint(**settings), max_epochs=2).fit(
+    steps_saved = Steps()
+    make_trainer(steps_saved, BestAndLastCheckpoint(**settings), max_epochs=2).fit(
         module, datamodule=data
     )
-    assert set(noted.seen) == steps
+    assert set(steps_saved.seen) == steps
 
 
-def test_an_epoch_that_is_the_best_writes_its_weights_once(
+def test_best_epoch_writes_its_weights_once(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
     callback = BestAndLastCheckpoint()
     callback._monitored = lambda trainer: [0.1, 0.5, 0.3][trainer.current_epoch]  # type: ignore[method-assign]
-    make_trainer(noted := Steps(), callback, plugins=[AtomicCheckpointIO()]).fit(
+    make_trainer(steps_saved := Steps(), callback, plugins=[AtomicCheckpointIO()]).fit(
         module, datamodule=data
     )
-    assert noted.seen == [3, 6, 9]
+    assert steps_saved.seen == [3, 6, 9]
     folder = tmp_path / "run/checkpoints"
     assert (folder / "best.ckpt").samefile(folder / "previous.ckpt")
     for name in ("best", "previous", "last"):
@@ -156,23 +157,28 @@ def test_an_epoch_that_is_the_best_writes_its_weights_once(
     assert torch.load(folder / "best.ckpt", weights_only=True)["scored"]["value"] == 0.5
 
 
-def test_the_best_of_a_validation_within_an_epoch_is_saved_at_once(
+def test_best_of_a_validation_in_mid_epoch_is_saved_at_once(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
     callback = BestAndLastCheckpoint()
     callback._monitored = lambda trainer: {1: 0.1, 2: 0.5, 3: 0.3}[trainer.global_step]  # type: ignore[method-assign]
-    make_trainer(noted := Steps(), callback, max_epochs=1, val_check_interval=1).fit(
+    make_trainer(steps_saved := Steps(), callback, max_epochs=1, val_check_interval=1).fit(
         module, datamodule=data
     )
-    assert noted.seen == [1, 2, 3]
+    assert steps_saved.seen == [1, 2, 3]
     best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
     assert (best["scored"]["step"], best["scored"]["value"]) == (2, 0.5)
 
 
-def test_a_best_score_that_could_not_be_saved_is_none(
-    module: Any, data: Any, make_trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_best_score_that_was_not_saved_is_forgotten(
+    module: Any,
+    data: Any,
+    make_trainer: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    log_warnings: list[str],
 ) -> None:
-    callback, messages = BestAndLastCheckpoint(on_save_error="go_on"), []
+    callback = BestAndLastCheckpoint(on_save_error="continue")
     callback._monitored = lambda trainer: [0.1, 0.5, 0.3][trainer.current_epoch]  # type: ignore[method-assign]
     fsync = os.fsync
 
@@ -183,31 +189,30 @@ def test_a_best_score_that_could_not_be_saved_is_none(
     def disk_full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, "no space left")
 
-    sink = logger.add(lambda message: messages.append(str(message)), level="ERROR")
     make_trainer(FillsTheDisk(), callback, plugins=[AtomicCheckpointIO()]).fit(
         module, datamodule=data
     )
-    logger.remove(sink)
     best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
-    assert len(messages) == 2, "of best.ckpt and of last.ckpt"
+    assert len(log_warnings) == 2, "one for best.ckpt and one for last.ckpt"
+    assert all(line.endswith("Training continues.\n") for line in log_warnings)
     assert best["scored"]["value"] == callback.best_score == 0.3, (
-        "0.5 was lost, and 0.3 is better than 0.1"
+        "0.5 was not saved, and 0.3 is better than 0.1"
     )
 
 
-def test_a_best_that_is_on_disk_stays_the_best_though_last_could_not_be_saved(
+def test_saved_best_stays_best_when_last_cannot_be_saved(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    callback = BestAndLastCheckpoint(on_save_error="go_on")
+    callback = BestAndLastCheckpoint(on_save_error="continue")
     callback._monitored = lambda trainer: [0.1, 0.5, 0.3][trainer.current_epoch]  # type: ignore[method-assign]
     replace = os.replace
 
-    def no_next(source: Any, target: Any) -> None:
+    def fail_for_next(source: Any, target: Any) -> None:
         if "next.ckpt" in str(target) and trainer.current_epoch == 1:
             raise OSError(errno.EIO, "input/output error")
         replace(source, target)
 
-    monkeypatch.setattr(os, "replace", no_next)
+    monkeypatch.setattr(os, "replace", fail_for_next)
     trainer = make_trainer(callback, plugins=[AtomicCheckpointIO()])
     trainer.fit(module, datamodule=data)
     best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
@@ -216,11 +221,9 @@ def test_a_best_that_is_on_disk_stays_the_best_though_last_could_not_be_saved(
 
 
 @pytest.mark.parametrize("name", ["every_n_steps", "every_minutes"])
-def test_a_checkpoint_every_nothing_is_refused(name: str) -> None:
+def test_intervals_must_be_positive(name: str) -> None:
     settings: dict[str, Any] = {name: 0}
-    with pytest.raises(
-        ValueError, match=f"{name} must be above 0, or null for epochs alone, got 0"
-    ):
+    with pytest.raises(ValueError, match=f"{name} must be above 0, or null to turn it off, got 0"):
         BestAndLastCheckpoint(**settings)
 
 
@@ -231,7 +234,7 @@ def written(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_checkpoint_has_its_checksum_beside_it_as_sha256sum_reads_it(written: Path) -> None:
+def test_checkpoint_has_a_checksum_in_sha256sum_format(written: Path) -> None:
     verify_checkpoint(written)
     digest = hashlib.sha256(written.read_bytes()).hexdigest()
     assert written.with_name("one.ckpt.sha256").read_text() == f"{digest}  one.ckpt\n"
@@ -240,27 +243,27 @@ def test_a_checkpoint_has_its_checksum_beside_it_as_sha256sum_reads_it(written: 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("seed", range(20))
-def test_a_flipped_bit_and_a_missing_tail_are_noticed(written: Path, seed: int) -> None:
+def test_verify_detects_flipped_bits_and_truncation(written: Path, seed: int) -> None:
     content, draw = bytearray(written.read_bytes()), random.Random(seed)
-    place = draw.randrange(len(content))
-    written.write_bytes(content[:place])
+    position = draw.randrange(len(content))
+    written.write_bytes(content[:position])
     with pytest.raises(
-        DamagedCheckpointError, match=r"one.ckpt: its bytes are not those that were written"
+        DamagedCheckpointError, match=r"one.ckpt: SHA-256 does not match one.ckpt.sha256"
     ):
         verify_checkpoint(written)
-    content[place] ^= 1 << draw.randrange(8)
+    content[position] ^= 1 << draw.randrange(8)
     written.write_bytes(content)
     with pytest.raises(DamagedCheckpointError):
         verify_checkpoint(written)
 
 
-def test_a_checkpoint_without_a_checksum_is_taken_as_it_is(written: Path) -> None:
+def test_verify_accepts_a_checkpoint_without_checksum(written: Path) -> None:
     written.with_name("one.ckpt.sha256").unlink()
     verify_checkpoint(written)
 
 
 @pytest.mark.parametrize("renames", [0, 1, 2])
-def test_a_process_that_dies_between_two_renames_leaves_a_checkpoint_that_verifies(
+def test_checkpoint_verifies_when_the_process_dies_between_renames(
     written: Path, monkeypatch: pytest.MonkeyPatch, renames: int
 ) -> None:
     replace, done = os.replace, []
@@ -278,7 +281,7 @@ def test_a_process_that_dies_between_two_renames_leaves_a_checkpoint_that_verifi
 
 @pytest.mark.parametrize("links", [True, False])
 @pytest.mark.parametrize("renames", [0, 1, 2])
-def test_a_process_that_dies_while_a_checkpoint_is_given_a_second_name_leaves_both_verified(
+def test_both_names_verify_when_the_process_dies_while_duplicating(
     written: Path, monkeypatch: pytest.MonkeyPatch, renames: int, links: bool
 ) -> None:
     second = written.with_name("two.ckpt")
@@ -291,7 +294,7 @@ def test_a_process_that_dies_while_a_checkpoint_is_given_a_second_name_leaves_bo
         done.append(replace(source, target))
 
     def no_links(*args: Any) -> None:
-        raise OSError(errno.EPERM, "no links here")
+        raise OSError(errno.EPERM, "no links on this file system")
 
     if not links:
         monkeypatch.setattr(os, "link", no_links)
@@ -306,7 +309,7 @@ def test_a_process_that_dies_while_a_checkpoint_is_given_a_second_name_leaves_bo
     assert written.samefile(second) == links
 
 
-def test_a_copy_of_a_checkpoint_without_a_checksum_has_none(written: Path) -> None:
+def test_duplicate_of_a_checkpoint_without_checksum_has_none(written: Path) -> None:
     second = written.with_name("two.ckpt")
     AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, second)
     written.with_name("one.ckpt.sha256").unlink()
@@ -315,7 +318,7 @@ def test_a_copy_of_a_checkpoint_without_a_checksum_has_none(written: Path) -> No
     assert not second.with_name("two.ckpt.sha256").exists()
 
 
-def test_the_checkpoint_before_the_last_is_kept_with_its_checksum(
+def test_previous_checkpoint_is_kept_with_its_checksum(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
     make_trainer(BestAndLastCheckpoint(), max_epochs=3, plugins=[AtomicCheckpointIO()]).fit(
@@ -328,7 +331,7 @@ def test_the_checkpoint_before_the_last_is_kept_with_its_checksum(
         assert torch.load(folder / f"{name}.ckpt", weights_only=True)["epoch"] == epoch
 
 
-def test_a_damaged_last_is_not_all_that_is_left_when_the_next_save_fails(
+def test_previous_checkpoint_survives_a_failed_save_over_a_damaged_last(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make_trainer(
@@ -348,7 +351,7 @@ def test_a_damaged_last_is_not_all_that_is_left_when_the_next_save_fails(
     assert torch.load(folder / "previous.ckpt", weights_only=True)["epoch"] == 0
 
 
-def test_checkpoints_are_copied_to_another_place_with_their_checksums(
+def test_copy_to_copies_checkpoints_and_checksums(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
     callback = BestAndLastCheckpoint(copy_to=f"file://{tmp_path}/elsewhere")
@@ -362,26 +365,25 @@ def test_checkpoints_are_copied_to_another_place_with_their_checksums(
         verify_checkpoint(copied)
 
 
-def test_a_copy_that_fails_is_told_and_training_goes_on(
-    module: Any, data: Any, make_trainer: Any, tmp_path: Path
+def test_failed_copy_is_logged_and_training_continues(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path, log_warnings: list[str]
 ) -> None:
     (tmp_path / "elsewhere").write_text("a file, where a folder should be")
-    lines: list[str] = []
-    sink = logger.add(lines.append, format="{message}", level="WARNING")
     callback = BestAndLastCheckpoint(copy_to=str(tmp_path / "elsewhere"))
     make_trainer(callback, max_epochs=1).fit(module, datamodule=data)
-    logger.remove(sink)
     assert (tmp_path / "run/checkpoints/last.ckpt").exists()
-    assert all("could not be copied to" in line and "training goes on" in line for line in lines)
-    assert len(lines) == 2, "best and last"
+    assert len(log_warnings) == 2, "one for best.ckpt and one for last.ckpt"
+    for line in log_warnings:
+        assert line.startswith("could not copy ")
+        assert line.endswith("Training continues.\n")
 
 
-def test_a_place_that_nothing_can_reach_is_refused_at_once() -> None:
+def test_copy_to_rejects_unknown_protocols() -> None:
     with pytest.raises(ValueError, match="copy_to 'nowhere://bucket': Protocol not known: nowhere"):
         BestAndLastCheckpoint(copy_to="nowhere://bucket")
 
 
-def test_a_checkpoint_carries_what_it_is_given(
+def test_checkpoint_holds_metadata_under_run(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
     callback = BestAndLastCheckpoint()
@@ -394,7 +396,7 @@ def test_a_checkpoint_carries_what_it_is_given(
         )
 
 
-def kept(tmp_path: Path) -> list[int]:
+def kept_epochs(tmp_path: Path) -> list[int]:
     folder = tmp_path / "run/checkpoints"
     for path in folder.glob("epoch_*.ckpt"):
         verify_checkpoint(path)
@@ -405,7 +407,7 @@ def kept(tmp_path: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("linked", [True, False])
-def test_the_checkpoints_of_so_many_latest_epochs_are_kept_where_that_is_asked_for(
+def test_keep_epochs_keeps_the_latest_epochs(
     module: Any,
     data: Any,
     make_trainer: Any,
@@ -423,13 +425,13 @@ def test_the_checkpoints_of_so_many_latest_epochs_are_kept_where_that_is_asked_f
         BestAndLastCheckpoint(keep_epochs=2), max_epochs=4, plugins=[AtomicCheckpointIO()]
     )
     trainer.fit(module, datamodule=data)
-    assert kept(tmp_path) == [3, 4]
+    assert kept_epochs(tmp_path) == [3, 4]
     folder = tmp_path / "run/checkpoints"
     assert (folder / "last.ckpt").samefile(folder / "epoch_00004.ckpt") == linked
 
 
 @pytest.mark.parametrize(("checkpoints", "epochs"), [(2.5, [3, 4]), (0.5, [4])])
-def test_no_more_are_kept_than_the_gigabytes_hold_but_always_the_latest(
+def test_keep_gigabytes_limits_kept_epochs_but_keeps_the_latest(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path, checkpoints: float, epochs: list[int]
 ) -> None:
     make_trainer(BestAndLastCheckpoint(), max_epochs=1).fit(module, datamodule=data)
@@ -438,10 +440,10 @@ def test_no_more_are_kept_than_the_gigabytes_hold_but_always_the_latest(
     make_trainer(callback, max_epochs=4, plugins=[AtomicCheckpointIO()]).fit(
         module, datamodule=data
     )
-    assert kept(tmp_path) == epochs
+    assert kept_epochs(tmp_path) == epochs
 
 
 @pytest.mark.parametrize("name", ["keep_epochs", "keep_gigabytes"])
-def test_keeping_nothing_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be above 0, or null, got 0"):
+def test_keep_limits_must_be_positive(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be above 0, or null to turn it off, got 0"):
         BestAndLastCheckpoint(**{name: 0})

@@ -9,16 +9,14 @@ SCRIPT = Path(__file__).with_name("ddp_training.py")
 
 
 @pytest.mark.slow
-def test_in_two_processes_both_hold_the_average_that_is_validated_and_saved(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-W", "ignore", str(SCRIPT), str(tmp_path)], check=True, timeout=300
-    )
+def test_ema_holds_the_same_average_in_both_ddp_processes(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", str(SCRIPT), str(tmp_path)]
+    subprocess.run(command, check=True, timeout=300)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
-    assert all(
-        torch.equal(one, other) for one, other in zip(first["raw"], second["raw"], strict=True)
-    )
+    for one, other in zip(first["raw"], second["raw"], strict=True):
+        assert torch.equal(one, other)
     before, *steps = first["raw"]
-    assert len(steps) == 2 * 4  # two epochs of 32 rows, four rows a process
+    assert len(steps) == 2 * 4  # two epochs of 32 rows, four rows per process and step
     assert not torch.equal(before, steps[-1])
     average = before.clone()
     for updates, weights in enumerate(steps):

@@ -11,14 +11,14 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from cls_callbacks import EMA, BestAndLastCheckpoint, Interrupted, PreemptionCheckpoint
+from cls_callbacks import EMA, BestAndLastCheckpoint, PreemptionCheckpoint, TrainingInterrupted
 
 EPOCHS = 3
-"""Of three batches and one batch of validation each."""
+"""Each has three training batches and one validation batch."""
 
 
 class Send(Callback):
-    """Sends this process a signal at one moment of its training."""
+    """Send a signal to this process at one moment of its training."""
 
     def __init__(self, hook: str, epoch: int, batch: int = 0, number: int = signal.SIGTERM) -> None:
         self.moment = (hook, epoch, batch)
@@ -68,7 +68,7 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def whole(
     new_module: Any, data: Any, make_trainer: Any, tmp_path: Path, settings: dict[str, Any]
 ) -> Path:
-    """The folder of a training that nothing interrupts."""
+    """The run folder of an uninterrupted training."""
     folder = tmp_path / "whole"
     make_trainer(*callbacks(), max_epochs=EPOCHS, default_root_dir=folder, **settings).fit(
         new_module(), datamodule=data
@@ -88,11 +88,11 @@ MOMENTS = {
 
 @pytest.mark.parametrize("settings", [{}], ids=["plain"])
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_training_that_a_signal_ends_goes_on_as_if_nothing_had_been(
+def test_interrupted_training_resumes_exactly(
     whole: Path, new_module: Any, data: Any, make_trainer: Any, tmp_path: Path, moment: str
 ) -> None:
     hook, epoch, batch, step = MOMENTS[moment]
-    with pytest.raises(Interrupted) as caught:
+    with pytest.raises(TrainingInterrupted) as caught:
         make_trainer(*callbacks(Send(hook, epoch, batch)), max_epochs=EPOCHS).fit(
             new_module(), datamodule=data
         )
@@ -114,12 +114,12 @@ def test_a_training_that_a_signal_ends_goes_on_as_if_nothing_had_been(
         ({"val_check_interval": 2}, 1, 2),
     ],
     ids=[
-        "gradients are accumulated",
-        "no validation follows the epoch",
-        "validations come within an epoch",
+        "gradient accumulation",
+        "no validation after the epoch",
+        "validation in mid-epoch",
     ],
 )
-def test_it_leaves_where_nothing_is_lost(
+def test_training_exits_at_the_next_batch_that_resumes_exactly(
     whole: Path,
     new_module: Any,
     data: Any,
@@ -130,7 +130,7 @@ def test_it_leaves_where_nothing_is_lost(
     step: int,
 ) -> None:
     sender = Send("batch", 0, batch)
-    with pytest.raises(Interrupted):
+    with pytest.raises(TrainingInterrupted):
         make_trainer(*callbacks(sender), max_epochs=EPOCHS, **settings).fit(
             new_module(), datamodule=data
         )
@@ -142,28 +142,27 @@ def test_it_leaves_where_nothing_is_lost(
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 143), ("SIGINT", 130)])
-def test_each_signal_has_its_exit_code_and_is_listened_to_no_more_afterwards(
+def test_signal_sets_exit_code_and_restores_handlers(
     module: Any, data: Any, make_trainer: Any, name: str, code: int
 ) -> None:
     number = getattr(signal, name)
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted) as caught:
+    with pytest.raises(TrainingInterrupted) as caught:
         make_trainer(*callbacks(Send("batch", 0, 0, number))).fit(module, datamodule=data)
     assert (caught.value.code, caught.value.signal) == (code, name)
     assert signal.getsignal(number) == before
 
 
-def test_without_a_signal_nothing_is_left_behind(module: Any, data: Any, make_trainer: Any) -> None:
-    before = [
-        signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-    ]
+def test_handlers_are_restored_after_training_without_a_signal(
+    module: Any, data: Any, make_trainer: Any
+) -> None:
+    signals = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    before = [signal.getsignal(number) for number in signals]
     make_trainer(*callbacks(), max_epochs=1).fit(module, datamodule=data)
-    assert [
-        signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-    ] == before
+    assert [signal.getsignal(number) for number in signals] == before
 
 
-def test_a_training_in_another_thread_is_left_alone(
+def test_training_in_another_thread_installs_no_handlers(
     module: Any, data: Any, make_trainer: Any
 ) -> None:
     trainer = make_trainer(PreemptionCheckpoint(), BestAndLastCheckpoint(), max_epochs=1)
@@ -181,7 +180,7 @@ def test_a_training_in_another_thread_is_left_alone(
     assert failed == []
 
 
-WAITS = """
+WAITING_TRAINING = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import conftest
@@ -192,7 +191,7 @@ from cls_export.contract.preprocessing import Preprocessing
 
 class Wait(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        print("waits", flush=True)
+        print("waiting", flush=True)
         end = time.monotonic() + float(sys.argv[4])
         while time.monotonic() < end:
             time.sleep(0.05)
@@ -202,8 +201,13 @@ data = ClassificationDataModule(
     DataModuleConfig(root=sys.argv[2], batch_size=16), preprocessing
 )
 Trainer(
-    accelerator="cpu", max_epochs=3, logger=False, enable_progress_bar=False, enable_model_summary=False,
-    default_root_dir=sys.argv[3], callbacks=[BestAndLastCheckpoint(), PreemptionCheckpoint(), Wait()],
+    accelerator="cpu",
+    max_epochs=3,
+    logger=False,
+    enable_progress_bar=False,
+    enable_model_summary=False,
+    default_root_dir=sys.argv[3],
+    callbacks=[BestAndLastCheckpoint(), PreemptionCheckpoint(), Wait()],
 ).fit(conftest.SmallModule(), datamodule=data)
 """
 
@@ -213,21 +217,21 @@ Trainer(
     [(2.0, 0.05, 143, True), (60.0, 1.5, 130, False)],
     ids=["echo", "second"],
 )
-def test_an_echo_of_a_signal_changes_nothing_and_a_second_one_ends_the_process_at_once(
+def test_second_signal_exits_at_once_unless_it_echoes_the_first(
     data_root: Path, tmp_path: Path, step_seconds: float, apart: float, code: int, saved: bool
 ) -> None:
     arguments = [
-        str(Path(__file__).parent),
+        str(Path(__file__).parents[1]),  # the folder of conftest.py
         str(data_root),
         str(tmp_path / "run"),
         str(step_seconds),
     ]
-    command = [sys.executable, "-c", WAITS, *arguments]
+    command = [sys.executable, "-c", WAITING_TRAINING, *arguments]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert any(line == "waits\n" for line in iter(process.stdout.readline, "")), "it trains"
+        assert "waiting\n" in iter(process.stdout.readline, ""), "training started"
         process.send_signal(signal.SIGTERM)
         time.sleep(apart)
         process.send_signal(signal.SIGINT)
@@ -235,10 +239,11 @@ def test_an_echo_of_a_signal_changes_nothing_and_a_second_one_ends_the_process_a
     assert (tmp_path / "run/checkpoints/last.ckpt").exists() == saved
 
 
-def test_a_validation_that_is_counted_across_epochs_is_not_skipped(
+def test_validation_interval_across_epochs_survives_an_interruption(
     new_module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
-    # Two batches an epoch, and a validation behind each third: the signal comes in the batch that one follows.
+    # Epochs of two batches, and a validation after every third batch: the signal arrives in the
+    # batch before a validation.
     class Validated(Callback):
         def __init__(self) -> None:
             self.steps: list[int] = []
@@ -252,7 +257,7 @@ def test_a_validation_that_is_counted_across_epochs_is_not_skipped(
         "check_val_every_n_epoch": None,
     }
     first, rest = Validated(), Validated()
-    with pytest.raises(Interrupted):
+    with pytest.raises(TrainingInterrupted):
         make_trainer(*callbacks(first, Send("batch", 1, 0)), max_epochs=EPOCHS, **limits).fit(
             new_module(), datamodule=data
         )

@@ -5,12 +5,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cls_callbacks import GradCam
-from cls_callbacks.observers.grad_cam import grad_cam
+from cls_callbacks import GradCamWriter
+from cls_callbacks.observers.grad_cam import compute_grad_cam
 
 
 class Brightest(nn.Module):
-    """Says how much light there is in the left and in the right half: what speaks for an answer is known."""
+    """Sum the brightness of the left and of the right half, as the logits of two classes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,10 +26,10 @@ class Brightest(nn.Module):
         )
 
 
-def test_a_map_is_warm_where_the_answer_comes_from() -> None:
+def test_map_is_largest_where_the_logit_comes_from() -> None:
     images = torch.zeros(2, 3, 8, 8)
     images[0, :, 1, 1], images[1, :, 6, 6] = 1, 1
-    maps = grad_cam(Brightest().eval(), images, torch.tensor([0, 1]))
+    maps = compute_grad_cam(Brightest().eval(), images, torch.tensor([0, 1]))
     assert maps is not None
     assert maps.dtype == np.uint8
     assert maps.shape == (2, 8, 8)
@@ -38,12 +38,12 @@ def test_a_map_is_warm_where_the_answer_comes_from() -> None:
     assert maps.max() == 255
 
 
-def test_a_network_without_feature_maps_has_no_map() -> None:
+def test_network_without_feature_maps_has_no_map() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
-    assert grad_cam(network, torch.rand(2, 3, 4, 4), torch.tensor([0, 1])) is None
+    assert compute_grad_cam(network, torch.rand(2, 3, 4, 4), torch.tensor([0, 1])) is None
 
 
-def test_evaluations_leave_maps_of_the_surest_mistakes(
+def test_evaluation_writes_maps_of_the_most_confident_mistakes(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
     module.net = nn.Sequential(
@@ -54,7 +54,7 @@ def test_evaluations_leave_maps_of_the_surest_mistakes(
         nn.Linear(32, 3),
     )
     module.forward = module.net.forward
-    trainer = make_trainer(GradCam(images=5), max_epochs=1)
+    trainer = make_trainer(GradCamWriter(max_images=5), max_epochs=1)
     trainer.fit(module, datamodule=data)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     assert not (tmp_path / "run/predictions").exists()
@@ -64,8 +64,8 @@ def test_evaluations_leave_maps_of_the_surest_mistakes(
         ids, maps = stored["ids"], stored["maps"]
     assert len(ids) == min(5, int(wrong.sum())) == len(maps)
     confidence = module.outputs.logits.softmax(dim=1).amax(dim=1)
-    surest = int(torch.where(wrong, confidence, 0).argmax())
-    assert ids[0] == data.records("valid")[int(module.outputs.index[surest])].id
+    most_confident = int(torch.where(wrong, confidence, 0).argmax())
+    assert ids[0] == data.records("valid")[int(module.outputs.index[most_confident])].id
     assert maps.dtype == np.uint8
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
     assert all(parameter.grad is None for parameter in module.parameters())

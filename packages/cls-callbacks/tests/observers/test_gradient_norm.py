@@ -2,13 +2,12 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Callback
-from loguru import logger
 
-from cls_callbacks import GradientNorm
+from cls_callbacks import GradientNormMonitor
 
 
 class Norms(Callback):
-    """Measures gradients by hand, parameter by parameter."""
+    """Record the gradient norm, computed one parameter at a time."""
 
     def __init__(self) -> None:
         self.seen: list[float] = []
@@ -18,12 +17,12 @@ class Norms(Callback):
         self.seen.append(sum(squares) ** 0.5)
 
 
-def test_the_norm_of_all_gradients_is_logged_before_they_are_clipped(
+def test_norm_of_all_gradients_is_logged_before_clipping(
     module: Any, data: Any, make_trainer: Any
 ) -> None:
     norms = Norms()
     trainer = make_trainer(
-        norms, GradientNorm(), max_epochs=2, log_every_n_steps=3, gradient_clip_val=1e-3
+        norms, GradientNormMonitor(), max_epochs=2, log_every_n_steps=3, gradient_clip_val=1e-3
     )
     trainer.fit(module, datamodule=data)
     assert len(norms.seen) == 6
@@ -31,7 +30,7 @@ def test_the_norm_of_all_gradients_is_logged_before_they_are_clipped(
 
 
 class Scaler:
-    """What the float16 plugin's scaler is asked here."""
+    """A float16 loss scaler with a fixed scale."""
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
@@ -41,14 +40,13 @@ class Scaler:
 
 
 @pytest.mark.parametrize(("scale", "times"), [(2.0, 0), (0.5, 1)])
-def test_a_loss_scale_about_to_collapse_is_told_once(
-    module: Any, data: Any, make_trainer: Any, scale: float, times: int
+def test_low_loss_scale_is_logged_once(
+    make_trainer: Any, log_warnings: list[str], scale: float, times: int
 ) -> None:
-    lines: list[str] = []
-    sink = logger.add(lines.append, format="{message}", level="WARNING")
-    trainer = make_trainer(callback := GradientNorm(), max_epochs=1, log_every_n_steps=1)
+    callback = GradientNormMonitor()
+    trainer = make_trainer(callback, max_epochs=1, log_every_n_steps=1)
     for _ in range(3):
-        callback._watch(Scaler(scale), trainer)
-    logger.remove(sink)
-    assert len(lines) == times
-    assert all("the loss scale has fallen to 0.5 by step 0" in line for line in lines)
+        callback._check_loss_scale(Scaler(scale), trainer)
+    assert len(log_warnings) == times
+    for line in log_warnings:
+        assert "loss scale has fallen to 0.5 by step 0" in line

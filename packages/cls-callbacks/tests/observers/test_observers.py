@@ -7,106 +7,81 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from loguru import logger
 from PIL import Image
-from rich.console import Console
 
 from cls_callbacks import (
     EMA,
-    AugmentedSamples,
+    AugmentedSamplesPlot,
     BestAndLastCheckpoint,
-    ConfusionMatrix,
-    DatasetStatisticsCallback,
-    EpochLog,
+    ConfusionMatrixPlot,
+    DatasetStatisticsWriter,
+    EpochProgressBar,
+    EpochSummary,
+    ImageThroughputMonitor,
     PredictionsWriter,
-    ProgressBar,
-    Throughput,
-    TrainingHistory,
+    TrainingHistoryWriter,
 )
-from cls_callbacks.observers.confusion_matrix import confusion_counts, confusion_figure
-from cls_callbacks.observers.dataset_statistics import distribution_figure, statistics_table
+from cls_callbacks.observers.confusion_matrix import confusion_figure, count_confusions
 from cls_data import DatasetStatistics, EvaluationOutputs, Predictions
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    with Image.open(path) as picture:
-        return picture.size
+def image_size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
 
 
-def test_statistics_are_shown_drawn_and_written(
+def test_statistics_are_printed_plotted_and_written(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_trainer(DatasetStatisticsCallback(), max_epochs=1).fit(module, datamodule=data)
-    assert "3 classes, imbalance 1.0-fold in train" in capsys.readouterr().out
+    make_trainer(DatasetStatisticsWriter(), max_epochs=1).fit(module, datamodule=data)
+    printed = capsys.readouterr().out
+    assert "3 classes; rows: train 48" in printed
+    assert "train imbalance: 1.0:1" in printed
     written = DatasetStatistics.model_validate(
         json.loads((tmp_path / "run/statistics.json").read_text())
     )
     assert written == data.statistics
     assert written.counts["train"] == {"0": 16, "1": 16, "7": 16}
-    assert picture_size(tmp_path / "run/plots/class_distribution.png")[0] > 200
+    assert image_size(tmp_path / "run/plots/class_distribution.png")[0] > 200
 
 
-def test_a_long_table_shows_the_largest_and_the_smallest_classes() -> None:
-    names = tuple(f"{number:03d}" for number in range(100))
-    counts = {"train": {name: 1000 - int(name) for name in names}}
-    statistics = DatasetStatistics.model_validate(
-        {
-            "classes": names,
-            "counts": counts,
-            "sizes": {"train": {"width": (1, 2, 3), "height": (1, 2, 3)}},
-        }
-    )
-    table = statistics_table(statistics, rows=6)
-    shown = list(table.columns[0].cells)
-    assert shown[:7] == ["'000'", "'001'", "'002'", "…", "'097'", "'098'", "'099'"]
-
-
-def test_class_names_of_any_kind_are_shown_as_they_are(tmp_path: Path) -> None:
-    names = ("[/x]", "[red]", r"$\foo$", "", "<b>")
-    sizes = {"train": {"width": (1, 2, 3), "height": (1, 2, 3)}}
-    counts = {"train": dict.fromkeys(names, 2)}
-    statistics = DatasetStatistics.model_validate(
-        {"classes": names, "counts": counts, "sizes": sizes}
-    )
-    console = Console(width=100, record=True)
-    console.print(statistics_table(statistics, rows=20))
-    shown = console.export_text()
-    assert all(repr(name) in shown for name in names)
-    distribution_figure(statistics).savefig(tmp_path / "bars.png")
-    confusion_figure(np.eye(5, dtype=np.int64), names, "valid").savefig(tmp_path / "matrix.png")
-
-
-def test_loaders_in_place_of_a_data_module_are_named(
+def test_callbacks_reject_loaders_without_a_data_module(
     module: Any, data: Any, make_trainer: Any
 ) -> None:
     data.setup()
-    with pytest.raises(
-        TypeError, match=r"reads a cls_data.ClassificationDataModule, and the trainer has NoneType"
-    ):
-        make_trainer(AugmentedSamples()).fit(
+    with pytest.raises(TypeError, match=r"a cls_data.ClassificationDataModule, got NoneType"):
+        make_trainer(AugmentedSamplesPlot()).fit(
             module, train_dataloaders=data.train_dataloader(), val_dataloaders=data.val_dataloader()
         )
 
 
-def test_confusion_counts_put_true_classes_in_rows() -> None:
+def test_confusion_counts_have_true_classes_in_rows() -> None:
     logits = torch.eye(3)[torch.tensor([0, 2, 2, 1])]
     outputs = EvaluationOutputs("valid", logits, torch.tensor([0, 1, 1, 1]), torch.arange(4))
-    assert confusion_counts(outputs, 3).tolist() == [[1, 0, 0], [0, 1, 2], [0, 0, 0]]
+    assert count_confusions(outputs, 3).tolist() == [[1, 0, 0], [0, 1, 2], [0, 0, 0]]
 
 
 @pytest.mark.parametrize("size", [2, 43, 300])
-def test_a_confusion_matrix_of_any_size_is_drawn(size: int, tmp_path: Path) -> None:
+def test_confusion_matrix_of_any_size_is_plotted(size: int, tmp_path: Path) -> None:
     counts = np.diag(np.arange(size))
     figure = confusion_figure(counts, tuple(str(number) for number in range(size)), "valid")
-    assert figure.axes[0].get_title().startswith(f"valid: {counts.sum()} of {counts.sum()} right")
+    assert figure.axes[0].get_title().startswith(f"valid: {counts.sum()} of {counts.sum()} correct")
     figure.savefig(tmp_path / "matrix.png")
 
 
-def test_evaluations_leave_pictures_and_predictions_and_training_none(
+def test_confusion_matrix_shows_class_names_with_special_characters(tmp_path: Path) -> None:
+    names = ("[/x]", "[red]", r"$\foo$", "", "<b>")
+    figure = confusion_figure(np.eye(5, dtype=np.int64), names, "valid")
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == ["[/x]", "[red]", r"\$\foo\$", "(empty)", "<b>"]
+    figure.savefig(tmp_path / "matrix.png")
+
+
+def test_plots_and_predictions_are_written_after_evaluation_but_not_during_fit(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    trainer = make_trainer(ConfusionMatrix(), PredictionsWriter(), max_epochs=1)
+    trainer = make_trainer(ConfusionMatrixPlot(), PredictionsWriter(), max_epochs=1)
     trainer.fit(module, datamodule=data)
     assert not (run / "predictions").exists()
     assert not (run / "plots").exists()
@@ -119,12 +94,12 @@ def test_evaluations_leave_pictures_and_predictions_and_training_none(
         assert predictions.classes.tolist() == ["0", "1", "7"]
 
 
-def test_the_history_goes_on_through_an_interruption(
+def test_history_continues_after_an_interruption(
     new_module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
     last = tmp_path / "run/checkpoints/last.ckpt"
     for epochs in (2, 4):
-        history = TrainingHistory()
+        history = TrainingHistoryWriter()
         trainer = make_trainer(EMA(), history, BestAndLastCheckpoint(), max_epochs=epochs)
         trainer.fit(
             new_module(),
@@ -143,29 +118,27 @@ def test_the_history_goes_on_through_an_interruption(
     assert [float(row["valid_loss"]) for row in rows] == [
         epoch["valid_loss"] for epoch in history.epochs
     ]
-    assert picture_size(tmp_path / "run/plots/history.png")[0] > 200
+    assert image_size(tmp_path / "run/plots/history.png")[0] > 200
 
 
-def test_an_epoch_without_validation_repeats_no_earlier_one(
+def test_epoch_without_validation_has_no_validation_metrics(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
-    history = TrainingHistory()
+    history = TrainingHistoryWriter()
     make_trainer(history, max_epochs=3, check_val_every_n_epoch=2).fit(module, datamodule=data)
     assert ["valid_loss" in epoch for epoch in history.epochs] == [False, True, False]
     assert all("train_loss" in epoch for epoch in history.epochs)
 
 
-def test_an_epoch_cut_short_repeats_no_earlier_one(
-    module: Any, data: Any, make_trainer: Any
-) -> None:
-    history = TrainingHistory()
+def test_incomplete_epoch_has_no_epoch_metrics(module: Any, data: Any, make_trainer: Any) -> None:
+    history = TrainingHistoryWriter()
     make_trainer(history, max_epochs=-1, max_steps=4).fit(module, datamodule=data)
     assert [epoch["step"] for epoch in history.epochs] == [3, 4]
     assert ["train_loss" in epoch for epoch in history.epochs] == [True, False]
 
 
-def test_throughput_counts_images_and_time(module: Any, data: Any, make_trainer: Any) -> None:
-    throughput = Throughput()
+def test_throughput_counts_images_and_seconds(module: Any, data: Any, make_trainer: Any) -> None:
+    throughput = ImageThroughputMonitor()
     trainer = make_trainer(throughput, max_epochs=2)
     trainer.fit(module, datamodule=data)
     assert throughput.images == 96
@@ -175,58 +148,63 @@ def test_throughput_counts_images_and_time(module: Any, data: Any, make_trainer:
     assert "gpu_memory_gb" not in trainer.callback_metrics
 
 
-def test_a_slow_loader_is_seen_as_time_that_waits_for_data(
+def test_slow_loader_increases_data_wait(
     module: Any, data: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick, waits = data.on_after_batch_transfer, []
+    original, waits = data.on_after_batch_transfer, []
     for seconds in (0.0, 0.2):
-        monkeypatch.setattr(
-            data,
-            "on_after_batch_transfer",
-            lambda *given, s=seconds: (time.sleep(s), quick(*given))[1],
-        )
-        trainer = make_trainer(Throughput(), max_epochs=1)
+
+        def delayed(*args: Any, seconds: float = seconds) -> Any:
+            time.sleep(seconds)
+            return original(*args)
+
+        monkeypatch.setattr(data, "on_after_batch_transfer", delayed)
+        trainer = make_trainer(ImageThroughputMonitor(), max_epochs=1)
         trainer.fit(module, datamodule=data)
         waits.append(float(trainer.callback_metrics["data_wait"]))
     assert waits[1] > 0.5
     assert waits[1] > waits[0]
 
 
-def test_the_bar_counts_epochs_as_the_log_does(
+def test_progress_bar_counts_epochs_from_one(
     module: Any, data: Any, make_trainer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_trainer(ProgressBar(), max_epochs=2, enable_progress_bar=True).fit(module, datamodule=data)
-    shown = capsys.readouterr().out
-    assert "Epoch 2/2" in shown
-    assert "Epoch 1/1" not in shown
+    make_trainer(EpochProgressBar(), max_epochs=2, enable_progress_bar=True).fit(
+        module, datamodule=data
+    )
+    printed = capsys.readouterr().out
+    assert "Epoch 2/2" in printed
+    assert "Epoch 1/1" not in printed
 
 
-def test_the_bar_reads_metrics_after_a_validation_and_not_after_every_step(
+def test_progress_bar_reads_metrics_only_after_validation(
     module: Any, data: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[int] = []
-    whole = ProgressBar.get_metrics
+    steps: list[int] = []
+    original = EpochProgressBar.get_metrics
 
-    def reading(self: ProgressBar, trainer: Any, pl_module: Any) -> Any:
-        read.append(trainer.global_step)
-        return whole(self, trainer, pl_module)
+    def record_step(self: EpochProgressBar, trainer: Any, pl_module: Any) -> Any:
+        steps.append(trainer.global_step)
+        return original(self, trainer, pl_module)
 
-    monkeypatch.setattr(ProgressBar, "get_metrics", reading)
-    make_trainer(ProgressBar(), max_epochs=2, enable_progress_bar=True).fit(module, datamodule=data)
-    assert set(read) == {3, 6}, "an epoch has three steps, and ends with its validation"
-
-
-def test_every_epoch_is_one_line(module: Any, data: Any, make_trainer: Any) -> None:
-    lines: list[str] = []
-    sink = logger.add(lines.append, format="{message}")
-    make_trainer(EpochLog(), max_epochs=2).fit(module, datamodule=data)
-    logger.remove(sink)
-    assert [line.split(":")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
-    assert all("train_loss" in line and "valid_top1" in line for line in lines)
+    monkeypatch.setattr(EpochProgressBar, "get_metrics", record_step)
+    make_trainer(EpochProgressBar(), max_epochs=2, enable_progress_bar=True).fit(
+        module, datamodule=data
+    )
+    assert set(steps) == {3, 6}, "an epoch has three steps and ends with its validation"
 
 
-def test_augmented_samples_are_drawn_one_column_an_image(
+def test_epoch_summary_logs_one_line_per_epoch(
+    module: Any, data: Any, make_trainer: Any, log_messages: list[str]
+) -> None:
+    make_trainer(EpochSummary(), max_epochs=2).fit(module, datamodule=data)
+    assert [line.split(":")[0] for line in log_messages] == ["epoch 1/2", "epoch 2/2"]
+    assert all("train_loss" in line and "valid_top1" in line for line in log_messages)
+
+
+def test_augmented_samples_have_one_column_per_image(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
-    make_trainer(AugmentedSamples(images=5, draws=2), max_epochs=1).fit(module, datamodule=data)
-    assert picture_size(tmp_path / "run/plots/augmented.png") == (5 * 128, 3 * 128)
+    callback = AugmentedSamplesPlot(columns=5, augmented_rows=2)
+    make_trainer(callback, max_epochs=1).fit(module, datamodule=data)
+    assert image_size(tmp_path / "run/plots/augmented.png") == (5 * 128, 3 * 128)

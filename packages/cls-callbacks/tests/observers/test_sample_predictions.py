@@ -5,50 +5,51 @@ import pytest
 import torch
 from PIL import Image
 
-from cls_callbacks import SamplePredictions
-from cls_callbacks.observers.sample_predictions import chosen_samples, predictions_figure
+from cls_callbacks import SamplePredictionsPlot
+from cls_callbacks.observers.sample_predictions import sample_predictions_figure, select_samples
 from cls_data import EvaluationOutputs
 
 
-def outputs(confidence: list[float], answer: list[int], labels: list[int]) -> EvaluationOutputs:
-    """Answers of two classes, each with its confidence, 0.5 to 1."""
-    logits = torch.zeros(len(answer), 2)
-    for row, (share, said) in enumerate(zip(confidence, answer, strict=True)):
-        logits[row, said] = torch.tensor(share).logit()
-    return EvaluationOutputs("valid", logits, torch.tensor(labels), torch.arange(len(answer)))
+def make_outputs(
+    confidence: list[float], predictions: list[int], labels: list[int]
+) -> EvaluationOutputs:
+    """Return outputs for two classes, with confidences between 0.5 and 1."""
+    logits = torch.zeros(len(labels), 2)
+    for row, prediction in enumerate(predictions):
+        logits[row, prediction] = torch.tensor(confidence[row]).logit()
+    return EvaluationOutputs("valid", logits, torch.tensor(labels), torch.arange(len(labels)))
 
 
-def test_the_surest_and_the_least_sure_mistakes_are_shown_once_each_and_right_answers_from_sure_to_unsure() -> (
-    None
-):
-    given = outputs([0.9, 0.6, 0.8, 0.7, 0.95, 0.55], [0, 1, 1, 0, 1, 0], [1, 0, 0, 0, 1, 0])
-    chosen = {name: places.tolist() for name, places in chosen_samples(given, columns=2).items()}
-    assert chosen == {
-        "surest mistakes": [0, 2],
-        "least sure mistakes": [1],
-        "right, from sure to unsure": [4, 5],
+def test_selected_samples_are_sorted_by_confidence_without_repeats() -> None:
+    confidence = [0.9, 0.6, 0.8, 0.7, 0.95, 0.55]
+    outputs = make_outputs(confidence, predictions=[0, 1, 1, 0, 1, 0], labels=[1, 0, 0, 0, 1, 0])
+    selected = select_samples(outputs, columns=2)
+    assert {title: samples.tolist() for title, samples in selected.items()} == {
+        "most confident mistakes": [0, 2],
+        "least confident mistakes": [1],
+        "correct, most to least confident": [4, 5],
     }
 
 
-@pytest.mark.parametrize(("labels", "empty"), [([0, 0, 0], "right"), ([1, 1, 1], "mistakes")])
-def test_all_right_and_all_wrong_can_be_drawn(labels: list[int], empty: str) -> None:
-    given = outputs([0.9, 0.6, 0.7], [1, 1, 1], labels)
-    assert any(
-        len(places) == 0 for name, places in chosen_samples(given, 4).items() if empty in name
-    )
-    figure = predictions_figure(
-        given, torch.zeros(3, 3, 8, 8, dtype=torch.uint8), ("a", "$b_"), columns=4
-    )
-    said = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert any(line.endswith(": none") for line in said)
+@pytest.mark.parametrize(("labels", "empty"), [([0, 0, 0], "correct"), ([1, 1, 1], "mistakes")])
+def test_figure_is_plotted_when_all_predictions_are_correct_or_wrong(
+    labels: list[int], empty: str
+) -> None:
+    outputs = make_outputs([0.9, 0.6, 0.7], [1, 1, 1], labels)
+    selected = select_samples(outputs, columns=4)
+    assert any(len(samples) == 0 for title, samples in selected.items() if empty in title)
+    pixels = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
+    figure = sample_predictions_figure(outputs, pixels, ("a", "$b_"), columns=4)
+    row_titles = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert any(title.endswith(": none") for title in row_titles)
     titles = {axes.get_title() for axes in figure.axes}
-    assert any(title.startswith(r"\$b_  90%") for title in titles), "a class name is no formula"
+    assert any(title.startswith(r"\$b_  90%") for title in titles), "the dollar sign is escaped"
 
 
-def test_a_picture_of_each_evaluated_split_is_written_and_none_while_training(
+def test_plot_is_written_for_each_evaluated_split_but_not_during_fit(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
-    trainer = make_trainer(SamplePredictions(), max_epochs=1)
+    trainer = make_trainer(SamplePredictionsPlot(), max_epochs=1)
     trainer.fit(module, datamodule=data)
     assert not (tmp_path / "run/plots/predictions_valid.png").exists()
     trainer.validate(module, datamodule=data, verbose=False)

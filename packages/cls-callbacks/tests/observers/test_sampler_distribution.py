@@ -5,14 +5,13 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
-from loguru import logger
 
-from cls_callbacks import BestAndLastCheckpoint, SamplerDistribution
+from cls_callbacks import BestAndLastCheckpoint, SamplerDistributionWriter
 from cls_data import ClassificationDataModule
 
 
 class Labels(Callback):
-    """Keeps the labels of each epoch."""
+    """Record the labels of each epoch."""
 
     def __init__(self) -> None:
         self.seen: list[list[int]] = []
@@ -30,18 +29,21 @@ def table(path: Path) -> Any:
     return json.loads((path / "run/sampler_distribution.json").read_text())
 
 
-@pytest.mark.parametrize(("sampler", "said"), [("shuffle", 0), ("weighted", 1)])
-def test_what_each_epoch_drew_of_every_class_is_written(
-    module: Any, data: Any, make_trainer: Any, tmp_path: Path, sampler: str, said: int
+@pytest.mark.parametrize(("sampler", "messages"), [("shuffle", 0), ("weighted", 1)])
+def test_draws_per_class_are_written_after_each_epoch(
+    module: Any,
+    data: Any,
+    make_trainer: Any,
+    tmp_path: Path,
+    log_messages: list[str],
+    sampler: str,
+    messages: int,
 ) -> None:
     config = data.config.model_copy(update={"sampler": sampler})
     data = ClassificationDataModule(config, data.preprocessing)
-    lines: list[str] = []
-    sink = logger.add(lines.append, format="{message}")
-    make_trainer(SamplerDistribution(), labels := Labels(), max_epochs=2).fit(
+    make_trainer(SamplerDistributionWriter(), labels := Labels(), max_epochs=2).fit(
         module, datamodule=data
     )
-    logger.remove(sink)
     counts = torch.bincount(torch.tensor(labels.seen[-1]), minlength=3).tolist()
     expected = {
         name: {"rows": 16, "drawn": drawn}
@@ -49,16 +51,18 @@ def test_what_each_epoch_drew_of_every_class_is_written(
     }
     assert table(tmp_path) == {"epoch": 1, "sampler": sampler, "classes": expected}
     assert sum(counts) == 48
-    assert len([line for line in lines if "the weighted sampler drew" in line]) == said
+    assert sum(line.startswith("weighted sampler: class") for line in log_messages) == messages
 
 
-def test_a_run_that_goes_on_counts_its_own_epochs(
+def test_resumed_run_writes_its_latest_epoch(
     new_module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
     last = tmp_path / "run/checkpoints/last.ckpt"
     for epochs, checkpoint in ((1, None), (3, last)):
         trainer = make_trainer(
-            SamplerDistribution(), BestAndLastCheckpoint("valid_top1", "max"), max_epochs=epochs
+            SamplerDistributionWriter(),
+            BestAndLastCheckpoint("valid_top1", "max"),
+            max_epochs=epochs,
         )
         trainer.fit(
             new_module(),

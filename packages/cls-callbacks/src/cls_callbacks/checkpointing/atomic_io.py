@@ -1,5 +1,6 @@
-"""A checkpoint is on disk whole, or the previous one still is; and whether it still is what was written."""
+"""Write checkpoints atomically, with SHA-256 sidecars."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -9,23 +10,29 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from cls_callbacks.checkpointing.migration import migrate_checkpoint
+from cls_export.contract.files import open_atomically, write_atomically
+
 
 class DamagedCheckpointError(ValueError):
-    """A checkpoint's bytes are not those that were written."""
+    """A checkpoint does not match its SHA-256 checksum."""
 
 
 class CheckpointNotSavedError(OSError):
-    """A checkpoint could not be written; the file that was there before is whole."""
+    """A checkpoint could not be written; an older file of that name is unchanged."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, flushes to the disk, then renames; `NAME.sha256` holds the file's checksum.
+    """Save checkpoints atomically, each with its checksum in `NAME.sha256`.
 
-    Of a byte that a disk or a copy flips, `torch.load` notices little: the checksum is for `verify_checkpoint`, and for
-    `sha256sum -c`.
+    The checksum detects damage that `torch.load` does not notice, such as a flipped bit in the
+    weights. Check it with `verify_checkpoint` or with `sha256sum -c`.
 
-    Lightning's own writes to the temporary folder first, which may be another file system: its copy onto the
-    target is then not atomic, and it swallows some errors. Here every error reaches the caller.
+    Lightning's own `TorchCheckpointIO` writes to the temporary folder first. If that is another
+    file system, copying to the target is not atomic, and some errors are swallowed
+    (lightning 2.6.6).
+
+    Loading also accepts checkpoints of version 0.1.
     """
 
     def save_checkpoint(
@@ -34,103 +41,93 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path: str | os.PathLike[str],
         storage_options: Any | None = None,
     ) -> None:
-        """Write one checkpoint; at any moment `path` holds the old file or the new one.
+        """Write a checkpoint; `path` holds the complete old file or the complete new one.
 
         Raises:
-            CheckpointNotSavedError: the folder cannot be written or the disk is full; the previous file is untouched.
+            CheckpointNotSavedError: The folder cannot be written, or the disk is full.
+            ValueError: The path is remote, or storage options are given.
         """
         if storage_options is not None or "://" in str(path):
             raise ValueError(
-                f"AtomicCheckpointIO writes to local folders alone, got {path} and {storage_options}"
+                f"AtomicCheckpointIO writes to local folders only, got path {path} "
+                f"and storage_options {storage_options}"
             )
         target = Path(path)
         try:
             _write(checkpoint, target)
         except OSError as error:
-            raise _not_saved(target, error.strerror or str(error)) from error
+            raise _not_saved(target, error) from error
         except RuntimeError as error:
-            # torch.save, which still closes its archive then, covers what the disk said by an error of its own.
+            # torch.save hides an OSError behind an error that it raises while closing its archive.
             if not isinstance(error.__context__, OSError):
                 raise
-            raise _not_saved(
-                target, error.__context__.strerror or str(error.__context__)
-            ) from error
+            raise _not_saved(target, error.__context__) from error
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load a checkpoint, and migrate it if an older version wrote it."""
+        checkpoint: dict[str, Any] = super().load_checkpoint(*args, **kwargs)
+        migrate_checkpoint(checkpoint)
+        return checkpoint
 
 
 def _write(checkpoint: dict[str, Any], target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as stream:
-            torch.save(checkpoint, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        checksum = _checksum(draft)
-        # Both, since the process may die between the two renames; afterwards the new one alone.
-        _write_checksums(target, [checksum, *_checksums(target)])
-        os.replace(draft, target)
-        _write_checksums(target, [checksum])
-    finally:
-        draft.unlink(missing_ok=True)
+    with open_atomically(target) as stream:
+        torch.save(checkpoint, stream)
+        stream.flush()
+        draft = Path(stream.name)
+        checksum = _compute_checksum(draft)
+        # The process may die before the rename that follows, so the old checksum stays valid too.
+        _write_checksums(target, [checksum, *_read_checksums(target)])
+
+    _write_checksums(target, [checksum])
     _flush_folder(target.parent)
 
 
-def _not_saved(target: Path, why: str) -> CheckpointNotSavedError:
-    kept = f"; {target.name} is still that of before" if target.exists() else ""
-    try:
-        free = f" ({shutil.disk_usage(target.parent).free / 1e6:.0f} MB are free there)"
-    except OSError:  # no such folder, say
-        free = ""
-    return CheckpointNotSavedError(f"{target} was not saved: {why}{free}{kept}")
+def _not_saved(target: Path, error: OSError) -> CheckpointNotSavedError:
+    message = f"{target} was not saved: {error.strerror or error}"
+
+    with contextlib.suppress(OSError):  # the folder may not exist
+        free_bytes = shutil.disk_usage(target.parent).free
+        message += f" ({free_bytes / 1e6:.0f} MB free)"
+
+    if target.exists():
+        message += f"; the existing {target.name} is unchanged"
+
+    return CheckpointNotSavedError(message)
 
 
 def verify_checkpoint(path: Path) -> None:
-    """Check a checkpoint against the checksum beside it; one without is taken as it is.
+    """Check a checkpoint against its checksum; a file without a checksum passes.
 
     Raises:
-        DamagedCheckpointError: they do not fit.
-        OSError: the file cannot be read.
+        DamagedCheckpointError: The checksum does not match.
+        OSError: The file cannot be read.
     """
-    written = _checksums(path)
-    if written and _checksum(path) not in written:
+    checksums = _read_checksums(path)
+    if checksums and _compute_checksum(path) not in checksums:
         raise DamagedCheckpointError(
-            f"{path}: its bytes are not those that were written ({_sidecar(path).name} holds their checksum)"
+            f"{path}: SHA-256 does not match {_sidecar(path).name}; the file is damaged"
         )
 
 
 def rename_checkpoint(path: Path, target: Path) -> None:
-    """Rename a checkpoint, its checksum with it; whenever the process dies, what `target` then is verifies."""
-    _rename(path, target, _checksums(path))
+    """Rename a checkpoint and its checksum; `target` verifies even if the process dies."""
+    _rename(path, target, _read_checksums(path))
     _sidecar(path).unlink(missing_ok=True)
 
 
 def duplicate_checkpoint(path: Path, target: Path) -> None:
-    """Give a checkpoint a second name: no second file where the file system links, since no checkpoint is changed.
+    """Create a second name for a checkpoint: a hard link, or a copy if links are not supported.
 
-    Whenever the process dies, what `target` then is verifies.
+    `target` verifies even if the process dies.
     """
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        try:
-            os.link(path, draft)
-        except OSError:  # a file system without links
-            shutil.copyfile(path, draft)
-            with draft.open("rb+") as stream:
-                os.fsync(stream.fileno())
-        _rename(draft, target, _checksums(path))
+        _link_or_copy(path, draft)
+        _rename(draft, target, _read_checksums(path))
     finally:
         draft.unlink(missing_ok=True)
     _flush_folder(target.parent)
-
-
-def _rename(path: Path, target: Path, checksums: list[str]) -> None:
-    if checksums:
-        _write_checksums(target, [*checksums, *_checksums(target)])
-    else:
-        _sidecar(target).unlink(missing_ok=True)
-    os.replace(path, target)
-    if checksums:
-        _write_checksums(target, checksums)
 
 
 def remove_checkpoint(path: Path) -> None:
@@ -139,40 +136,59 @@ def remove_checkpoint(path: Path) -> None:
     _sidecar(path).unlink(missing_ok=True)
 
 
+def _link_or_copy(path: Path, target: Path) -> None:
+    try:
+        os.link(path, target)
+    except OSError:  # the file system has no hard links
+        shutil.copyfile(path, target)
+        with target.open("rb+") as stream:
+            os.fsync(stream.fileno())
+
+
+def _rename(path: Path, target: Path, checksums: list[str]) -> None:
+    if not checksums:
+        _sidecar(target).unlink(missing_ok=True)
+        os.replace(path, target)
+        return
+
+    _write_checksums(target, [*checksums, *_read_checksums(target)])
+    os.replace(path, target)
+    _write_checksums(target, checksums)
+
+
 def _sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _checksum(path: Path) -> str:
+def _compute_checksum(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _checksums(path: Path) -> list[str]:
-    """Return what the file beside a checkpoint says that it may be; nothing where there is none."""
+def _read_checksums(path: Path) -> list[str]:
+    """Return the checksums that are valid for a checkpoint; none without a sidecar."""
     try:
-        return [line.split()[0] for line in _sidecar(path).read_text().splitlines() if line.strip()]
+        lines = _sidecar(path).read_text().splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
         return []
 
+    return [line.split()[0] for line in lines if line.strip()]
+
 
 def _write_checksums(path: Path, checksums: list[str]) -> None:
-    draft = _sidecar(path).with_name(f".{path.name}.sha256.{os.getpid()}")
-    try:
-        with draft.open("w") as stream:
-            stream.writelines(f"{checksum}  {path.name}\n" for checksum in checksums)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(draft, _sidecar(path))
-    finally:
-        draft.unlink(missing_ok=True)
+    """Write the sidecar in the format of `sha256sum`."""
+    content = ""
+    for checksum in checksums:
+        content += f"{checksum}  {path.name}\n"
+    write_atomically(_sidecar(path), content.encode())
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut, where the system lets a folder be opened."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    """Make a rename survive a power failure, on systems that can open a folder."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

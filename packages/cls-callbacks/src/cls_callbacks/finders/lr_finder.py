@@ -1,56 +1,69 @@
-"""Which learning rate a short range test would choose."""
-
-from pathlib import Path
+"""Suggest a learning rate by a range test."""
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder
 from loguru import logger
 from matplotlib.figure import Figure
 
-from cls_callbacks.observers.figures import save_picture
+from cls_callbacks.observers.plots import save_plot
+from cls_callbacks.trainer_access import get_run_paths
 
 
 class LRFinder(LearningRateFinder):
-    """Before a new run's first step, raises the rate from step to step; logs where the loss fell fastest, and draws it.
+    """Before the first step of a new run, suggest a learning rate, without setting it.
 
-    Writes plots/learning_rate.png. It suggests and sets nothing: a schedule keeps the rates that it was made with, and
-    what a run trained with is to be read in its configuration. The training that follows is the one that would have
-    been without it, to the bit. All parameter groups have one rate in the test, whatever their `lr_scale` is.
+    The range test increases the learning rate with each step (Smith, "Cyclical Learning Rates for
+    Training Neural Networks", section 3.3), logs the rate at which the loss falls fastest, and
+    writes plots/learning_rate.png. It sets nothing, because a schedule is built with its rates, and
+    a run's learning rate should be in its configuration. The weights of the training that follows
+    stay bit-identical. All parameter groups use the same rate in the test, whatever their
+    `lr_scale`.
 
-    The test is Lightning's (Smith, "Cyclical Learning Rates for Training Neural Networks", section 3.3). A run that
-    goes on is left alone: within it, Lightning 2.6.6's would forget the checkpoint's optimizer and epoch.
+    Runs that resume skip the test: Lightning's would discard the checkpoint's optimizer state and
+    epoch (lightning 2.6.6).
 
     Args:
-        min_lr: rate of the first step.
-        max_lr: rate of the last step, unless the smoothed loss reaches four times its lowest before.
-        steps: of the test, as far as the trainer's epochs hold so many.
+        min_lr: Learning rate of the first step.
+        max_lr: Learning rate of the last step. The test ends earlier if the smoothed loss reaches
+            four times its minimum.
+        steps: Steps of the test, at most as many as the trainer's epochs have.
     """
 
     def __init__(self, min_lr: float = 1e-6, max_lr: float = 1.0, steps: int = 100) -> None:
-        super().__init__(min_lr, max_lr, num_training_steps=steps, update_attr=False)
+        super().__init__(
+            min_lr=min_lr,
+            max_lr=max_lr,
+            num_training_steps=steps,
+            update_attr=False,
+        )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Test and suggest."""
+        """Run the test, and log the suggestion."""
         if trainer.ckpt_path is not None:
             return
+
         try:
             super().on_fit_start(trainer, pl_module)
         finally:
-            for rest in Path(trainer.default_root_dir).glob(
-                ".lr_find_*"
-            ):  # a checksum, which Lightning knows not of
-                rest.unlink()
+            # Lightning removes its temporary checkpoint, but not the checksum.
+            for leftover in get_run_paths(trainer).path.glob(".lr_find_*"):
+                leftover.unlink()
+
         if self.optimal_lr is None or not trainer.is_global_zero:
             return
-        if (rate := self.optimal_lr.suggestion()) is None:
+
+        rate = self.optimal_lr.suggestion()
+        if rate is None:
             logger.warning(
-                "range test: too few steps to suggest a learning rate; give it more epochs to take them from"
+                "learning rate finder: too few steps for a suggestion. Set more trainer.max_epochs."
             )
             return
+
         logger.info(
-            "range test: the loss fell fastest at a learning rate of {:.2g}; what is set stays",
+            "learning rate finder: the loss fell fastest at {:.2g}. optimizer.lr is unchanged.",
             rate,
         )
+
         figure = Figure(figsize=(6, 4))
         self.optimal_lr.plot(suggest=True, ax=figure.add_subplot())
-        save_picture(trainer, figure, "learning_rate")
+        save_plot(trainer, figure, "learning_rate")

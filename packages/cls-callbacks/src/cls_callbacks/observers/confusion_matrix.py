@@ -1,4 +1,4 @@
-"""Which classes are taken for which."""
+"""Plot the confusion matrix."""
 
 import numpy as np
 from lightning.pytorch import Trainer
@@ -7,69 +7,78 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cls_callbacks.observers.after_evaluation import AfterEvaluation
-from cls_callbacks.observers.figures import save_picture, tick_names
+from cls_callbacks.observers.evaluation_callback import EvaluationCallback
+from cls_callbacks.observers.plots import save_plot, tick_labels
 from cls_data import ClassificationDataModule, EvaluationOutputs
 
-_MOST_NUMBERED = 60
+_MAX_CLASSES_WITH_COUNTS = 60
+_MAX_TICKS = 80
 
 
-def confusion_counts(outputs: EvaluationOutputs, num_classes: int) -> NDArray[np.int64]:
+class ConfusionMatrixPlot(EvaluationCallback):
+    """Write plots/confusion_{split}.png after `validate` and `test`."""
+
+    def on_evaluation_end(
+        self, trainer: Trainer, data: ClassificationDataModule, outputs: EvaluationOutputs
+    ) -> None:
+        """Write the plot."""
+        counts = count_confusions(outputs, len(data.classes))
+        figure = confusion_figure(counts, data.classes, outputs.split)
+        save_plot(trainer, figure, f"confusion_{outputs.split}")
+
+
+def count_confusions(outputs: EvaluationOutputs, num_classes: int) -> NDArray[np.int64]:
     """Count samples by true class (rows) and predicted class (columns): int64 [C, C]."""
+    labels = outputs.labels.numpy()
+    predictions = outputs.logits.argmax(dim=1).numpy()
     counts = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(counts, (outputs.labels.numpy(), outputs.logits.argmax(dim=1).numpy()), 1)
+    np.add.at(counts, (labels, predictions), 1)
     return counts
 
 
-class ConfusionMatrix(AfterEvaluation):
-    """Draws plots/confusion_{split}.png after `validate` and `test`, from the outputs that the module gathered."""
-
-    def report(
-        self, trainer: Trainer, data: ClassificationDataModule, outputs: EvaluationOutputs
-    ) -> None:
-        """Draw."""
-        figure = confusion_figure(
-            confusion_counts(outputs, len(data.classes)), data.classes, outputs.split
-        )
-        save_picture(trainer, figure, f"confusion_{outputs.split}")
-
-
 def confusion_figure(counts: NDArray[np.int64], classes: tuple[str, ...], split: str) -> Figure:
-    """Draw counts [C, C]; color is on a logarithmic scale, so that a single mistake is seen beside hundreds."""
-    size = len(classes)
-    side = min(5 + 0.24 * size, 30)
-    figure = Figure(figsize=(side, side))
+    """Plot counts [C, C] on a logarithmic color scale, so that single mistakes are visible."""
+    num_classes = len(classes)
+    inches = min(5 + 0.24 * num_classes, 30)
+    figure = Figure(figsize=(inches, inches))
     axes = figure.add_subplot()
-    shown = np.ma.masked_equal(counts, 0)
-    image = axes.imshow(shown, cmap="Blues", norm=LogNorm(vmin=0.5, vmax=max(2, int(counts.max()))))
+
+    scale = LogNorm(vmin=0.5, vmax=max(2, int(counts.max())))
+    image = axes.imshow(np.ma.masked_equal(counts, 0), cmap="Blues", norm=scale)
     axes.set_facecolor("white")
-    names = tick_names(classes)
-    step = max(1, size // 80)
-    axes.set_xticks(range(0, size, step), names[::step], rotation=90, fontsize=8)
-    axes.set_yticks(range(0, size, step), names[::step], fontsize=8)
+
+    step = max(1, num_classes // _MAX_TICKS)
+    ticks = range(0, num_classes, step)
+    labels = tick_labels(classes)[::step]
+    axes.set_xticks(ticks, labels, rotation=90, fontsize=8)
+    axes.set_yticks(ticks, labels, fontsize=8)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    right = int(np.trace(counts))
-    axes.set_title(f"{split}: {right} of {counts.sum()} right ({right / max(1, counts.sum()):.1%})")
-    if size <= _MOST_NUMBERED:
-        _number_the_cells(axes, counts)
+
+    correct = int(np.trace(counts))
+    total = int(counts.sum())
+    accuracy = correct / max(1, total)
+    axes.set_title(f"{split}: {correct} of {total} correct ({accuracy:.1%})")
+
+    if num_classes <= _MAX_CLASSES_WITH_COUNTS:
+        _write_counts(axes, counts)
     figure.colorbar(image, ax=axes, shrink=0.6, label="images")
     return figure
 
 
-def _number_the_cells(axes: Axes, counts: NDArray[np.int64]) -> None:
+def _write_counts(axes: Axes, counts: NDArray[np.int64]) -> None:
     for true, predicted in np.argwhere(counts):
-        value = counts[true, predicted]
-        mistake = true != predicted
-        dark = value > counts.max() ** 0.5
-        color = "crimson" if mistake else "white" if dark else "black"
+        count = counts[true, predicted]
+        is_mistake = true != predicted
+        is_dark = count > counts.max() ** 0.5
+        color = "white" if is_dark else "black"
         axes.text(
             predicted,
             true,
-            str(value),
+            str(count),
             ha="center",
             va="center",
             fontsize=7,
-            color=color,
-            fontweight="bold" if mistake else "normal",
+            color="crimson" if is_mistake else color,
+            fontweight="bold" if is_mistake else "normal",
         )

@@ -1,7 +1,6 @@
-"""Which places of an image spoke for the answer that was wrong."""
+"""Write Grad-CAM maps of the most confident mistakes."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,118 +10,130 @@ from loguru import logger
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cls_callbacks.observers.after_evaluation import AfterEvaluation
+from cls_callbacks.observers.evaluation_callback import EvaluationCallback
+from cls_callbacks.trainer_access import get_run_paths
 from cls_data import ClassificationDataModule, EvaluationOutputs
 from cls_export.contract.files import write_atomically
 
-_ENOUGH_PLACES = 16
-"""Of a small image the last maps may have four, which tell nothing; then an earlier block is asked."""
+_MIN_PIXELS = 16
+"""Coarser maps show too little; on small images an earlier layer is used if its maps are finer."""
+
+_MAX_CHANNEL_RATIO = 4
+"""An earlier layer qualifies if the last one has at most this many times its channels."""
 
 
-_NEAR = 4
-"""Such a block is near the end if it has at least a fourth of the last one's channels."""
+class GradCamWriter(EvaluationCallback):
+    """Write predictions/gradcam_{split}.npz after `validate` and `test`.
 
-
-class GradCam(AfterEvaluation):
-    """Writes predictions/gradcam_{split}.npz after `validate` and `test`: maps of the surest mistakes.
-
-    The file holds `ids`, str [K], paths of the images relative to the data root, and `maps`, uint8 [K, h, w], from 0
-    where nothing spoke for the answer to 255 where most did. A network without feature maps, such as a vision
-    transformer, gets no file.
+    The file holds the maps of the most confident mistakes: `ids`, str [K], are image paths relative
+    to the data root; `maps`, uint8 [K, h, w], range from 0 (no influence on the predicted class) to
+    255 (the strongest). A network without feature maps, such as a vision transformer, gets no file.
 
     Args:
-        images: K, at most.
+        max_images: Largest number of maps, K.
     """
 
-    def __init__(self, images: int = 24) -> None:
-        self.images = images
+    def __init__(self, max_images: int = 24) -> None:
+        self.max_images = max_images
 
-    def report(
+    def on_evaluation_end(
         self, trainer: Trainer, data: ClassificationDataModule, outputs: EvaluationOutputs
     ) -> None:
-        """Explain the surest mistakes."""
+        """Write the file."""
         module = trainer.lightning_module
-        confidence, answers = outputs.logits.float().softmax(dim=1).max(dim=1)
-        wrong = (answers != outputs.labels).nonzero().flatten()
-        chosen = wrong[confidence[wrong].argsort(descending=True, stable=True)][: self.images]
-        if not len(chosen):
+        confidence, predictions = outputs.logits.float().softmax(dim=1).max(dim=1)
+
+        mistakes = (predictions != outputs.labels).nonzero().flatten()
+        order = confidence[mistakes].argsort(descending=True, stable=True)
+        selected = mistakes[order][: self.max_images]
+        if not len(selected):
             return
-        rows = outputs.index[chosen]
-        # Validation runs in inference mode, in which nothing can be derived.
+
+        rows = outputs.index[selected]
+        # Lightning evaluates in inference mode, which has no gradients.
         with torch.inference_mode(False), torch.enable_grad():
-            maps = grad_cam(
-                module, data.images(outputs.split, rows).to(module.device), answers[chosen]
-            )
+            images = data.images(outputs.split, rows).to(module.device)
+            maps = compute_grad_cam(module, images, predictions[selected])
+
         if maps is None:
-            logger.info("no Grad-CAM: the network has no feature maps of more than one place")
+            logger.info("Grad-CAM skipped: the network has no feature maps larger than 1x1")
             return
+
         records = data.records(outputs.split)
-        stream = io.BytesIO()
-        np.savez_compressed(
-            stream, ids=np.array([records[row].id for row in rows.tolist()], np.str_), maps=maps
-        )
-        path = Path(trainer.default_root_dir) / "predictions" / f"gradcam_{outputs.split}.npz"
-        write_atomically(path, stream.getvalue())
+        ids = [records[row].id for row in rows.tolist()]
+        content = io.BytesIO()
+        np.savez_compressed(content, ids=np.array(ids, np.str_), maps=maps)
+        path = get_run_paths(trainer).predictions / f"gradcam_{outputs.split}.npz"
+        write_atomically(path, content.getvalue())
 
 
-def grad_cam(network: nn.Module, images: Tensor, answers: Tensor) -> NDArray[np.uint8] | None:
-    """Return the maps of some answers (Selvaraju et al., arXiv:1610.02391): uint8 [B, h, w]; None without feature maps.
+def compute_grad_cam(
+    network: nn.Module, images: Tensor, classes: Tensor
+) -> NDArray[np.uint8] | None:
+    """Return Grad-CAM maps (Selvaraju et al., arXiv:1610.02391): uint8 [B, h, w].
 
     Args:
-        network: maps images to logits [B, C]; in evaluation mode.
+        network: Maps images to logits [B, C]; in evaluation mode.
         images: float32 [B, 3, H, W], on the network's device.
-        answers: int64 [B], the classes that the maps are for.
-    """
-    from captum.attr import (
-        LayerGradCam,  # takes 3 s, which no other use of this package is to wait for
-    )
+        classes: int64 [B], the class to explain in each image.
 
-    layer = _last_feature_maps(network, images[:1])
+    Returns:
+        None for a network without feature maps.
+    """
+    from captum.attr import LayerGradCam  # importing it takes 3 s
+
+    layer = _select_layer(network, images[:1])
     if layer is None:
         return None
-    found = LayerGradCam(network, layer).attribute(
-        images.detach().clone().requires_grad_(), answers.to(images.device), relu_attributions=True
+
+    inputs = images.detach().clone().requires_grad_()
+    attributions = LayerGradCam(network, layer).attribute(
+        inputs, classes.to(images.device), relu_attributions=True
     )
-    maps = found.detach().float().cpu().squeeze(1)
+
+    maps = attributions.detach().float().cpu().squeeze(1)
     largest = maps.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
     scaled: NDArray[np.uint8] = (maps / largest * 255).round().to(torch.uint8).numpy()
     return scaled
 
 
-def _last_feature_maps(network: nn.Module, image: Tensor) -> nn.Module | None:
-    """Find what last gives maps [1, channels, h, w] of enough places to tell something: a block near the pooling."""
-    found: list[tuple[nn.Module, torch.Size]] = []
+def _select_layer(network: nn.Module, image: Tensor) -> nn.Module | None:
+    """Return the last layer whose output is feature maps, [1, channels, h, w], of useful size."""
+    candidates: list[tuple[nn.Module, torch.Size]] = []
 
-    def remember(module: nn.Module, inputs: Any, output: Any) -> None:
+    def record_output(module: nn.Module, inputs: Any, output: Any) -> None:
         if not isinstance(output, Tensor):
             return
-        if output.ndim == 3:  # from here on it works on tokens
-            found.clear()
-        # Fewer channels than places: they come last here, as within ConvNeXt and Swin.
-        elif (
-            output.ndim == 4
-            and output.shape[1] > max(output.shape[2:])
-            and output.shape[2:].numel() > 1
-        ):
-            found.append((module, output.shape))
+        if output.ndim == 3:  # a token sequence: earlier maps are patch embeddings
+            candidates.clear()
+        elif output.ndim == 4 and _is_feature_map(output.shape):
+            candidates.append((module, output.shape))
 
-    hooks = [
-        module.register_forward_hook(remember)
-        for module in network.modules()
-        if module is not network
-    ]
+    hooks = []
+    for module in network.modules():
+        if module is not network:
+            hooks.append(module.register_forward_hook(record_output))
+
     try:
         with torch.no_grad():
             network(image)
     finally:
         for hook in hooks:
             hook.remove()
-    if not found:
+
+    if not candidates:
         return None
-    last, shape = found[-1]
-    fine = [
-        module
-        for module, its in found
-        if its[2:].numel() >= _ENOUGH_PLACES and its[1] * _NEAR >= shape[1]
-    ]
-    return fine[-1] if fine else last
+
+    last_layer, last_shape = candidates[-1]
+    for layer, shape in reversed(candidates):
+        has_enough_channels = shape[1] * _MAX_CHANNEL_RATIO >= last_shape[1]
+        if shape[2:].numel() >= _MIN_PIXELS and has_enough_channels:
+            return layer
+    return last_layer
+
+
+def _is_feature_map(shape: torch.Size) -> bool:
+    # Inside ConvNeXt and Swin, channels come last, so the second axis is the height.
+    _, channels, height, width = shape
+    has_channels_first = channels > max(height, width)
+    return has_channels_first and height * width > 1

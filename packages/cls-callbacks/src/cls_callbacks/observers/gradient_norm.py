@@ -1,4 +1,4 @@
-"""How large gradients are, and whether float16 still holds them."""
+"""Log the gradient norm, and warn about float16 overflow."""
 
 from typing import Any
 
@@ -7,39 +7,50 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from loguru import logger
 from torch.optim import Optimizer
 
-SMALLEST_SCALE = 1.0
-"""A loss scale below this makes gradients smaller than they are: each was halved because of an overflow."""
+_MIN_LOSS_SCALE = 1.0
+"""Each overflow halves the loss scale. Below 1 it makes gradients smaller than they are."""
 
 
-class GradientNorm(Callback):
-    """Logs grad_norm, the 2-norm of all gradients before they are clipped, at the steps that loggers write.
+class GradientNormMonitor(Callback):
+    """Log grad_norm, the 2-norm of all gradients before clipping, at the steps that are logged.
 
-    Under float16 it warns, once, of a loss scale below 1, which comes before a training that skips every step.
+    In float16 training, warn once when the loss scale falls below 1; after that, soon every step
+    would be skipped.
     """
 
     def __init__(self) -> None:
-        self._warned = False
+        self._has_warned = False
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Log. The norm stays on the device until a logger asks for it."""
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set undeclared
-        if not every or (trainer.global_step + 1) % every != 0:
+        """Log the norm; it stays on the device until a logger reads it."""
+        interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # not declared
+        if not interval or (trainer.global_step + 1) % interval != 0:
             return
-        gradients = [
-            parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None
-        ]
-        pl_module.log("grad_norm", torch.nn.utils.get_total_norm(gradients))
-        self._watch(getattr(trainer.precision_plugin, "scaler", None), trainer)
 
-    def _watch(self, scaler: Any, trainer: Trainer) -> None:
-        if scaler is None or self._warned or (scale := scaler.get_scale()) >= SMALLEST_SCALE:
+        gradients = []
+        for parameter in pl_module.parameters():
+            if parameter.grad is not None:
+                gradients.append(parameter.grad)
+
+        pl_module.log("grad_norm", torch.nn.utils.get_total_norm(gradients))
+
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        if scaler is not None:
+            self._check_loss_scale(scaler, trainer)
+
+    def _check_loss_scale(self, scaler: Any, trainer: Trainer) -> None:
+        if self._has_warned:
             return
-        self._warned = True
+        scale = scaler.get_scale()
+        if scale >= _MIN_LOSS_SCALE:
+            return
+
+        self._has_warned = True
         logger.warning(
-            "the loss scale has fallen to {:.2g} by step {}: gradients overflow float16 again and again; lower the "
-            "learning rate, clip gradients, or train in bf16-mixed or 32-true",
+            "The float16 loss scale has fallen to {:.2g} by step {}: gradients overflow repeatedly."
+            " Lower the learning rate, clip gradients, or set precision to bf16-mixed or 32-true.",
             scale,
             trainer.global_step,
         )

@@ -1,4 +1,4 @@
-"""How large the network is, and what one image costs it."""
+"""Measure the size, FLOPs, and latency of the network."""
 
 import json
 import statistics
@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,29 +14,30 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from cls_callbacks.datamodule_access import get_datamodule
+from cls_callbacks.trainer_access import get_datamodule, get_run_paths
+from cls_data import evaluation_mode
 from cls_export.contract.files import write_atomically
 
-_BYTES_OF_FLOAT32 = 4
-_MOST_FORWARDS = 20
-_SECONDS = 0.15
-"""After so long no further forward is timed; a slow network is timed once."""
+_FLOAT32_BYTES = 4
+_MAX_FORWARDS = 20
+_MAX_SECONDS = 0.15
+"""No further forward pass is timed after this; a slow network is timed once."""
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFigures:
+class ModelInfo:
     """Size and cost of a network.
 
     Attributes:
-        image: height and width of the image, in pixels.
-        parameters: all of them.
-        trainable: those that require a gradient.
-        weights_mb: what all parameters take as float32, in megabytes of 10^6 bytes.
-        flops: floating-point operations of one forward of one image, as `torch.utils.flop_counter` counts them: those
-            of convolutions, matrix products and attention alone, a multiply-add as two.
-        latency_ms: median time of one forward of one image, in milliseconds.
-        device: on which that was measured.
-        threads: of torch on the CPU, at that time.
+        image: Height and width of the image, in pixels.
+        parameters: Number of parameters.
+        trainable: Number of parameters that require a gradient.
+        weights_mb: Size of all parameters as float32, in MB (1e6 bytes).
+        flops: Floating-point operations of one image's forward pass, as `torch.utils.flop_counter`
+            counts them: only convolutions, matrix products, and attention; a multiply-add is two.
+        latency_ms: Median time of one image's forward pass, in milliseconds.
+        device: Device of that measurement.
+        threads: CPU threads of PyTorch during that measurement.
     """
 
     image: tuple[int, int]
@@ -50,104 +50,115 @@ class ModelFigures:
     threads: int
 
     def __str__(self) -> str:
-        share = "all" if self.trainable == self.parameters else f"{self.trainable:,}"
+        is_all_trainable = self.trainable == self.parameters
+        trainable = "all" if is_all_trainable else f"{self.trainable:,}"
+        height, width = self.image
+        gflops = self.flops / 1e9
+
         return (
-            f"{self.parameters:,} parameters ({share} trainable), {self.weights_mb:.1f} MB; an image of "
-            f"{self.image[0]} x {self.image[1]} px takes {self.flops / 1e9:.3g} GFLOPs and {self.latency_ms:.3g} ms "
+            f"{self.parameters:,} parameters ({trainable} trainable), {self.weights_mb:.1f} MB; "
+            f"one {height}x{width} px image takes {gflops:.3g} GFLOPs and {self.latency_ms:.3g} ms "
             f"({self.device}, {self.threads} threads)"
         )
 
 
-class ModelInfo(Callback):
-    """Writes model_info.json when `fit` starts, anew where a run goes on, and logs the same in one line.
+class ModelInfoWriter(Callback):
+    """When `fit` starts or resumes, write model_info.json, and log the same in one line.
 
-    Measured in evaluation mode, in the weights' own precision and without torch.compile, where the module lies; what
-    else keeps the machine busy shows in the latency. The network is left as it was, and so is what it would draw next.
-    Parameters are counted as `fit` finds them: a transfer that freezes later does not show.
+    The network is measured on its device, in evaluation mode, in the precision of its weights, and
+    without torch.compile; other load on the machine increases the latency. Modes, weights, and
+    random number generators are unchanged afterwards. Layers that are frozen later count as
+    trainable.
 
     Args:
-        network: name of the submodule that maps float [1, 3, H, W] to logits; an empty one means the module itself.
+        network: Name of the submodule that maps float [1, 3, H, W] to logits; an empty name is the
+            module itself.
 
     Raises:
-        AttributeError: at the start, if the module has no submodule of that name.
+        AttributeError: The module has no such submodule.
     """
 
     def __init__(self, network: str = "backbone") -> None:
         self.network = network
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure."""
+        """Measure the network, and write the file."""
         if not trainer.is_global_zero:
             return
+
         height, width = get_datamodule(trainer).preprocessing.size
-        figures = measure(pl_module.get_submodule(self.network), (height, width))
-        content = json.dumps(asdict(figures), indent=2) + "\n"
-        write_atomically(Path(trainer.default_root_dir) / "model_info.json", content.encode())
-        logger.info("model: {}", figures)
+        network = pl_module.get_submodule(self.network)
+        info = measure_model(network, (height, width))
+
+        content = json.dumps(asdict(info), indent=2) + "\n"
+        write_atomically(get_run_paths(trainer).model_info, content.encode())
+        logger.info("model: {}", info)
 
 
-def measure(network: nn.Module, size: tuple[int, int]) -> ModelFigures:
-    """Measure a network that has parameters and maps float [1, 3, H, W] to anything, where it lies."""
-    network = getattr(network, "_orig_mod", network)  # where torch.compile keeps what it wraps
+def measure_model(network: nn.Module, size: tuple[int, int]) -> ModelInfo:
+    """Measure a network that has parameters and accepts float [1, 3, H, W], on its device."""
+    network = getattr(network, "_orig_mod", network)  # the network that torch.compile wraps
     parameters = list(network.parameters())
     count = sum(parameter.numel() for parameter in parameters)
-    example = torch.zeros(1, 3, *size, device=parameters[0].device, dtype=parameters[0].dtype)
-    with _as_evaluated(network, example.device):
-        flops = _flops(network, example)
-        latency = _seconds(network, example) * 1000
-    return ModelFigures(
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+
+    device = parameters[0].device
+    image = torch.zeros(1, 3, *size, device=device, dtype=parameters[0].dtype)
+    with _without_side_effects(network, device):
+        flops = _count_flops(network, image)
+        latency_ms = _time_forward(network, image) * 1000
+
+    is_cuda = device.type == "cuda"
+    return ModelInfo(
         image=size,
         parameters=count,
-        trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-        weights_mb=count * _BYTES_OF_FLOAT32 / 1e6,
+        trainable=trainable,
+        weights_mb=count * _FLOAT32_BYTES / 1e6,
         flops=flops,
-        latency_ms=round(latency, 3),
-        device=torch.cuda.get_device_name(example.device)
-        if example.device.type == "cuda"
-        else example.device.type,
+        latency_ms=round(latency_ms, 3),
+        device=torch.cuda.get_device_name(device) if is_cuda else device.type,
         threads=torch.get_num_threads(),
     )
 
 
 @contextmanager
-def _as_evaluated(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """Bring a network into evaluation mode, and each part back into its own; draws within the block never were."""
-    modes = [(part, part.training) for part in network.modules()]
-    drawn_from = [device] if device.type == "cuda" else []
-    try:
-        with (
-            torch.random.fork_rng(drawn_from),
-            torch.inference_mode(),
-            torch.compiler.set_stance("force_eager"),
-        ):
-            network.eval()
-            yield
-    finally:
-        for part, training in modes:
-            part.training = training
+def _without_side_effects(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """Run in evaluation and inference mode, uncompiled, and restore random number generators."""
+    cuda_devices = [device] if device.type == "cuda" else []
+    with (
+        evaluation_mode(network),
+        torch.random.fork_rng(cuda_devices),
+        torch.inference_mode(),
+        torch.compiler.set_stance("force_eager"),
+    ):
+        yield
 
 
-def _flops(network: nn.Module, example: Tensor) -> int:
-    """Count with attention written out: its fused kernels, among them those of evaluation alone, would count as 0."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+def _count_flops(network: nn.Module, image: Tensor) -> int:
+    """Count with unfused attention: fused attention kernels would count as 0."""
+    is_fastpath_enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+
     try:
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            network(example)
+            network(image)
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.mha.set_fastpath_enabled(is_fastpath_enabled)
     return int(counter.get_total_flops())
 
 
-def _seconds(network: nn.Module, example: Tensor) -> float:
-    """Return the median time of a forward, the device waited for each time."""
-    wait = torch.get_device_module(example.device).synchronize
-    network(example)  # the first one allocates, and on a GPU chooses its kernels
-    laps: list[float] = []
-    while len(laps) < _MOST_FORWARDS and sum(laps) < _SECONDS:
-        wait()
+def _time_forward(network: nn.Module, image: Tensor) -> float:
+    """Return the median seconds of a forward pass, synchronized with the device."""
+    device_module = torch.get_device_module(image.device)
+    synchronize = device_module.synchronize
+    network(image)  # warm-up: the first pass allocates, and selects kernels on a GPU
+
+    seconds: list[float] = []
+    while len(seconds) < _MAX_FORWARDS and sum(seconds) < _MAX_SECONDS:
+        synchronize()
         started = time.perf_counter()
-        network(example)
-        wait()
-        laps.append(time.perf_counter() - started)
-    return statistics.median(laps)
+        network(image)
+        synchronize()
+        seconds.append(time.perf_counter() - started)
+
+    return statistics.median(seconds)

@@ -1,20 +1,25 @@
-"""Each evaluation's answers, image by image, in a file."""
-
-from pathlib import Path
+"""Write the predictions of each evaluation."""
 
 from lightning.pytorch import Trainer
 
-from cls_callbacks.observers.after_evaluation import AfterEvaluation
+from cls_callbacks.observers.evaluation_callback import EvaluationCallback
+from cls_callbacks.trainer_access import get_run_paths
 from cls_data import ClassificationDataModule, EvaluationOutputs, Predictions
 
 
-class PredictionsWriter(AfterEvaluation):
-    """Writes predictions/{valid,test}.npz after `validate` and `test`, from the outputs that the module gathered."""
+class PredictionsWriter(EvaluationCallback):
+    """Write predictions/{split}.npz after `validate` and `test`."""
 
-    def report(
+    def on_evaluation_end(
         self, trainer: Trainer, data: ClassificationDataModule, outputs: EvaluationOutputs
     ) -> None:
-        """Write."""
+        """Write the file."""
         split = outputs.split
-        predictions = Predictions.of(outputs, data.records(split), data.classes, data.sizes(split))
-        predictions.save(Path(trainer.default_root_dir) / "predictions" / f"{split}.npz")
+        predictions = Predictions.from_outputs(
+            outputs,
+            data.records(split),
+            data.classes,
+            data.sizes(split),
+        )
+        path = get_run_paths(trainer).predictions / f"{split}.npz"
+        predictions.save(path)

@@ -1,75 +1,91 @@
-"""What the network got right and wrong, to look at."""
+"""Plot correct and wrong predictions."""
 
 import torch
 from lightning.pytorch import Trainer
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cls_callbacks.observers.after_evaluation import AfterEvaluation
-from cls_callbacks.observers.figures import save_picture, tick_names
+from cls_callbacks.observers.evaluation_callback import EvaluationCallback
+from cls_callbacks.observers.plots import save_plot, tick_labels
 from cls_data import ClassificationDataModule, EvaluationOutputs
 
 
-class SamplePredictions(AfterEvaluation):
-    """Draws plots/predictions_{split}.png after `validate` and `test`, from the outputs that the module gathered.
+class SamplePredictionsPlot(EvaluationCallback):
+    """Write plots/predictions_{split}.png after `validate` and `test`.
 
-    Three rows: the surest mistakes, the least sure mistakes, and right answers, spread evenly from sure to unsure.
+    The rows are the most confident mistakes, the least confident mistakes, and correct predictions
+    from most to least confident.
 
     Args:
-        columns: images in a row, at most.
+        columns: Largest number of images in a row.
     """
 
     def __init__(self, columns: int = 12) -> None:
         self.columns = columns
 
-    def report(
+    def on_evaluation_end(
         self, trainer: Trainer, data: ClassificationDataModule, outputs: EvaluationOutputs
     ) -> None:
-        """Draw."""
-        figure = predictions_figure(outputs, data.pixels(outputs.split), data.classes, self.columns)
-        save_picture(trainer, figure, f"predictions_{outputs.split}")
+        """Write the plot."""
+        pixels = data.pixels(outputs.split)
+        figure = sample_predictions_figure(outputs, pixels, data.classes, self.columns)
+        save_plot(trainer, figure, f"predictions_{outputs.split}")
 
 
-def chosen_samples(outputs: EvaluationOutputs, columns: int) -> dict[str, Tensor]:
-    """Return positions among the outputs, int64, by what they show; fewer than `columns` where there are no more."""
-    confidence, answer = outputs.logits.float().softmax(dim=1).max(dim=1)
-    wrong = answer != outputs.labels
+def select_samples(outputs: EvaluationOutputs, columns: int) -> dict[str, Tensor]:
+    """Return indices into the outputs, int64, for each row of the plot, by its title."""
+    confidence, predictions = outputs.logits.float().softmax(dim=1).max(dim=1)
+    is_mistake = predictions != outputs.labels
     order = confidence.argsort(descending=True, stable=True)
-    mistakes, right = order[wrong[order]], order[~wrong[order]]
-    spread = torch.linspace(0, max(0, len(right) - 1), min(columns, len(right))).round().long()
-    surest = mistakes[:columns]
+
+    mistakes = order[is_mistake[order]]
+    correct = order[~is_mistake[order]]
+
+    most_confident = mistakes[:columns]
+    least_confident = mistakes[len(most_confident) :].flip(0)[:columns]
+
+    last = max(0, len(correct) - 1)
+    evenly_spaced = torch.linspace(0, last, min(columns, len(correct))).round().long()
+
     return {
-        "surest mistakes": surest,
-        "least sure mistakes": mistakes[len(surest) :].flip(0)[:columns],
-        "right, from sure to unsure": right[spread],
+        "most confident mistakes": most_confident,
+        "least confident mistakes": least_confident,
+        "correct, most to least confident": correct[evenly_spaced],
     }
 
 
-def predictions_figure(
+def sample_predictions_figure(
     outputs: EvaluationOutputs, pixels: Tensor, classes: tuple[str, ...], columns: int
 ) -> Figure:
-    """Draw the chosen samples of stored images uint8 [N, 3, H, W], each under answer, confidence and truth."""
-    confidence, answer = outputs.logits.float().softmax(dim=1).max(dim=1)
-    names = tick_names(classes)
+    """Plot the selected images, from pixels uint8 [N, 3, H, W], with prediction and label."""
+    confidence, predictions = outputs.logits.float().softmax(dim=1).max(dim=1)
+    names = tick_labels(classes)
+
     figure = Figure(figsize=(1.15 * columns, 5.2))
-    axes = figure.subplots(3, columns, squeeze=False)
-    for each in axes.flat:
-        each.set_axis_off()
-    for row, (title, places) in zip(axes, chosen_samples(outputs, columns).items(), strict=True):
-        row[0].text(
-            0,
-            1.42,
-            f"{title}" if len(places) else f"{title}: none",
-            transform=row[0].transAxes,
-            fontsize=9,
-        )
-        for each, place in zip(row, places.tolist(), strict=False):
-            each.imshow(pixels[outputs.index[place]].permute(1, 2, 0).numpy())
-            said, truth = int(answer[place]), int(outputs.labels[place])
-            right = said == truth
-            text = f"{names[said]}  {float(confidence[place]):.0%}" + (
-                "" if right else f"\nis {names[truth]}"
-            )
-            each.set_title(text, fontsize=7, color="black" if right else "crimson", pad=2)
+    grid = figure.subplots(3, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+
+    selected = select_samples(outputs, columns)
+    for row, (title, samples) in zip(grid, selected.items(), strict=True):
+        _write_row_title(row[0], title if len(samples) else f"{title}: none")
+        for axes, sample in zip(row, samples.tolist(), strict=False):
+            image = pixels[outputs.index[sample]]
+            axes.imshow(image.permute(1, 2, 0).numpy())
+
+            prediction = int(predictions[sample])
+            label = int(outputs.labels[sample])
+            text = f"{names[prediction]}  {float(confidence[sample]):.0%}"
+            color = "black"
+            if prediction != label:
+                text += f"\nis {names[label]}"
+                color = "crimson"
+            axes.set_title(text, fontsize=7, color=color, pad=2)
+
     figure.subplots_adjust(hspace=0.75)
     return figure
+
+
+def _write_row_title(axes: Axes, title: str) -> None:
+    axes.text(0, 1.42, title, transform=axes.transAxes, fontsize=9)

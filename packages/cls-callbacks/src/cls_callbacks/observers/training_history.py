@@ -1,80 +1,95 @@
-"""How training went: every metric, in a file that an interruption neither shortens nor doubles."""
+"""Write every epoch's metrics to metrics.csv, and plot them."""
 
 import csv
 import io
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cls_callbacks.observers.figures import save_picture
+from cls_callbacks.observers.plots import save_plot
+from cls_callbacks.trainer_access import get_run_paths
 from cls_export.contract.files import write_atomically
 
 Row = dict[str, float]
+"""One epoch's metrics by name."""
+
+_SINGLE_STEP_METRICS = ("train_loss_step", "grad_norm")
+_EPOCH_METRICS = ("train_loss", "train_top1")
+"""Logged when an epoch is complete."""
 
 
-class TrainingHistory(Callback):
-    """Keeps each epoch's metrics, writes metrics.csv after it and plots/history.png at the end.
+class TrainingHistoryWriter(Callback):
+    """Write metrics.csv after each epoch, and plots/history.png after training.
 
-    A row is an epoch: `epoch` counted from 0, `step` the optimizer steps so far, and what was logged in it; `lr` is the
-    latest. The rows ride in the checkpoint and the file is written anew from them, so that a resumed run's file is that
-    of an uninterrupted one. Lightning's own CSVLogger deletes the file that it finds.
+    A row holds `epoch` (counted from 0), `step` (optimizer steps so far), and the metrics that were
+    logged in the epoch; `lr` is the latest. Checkpoints hold the rows, so a resumed run writes the
+    same file as an uninterrupted one. Lightning's CSVLogger deletes an existing file instead.
 
-    List it behind the callbacks whose metrics it is to see.
+    Add it after the callbacks whose metrics it should contain.
     """
 
     def __init__(self) -> None:
         self.epochs: list[Row] = []
-        self._scores: Row = {}
-        """Of the epoch's latest validation; empty before the first."""
+        self._validation_metrics: Row = {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep what this epoch's validation found: a run may go on behind it."""
-        if not trainer.sanity_checking:
-            found = trainer.callback_metrics.items()
-            self._scores = {
-                name: float(value) for name, value in found if name.startswith("valid_")
-            }
+        """Keep the metrics of the validation; a run may be interrupted after it."""
+        if trainer.sanity_checking:
+            return
+
+        self._validation_metrics = {}
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith("valid_"):
+                self._validation_metrics[name] = float(value)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep what the epoch logged, training and validation alike, and write the file."""
-        stale = ["train_loss_step", "grad_norm"]  # of single steps
-        stale += [
-            name for name in trainer.callback_metrics if name.startswith("valid_")
-        ]  # or of an earlier epoch
-        stale += (
-            [] if trainer.is_last_batch else ["train_loss", "train_top1"]
-        )  # stopped before the epoch's end
-        metrics = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name not in stale
+        """Add a row, and write the file."""
+        row: Row = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
         }
-        metrics |= self._scores
-        self.epochs.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
-        self._scores = {}
+        for name, value in trainer.callback_metrics.items():
+            # Lightning keeps the metrics of earlier epochs until they are logged again.
+            is_stale = name.startswith("valid_")
+            is_stale |= name in _EPOCH_METRICS and not trainer.is_last_batch
+            if not is_stale and name not in _SINGLE_STEP_METRICS:
+                row[name] = float(value)
+
+        row |= self._validation_metrics
+        self._validation_metrics = {}
+        self.epochs.append(row)
+
         if trainer.is_global_zero:
-            write_atomically(
-                Path(trainer.default_root_dir) / "metrics.csv", _table(self.epochs).encode()
-            )
+            write_atomically(get_run_paths(trainer).metrics, _format_csv(self.epochs).encode())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw."""
+        """Write the plot."""
         if trainer.is_global_zero and self.epochs:
-            save_picture(trainer, history_figure(self.epochs), "history")
+            save_plot(trainer, history_figure(self.epochs), "history")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epochs so far, and the scores of the one that is under way."""
-        return {"epochs": self.epochs, "scores": self._scores}
+        """Return the rows, and the validation metrics of the current epoch."""
+        return {
+            "epochs": self.epochs,
+            "scores": self._validation_metrics,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the epochs so far."""
-        self.epochs, self._scores = list(state_dict["epochs"]), dict(state_dict.get("scores", {}))
+        """Restore a saved state."""
+        self.epochs = list(state_dict["epochs"])
+        self._validation_metrics = dict(state_dict.get("scores", {}))
 
 
-def _table(rows: list[Row]) -> str:
-    columns = ["epoch", "step", *sorted({name for row in rows for name in row} - {"epoch", "step"})]
+def _format_csv(rows: list[Row]) -> str:
+    names: set[str] = set()
+    for row in rows:
+        names.update(row)
+
+    metrics = names - {"epoch", "step"}
+    columns = ["epoch", "step", *sorted(metrics)]
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -83,25 +98,30 @@ def _table(rows: list[Row]) -> str:
 
 
 def history_figure(epochs: list[Row]) -> Figure:
-    """Draw losses (left) and shares and macro-F1 (right) over the epochs, counted from 1."""
+    """Plot the losses (left) and the scores (right) of each epoch, counted from 1."""
     figure = Figure(figsize=(11, 4))
-    losses, scores = figure.subplots(1, 2)
-    for axes, names, title in (
-        (losses, ("train_loss", "valid_loss"), "loss, nats (training: as optimised)"),
-        (
-            scores,
-            ("train_top1", "valid_top1", "valid_top5", "valid_macro_f1"),
-            "share of images, macro-F1",
-        ),
-    ):
-        for name in names:
-            points = [(epoch["epoch"] + 1, epoch[name]) for epoch in epochs if name in epoch]
-            if points:
-                axes.plot(*zip(*points, strict=True), marker=".", label=name)
-        axes.set_title(title)
-        axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend()
+    left, right = figure.subplots(1, 2)
+
+    left.set_title("loss, nats (training: as optimized)")
+    _plot_metrics(left, epochs, ("train_loss", "valid_loss"))
+
+    right.set_title("accuracy and macro-F1")
+    _plot_metrics(right, epochs, ("train_top1", "valid_top1", "valid_top5", "valid_macro_f1"))
     return figure
+
+
+def _plot_metrics(axes: Axes, epochs: list[Row], names: Iterable[str]) -> None:
+    for name in names:
+        logged = [row for row in epochs if name in row]
+        if logged:
+            numbers = [row["epoch"] + 1 for row in logged]
+            values = [row[name] for row in logged]
+            axes.plot(numbers, values, marker=".", label=name)
+
+    axes.set_xlabel("epoch")
+    locator: Any = axes.xaxis.get_major_locator()
+    locator.set_params(integer=True)
+    axes.grid(alpha=0.3)
+
+    if axes.lines:
+        axes.legend()
