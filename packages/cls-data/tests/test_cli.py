@@ -1,4 +1,4 @@
-"""The commands, called as the shell calls them, on small real folders."""
+"""Tests of the `cls-data` commands on small folders."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from cls_data import read_split
 from cls_data.cli.main import main
 
 
-def contents(folder: Path) -> dict[str, str]:
+def hash_files(folder: Path) -> dict[str, str]:
     return {
         str(path): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
@@ -28,11 +28,12 @@ def conflict(root: Path) -> Path:
     return root
 
 
-def test_check_names_the_rows_and_leaves_the_data_as_it_was(
+def test_check_reports_rows_and_does_not_change_the_data(
     conflict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, out = contents(conflict), tmp_path.parent / f"{tmp_path.name}-out"
-    written = [
+    before = hash_files(conflict)
+    out = tmp_path.parent / f"{tmp_path.name}-out"
+    outputs = [
         "--quarantine",
         f"{out}/q.jsonl",
         "--json",
@@ -40,19 +41,19 @@ def test_check_names_the_rows_and_leaves_the_data_as_it_was(
         "--pictures",
         f"{out}/pictures",
     ]
-    assert main(["check", str(conflict), "--workers", "1", *written]) == 1
-    said = capsys.readouterr().out
-    assert "conflicting_labels (1)" in said
-    assert "train/annotations.jsonl:1" in said
-    assert "FAILED: 1 errors" in said
+    assert main(["check", str(conflict), "--workers", "1", *outputs]) == 1
+    output = capsys.readouterr().out
+    assert "conflicting_labels (1)" in output
+    assert "train/annotations.jsonl:1" in output
+    assert "FAILED: 1 error," in output
     assert json.loads((out / "f.json").read_text())["passed"] is False
     with Image.open(out / "pictures" / "conflicting_labels.png") as picture:
         assert picture.width > 100
-    assert contents(conflict) == before
+    assert hash_files(conflict) == before
     assert main(["check", str(conflict), "--without", f"{out}/q.jsonl"]) == 0
 
 
-def test_policies_come_from_a_yaml_file_and_single_settings_win(
+def test_check_settings_override_the_config_file(
     conflict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "gate.yaml").write_text("conflicting_labels: off\nrare_class_under: 3\n")
@@ -70,18 +71,18 @@ def test_policies_come_from_a_yaml_file_and_single_settings_win(
         (["--set", "conflicting_labels"], "expected KEY=VALUE"),
         (["--set", "imbalance=loud"], "imbalance: Input should be 'error', 'warn' or 'off'"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
-        (["--without", "nowhere.jsonl"], "the quarantine cannot be read"),
+        (["--without", "nowhere.jsonl"], "cannot read the quarantine"),
         (["--annotations", "folds/0"], "no such folder inside the data root"),
     ],
 )
-def test_a_wrong_call_is_explained(
+def test_check_explains_invalid_arguments(
     root: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
 ) -> None:
     assert main(["check", str(root), *arguments]) == 2
     assert expected in capsys.readouterr().err
 
 
-def test_split_and_folds_are_read_back_by_the_annotations_that_they_name(
+def test_split_writes_splits_and_folds_that_can_be_read(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert (
@@ -105,14 +106,14 @@ def test_split_and_folds_are_read_back_by_the_annotations_that_they_name(
 
 
 @pytest.mark.parametrize("shares", ["a,b", "1", "0.5,0.2,0.2,0.1"])
-def test_shares_that_are_none_are_refused(
+def test_split_rejects_invalid_shares(
     root: Path, capsys: pytest.CaptureFixture[str], shares: str
 ) -> None:
     assert main(["split", str(root), "--shares", shares]) == 2
     assert f"--shares {shares}: expected" in capsys.readouterr().err
 
 
-def test_convert_writes_annotations_beside_class_folders(
+def test_convert_writes_annotations_for_class_folders(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for split in ("train", "val"):
@@ -125,19 +126,19 @@ def test_convert_writes_annotations_beside_class_folders(
     assert main(["convert", str(tmp_path), "--from", "csv"]) == 2
 
 
-def test_stats_print_and_draw(
+def test_stats_prints_tables_and_draws_a_picture(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "classes.png"
     assert main(["stats", str(root), "--by", "source", "--picture", str(picture)]) == 0
-    said = capsys.readouterr().out
-    assert "train by source" in said
-    with Image.open(picture) as drawn:
-        assert drawn.width > 200
+    output = capsys.readouterr().out
+    assert "train by source" in output
+    with Image.open(picture) as image:
+        assert image.width > 200
 
 
-def test_synth_renders_a_set_and_tops_up_rare_classes(
+def test_synth_renders_a_data_set_and_rare_classes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "set"
@@ -149,32 +150,45 @@ def test_synth_renders_a_set_and_tops_up_rare_classes(
     assert len(read_split(root, "train")) == before + 5
 
 
-def test_preview_draws_originals_beside_eight_draws(root: Path, tmp_path: Path) -> None:
+def test_preview_draws_originals_next_to_eight_versions(root: Path, tmp_path: Path) -> None:
     assert (
         main(["preview", str(root), "--out", str(tmp_path / "p"), "--images", "3", "--size", "32"])
         == 0
     )
-    for recipe in ("none", "light", "broadcast", "photo"):
-        with Image.open(tmp_path / "p" / f"{recipe}.png") as picture:
+    for name in ("none", "light", "broadcast", "photo"):
+        with Image.open(tmp_path / "p" / f"{name}.png") as picture:
             assert picture.size == (9 * 96 + 6, 3 * 96)
 
 
-def test_a_missing_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_name_a_missing_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("check", "stats", "preview", "split"):
         assert main([command, str(tmp_path / "nowhere")]) == 2
         assert "nowhere: no such folder" in capsys.readouterr().err
 
 
-def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+COMMANDS = ("check", "convert", "split", "stats", "synth", "preview")
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    said = capsys.readouterr().out
-    assert all(
-        command in said for command in ("check", "convert", "split", "stats", "synth", "preview")
-    )
+    output = capsys.readouterr().out
+    assert all(command in output for command in COMMANDS)
 
 
-def test_commands_are_installed_under_their_name() -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_help_describes_root_and_defaults(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main([command, "--help"])
+    assert exit_info.value.code == 0
+    output = capsys.readouterr().out
+    assert "data root: the folder" in output
+    assert "(default: None)" not in output
+
+
+def test_cls_data_script_is_installed() -> None:
     from importlib.metadata import entry_points
 
     (script,) = entry_points(group="console_scripts", name="cls-data")
@@ -185,26 +199,26 @@ def test_commands_are_installed_under_their_name() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["check", "--without", "a", "--quarantine", "b"], "drop one"),
+        (["check", "--without", "a", "--quarantine", "b"], "drop one of them"),
         (["split", "--folds", "3", "--shares", "0.5,0.5"], "drop --shares"),
         (
             ["convert", "--from", "image-folder", "--label-column", "x"],
-            "--label-column goes with --from csv",
+            "--label-column requires --from csv",
         ),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(
+def test_commands_reject_conflicting_options(
     root: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
 ) -> None:
     assert main([arguments[0], str(root), *arguments[1:]]) == 2
     assert expected in capsys.readouterr().err
 
 
-def test_a_quarantine_for_other_annotations_is_refused(
+def test_check_rejects_a_quarantine_for_other_annotations(
     conflict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = tmp_path.parent / f"{tmp_path.name}-q.jsonl"
     assert main(["check", str(conflict), "--quarantine", str(rows)]) == 1
     assert main(["split", str(conflict), "--name", "mine"]) == 0
     assert main(["check", str(conflict), "--annotations", "mine", "--without", str(rows)]) == 2
-    assert "belong to other annotations than mine/" in capsys.readouterr().err
+    assert "are not in the annotations in use (mine/)" in capsys.readouterr().err

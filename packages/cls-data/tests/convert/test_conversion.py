@@ -10,17 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cls_data.annotations.reading import Record, read_split
-from cls_data.convert.conversion import (
-    Conversion,
-    convert_csv,
-    convert_image_folder,
-    convert_roboflow,
-    roboflow_stem,
-)
+from cls_data.convert.annotation_writer import ConversionResult
+from cls_data.convert.csv_annotations import convert_csv
+from cls_data.convert.image_folder import convert_image_folder
+from cls_data.convert.roboflow import convert_roboflow, roboflow_stem
 from cls_data.errors import DataError
 from cls_data.splits.splitting import write_splits
 
-NO_VALID = "there is no valid split; make one with `cls-data split`"
+NO_VALID = "No valid split; create one with `cls-data split`"
 
 
 def _touch(root: Path, names: Sequence[str]) -> Path:
@@ -35,18 +32,18 @@ def _table(root: Path, *lines: str, name: str = "table.csv") -> Path:
     return root / name
 
 
-def _read(root: Path, written: Conversion) -> dict[str, list[Record]]:
-    """Read every split that was written back, and compare the numbers of rows."""
-    found = {str(split): read_split(root, split) for split in written.files}
-    assert {split: len(records) for split, records in found.items()} == written.rows
-    return found
+def _read(root: Path, result: ConversionResult) -> dict[str, list[Record]]:
+    """Read every written split, and compare the numbers of rows."""
+    records = {str(split): read_split(root, split) for split in result.files}
+    assert {split: len(rows) for split, rows in records.items()} == result.row_counts
+    return records
 
 
 def _labels(records: Sequence[Record]) -> dict[str, str]:
     return {record.id: record.label for record in records}
 
 
-def test_class_folders_become_labels(tmp_path: Path) -> None:
+def test_image_folder_uses_class_folders_as_labels(tmp_path: Path) -> None:
     _touch(
         tmp_path,
         [
@@ -57,39 +54,39 @@ def test_class_folders_become_labels(tmp_path: Path) -> None:
             "test/1/e.jpeg",
         ],
     )
-    written = convert_image_folder(tmp_path)
-    found = _read(tmp_path, written)
-    assert _labels(found["train"]) == {
+    result = convert_image_folder(tmp_path)
+    records = _read(tmp_path, result)
+    assert _labels(records["train"]) == {
         "train/00/a.jpg": "00",
         "train/1/b.PNG": "1",
         "train/1/deep/er/c.tiff": "1",
     }
-    assert _labels(found["valid"]) == {"valid/00/d.webp": "00"}
-    assert written.files["test"] == tmp_path / "test" / "annotations.jsonl"
-    assert json.loads(written.files["test"].read_text()) == {"image": "1/e.jpeg", "suffix": "1"}
-    assert written.notes == ()
+    assert _labels(records["valid"]) == {"valid/00/d.webp": "00"}
+    assert result.files["test"] == tmp_path / "test" / "annotations.jsonl"
+    assert json.loads(result.files["test"].read_text()) == {"image": "1/e.jpeg", "suffix": "1"}
+    assert result.notes == ()
 
 
 @pytest.mark.parametrize("name", ["val", "validation", "Val"])
-def test_other_names_of_valid_are_annotated_where_valid_is_read(tmp_path: Path, name: str) -> None:
+def test_image_folder_accepts_other_names_of_valid(tmp_path: Path, name: str) -> None:
     _touch(tmp_path, ["train/1/a.jpg", f"{name}/1/b.jpg"])
-    found = _read(tmp_path, convert_image_folder(tmp_path))
-    assert _labels(found["valid"]) == {f"{name}/1/b.jpg": "1"}
+    records = _read(tmp_path, convert_image_folder(tmp_path))
+    assert _labels(records["valid"]) == {f"{name}/1/b.jpg": "1"}
     assert f'"../{name}/1/b.jpg"' in (tmp_path / "valid" / "annotations.jsonl").read_text()
 
 
-def test_class_folders_without_splits_become_train_and_can_be_split(tmp_path: Path) -> None:
+def test_image_folder_without_splits_becomes_train(tmp_path: Path) -> None:
     _touch(
         tmp_path, [f"{label}/{number}.jpg" for label in ("7", "007", "ü") for number in range(10)]
     )
-    written = convert_image_folder(tmp_path)
-    found = _read(tmp_path, written)
-    assert Counter(record.label for record in found["train"]) == {"7": 10, "007": 10, "ü": 10}
-    assert written.notes == (NO_VALID,)
+    result = convert_image_folder(tmp_path)
+    records = _read(tmp_path, result)
+    assert Counter(record.label for record in records["train"]) == {"7": 10, "007": 10, "ü": 10}
+    assert result.notes == (NO_VALID,)
     assert write_splits(tmp_path).counts["splits/seed-0/valid"] == {"7": 1, "007": 1, "ü": 1}
 
 
-def test_what_is_left_out_is_counted_and_what_is_hidden_ignored(tmp_path: Path) -> None:
+def test_image_folder_counts_skipped_files_and_ignores_hidden_ones(tmp_path: Path) -> None:
     _touch(
         tmp_path,
         ["train/1/a.jpg", "train/1/notes.txt", "train/1/.hidden.jpg", "train/.cache/b.jpg"],
@@ -100,64 +97,64 @@ def test_what_is_left_out_is_counted_and_what_is_hidden_ignored(tmp_path: Path) 
     )
     (tmp_path / "train" / "2").mkdir()
     (tmp_path / "train" / "1" / "linked").symlink_to(tmp_path / "valid")
-    written = convert_image_folder(tmp_path)
-    assert written.rows == {"train": 1, "valid": 1}
-    assert set(written.notes) == {
-        "train: 2 file(s) that are no images left out",
-        "train: 1 image(s) in no class folder left out",
-        "train: 1 class folder(s) without an image left out",
-        "train: 1 link(s) to folders left out",
-        "1 folder(s) beside the splits left out",
+    result = convert_image_folder(tmp_path)
+    assert result.row_counts == {"train": 1, "valid": 1}
+    assert set(result.notes) == {
+        "train: skipped 2 file(s) that are not images",
+        "train: skipped 1 image(s) outside of class folders",
+        "train: skipped 1 class folder(s) without images",
+        "train: skipped 1 link(s) to folders",
+        "Skipped 1 folder(s) next to the splits",
     }
 
 
 @pytest.mark.parametrize("convert", [convert_image_folder, convert_roboflow])
-def test_a_folder_without_images_in_class_folders_is_refused(
-    tmp_path: Path, convert: Callable[[Path], Conversion]
+def test_conversion_rejects_a_root_without_class_folders(
+    tmp_path: Path, convert: Callable[[Path], ConversionResult]
 ) -> None:
     with pytest.raises(DataError, match="no such folder"):
         convert(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no image to annotate; expected ROOT/train/"):
+    with pytest.raises(DataError, match=r"no images to annotate; expected .*ROOT/train/"):
         convert(tmp_path)
     _touch(tmp_path, ["train/a.jpg"])
     with pytest.raises(
         DataError,
-        match=r"no image to annotate(.|\n)*train: 1 image\(s\) in no class folder left out",
+        match=r"no images to annotate(.|\n)*train: skipped 1 image\(s\) outside of class folders",
     ):
         convert(tmp_path)
 
 
-def test_annotations_that_exist_are_kept(tmp_path: Path) -> None:
+def test_conversion_does_not_overwrite_annotations(tmp_path: Path) -> None:
     _touch(tmp_path, ["1/a.jpg"])
     file = convert_image_folder(tmp_path).files["train"]
     content = file.read_bytes()
     with pytest.raises(
-        DataError, match=r"annotations\.jsonl: train has annotations already; they are kept"
+        DataError, match=r"annotations\.jsonl: train already has annotations; move them away first"
     ):
         convert_image_folder(tmp_path)
-    with pytest.raises(DataError, match="train has annotations already"):
+    with pytest.raises(DataError, match="train already has annotations"):
         convert_csv(tmp_path, _table(tmp_path, "image,label", "1/a.jpg,1"))
     assert file.read_bytes() == content
 
 
-def test_a_link_that_leaves_the_root_is_refused_and_nothing_written(tmp_path: Path) -> None:
+def test_image_folder_rejects_links_that_leave_the_root(tmp_path: Path) -> None:
     root = _touch(tmp_path / "root", ["train/1/a.jpg"])
     (root / "train" / "1" / "b.jpg").symlink_to(_touch(tmp_path, ["outside.jpg"]) / "outside.jpg")
     (root / "train" / "1" / "c.jpg").symlink_to(root / "gone.jpg")
     with pytest.raises(
         DataError,
-        match=r"train/1/b.jpg: .*leaves the data root(.|\n)*train/1/c.jpg: .*does not exist",
+        match=r"train/1/b.jpg: .*is outside the data root(.|\n)*train/1/c.jpg: .*does not exist",
     ):
         convert_image_folder(root)
     assert not (root / "train" / "annotations.jsonl").exists()
 
 
-def test_a_link_within_the_root_is_read_back(tmp_path: Path) -> None:
+def test_image_folder_resolves_links_inside_the_root(tmp_path: Path) -> None:
     _touch(tmp_path, ["store/a.jpg", "train/1/b.jpg"])
     (tmp_path / "train" / "2").mkdir()
     (tmp_path / "train" / "2" / "a.jpg").symlink_to(tmp_path / "store" / "a.jpg")
-    found = _read(tmp_path, convert_image_folder(tmp_path))
-    assert _labels(found["train"]) == {"train/1/b.jpg": "1", "store/a.jpg": "2"}
+    records = _read(tmp_path, convert_image_folder(tmp_path))
+    assert _labels(records["train"]) == {"train/1/b.jpg": "1", "store/a.jpg": "2"}
 
 
 @pytest.mark.skipif(
@@ -168,10 +165,10 @@ def test_a_link_within_the_root_is_read_back(tmp_path: Path) -> None:
     [
         (b"train/1/\xff.jpg", "not UTF-8; rename it"),
         (b"train/\xff/a.jpg", "not UTF-8; rename it"),
-        (b"train/a\nb/a.jpg", "holds a control character"),
+        (b"train/a\nb/a.jpg", "contains a control character"),
     ],
 )
-def test_a_name_that_no_annotation_can_hold_is_refused(
+def test_image_folder_rejects_names_that_json_cannot_hold(
     tmp_path: Path, name: bytes, expected: str
 ) -> None:
     _touch(tmp_path, [os.fsdecode(name)])
@@ -180,7 +177,7 @@ def test_a_name_that_no_annotation_can_hold_is_refused(
     assert str(caught.value).encode()
 
 
-def test_a_table_gives_labels_splits_groups_and_metadata_as_strings(tmp_path: Path) -> None:
+def test_csv_reads_labels_splits_groups_and_metadata_as_strings(tmp_path: Path) -> None:
     _touch(tmp_path / "images", ["a.jpg", "b.jpg", "c, d.jpg", "e.jpg"])
     table = _table(
         tmp_path / "images",
@@ -191,47 +188,47 @@ def test_a_table_gives_labels_splits_groups_and_metadata_as_strings(tmp_path: Pa
         "../images/b.jpg,1,Test,game 1,1e3,",
         f"{tmp_path / 'images' / 'e.jpg'},None,train,game 2,nan,",
     )
-    written = convert_csv(tmp_path, table)
-    found = _read(tmp_path, written)
-    assert _labels(found["train"]) == {"images/a.jpg": "007", "images/e.jpg": "None"}
-    assert _labels(found["valid"]) == {"images/c, d.jpg": ""}
-    assert _labels(found["test"]) == {"images/b.jpg": "1"}
-    assert [(record.group, record.metadata) for record in found["train"]] == [
+    result = convert_csv(tmp_path, table)
+    records = _read(tmp_path, result)
+    assert _labels(records["train"]) == {"images/a.jpg": "007", "images/e.jpg": "None"}
+    assert _labels(records["valid"]) == {"images/c, d.jpg": ""}
+    assert _labels(records["test"]) == {"images/b.jpg": "1"}
+    assert [(record.group, record.metadata) for record in records["train"]] == [
         ("game 1", {"frame": "0012"}),
         ("game 2", {"frame": "nan"}),
     ]
-    assert (found["valid"][0].group, found["valid"][0].metadata) == (None, {"frame": ""})
-    assert written.notes == ("images/table.csv: 1 column(s) without a name were left out",)
+    assert (records["valid"][0].group, records["valid"][0].metadata) == (None, {"frame": ""})
+    assert result.notes == ("images/table.csv: skipped 1 column(s) without a name",)
 
 
-def test_columns_and_the_separator_may_be_named(tmp_path: Path) -> None:
+def test_csv_accepts_column_names_and_delimiter(tmp_path: Path) -> None:
     _touch(tmp_path, ["a.jpg", "b.jpg"])
     table = _table(
         tmp_path, "file;number;part;split;game", "a.jpg;1;train;x;g", "b.jpg;2;valid;y;g"
     )
-    written = convert_csv(
+    result = convert_csv(
         tmp_path, table, image="file", label="number", split="part", group="game", delimiter=";"
     )
-    found = _read(tmp_path, written)
-    assert (found["valid"][0].label, found["valid"][0].group, found["valid"][0].metadata) == (
+    records = _read(tmp_path, result)
+    assert (records["valid"][0].label, records["valid"][0].group, records["valid"][0].metadata) == (
         "2",
         "g",
         {"split": "y"},
     )
 
 
-def test_a_table_without_splits_becomes_train(tmp_path: Path) -> None:
+def test_csv_without_split_column_becomes_train(tmp_path: Path) -> None:
     _touch(tmp_path, ["a.jpg"])
-    written = convert_csv(tmp_path, _table(tmp_path, "image,label", "a.jpg,1"))
-    assert (written.rows, written.notes) == ({"train": 1}, (NO_VALID,))
+    result = convert_csv(tmp_path, _table(tmp_path, "image,label", "a.jpg,1"))
+    assert (result.row_counts, result.notes) == ({"train": 1}, (NO_VALID,))
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("", "table.csv: the file is empty"),
-        ("\n\n", "table.csv: the file is empty"),
-        ("image,label\n", "no image to annotate; expected a row an image"),
+        ("", "table.csv: empty file"),
+        ("\n\n", "table.csv: empty file"),
+        ("image,label\n", "no images to annotate; expected one row per image"),
         (
             "images,label\na.jpg,1\n",
             "table.csv:1: no column 'image' for the image; did you mean 'images'",
@@ -239,9 +236,9 @@ def test_a_table_without_splits_becomes_train(tmp_path: Path) -> None:
         ("image;label\na.jpg;1\n", "table.csv:1: no column"),
         (
             "file,label\na.jpg,1\n",
-            "no column 'image' for the image; the header has 'file', 'label'",
+            "no column 'image' for the image; Valid names: file, label",
         ),
-        ("image,label, label\na.jpg,1,2\n", "table.csv:1: the header names 'label' twice"),
+        ("image,label, label\na.jpg,1,2\n", "table.csv:1: column 'label' occurs twice"),
         ("image,label\na.jpg,1\na.jpg\n", "table.csv:3: 1 value"),
         ("image,label\na.jpg,1,2\n", "table.csv:2: 3 value"),
         ("image,label\na.jpg,1\ngone.jpg,1\n", "table.csv:3: image .*gone.jpg' does not exist"),
@@ -250,27 +247,25 @@ def test_a_table_without_splits_becomes_train(tmp_path: Path) -> None:
             "table.csv:4: image .*gone.jpg' does not exist",
         ),
         ("image,label\n,1\n", "table.csv:2: image .* does not exist"),
-        ("image,label\n../outside.jpg,1\n", "table.csv:2: image .*leaves the data root"),
-        ("image,label\n/etc/hostname,1\n", "table.csv:2: image .*leaves the data root"),
-        ("image,label\na\0.jpg,1\n", "table.csv:2: image .*cannot be looked up"),
+        ("image,label\n../outside.jpg,1\n", "table.csv:2: image .*is outside the data root"),
+        ("image,label\n/etc/hostname,1\n", "table.csv:2: image .*is outside the data root"),
+        ("image,label\na\0.jpg,1\n", "table.csv:2: image .*cannot be opened"),
         (
             f"image,label\n{'x' * 5000},1\n",
-            "table.csv:2: image .*(cannot be looked up|does not exist)",
+            "table.csv:2: image .*(cannot be opened|does not exist)",
         ),
-        ('image,label\na.jpg,"1\n2"\n', "table.csv:2: label '1.n2' holds a control character"),
+        ('image,label\na.jpg,"1\n2"\n', "table.csv:2: label '1.n2' contains a control character"),
         (
             "image,label,split\na.jpg,1,training\n",
-            "table.csv:2: split 'training' is none of train, valid, val",
+            "table.csv:2: split 'training' is not one of train, valid, val",
         ),
-        ("image,label,split\na.jpg,1,\n", "table.csv:2: split '' is none of"),
+        ("image,label,split\na.jpg,1,\n", "table.csv:2: split '' is not one of"),
         ('image,label\na.jpg,"1\n', "table.csv:2: not valid CSV"),
         ('image,label\na.jpg,"1"2\n', "table.csv:2: not valid CSV"),
         (f"image,label\na.jpg,{'1' * 140_000}\n", "table.csv:2: not valid CSV"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_refused_by_file_and_line(
-    tmp_path: Path, content: str, expected: str
-) -> None:
+def test_csv_errors_name_file_and_line(tmp_path: Path, content: str, expected: str) -> None:
     root = _touch(tmp_path / "root", ["a.jpg"])
     _touch(tmp_path, ["outside.jpg"])
     (root / "table.csv").write_bytes(content.encode())
@@ -279,7 +274,7 @@ def test_a_table_that_cannot_be_used_is_refused_by_file_and_line(
     assert not (root / "train").exists()
 
 
-def test_a_named_column_must_be_there(tmp_path: Path) -> None:
+def test_csv_rejects_a_missing_column(tmp_path: Path) -> None:
     _touch(tmp_path, ["a.jpg"])
     table = _table(tmp_path, "image,label,game", "a.jpg,1,g")
     with pytest.raises(DataError, match="no column 'gane' for the group; did you mean 'game'"):
@@ -288,21 +283,21 @@ def test_a_named_column_must_be_there(tmp_path: Path) -> None:
         convert_csv(tmp_path, table, split="part")
 
 
-def test_a_table_that_is_not_utf_8_is_refused_by_line(tmp_path: Path) -> None:
+def test_csv_rejects_text_that_is_not_utf_8(tmp_path: Path) -> None:
     _touch(tmp_path, ["a.jpg"])
     (tmp_path / "table.csv").write_bytes("image,label\na.jpg,1\na.jpg,é\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"table.csv:3: not UTF-8 .*save the file as UTF-8"):
         convert_csv(tmp_path, tmp_path / "table.csv")
 
 
-def test_a_table_lies_within_the_root(tmp_path: Path) -> None:
+def test_csv_must_be_inside_the_root(tmp_path: Path) -> None:
     root = _touch(tmp_path / "root", ["a.jpg"])
     for table in (_table(tmp_path, "image,label", "root/a.jpg,1"), root / "missing.csv", root):
-        with pytest.raises(DataError, match="no such file within the data root"):
+        with pytest.raises(DataError, match="no such file in the data root"):
             convert_csv(root, table)
 
 
-def test_a_folder_export_of_roboflow_groups_copies_of_one_source_image(tmp_path: Path) -> None:
+def test_roboflow_folder_export_groups_copies_of_one_source_image(tmp_path: Path) -> None:
     _touch(
         tmp_path,
         [
@@ -313,16 +308,16 @@ def test_a_folder_export_of_roboflow_groups_copies_of_one_source_image(tmp_path:
         ],
     )
     _touch(tmp_path, ["valid/1/y.v2_png.rf.0c.jpg"])
-    found = _read(tmp_path, convert_roboflow(tmp_path))
-    assert [(record.label, record.group) for record in found["train"]] == [
+    records = _read(tmp_path, convert_roboflow(tmp_path))
+    assert [(record.label, record.group) for record in records["train"]] == [
         ("1", "x_jpg"),
         ("1", "x_jpg"),
         ("2", None),
     ]
-    assert found["valid"][0].group == "y.v2_png"
+    assert records["valid"][0].group == "y.v2_png"
 
 
-def test_a_multi_class_export_of_roboflow_is_read_from_its_tables(tmp_path: Path) -> None:
+def test_roboflow_multi_class_export_is_read_from_its_tables(tmp_path: Path) -> None:
     _touch(tmp_path, ["train/x_jpg.rf.0a.jpg", "train/z.jpg", "train/forgotten.jpg", "valid/y.jpg"])
     _table(
         tmp_path / "train",
@@ -332,11 +327,11 @@ def test_a_multi_class_export_of_roboflow_is_read_from_its_tables(tmp_path: Path
         name="_classes.csv",
     )
     _table(tmp_path / "valid", "filename, 00, 7", "y.jpg, 0, 1", name="_classes.csv")
-    written = convert_roboflow(tmp_path)
-    found = _read(tmp_path, written)
-    assert _labels(found["train"]) == {"train/x_jpg.rf.0a.jpg": "00", "train/z.jpg": "7"}
-    assert [record.group for record in found["train"]] == ["x_jpg", None]
-    assert written.notes == ("train: 1 image(s) that _classes.csv does not name left out",)
+    result = convert_roboflow(tmp_path)
+    records = _read(tmp_path, result)
+    assert _labels(records["train"]) == {"train/x_jpg.rf.0a.jpg": "00", "train/z.jpg": "7"}
+    assert [record.group for record in records["train"]] == ["x_jpg", None]
+    assert result.notes == ("train: skipped 1 image(s) not in _classes.csv",)
 
 
 @pytest.mark.parametrize(
@@ -344,27 +339,27 @@ def test_a_multi_class_export_of_roboflow_is_read_from_its_tables(tmp_path: Path
     [
         (
             ["filename, a, b", "x.jpg, 1, 0", "x.jpg, 1, 1"],
-            r"train/_classes.csv:3: 2 classes \(a, b\); an image has",
+            r"train/_classes.csv:3: 2 classes are marked with 1 \(a, b\); multi-label",
         ),
         (
             ["filename, a, b", "x.jpg, 0, 0"],
-            "train/_classes.csv:2: no class; an image has exactly one",
+            "train/_classes.csv:2: no class is marked with 1",
         ),
-        (["filename, a, b", "x.jpg, 0, yes"], "train/_classes.csv:2: a value is neither 0 nor 1"),
+        (["filename, a, b", "x.jpg, 0, yes"], "train/_classes.csv:2: each value must be 0 or 1"),
         (
             ["filename, a, b", "gone.jpg, 0, 1"],
             "train/_classes.csv:2: image .*gone.jpg' does not exist",
         ),
-        (["filename, a, a", "x.jpg, 0, 1"], "train/_classes.csv:1: the header names 'a' twice"),
+        (["filename, a, a", "x.jpg, 0, 1"], "train/_classes.csv:1: column 'a' occurs twice"),
         (
             ["file_name, a", "x.jpg, 1"],
             "no column 'filename' for the image; did you mean 'file_name'",
         ),
-        ([], "train/_classes.csv: the file is empty"),
-        (["filename, a", "x.jpg, 1"], "valid/_classes.csv: missing, though another split has one"),
+        ([], "train/_classes.csv: empty file"),
+        (["filename, a", "x.jpg, 1"], "valid/_classes.csv: missing, but another split has one"),
     ],
 )
-def test_a_bad_table_of_roboflow_is_refused_by_file_and_line(
+def test_roboflow_table_errors_name_file_and_line(
     tmp_path: Path, lines: list[str], expected: str
 ) -> None:
     _touch(tmp_path, ["train/x.jpg", "valid/y.jpg"])
@@ -374,16 +369,16 @@ def test_a_bad_table_of_roboflow_is_refused_by_file_and_line(
     assert not (tmp_path / "train" / "annotations.jsonl").exists()
 
 
-def test_a_jsonl_export_of_roboflow_is_left_as_it_is(tmp_path: Path) -> None:
+def test_roboflow_jsonl_export_is_validated_and_not_changed(tmp_path: Path) -> None:
     for split in ("train", "valid"):
         _touch(tmp_path / split, ["x_jpg.rf.0a.jpg"])
         row = {"image": "x_jpg.rf.0a.jpg", "prefix": "Classify", "suffix": "23"}
         (tmp_path / split / f"_annotations.{split}.jsonl").write_text(json.dumps(row) + "\n")
     before = sorted(tmp_path.rglob("*"))
-    written = convert_roboflow(tmp_path)
-    assert (written.files, written.rows) == ({}, {})
-    assert written.notes == (
-        "Roboflow's JSONL is read as it is (1 in train, 1 in valid); nothing has to be done",
+    result = convert_roboflow(tmp_path)
+    assert (result.files, result.row_counts) == ({}, {})
+    assert result.notes == (
+        "Roboflow's JSONL export needs no conversion (rows: 1 in train, 1 in valid)",
     )
     assert sorted(tmp_path.rglob("*")) == before
     (tmp_path / "valid" / "_annotations.valid.jsonl").write_text('{"messages": []}\n')
@@ -400,7 +395,7 @@ def test_a_jsonl_export_of_roboflow_is_left_as_it_is(tmp_path: Path) -> None:
         (".rf.01.jpg", None),
     ],
 )
-def test_a_roboflow_name_tells_its_source_image(name: str, stem: str | None) -> None:
+def test_roboflow_stem_returns_the_source_image(name: str, stem: str | None) -> None:
     assert roboflow_stem(name) == stem
 
 
@@ -408,17 +403,17 @@ _cells = st.text(st.characters(codec="utf-8"), max_size=12)
 
 
 @given(label=_cells, group=_cells, extra=_cells)
-def test_any_cells_are_read_back_as_they_were_or_refused_by_line(
+def test_csv_cells_are_read_back_unchanged_or_rejected_by_line(
     tmp_path_factory: pytest.TempPathFactory, label: str, group: str, extra: str
 ) -> None:
     root = _touch(tmp_path_factory.mktemp("root"), ["a.jpg"])
     cells = ['"' + cell.replace('"', '""') + '"' for cell in (label, group, extra)]
     (root / "table.csv").write_bytes(f"image,label,group,extra\na.jpg,{','.join(cells)}\n".encode())
     try:
-        written = convert_csv(root, root / "table.csv")
+        result = convert_csv(root, root / "table.csv")
     except DataError as error:
         if "table.csv:2: label" in str(error) and not label.isprintable():
             return
         raise
-    record = _read(root, written)["train"][0]
+    record = _read(root, result)["train"][0]
     assert (record.label, record.group, record.metadata) == (label, group or None, {"extra": extra})

@@ -13,12 +13,12 @@ from PIL import Image
 
 from cls_data import DataError, GateConfig, Quarantine, check
 from cls_data.annotations.reading import SPLITS, scan_split
-from cls_data.gate.config import RULES
+from cls_data.gate.config import RULE_NAMES
 
 ABOUT_CLASSES = {"absent_classes", "rare_classes", "imbalance"}
 
 
-def hashes(root: Path) -> dict[str, str]:
+def hash_files(root: Path) -> dict[str, str]:
     return {
         path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))
@@ -32,7 +32,7 @@ def encoded(image: Image.Image, kind: str) -> bytes:
     return stream.getvalue()
 
 
-# A row of a small set: which picture, as what file, under which label and group. Few of each, so that they meet.
+# A row: picture, file format, label, and group. Few of each, so that they coincide.
 _rows = st.tuples(
     st.sampled_from(
         [
@@ -50,12 +50,12 @@ _rows = st.tuples(
             "empty",
             "flat",
             "tiny",
-            "gone",
+            "missing",
             "schema",
             "twice",
         ]
     ),
-    st.sampled_from(["PNG", "BMP", "nearly"]),
+    st.sampled_from(["PNG", "BMP", "near-duplicate"]),
     st.sampled_from(["1", "2", "2", "3", ""]),
     st.sampled_from([None, None, None, None, "g", "h"]),
 )
@@ -67,37 +67,37 @@ _splits = st.fixed_dictionaries(
     },
 )
 _policies = st.fixed_dictionaries(
-    {rule: st.sampled_from(["error", "warn", "off"]) for rule in RULES}
+    {rule: st.sampled_from(["error", "warn", "off"]) for rule in RULE_NAMES}
 )
 
 
 def as_rows(split: str, rows: list[Any], picture: Any) -> list[Any]:
     files = {"damaged": encoded(picture(1), "PNG")[:-30], "empty": b""}
     images = {"flat": Image.new("RGB", (24, 32)), "tiny": picture(0, (2, 2)), "twice": picture(0)}
-    made: list[Any] = []
-    for place, (what, kind, label, group) in enumerate(rows):
+    result: list[Any] = []
+    for index, (what, kind, label, group) in enumerate(rows):
         more = {} if group is None else {"group": group}
         if what == "schema":
-            made.append(json.dumps({"image": f"{place}.png", "suffix": place}).encode())
-        elif what == "gone":
-            made.append(("gone.png", None, label, more))
+            result.append(json.dumps({"image": f"{index}.png", "suffix": index}).encode())
+        elif what == "missing":
+            result.append(("missing.png", None, label, more))
         elif what == "twice":
-            made.append(("twice.png", images[what], label, more))
+            result.append(("twice.png", images[what], label, more))
         elif what in files:
-            made.append((f"{place}.png", files[what], label, more))
+            result.append((f"{index}.png", files[what], label, more))
         else:
             image = images.get(what) or picture(what)
-            if kind == "nearly":
+            if kind == "near-duplicate":
                 image = image.point(lambda level: min(255, level + 2))
-            made.append(
-                (f"{place}.png", encoded(image, "BMP" if kind == "BMP" else "PNG"), label, more)
+            result.append(
+                (f"{index}.png", encoded(image, "BMP" if kind == "BMP" else "PNG"), label, more)
             )
-    return made
+    return result
 
 
 @given(splits=_splits, policies=st.none() | _policies)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_without_the_rows_of_its_quarantine_a_set_has_no_row_that_is_an_error(
+def test_quarantine_leaves_no_errors_about_rows(
     tmp_path_factory: pytest.TempPathFactory,
     write_set: Any,
     picture: Any,
@@ -105,48 +105,48 @@ def test_without_the_rows_of_its_quarantine_a_set_has_no_row_that_is_an_error(
     splits: dict[str, Any],
     policies: dict[str, Any] | None,
 ) -> None:
-    made = {split: as_rows(split, rows, picture) for split, rows in splits.items()}
-    root = write_set(tmp_path_factory.mktemp("set"), made)
-    before = hashes(root)
+    content = {split: as_rows(split, rows, picture) for split, rows in splits.items()}
+    root = write_set(tmp_path_factory.mktemp("set"), content)
+    before = hash_files(root)
     config = GateConfig(**(policies or {}), near_duplicate_levels=3)
     report = check(root, preprocessing, config)
-    file = tmp_path_factory.mktemp("out") / "left-out"
+    file = tmp_path_factory.mktemp("out") / "quarantine"
     count = report.write_quarantine(file)
     quarantine = Quarantine.load(file)
-    assert hashes(root) == before
+    assert hash_files(root) == before
 
-    left_out = set(quarantine.rows)
-    assert len(left_out) == count
-    # Only rows that are there; and none without a reason, or from a rule that is no error.
+    excluded = set(quarantine.rows)
+    assert len(excluded) == count
+    # Only existing rows, each with reasons, which are rules with the policy `error`.
     every = {split: scan_split(root, split) for split in SPLITS}
-    sources = [row.source for rows in every.values() for row in (*rows.records, *rows.bad)]
+    sources = [row.source for rows in every.values() for row in (*rows.records, *rows.bad_rows)]
     sources.extend(record.source for rows in every.values() for record in rows.records)
-    assert left_out <= set(sources)
+    assert excluded <= set(sources)
     because = [json.loads(line)["because"] for line in file.read_text().splitlines()]
     assert all(
         reasons and all(config.policy(rule) == "error" for rule in reasons) for reasons in because
     )
-    assert bool(left_out) == any(
+    assert bool(excluded) == any(
         config.policy(rule) == "error" and rule not in ABOUT_CLASSES for rule in report.findings
     )
 
-    # Reading with it yields exactly the other rows.
+    # Reading with the quarantine yields exactly the other rows.
     for split, rows in every.items():
         again = scan_split(root, split, quarantine=quarantine)
-        assert again.records == [record for record in rows.records if record.source not in left_out]
-        assert again.bad == [row for row in rows.bad if row.source not in left_out]
+        assert again.records == [record for record in rows.records if record.source not in excluded]
+        assert again.bad_rows == [row for row in rows.bad_rows if row.source not in excluded]
 
-    if left_out == set(sources):
-        with pytest.raises(DataError, match="of which the quarantine leaves some"):
+    if excluded == set(sources):
+        with pytest.raises(DataError, match="rows that the quarantine does not leave out"):
             check(root, preprocessing, config, quarantine=quarantine)
         return
     after = check(root, preprocessing, config, quarantine=quarantine)
     errors = {rule for rule in after.findings if config.policy(rule) == "error"}
     assert errors <= ABOUT_CLASSES
-    assert after.to_leave_out() == {}
+    assert after.rows_to_quarantine() == {}
 
 
-def small(write_set: Any, picture: Any, root: Path) -> Path:
+def write_small_set(write_set: Any, picture: Any, root: Path) -> Path:
     return Path(
         write_set(
             root,
@@ -164,7 +164,7 @@ def small(write_set: Any, picture: Any, root: Path) -> Path:
     )
 
 
-def rewritten(root: Path, split: str, change: Any) -> Path:
+def edit_rows(root: Path, split: str, change: Any) -> Path:
     file = root / split / "annotations.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows = change(rows) or rows
@@ -172,19 +172,19 @@ def rewritten(root: Path, split: str, change: Any) -> Path:
     return root
 
 
-def test_the_fingerprint_is_free_of_order_and_of_files_of_rows(
+def test_fingerprint_ignores_the_order_and_files_of_rows(
     tmp_path: Path, write_set: Any, picture: Any, preprocessing: Any
 ) -> None:
-    root = small(write_set, picture, tmp_path)
+    root = write_small_set(write_set, picture, tmp_path)
     before = check(root, preprocessing).fingerprint
     assert len(bytes.fromhex(before)) == 32
-    rewritten(root, "train", lambda rows: rows.reverse())
+    edit_rows(root, "train", lambda rows: rows.reverse())
     assert check(root, preprocessing, workers=2).fingerprint == before
     lines = (root / "train" / "annotations.jsonl").read_text().splitlines()
     (root / "train" / "annotations.jsonl").write_text("\n".join(lines[:2]))
     (root / "train" / "more.jsonl").write_text("\n\n".join(lines[2:]))
     assert check(root, preprocessing).fingerprint == before
-    other = small(write_set, picture, tmp_path / "elsewhere")
+    other = write_small_set(write_set, picture, tmp_path / "elsewhere")
     assert check(other, preprocessing).fingerprint == before
 
 
@@ -201,45 +201,45 @@ def test_the_fingerprint_is_free_of_order_and_of_files_of_rows(
         lambda rows: rows.append(rows[0]),
     ],
 )
-def test_the_fingerprint_sees_every_change_of_a_row(
+def test_fingerprint_changes_with_every_change_of_a_row(
     tmp_path: Path, write_set: Any, picture: Any, preprocessing: Any, change: Any
 ) -> None:
-    root = small(write_set, picture, tmp_path)
+    root = write_small_set(write_set, picture, tmp_path)
     before = check(root, preprocessing).fingerprint
     assert (
         check(
-            rewritten(root, "train", lambda rows: change(rows) and None), preprocessing
+            edit_rows(root, "train", lambda rows: change(rows) and None), preprocessing
         ).fingerprint
         != before
     )
 
 
-def test_the_fingerprint_sees_every_byte_and_the_split(
+def test_fingerprint_changes_with_image_bytes_metadata_and_split(
     tmp_path: Path, write_set: Any, picture: Any, preprocessing: Any
 ) -> None:
-    root = small(write_set, picture, tmp_path)
-    seen = [check(root, preprocessing).fingerprint]
+    root = write_small_set(write_set, picture, tmp_path)
+    fingerprints = [check(root, preprocessing).fingerprint]
     with (root / "train" / "3.png").open("ab") as stream:
-        stream.write(b"\0")  # after the end of the image: its pixels are the same
-    seen.append(check(root, preprocessing).fingerprint)
-    rewritten(root, "valid", lambda rows: rows[1].update(metadata={"sun": False}))
-    seen.append(check(root, preprocessing).fingerprint)
+        stream.write(b"\0")  # after the end of the image; the pixels do not change
+    fingerprints.append(check(root, preprocessing).fingerprint)
+    edit_rows(root, "valid", lambda rows: rows[1].update(metadata={"sun": False}))
+    fingerprints.append(check(root, preprocessing).fingerprint)
     (root / "valid").rename(root / "test")
-    seen.append(check(root, preprocessing).fingerprint)
-    assert len(set(seen)) == 4
+    fingerprints.append(check(root, preprocessing).fingerprint)
+    assert len(set(fingerprints)) == 4
 
 
-def conflicting(write_set: Any, picture: Any, root: Path) -> Path:
-    small(write_set, picture, root)
+def write_conflicting_set(write_set: Any, picture: Any, root: Path) -> Path:
+    write_small_set(write_set, picture, root)
     with (root / "train" / "annotations.jsonl").open("a") as stream:
         stream.write('{"image": "0.png", "suffix": "2"}\n{"image": "1.png", "suffix": ""}\n')
     return root
 
 
-def test_policies_say_what_stops_a_run(
+def test_only_rules_with_the_error_policy_raise(
     tmp_path: Path, write_set: Any, picture: Any, preprocessing: Any
 ) -> None:
-    root = conflicting(write_set, picture, tmp_path)
+    root = write_conflicting_set(write_set, picture, tmp_path)
     report = check(root, preprocessing)
     assert (report.passed, report.count("error"), list(report.findings)) == (
         False,
@@ -250,50 +250,50 @@ def test_policies_say_what_stops_a_run(
         report.raise_for_errors()
     message = str(caught.value)
     assert (
-        "conflicting_labels, 2 found:\n  train/annotations.jsonl:1: train/0.png: one image, several lab"
+        "conflicting_labels (2):\n  train/annotations.jsonl:1: train/0.png: one image with the lab"
         in message
     )
     assert f"`cls-data check {root.resolve()} --quarantine FILE`" in message
     assert "empty_labels" not in message
     warnings = report.summary("warn")
-    assert [line.partition(":")[0] for line in warnings] == [
+    assert [line.partition(" ")[0] for line in warnings] == [
         "empty_labels",
         "absent_classes",
         "rare_classes",
     ]
     assert warnings[0].startswith(
-        "empty_labels: 1 found; train/annotations.jsonl:8: train/1.png: the label of 1 of 8"
+        "empty_labels (1): train/annotations.jsonl:8: train/1.png: empty label in 1 of 8 rows"
     )
 
     lenient = check(root, preprocessing, GateConfig(conflicting_labels="warn"))
-    assert (lenient.passed, lenient.to_leave_out()) == (True, {})
+    assert (lenient.passed, lenient.rows_to_quarantine()) == (True, {})
     lenient.raise_for_errors()
-    silent = check(root, preprocessing, GateConfig(**dict.fromkeys(RULES, "off")))
+    silent = check(root, preprocessing, GateConfig(**dict.fromkeys(RULE_NAMES, "off")))
     assert (silent.passed, silent.findings, silent.summary("warn")) == (True, {}, [])
     assert silent.fingerprint == lenient.fingerprint == report.fingerprint
 
 
-def test_many_findings_are_counted_and_the_first_twenty_shown(
+def test_error_message_lists_twenty_findings_and_counts_the_rest(
     tmp_path: Path, write_set: Any, picture: Any, preprocessing: Any
 ) -> None:
     root = write_set(tmp_path, {"train": [*[b"nonsense"] * 25, ("a.png", picture(0), "1")]})
-    with pytest.raises(DataError, match=r"schema_errors, 25 found:(.|\n)*:20: (.|\n)*and 5 more"):
+    with pytest.raises(DataError, match=r"schema_errors \(25\):(.|\n)*:20: (.|\n)*and 5 more"):
         check(root, preprocessing).raise_for_errors()
 
 
-def test_what_is_left_out_is_in_the_order_of_lines(
+def test_rows_to_quarantine_are_sorted_by_file_and_line(
     tmp_path: Path, write_set: Any, picture: Any, preprocessing: Any
 ) -> None:
     rows = [("a.png", picture(0), "1"), *[b"nonsense"] * 11, ("a.png", None, "2")]
     reasons = check(
         write_set(tmp_path, {"train": rows, "test": [b"{}"]}), preprocessing
-    ).to_leave_out()
+    ).rows_to_quarantine()
     lines = [source.partition(".jsonl:")[2] for source in reasons]
     assert lines == [str(number) for number in (1, *range(1, 14))]
     assert reasons["train/annotations.jsonl:1"] == ["conflicting_labels"]
 
 
-def test_a_label_that_only_left_out_rows_had_in_train_is_left_out_of_valid_too(
+def test_rows_to_quarantine_include_labels_that_train_loses(
     tmp_path: Path, write_set: Any, picture: Any, preprocessing: Any
 ) -> None:
     train = [("a.png", picture(0), "1"), ("a.png", None, "7"), ("b.png", picture(1), "1")]
@@ -301,30 +301,30 @@ def test_a_label_that_only_left_out_rows_had_in_train_is_left_out_of_valid_too(
         tmp_path,
         {"train": train, "valid": [("c.png", picture(2), "7"), ("d.png", picture(3), "1")]},
     )
-    assert check(root, preprocessing).to_leave_out() == {
+    assert check(root, preprocessing).rows_to_quarantine() == {
         "train/annotations.jsonl:1": ["conflicting_labels"],
         "train/annotations.jsonl:2": ["conflicting_labels"],
         "valid/annotations.jsonl:1": ["unknown_labels"],
     }
 
 
-def test_a_quarantine_of_edited_rows_is_refused_by_the_gate(
+def test_check_rejects_a_quarantine_of_edited_rows(
     tmp_path: Path, write_set: Any, picture: Any, preprocessing: Any
 ) -> None:
-    root = conflicting(write_set, picture, tmp_path)
-    check(root, preprocessing).write_quarantine(tmp_path / "left-out")
-    rewritten(root, "train", lambda rows: rows[0].update(suffix="2"))
+    root = write_conflicting_set(write_set, picture, tmp_path)
+    check(root, preprocessing).write_quarantine(tmp_path / "quarantine")
+    edit_rows(root, "train", lambda rows: rows[0].update(suffix="2"))
     with pytest.raises(
         DataError,
-        match=r"annotations\.jsonl:1: the quarantine names this row, but with another text",
+        match=r"annotations\.jsonl:1: the text of this quarantined row changed",
     ):
-        check(root, preprocessing, quarantine=Quarantine.load(tmp_path / "left-out"))
+        check(root, preprocessing, quarantine=Quarantine.load(tmp_path / "quarantine"))
 
 
-def test_folds_are_checked_and_left_out_by_their_own_rows(
+def test_check_of_a_fold_quarantines_rows_of_the_fold(
     tmp_path: Path, write_set: Any, picture: Any, preprocessing: Any
 ) -> None:
-    root = small(write_set, picture, tmp_path)
+    root = write_small_set(write_set, picture, tmp_path)
     for split, labels in (("train", ["1", "1", "2"]), ("valid", ["1"])):
         folder = root / "folds" / "0" / split
         folder.mkdir(parents=True)
@@ -334,22 +334,22 @@ def test_folds_are_checked_and_left_out_by_their_own_rows(
         ]
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     report = check(root, preprocessing, annotations="folds/0")
-    assert set(report.to_leave_out()) == {
+    assert set(report.rows_to_quarantine()) == {
         "folds/0/train/rows.jsonl:2",
         "folds/0/train/rows.jsonl:3",
     }
-    report.write_quarantine(tmp_path / "left-out")
+    report.write_quarantine(tmp_path / "quarantine")
     again = check(
         root,
         preprocessing,
         annotations="folds/0",
-        quarantine=Quarantine.load(tmp_path / "left-out"),
+        quarantine=Quarantine.load(tmp_path / "quarantine"),
     )
     assert again.passed
-    assert again.rows() == {"train": 1, "valid": 1}
+    assert again.count_rows() == {"train": 1, "valid": 1}
 
 
-def test_processes_find_what_one_process_finds(
+def test_check_gives_the_same_findings_with_two_workers(
     tmp_path: Path, write_set: Any, picture: Any, preprocessing: Any
 ) -> None:
     labels = itertools.cycle("123")
@@ -359,14 +359,14 @@ def test_processes_find_what_one_process_finds(
     one, two = (check(root, preprocessing, workers=count) for count in (1, 2))
     assert one.findings == two.findings
     assert one.fingerprint == two.fingerprint
-    assert Counter({rule: len(found) for rule, found in one.findings.items()}) == {
+    assert Counter({rule: len(findings) for rule, findings in one.findings.items()}) == {
         "damaged_images": 1,
         "conflicting_labels": 100,
     }
 
 
 @pytest.mark.parametrize("splits", [{}, {"train": []}, {"training": [("a.png", None, "1")]}])
-def test_a_root_with_nothing_to_look_at_is_refused(
+def test_check_rejects_a_root_without_rows(
     tmp_path: Path, write_set: Any, preprocessing: Any, splits: dict[str, Any]
 ) -> None:
     with pytest.raises(DataError, match=r"no rows; expected|the split is empty"):
@@ -374,10 +374,10 @@ def test_a_root_with_nothing_to_look_at_is_refused(
 
 
 @pytest.mark.parametrize("value", [True, "fatal", None, 1])
-def test_a_policy_that_there_is_not_is_refused(value: Any) -> None:
+def test_config_rejects_unknown_policies(value: Any) -> None:
     with pytest.raises(ValueError, match="imbalance"):
         GateConfig(imbalance=value)
 
 
-def test_an_unquoted_off_of_yaml_is_a_policy() -> None:
+def test_config_accepts_the_unquoted_off_of_yaml() -> None:
     assert GateConfig.model_validate({"imbalance": False}).imbalance == "off"

@@ -1,1 +1,1 @@
-"""Converters from class folders, CSV files, and Roboflow exports."""
+"""Converters from class folders, CSV files, and Roboflow exports to JSONL annotations."""

@@ -1,62 +1,99 @@
-"""CSV files, with errors by file and line."""
+"""CSV files, read with errors that name the file and line."""
 
 import csv
-import difflib
 import io
 from collections import Counter
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from cls_data.errors import DataError
+from cls_export.contract.suggestions import did_you_mean
 
 
-def read_table(
-    file: Path, source: str, delimiter: str = ","
-) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the names of the columns, stripped, and the rows with the lines on which they start."""
+@dataclass(frozen=True, slots=True)
+class CsvTable:
+    """A CSV file with a header.
+
+    Attributes:
+        source: Name of the file in messages.
+        header: Column names, stripped.
+        rows: Line number and cells of each row; a row has as many cells as the header.
+    """
+
+    source: str
+    header: list[str]
+    rows: list[tuple[int, list[str]]]
+
+    @classmethod
+    def read(cls, file: Path, source: str, delimiter: str = ",") -> Self:
+        """Read a UTF-8 file, with or without a byte-order mark; empty lines are skipped.
+
+        Raises:
+            DataError: The file is empty, not UTF-8, or not CSV, a column name is repeated, or a
+                row has another number of cells than the header.
+        """
+        rows = _parse(_read_text(file, source), source, delimiter)
+        if not rows:
+            raise DataError(f"{source}: empty file; expected a header and one row per image")
+
+        header_line, names = rows[0]
+        header = [name.strip() for name in names]
+        for name, count in Counter(header).items():
+            if name and count > 1:
+                raise DataError(
+                    f"{source}:{header_line}: column {name!r} occurs twice; rename one of them"
+                )
+
+        uneven = []
+        for line, values in rows:
+            if len(values) != len(header):
+                uneven.append(f"{source}:{line}: {len(values)} value(s)")
+
+        if uneven:
+            raise DataError.from_findings(
+                f"{len(uneven)} row(s) do not have {len(header)} values, as the header has",
+                uneven,
+                "Correct these rows; quote values that contain the separator.",
+            )
+        return cls(source, header, rows[1:])
+
+    def find_column(self, name: str, role: str) -> int:
+        """Return the index of a column.
+
+        Raises:
+            DataError: There is no such column; the message suggests similar names.
+        """
+        if name in self.header:
+            return self.header.index(name)
+        names = filter(None, self.header)
+        hint = did_you_mean(name, names)
+        raise DataError(f"{self.source}:1: no column {name!r} for the {role}; {hint}")
+
+
+def _read_text(file: Path, source: str) -> str:
     content = file.read_bytes()
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
             f"{source}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8"
         ) from None
+
+
+def _parse(text: str, source: str, delimiter: str) -> list[tuple[int, list[str]]]:
+    """Return the rows with the lines on which they start; a quoted value may span lines."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[tuple[int, list[str]]] = []
-    start = 1
+
+    rows = []
+    line = 1
     try:
         for values in reader:
-            rows += [(start, values)] if values else []
-            start = reader.line_num + 1
+            if values:
+                rows.append((line, values))
+            line = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{source}:{start}: not valid CSV ({error})") from None
-    if not rows:
-        raise DataError(f"{source}: the file is empty; expected a header and a row an image")
-    header = [name.strip() for name in rows[0][1]]
-    if twice := [name for name, count in Counter(header).items() if name and count > 1]:
-        raise DataError(
-            f"{source}:{rows[0][0]}: the header names {twice[0]!r} twice; rename one of the columns"
-        )
-    uneven = [
-        f"{source}:{line}: {len(values)} value(s)"
-        for line, values in rows
-        if len(values) != len(header)
-    ]
-    if uneven:
-        summary = f"{len(uneven)} row(s) do not have the header's {len(header)} columns"
-        raise DataError.from_findings(
-            summary, uneven, "Quote values that contain the separator; correct the rows."
-        )
-    return header, rows[1:]
+        raise DataError(f"{source}:{line}: not valid CSV ({error})") from None
 
-
-def column(header: Sequence[str], name: str, role: str, source: str) -> int:
-    """Return the place of a column; the error for one that is missing names the nearest."""
-    if name in header:
-        return header.index(name)
-    near = difflib.get_close_matches(name, header, n=1)
-    hint = (
-        f"did you mean {near[0]!r}?" if near else f"the header has {', '.join(map(repr, header))}"
-    )
-    raise DataError(f"{source}:1: no column {name!r} for the {role}; {hint}")
+    return rows

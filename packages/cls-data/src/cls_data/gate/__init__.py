@@ -1,4 +1,4 @@
-"""The data gate: what is wrong with a data set, found before a run is spent on it."""
+"""The data gate: checks a data set before training."""
 
 from cls_data.gate.check import CheckReport, check
 from cls_data.gate.config import GateConfig

@@ -1,4 +1,4 @@
-"""Rules about how images look: those far from the others, and those that nobody could read."""
+"""Gate rules about the appearance of images: size, aspect ratio, brightness, and sharpness."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -7,79 +7,116 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cls_data.gate.config import GateConfig
-from cls_data.gate.inputs import Finding, GateInputs, about
+from cls_data.gate.inputs import Finding, GateInputs
 
-_LEAST_SPREAD: Final = float(np.log(1.25))
-
-
-def outlying_sizes(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    """Find images far smaller or larger than the others, or with a very short side."""
-    width, height = _sides(evidence)
-    far = _far_out(np.log(width * height) / 2, config.outlying_fences)
-    small = np.minimum(width, height) < config.smallest_side
-    usual = round(float(np.median(np.sqrt(width * height)))) if len(width) else 0
-    yield from _unusual(
-        evidence, np.where(small, np.inf, far), f"usual are about {usual} px a side"
-    )
+_MIN_IQR: Final = float(np.log(1.25))
+"""A factor of 1.25; the interquartile range of a set whose images have nearly one size."""
 
 
-def outlying_aspects(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    """Find images far narrower or wider than the others."""
-    width, height = _sides(evidence)
-    usual = float(np.median(width / height)) if len(width) else 0
-    far = _far_out(np.log(width / height), config.outlying_fences)
-    yield from _unusual(evidence, far, f"usual is a width of {usual:.2f} times the height")
+def outlying_sizes(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find images much smaller or larger than the others, or with a very short side."""
+    width, height = _sides(inputs)
+    if len(width) == 0:
+        return
+    log_side = np.log(width * height) / 2
+    distance = _outlier_distance(log_side, config.outlying_fences)
+    is_small = np.minimum(width, height) < config.smallest_side
+    distance = np.where(is_small, np.inf, distance)
+
+    median = float(np.median(np.sqrt(width * height)))
+    usual = f"the median side is {round(median)} px"
+    yield from _size_findings(inputs, distance, usual)
 
 
-def _sides(evidence: GateInputs) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    sizes = evidence.files.sizes[np.array(evidence.decoded, np.int64)].astype(np.float64)
-    return sizes[:, 0], sizes[:, 1]
+def outlying_aspects(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find images much narrower or wider than the others."""
+    width, height = _sides(inputs)
+    if len(width) == 0:
+        return
+    aspect = width / height
+    distance = _outlier_distance(np.log(aspect), config.outlying_fences)
+
+    median = float(np.median(aspect))
+    usual = f"the median ratio of width to height is {median:.2f}"
+    yield from _size_findings(inputs, distance, usual)
 
 
-def _far_out(values: NDArray[np.float64], fences: float) -> NDArray[np.float64]:
-    """Return how far each value lies beyond the fences, 0 for those within."""
-    if not len(values):
-        return values
-    low, high = np.quantile(values, [0.25, 0.75])
-    reach = fences * max(high - low, _LEAST_SPREAD)
-    far: NDArray[np.float64] = np.maximum(
-        0, np.maximum(values - high - reach, low - reach - values)
-    )
-    return far
+def _sides(inputs: GateInputs) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the widths and heights of the decoded files, in pixels."""
+    decoded = np.array(inputs.decoded_files, np.int64)
+    sizes = inputs.files.sizes[decoded]
+    width, height = sizes.astype(np.float64).T
+    return width, height
 
 
-def _unusual(evidence: GateInputs, far: NDArray[np.float64], usual: str) -> Iterator[Finding]:
-    for place in np.flatnonzero(far).tolist():
-        file = evidence.decoded[place]
-        width, height = evidence.files.sizes[file].tolist()
-        text = f"{width}x{height} px; {usual}"
-        yield about(evidence.by_file[file], text, evidence.by_file[file], weight=float(far[place]))
+def _outlier_distance(values: NDArray[np.float64], fences: float) -> NDArray[np.float64]:
+    """Return the distance of each value beyond Tukey's fences; 0 for values between them."""
+    lower_quartile, upper_quartile = np.quantile(values, [0.25, 0.75])
+    iqr = max(upper_quartile - lower_quartile, _MIN_IQR)
+    reach = fences * iqr
+
+    excess = values - upper_quartile - reach
+    deficit = lower_quartile - reach - values
+    distance: NDArray[np.float64] = np.maximum(excess, deficit)
+    return distance.clip(min=0)
 
 
-def dark_images(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    """Find images of low mean luma."""
-    luma = evidence.files.luma
-    yield from _measured(evidence, luma, config.dark_under - luma, "mean luma {:.0f} of 255")
-
-
-def bright_images(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    """Find images of high mean luma."""
-    luma = evidence.files.luma
-    yield from _measured(evidence, luma, luma - config.bright_over, "mean luma {:.0f} of 255")
-
-
-def blurred_images(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    """Find images without sharp edges."""
-    sharpness = evidence.files.sharpness
-    yield from _measured(
-        evidence, sharpness, config.blurred_under - sharpness, "variance of the Laplacian {:.1f}"
-    )
-
-
-def _measured(
-    evidence: GateInputs, values: NDArray[np.float32], excess: NDArray[np.float32], text: str
+def _size_findings(
+    inputs: GateInputs, distance: NDArray[np.float64], usual: str
 ) -> Iterator[Finding]:
-    for file in evidence.decoded:
-        if excess[file] > 0:
-            rows = evidence.by_file[file]
-            yield about(rows, text.format(values[file]), rows, weight=float(excess[file]))
+    for index in np.flatnonzero(distance).tolist():
+        file = inputs.decoded_files[index]
+        rows = inputs.rows_by_file[file]
+        width, height = inputs.files.sizes[file].tolist()
+
+        yield Finding.from_rows(
+            rows,
+            f"{width}x{height} px, but {usual}",
+            "check the crop",
+            quarantine=rows,
+            severity=float(distance[index]),
+        )
+
+
+def dark_images(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find images with a low mean luma."""
+    luma = inputs.files.luma
+    limit = config.dark_under
+    problem = f"mean luma {{:.0f}} is below {limit:g} (0 to 255)"
+    yield from _threshold_findings(inputs, luma, limit - luma, problem)
+
+
+def bright_images(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find images with a high mean luma."""
+    luma = inputs.files.luma
+    limit = config.bright_over
+    problem = f"mean luma {{:.0f}} is above {limit:g} (0 to 255)"
+    yield from _threshold_findings(inputs, luma, luma - limit, problem)
+
+
+def blurred_images(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find images without sharp edges."""
+    sharpness = inputs.files.sharpness
+    limit = config.blurred_under
+    problem = f"blurred: Laplacian variance {{:.1f}} is below {limit:g}"
+    yield from _threshold_findings(inputs, sharpness, limit - sharpness, problem)
+
+
+def _threshold_findings(
+    inputs: GateInputs,
+    values: NDArray[np.float32],
+    excess: NDArray[np.float32],
+    problem: str,
+) -> Iterator[Finding]:
+    """Yield a finding for each decoded file whose value exceeds its limit."""
+    for file in inputs.decoded_files:
+        if excess[file] <= 0:
+            continue
+        rows = inputs.rows_by_file[file]
+        yield Finding.from_rows(
+            rows,
+            problem.format(values[file]),
+            "remove the row if the image is not legible",
+            quarantine=rows,
+            severity=float(excess[file]),
+        )

@@ -1,4 +1,4 @@
-"""The data gate: looks at every row and every image once, and says what is wrong, where, and how often."""
+"""Check a data root: inspect every row and image once, and apply the gate's rules."""
 
 import os
 from collections import Counter
@@ -6,108 +6,124 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cls_data.annotations.fingerprint import fingerprint
+from cls_data.annotations.fingerprint import compute_fingerprint
 from cls_data.annotations.quarantine import Quarantine, write_quarantine
-from cls_data.annotations.reading import SPLITS, BadRow, Record, scan_split
-from cls_data.errors import SHOWN, DataError
-from cls_data.gate.config import RULES, GateConfig, Policy
-from cls_data.gate.inputs import Finding, GateInputs, Row
-from cls_data.gate.inspection import Inspection
-from cls_data.gate.rules import JUDGES
+from cls_data.annotations.reading import SPLITS, BadRow, Record, Split, scan_split
+from cls_data.errors import MAX_LISTED, DataError
+from cls_data.gate.config import GateConfig, Policy
+from cls_data.gate.inputs import Finding, GateInputs, GateRow
+from cls_data.gate.inspection import inspect_files
+from cls_data.gate.rules import apply_rules
 from cls_export.contract.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What the gate found.
+    """Result of a check.
 
     Attributes:
-        root: the data root.
-        evidence: the rows, and what was found in their image files.
-        config: policies and thresholds.
-        findings: by rule, for the rules that are not off and that found something; the worst first.
-        fingerprint: SHA-256 over all good rows and the bytes of their images, whatever their order.
-        preprocessing: what decoded the images.
+        root: The data root.
+        inputs: The rows, and facts about their image files.
+        config: Policies and thresholds.
+        findings: Findings by rule, the most severe first; rules without findings are absent.
+        fingerprint: SHA-256 of all valid rows and the bytes of their images, in any order.
+        preprocessing: The decoder of the images.
     """
 
     root: Path
-    evidence: GateInputs
+    inputs: GateInputs
     config: GateConfig
     findings: Mapping[str, Sequence[Finding]]
     fingerprint: str
     preprocessing: Preprocessing
 
+    def findings_with(self, policy: Policy) -> dict[str, Sequence[Finding]]:
+        """Return the findings of the rules with a policy."""
+        selected = {}
+        for rule, findings in self.findings.items():
+            if self.config.policy(rule) == policy:
+                selected[rule] = findings
+
+        return selected
+
     def count(self, policy: Policy) -> int:
         """Return the number of findings of the rules with a policy."""
-        return sum(
-            len(found)
-            for rule, found in self.findings.items()
-            if self.config.policy(rule) == policy
-        )
+        count = 0
+        for findings in self.findings_with(policy).values():
+            count += len(findings)
+        return count
 
     @property
     def passed(self) -> bool:
-        """Whether no rule whose policy is `error` found anything."""
-        return self.count("error") == 0
+        """Whether no rule with the policy `error` has a finding."""
+        errors = self.count("error")
+        return errors == 0
 
-    def rows(self) -> dict[str, int]:
-        """Return the number of good rows of each split."""
-        return dict(Counter(row.split for row in self.evidence.rows))
+    def count_rows(self) -> dict[str, int]:
+        """Return the number of valid rows of each split."""
+        counts = Counter(row.split for row in self.inputs.rows)
+        return dict(counts)
 
-    def to_leave_out(self) -> dict[str, list[str]]:
-        """Return the rows without which no rule that is an error finds a row: `file:line` to names of rules.
+    def rows_to_quarantine(self) -> dict[str, list[str]]:
+        """Return the rows to remove to satisfy the rules with the policy `error`.
 
-        Leaving rows out can make others wrong (a label of valid that train then lacks), so the rules are asked again
-        until they are content. What is no row's fault, such as a class that is absent from valid, is left.
+        Removing rows can break others (a label of valid then no longer occurs in train), so the
+        rules are applied again until they find nothing to remove. Findings about no row, such as
+        a class that is absent from valid, remain.
+
+        Returns:
+            The names of the violated rules by `file:line`.
         """
         reasons: dict[str, list[str]] = {}
-        findings: Mapping[str, Sequence[Finding]] = self.findings
+        findings: Mapping[str, Sequence[Finding]] = self.findings_with("error")
         while True:
-            new: dict[str, list[str]] = {}
-            for rule, found in findings.items():
-                if self.config.policy(rule) == "error":
-                    for source in {source for finding in found for source in finding.leave_out}:
-                        new.setdefault(source, []).append(rule)
-            if not new:
-                return dict(sorted(reasons.items(), key=_file_and_line))
-            reasons.update(new)
-            findings = _judge(_without(self.evidence, reasons), self.config, ("error",))
+            new_reasons = _rules_by_row(findings)
+            if not new_reasons:
+                break
+            reasons.update(new_reasons)
+            remaining = self.inputs.without(reasons)
+            findings = apply_rules(remaining, self.config, ("error",))
+        rows = sorted(reasons, key=_file_and_line)
+        return {row: reasons[row] for row in rows}
 
     def write_quarantine(self, path: str | os.PathLike[str]) -> int:
-        """Write the list of rows to leave out, and return their number."""
-        reasons = self.to_leave_out()
+        """Write the quarantine file, and return its number of rows."""
+        reasons = self.rows_to_quarantine()
         write_quarantine(path, self.root, reasons)
         return len(reasons)
 
     def summary(self, policy: Policy) -> list[str]:
-        """Return a line for each rule with this policy that found something: its name, a count, the worst."""
-        return [
-            f"{rule}: {len(found)} found; {found[0].text}"
-            for rule, found in self.findings.items()
-            if self.config.policy(rule) == policy
-        ]
+        """Return a line for each rule with a policy: name, number of findings, and the worst."""
+        lines = []
+        for rule, findings in self.findings_with(policy).items():
+            worst = findings[0]
+            lines.append(f"{rule} ({len(findings)}): {worst.text}")
+        return lines
 
     def raise_for_errors(self) -> None:
-        """Do nothing if the data passed.
+        """Raise an error if the data failed the check.
 
         Raises:
-            DataError: names what rules with the policy `error` found, and what to do.
+            DataError: The findings of the rules with the policy `error`, and what to do.
         """
         if self.passed:
             return
-        lines = []
-        for rule, found in self.findings.items():
-            if self.config.policy(rule) == "error":
-                lines.append(f"{rule}, {len(found)} found:")
-                lines += [f"  {finding.text}" for finding in found[:SHOWN]]
-                lines += [f"  … and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-        raise DataError(
-            f"{self.root}: the data does not pass the gate\n"
-            + "\n".join(lines)
-            + f"\nCorrect the rows, or leave them out: `cls-data check {self.root} --quarantine FILE` writes a list, "
-            "data.quarantine=FILE trains without them. data.gate.RULE=warn lets a rule only speak, though what cannot "
-            "be read at all is refused in any case."
+
+        lines = [f"{self.root}: the data failed the gate"]
+        for rule, findings in self.findings_with("error").items():
+            lines.append(f"{rule} ({len(findings)}):")
+            for finding in findings[:MAX_LISTED]:
+                lines.append(f"  {finding.text}")
+            if len(findings) > MAX_LISTED:
+                lines.append(f"  … and {len(findings) - MAX_LISTED} more")
+
+        lines.append(
+            f"Correct the rows, or leave them out: `cls-data check {self.root} --quarantine FILE` "
+            "writes a list, and data.quarantine=FILE trains without them. data.gate.RULE=warn "
+            "turns a rule into a warning, but rows and images that cannot be read always stop "
+            "a run."
         )
+        raise DataError("\n".join(lines))
 
 
 def check(
@@ -120,90 +136,84 @@ def check(
     workers: int = 1,
     progress: bool = False,
 ) -> CheckReport:
-    """Look at every row and every image of a data root.
+    """Check every row and every image of a data root.
 
     Args:
-        root: the data root.
-        preprocessing: its `decode` says what an image's pixels are.
-        config: policies and thresholds; the defaults if None.
-        annotations: subfolder of the root that holds the split folders.
-        quarantine: rows to leave out.
-        workers: processes that decode.
-        progress: show a bar.
+        root: The data root.
+        preprocessing: Its `decode` defines an image's pixels.
+        config: Policies and thresholds; None for the defaults.
+        annotations: Subfolder of the root that holds the split folders.
+        quarantine: Rows to leave out.
+        workers: Number of processes that decode images.
+        progress: Whether to show a progress bar.
 
     Raises:
-        DataError: there is nothing to look at, or the quarantine was made for other rows.
+        DataError: There are no rows, or the quarantine belongs to other rows.
     """
     config = config or GateConfig()
     base = Path(root).resolve()
     if quarantine is not None:
-        quarantine.refuse_others(annotations)
-    scanned = {
-        split: scan_split(base, split, annotations=annotations, quarantine=quarantine)
-        for split in SPLITS
-    }
-    records: dict[str, list[Record]] = {split: rows.records for split, rows in scanned.items()}
-    bad = [row for rows in scanned.values() for row in rows.bad]
-    if not bad and not any(records.values()):
-        left = ", of which the quarantine leaves some" if quarantine and quarantine.rows else ""
-        raise DataError(
-            f"{base / annotations}: no rows; expected *.jsonl files in train/, valid/ or test/{left}"
+        quarantine.check_annotations(annotations)
+
+    records: list[tuple[Split, Record]] = []
+    bad_rows: list[BadRow] = []
+    for split in SPLITS:
+        rows = scan_split(base, split, annotations=annotations, quarantine=quarantine)
+        bad_rows += rows.bad_rows
+        for record in rows.records:
+            records.append((split, record))
+    if not records and not bad_rows:
+        message = (
+            f"{base / annotations}: no rows; expected *.jsonl files in train/, valid/, or test/"
         )
-    evidence = _gather(
-        records, bad, preprocessing, workers, "checking images" if progress else None
+        if quarantine is not None and quarantine.rows:
+            message += ", with rows that the quarantine does not leave out"
+        raise DataError(message)
+
+    paths = sorted({record.path for _, record in records})
+    indices = {path: index for index, path in enumerate(paths)}
+    inputs = GateInputs(
+        rows=[GateRow(split, record, indices[record.path]) for split, record in records],
+        bad_rows=bad_rows,
+        files=inspect_files(
+            paths,
+            preprocessing,
+            workers=workers,
+            progress="checking images" if progress else None,
+        ),
     )
-    digests: dict[str, list[tuple[Record, bytes]]] = {
-        split: [
-            (row.record, evidence.files.file_digests[row.file])
-            for row in evidence.rows
-            if row.split == split
-        ]
-        for split in SPLITS
-    }
     return CheckReport(
-        base, evidence, config, _judge(evidence, config), fingerprint(digests), preprocessing
+        root=base,
+        inputs=inputs,
+        config=config,
+        findings=apply_rules(inputs, config),
+        fingerprint=_fingerprint(inputs),
+        preprocessing=preprocessing,
     )
 
 
-def _gather(
-    records: Mapping[str, Sequence[Record]],
-    bad: Sequence[BadRow],
-    preprocessing: Preprocessing,
-    workers: int,
-    progress: str | None,
-) -> GateInputs:
-    paths = sorted({record.path for rows in records.values() for record in rows})
-    places = {path: place for place, path in enumerate(paths)}
-    rows = [
-        Row(split, record, places[record.path])
-        for split, found in records.items()
-        for record in found
-    ]
-    return GateInputs(
-        rows, bad, Inspection.of(paths, preprocessing, workers=workers, progress=progress)
-    )
+def _fingerprint(inputs: GateInputs) -> str:
+    digests: dict[str, list[tuple[Record, bytes]]] = {}
+    for row in inputs.rows:
+        digest = inputs.files.file_digests[row.file]
+        split_digests = digests.setdefault(row.split, [])
+        split_digests.append((row.record, digest))
+    return compute_fingerprint(digests)
 
 
-def _judge(
-    evidence: GateInputs, config: GateConfig, policies: Sequence[Policy] = ("error", "warn")
-) -> dict[str, list[Finding]]:
-    findings = {}
-    for rule in RULES:
-        if config.policy(rule) in policies:
-            found = sorted(JUDGES[rule](evidence, config), key=lambda finding: -finding.weight)
-            if found:
-                findings[rule] = found
-    return findings
+def _rules_by_row(findings: Mapping[str, Sequence[Finding]]) -> dict[str, list[str]]:
+    """Return the names of the violated rules for each row to quarantine."""
+    rules: dict[str, list[str]] = {}
+    for rule, rule_findings in findings.items():
+        for finding in rule_findings:
+            for source in finding.quarantine:
+                names = rules.setdefault(source, [])
+                if rule not in names:
+                    names.append(rule)
+
+    return rules
 
 
-def _without(evidence: GateInputs, sources: Mapping[str, object]) -> GateInputs:
-    return GateInputs(
-        [row for row in evidence.rows if row.record.source not in sources],
-        [row for row in evidence.bad if row.source not in sources],
-        evidence.files,
-    )
-
-
-def _file_and_line(item: tuple[str, object]) -> tuple[str, int]:
-    file, _, line = item[0].rpartition(":")
+def _file_and_line(source: str) -> tuple[str, int]:
+    file, _, line = source.rpartition(":")
     return file, int(line)

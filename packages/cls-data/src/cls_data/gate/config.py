@@ -1,55 +1,68 @@
-"""What the gate looks for, and how much each finding weighs."""
+"""Policies and thresholds of the data gate."""
 
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from cls_data.gate.duplicates import LARGEST_DISTANCE
+from cls_data.gate.duplicates import MAX_HASH_DISTANCE
 
 Policy = Literal["error", "warn", "off"]
-# In YAML, an unquoted off is a boolean.
-_Policy = Annotated[Policy, BeforeValidator(lambda value: "off" if value is False else value)]
-Level = Annotated[float, Field(ge=0, le=255)]
+
+
+def _off_if_false(value: object) -> object:
+    """Accept YAML's unquoted `off`, which is a boolean."""
+    return "off" if value is False else value
+
+
+_Policy = Annotated[Policy, BeforeValidator(_off_if_false)]
+_Level = Annotated[float, Field(ge=0, le=255)]
 
 
 class GateConfig(BaseModel):
-    """A policy for each rule, then the rules' thresholds. `error` stops a run; `warn` is only said.
+    """A policy for each rule, followed by the rules' thresholds.
 
-    Rows and images that nothing can be made of (malformed, missing, huge, beyond repair, of a label that train lacks)
-    are refused by the reader and the store in any case, as soon as a run wants them.
+    The policy `error` stops a run, `warn` logs the findings, and `off` skips the rule. Malformed
+    rows, missing or undecodable images, and labels that train lacks stop a run under any policy,
+    as soon as they are read.
 
     Attributes:
-        schema_errors: rows of another shape than the schema's.
-        image_files: rows whose image is missing, or lies outside the root.
-        damaged_images: files that are no image, are cut short, empty, or hold damaged data.
-        huge_images: headers that promise more than 50 million pixels, which nobody wants decoded.
-        wrong_extensions: names that promise another format than the file holds.
-        conflicting_labels: one image (same bytes, or same pixels) under several labels.
-        duplicates_across_splits: one image in several splits.
-        duplicates_within_split: one image several times in a split, under one label.
-        near_duplicates_across_splits: images that look alike, in several splits.
-        near_duplicates_within_split: images that look alike, within a split.
-        groups_across_splits: a group (a game, a video) whose rows stand in several splits.
-        unknown_labels: labels that train lacks.
-        empty_labels: rows whose label is the empty text.
-        absent_classes: classes of train that another split lacks.
-        rare_classes: classes with fewer than `rare_class_under` rows in train.
-        imbalance: the largest class of train has more than `imbalance_over` times the rows of the smallest.
-        outlying_sizes: images far smaller or larger than the others, or with a side under `smallest_side`.
-        outlying_aspects: images far narrower or wider than the others.
-        dark_images: mean luma under `dark_under`.
-        bright_images: mean luma over `bright_over`.
-        blurred_images: variance of the Laplacian under `blurred_under`.
-        rare_class_under: rows.
-        imbalance_over: ratio.
-        smallest_side: pixels.
-        outlying_fences: how many interquartile ranges beyond the quartiles is far, on a logarithmic scale (Tukey, 1977,
-            calls 3 far out); the range counts as at least a factor of 1.25, since many sets have one size.
-        dark_under: levels of 0-255.
-        bright_over: levels of 0-255.
-        blurred_under: levels squared.
-        near_duplicate_bits: of 64, by which the difference hashes of two images that look alike may differ.
-        near_duplicate_levels: of 0-255, by which their 12x12 thumbnails may differ in the mean.
+        schema_errors: Rows that do not match the schema.
+        image_files: Rows whose image is missing or lies outside the data root.
+        damaged_images: Files that are empty, truncated, corrupt, or not an image.
+        huge_images: Images of more than 50 million pixels, according to their headers.
+        wrong_extensions: Files whose extension does not match their format.
+        conflicting_labels: One image (same bytes or same pixels) with several labels.
+        duplicates_across_splits: One image in several splits.
+        duplicates_within_split: One image several times in a split, with the same label.
+        near_duplicates_across_splits: Images that look alike, in several splits.
+        near_duplicates_within_split: Images that look alike, within one split.
+        groups_across_splits: A group (a game, a video) with rows in several splits.
+        unknown_labels: Labels of valid or test that do not occur in train.
+        empty_labels: Rows whose label is the empty string.
+        absent_classes: Classes of train without a row in another split.
+        rare_classes: Classes with fewer than `rare_class_under` training rows.
+        imbalance: The largest training class has more than `imbalance_over` times as many rows
+            as the smallest.
+        outlying_sizes: Images much smaller or larger than the others, or with a side shorter
+            than `smallest_side`.
+        outlying_aspects: Images much narrower or wider than the others.
+        dark_images: Mean luma below `dark_under`.
+        bright_images: Mean luma above `bright_over`.
+        blurred_images: Variance of the Laplacian below `blurred_under`.
+        rare_class_under: Number of rows.
+        imbalance_over: Ratio of rows.
+        smallest_side: Pixels.
+        outlying_fences: Distance from the quartiles beyond which a size or an aspect ratio is an
+            outlier, in interquartile ranges on a logarithmic scale (Tukey, 1977, uses 3 for
+            "far out"). The range counts as at least a factor of 1.25, because all images of a
+            set may have the same size.
+        dark_under: Level, 0 to 255.
+        bright_over: Level, 0 to 255.
+        blurred_under: Squared levels.
+        near_duplicate_bits: Largest Hamming distance of the 64-bit difference hashes of two
+            images that look alike.
+        near_duplicate_levels: Largest mean absolute difference of their 12x12 thumbnails, in
+            levels of 0 to 255.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,19 +93,19 @@ class GateConfig(BaseModel):
     imbalance_over: Annotated[float, Field(ge=1)] = 20.0
     smallest_side: Annotated[int, Field(ge=1)] = 8
     outlying_fences: Annotated[float, Field(gt=0)] = 3.0
-    dark_under: Level = 16.0
-    bright_over: Level = 240.0
+    dark_under: _Level = 16.0
+    bright_over: _Level = 240.0
     blurred_under: Annotated[float, Field(ge=0)] = 20.0
-    near_duplicate_bits: Annotated[int, Field(ge=0, le=LARGEST_DISTANCE)] = 3
-    near_duplicate_levels: Level = 6.0
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=MAX_HASH_DISTANCE)] = 3
+    near_duplicate_levels: _Level = 6.0
 
     def policy(self, rule: str) -> Policy:
-        """Return a rule's policy by the rule's name."""
+        """Return the policy of a rule."""
         policy: Policy = getattr(self, rule)
         return policy
 
 
-RULES: tuple[str, ...] = tuple(
+RULE_NAMES: tuple[str, ...] = tuple(
     name for name, field in GateConfig.model_fields.items() if field.default in get_args(Policy)
 )
-"""Names of the rules, in the order of the table."""
+"""Names of the rules, in the order in which they run."""

@@ -1,17 +1,20 @@
-"""What the rules look at, and what they say."""
+"""Inputs and findings of the gate's rules."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 from cls_data.annotations.reading import SPLITS, BadRow, Record
-from cls_data.gate.inspection import Inspection
+from cls_data.gate.inspection import InspectionResult
+
+_MAX_NAMED_ROWS = 4
 
 
 @dataclass(frozen=True)
-class Row:
-    """A record in its split, with the place of its image file in the inspection."""
+class GateRow:
+    """A record, its split, and the index of its image file in the inspection result."""
 
     split: str
     record: Record
@@ -20,100 +23,165 @@ class Row:
 
 @dataclass(frozen=True)
 class GateInputs:
-    """All that the rules look at.
+    """Everything that the rules look at.
 
     Attributes:
-        rows: the good rows of every split.
-        bad: the bad rows of every split.
-        files: what was found in the image files, each once.
+        rows: The valid rows of all splits.
+        bad_rows: The rows that are malformed or whose image file is missing.
+        files: Facts about each image file; several rows may share a file.
     """
 
-    rows: Sequence[Row]
-    bad: Sequence[BadRow]
-    files: Inspection
+    rows: Sequence[GateRow]
+    bad_rows: Sequence[BadRow]
+    files: InspectionResult
 
     @cached_property
-    def counts(self) -> dict[str, Counter[str]]:
-        """Rows of each label, for every split that has rows."""
+    def class_counts(self) -> dict[str, Counter[str]]:
+        """Number of rows per label, for each split that has rows."""
         counts: dict[str, Counter[str]] = {}
+        for split in sorted_splits(self.rows):
+            counts[split] = Counter()
         for row in self.rows:
-            counts.setdefault(row.split, Counter())[row.record.label] += 1
-        return {split: counts[split] for split in SPLITS if split in counts}
+            counts[row.split][row.record.label] += 1
+        return counts
 
     @cached_property
-    def by_file(self) -> list[list[Row]]:
-        """The rows that name each image file."""
-        rows: list[list[Row]] = [[] for _ in range(len(self.files))]
+    def rows_by_file(self) -> list[list[GateRow]]:
+        """The rows of each image file."""
+        rows: list[list[GateRow]] = [[] for _ in range(len(self.files))]
         for row in self.rows:
             rows[row.file].append(row)
         return rows
 
     @cached_property
-    def decoded(self) -> list[int]:
-        """The image files that could be decoded and that rows still name."""
-        return [
-            file
-            for file, rows in enumerate(self.by_file)
-            if rows and file not in self.files.problems
-        ]
+    def decoded_files(self) -> list[int]:
+        """Indices of the image files that could be decoded and have rows."""
+        files = []
+        for file, rows in enumerate(self.rows_by_file):
+            if rows and file not in self.files.problems:
+                files.append(file)
+
+        return files
 
     @cached_property
-    def images(self) -> list[list[Row]]:
-        """The rows of each image: those whose files have the same pixels (the same bytes then have, too)."""
-        rows: dict[bytes, list[Row]] = {}
+    def rows_by_image(self) -> list[list[GateRow]]:
+        """The rows of each image; files with the same pixels are one image."""
+        images: dict[bytes, list[GateRow]] = {}
         for row in self.rows:
-            if row.file not in self.files.problems:
-                rows.setdefault(self.files.pixel_digests[row.file], []).append(row)
-        return list(rows.values())
+            if row.file in self.files.problems:
+                continue
+            digest = self.files.pixel_digests[row.file]
+            rows = images.setdefault(digest, [])
+            rows.append(row)
+
+        return list(images.values())
 
     @cached_property
-    def same_images(self) -> list[list[Row]]:
-        """The rows of each image that has several."""
-        return [rows for rows in self.images if len(rows) > 1]
+    def duplicates(self) -> list[list[GateRow]]:
+        """The rows of each image that has several rows."""
+        return [rows for rows in self.rows_by_image if len(rows) > 1]
+
+    def without(self, sources: Container[str]) -> "GateInputs":
+        """Return the inputs without the rows at some `file:line` positions."""
+        return GateInputs(
+            rows=[row for row in self.rows if row.record.source not in sources],
+            bad_rows=[row for row in self.bad_rows if row.source not in sources],
+            files=self.files,
+        )
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """One problem in the data.
 
     Attributes:
-        text: what, led by `file:line` where it is about rows.
+        text: The problem and how to fix it; starts with `file:line` if it concerns rows.
         sources: `file:line` of all rows concerned.
-        leave_out: those of them without which nothing would be wrong here.
-        files: places of the images to show, in the inspection.
-        weight: by which the worst are shown first.
+        quarantine: `file:line` of the rows whose removal fixes the problem.
+        files: Indices of the image files to draw.
+        severity: Sort key; the highest comes first.
     """
 
     text: str
     sources: tuple[str, ...] = ()
-    leave_out: tuple[str, ...] = ()
+    quarantine: tuple[str, ...] = ()
     files: tuple[int, ...] = ()
-    weight: float = 0.0
+    severity: float = 0.0
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Sequence[GateRow],
+        problem: str,
+        fix: str,
+        *,
+        quarantine: Sequence[GateRow],
+        has_images: bool = True,
+        severity: float | None = None,
+    ) -> Self:
+        """Return a finding about some rows.
+
+        Args:
+            rows: The rows concerned; the text names the first by `file:line` and image.
+            problem: What is wrong.
+            fix: What to do about it.
+            quarantine: The rows whose removal fixes the problem.
+            has_images: Whether the rows' images can be drawn and are worth a look.
+            severity: The number of rows by default.
+        """
+        first = rows[0].record
+        others = _other_rows(rows[1:])
+
+        files: tuple[int, ...] = ()
+        if has_images:
+            unique_files = dict.fromkeys(row.file for row in rows)
+            files = tuple(unique_files)
+        if severity is None:
+            severity = float(len(rows))
+
+        return cls(
+            text=f"{first.source}: {first.id}: {problem}{others}; {fix}",
+            sources=_sources(rows),
+            quarantine=_sources(quarantine),
+            files=files,
+            severity=severity,
+        )
 
 
-def about(
-    rows: Sequence[Row],
-    text: str,
-    leave_out: Sequence[Row] = (),
-    *,
-    show: bool = True,
-    weight: float = 0.0,
-) -> Finding:
-    """Return a finding about some rows, led by the first one's place; `show` says whether to show their images."""
-    first, *others = rows
-    named = ", ".join(row.record.source for row in others[:4])
-    more = f", … {len(others) - 4} more" if len(others) > 4 else ""
-    also = f" (and {named}{more})" if others else ""
-    return Finding(
-        f"{first.record.source}: {first.record.id}: {text}{also}",
-        tuple(row.record.source for row in rows),
-        tuple(row.record.source for row in leave_out),
-        tuple(dict.fromkeys(row.file for row in rows)) if show else (),
-        weight or float(len(rows)),
-    )
+def sorted_splits(rows: Sequence[GateRow]) -> list[str]:
+    """Return the splits of some rows in the order train, valid, test."""
+    present = {row.split for row in rows}
+    return [split for split in SPLITS if split in present]
 
 
-def splits_of(rows: Sequence[Row]) -> list[str]:
-    """Return the splits of some rows, train first and test last."""
-    found = {row.split for row in rows}
-    return [split for split in SPLITS if split in found]
+def unique_labels(rows: Sequence[GateRow]) -> set[str]:
+    """Return the different labels of some rows."""
+    return {row.record.label for row in rows}
+
+
+def pluralize(count: int, noun: str) -> str:
+    """Return a count with its noun, such as "1 row" or "2 rows"."""
+    if count != 1:
+        noun += "s"
+    return f"{count} {noun}"
+
+
+def quote_all(labels: Iterable[str]) -> str:
+    """Return labels in sorted order, quoted so that an empty one is visible."""
+    quoted = map(repr, sorted(labels))
+    return ", ".join(quoted)
+
+
+def _sources(rows: Sequence[GateRow]) -> tuple[str, ...]:
+    return tuple(row.record.source for row in rows)
+
+
+def _other_rows(rows: Sequence[GateRow]) -> str:
+    if not rows:
+        return ""
+
+    names = list(_sources(rows[:_MAX_NAMED_ROWS]))
+    more = len(rows) - _MAX_NAMED_ROWS
+    if more > 0:
+        names.append(f"and {more} more")
+    return f" (also {', '.join(names)})"

@@ -1,44 +1,53 @@
-"""What the gate wants to know of every image file, found in one decode and kept in a few hundred bytes."""
+"""Inspection of image files: what the gate's rules need, from one decode of each file."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cls_data.images.decoding import HugeImageError, StrictDecoder, quiet_decoding
+from cls_data.images.decoding import HugeImageError, StrictDecoder, suppress_pillow_warnings
 from cls_data.images.parallel import map_chunks
 from cls_export.contract.image_formats import image_format
 from cls_export.contract.preprocessing import Preprocessing
 
-THUMBNAIL = 12
-"""Side in pixels of the gray picture that settles whether two images with like hashes are alike."""
+THUMBNAIL_SIDE = 12
+"""Pixels per side of the gray thumbnail that confirms a match of two difference hashes."""
 
 _RESAMPLING = Image.Resampling.BOX
-_LARGEST = 512  # px; sharpness is measured on at most this much of a side, or large photos would cost seconds
+_MAX_CROP = 512  # px; luma and sharpness of large photos are measured on a center crop, for speed
+
+
+class FileProblem(NamedTuple):
+    """Why a file cannot be decoded; the kind is `huge`, `damaged`, or `unreadable`."""
+
+    kind: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Inspection:
-    """Facts about N image files, in the order asked for. Those of a file that cannot be decoded are zeros.
+class InspectionResult:
+    """Facts about N image files, in the order given; zeros for a file that cannot be decoded.
 
     Attributes:
-        problems: by position, why a file cannot be decoded, and whether it is `huge`, `damaged` or `unreadable`.
-        formats: names of formats, as the first bytes tell; None for an unknown one.
-        file_digests: SHA-256 of the bytes; of no bytes where the file cannot be read.
-        pixel_digests: 16 bytes each, equal exactly when the decoded RGB images are.
-        sizes: int64 [N, 2], width and height in pixels.
-        luma: float32 [N], mean of 0-255.
-        sharpness: float32 [N], variance of the Laplacian of the luma (Pech-Pacheco et al., 2000), in levels squared.
-        hashes: uint64 [N], difference hash: bit i says whether place i of a 9x8 picture is brighter than the next.
-        thumbnails: uint8 [N, 144], luma of a 12x12 picture.
+        problems: Why a file cannot be decoded, by its index.
+        formats: Format names according to the first bytes; None for an unknown one.
+        file_digests: SHA-256 of the file's bytes; of no bytes if the file cannot be read.
+        pixel_digests: 16 bytes each, equal exactly if the decoded RGB images are equal.
+        sizes: Width and height in pixels, int64 [N, 2].
+        luma: Mean luma, 0 to 255, float32 [N].
+        sharpness: Variance of the Laplacian of the luma (Pech-Pacheco et al., 2000), in squared
+            levels, float32 [N].
+        hashes: Difference hashes, uint64 [N]: bit i tells whether pixel i of a 9x8 thumbnail is
+            brighter than its right neighbor.
+        thumbnails: Luma of 12x12 thumbnails, uint8 [N, 144].
     """
 
-    problems: dict[int, tuple[str, str]]
+    problems: dict[int, FileProblem]
     formats: list[str | None]
     file_digests: list[bytes]
     pixel_digests: list[bytes]
@@ -48,108 +57,150 @@ class Inspection:
     hashes: NDArray[np.uint64]
     thumbnails: NDArray[np.uint8]
 
-    @classmethod
-    def of(
-        cls,
-        paths: Sequence[Path],
-        preprocessing: Preprocessing,
-        *,
-        workers: int,
-        progress: str | None = None,
-    ) -> Self:
-        """Read and decode some files, on several cores."""
-        decoder = StrictDecoder(preprocessing)
-        names = [str(path) for path in paths]
-
-        def inspect(start: int, stop: int) -> Inspection:
-            return _inspect(names[start:stop], decoder)
-
-        with quiet_decoding():
-            parts = list(map_chunks(inspect, len(names), workers=workers, progress=progress))
-        return cls._joined(parts or [_inspect([], decoder)])
-
-    @classmethod
-    def _joined(cls, parts: Sequence["Inspection"]) -> Self:
-        starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
-        problems = {
-            start + row: problem
-            for start, part in zip(starts, parts, strict=False)
-            for row, problem in part.problems.items()
-        }
-        return cls(
-            problems,
-            [name for part in parts for name in part.formats],
-            [digest for part in parts for digest in part.file_digests],
-            [digest for part in parts for digest in part.pixel_digests],
-            *(
-                np.concatenate([getattr(part, name) for part in parts])
-                for name in ("sizes", "luma", "sharpness", "hashes", "thumbnails")
-            ),
-        )
-
     def __len__(self) -> int:
         return len(self.formats)
 
 
-def _inspect(names: Sequence[str], decoder: StrictDecoder) -> Inspection:
-    count = len(names)
-    found = Inspection(
+def inspect_files(
+    paths: Sequence[Path],
+    preprocessing: Preprocessing,
+    *,
+    workers: int,
+    progress: str | None = None,
+) -> InspectionResult:
+    """Read and decode image files in parallel.
+
+    Args:
+        paths: The files; each is read once.
+        preprocessing: Its `decode` defines an image's pixels.
+        workers: Number of processes.
+        progress: Label of a progress bar; None for no bar.
+    """
+    decoder = StrictDecoder(preprocessing)
+    names = [str(path) for path in paths]
+
+    def inspect(start: int, stop: int) -> InspectionResult:
+        chunk_names = names[start:stop]
+        return _inspect_chunk(chunk_names, decoder)
+
+    result = _empty_result(len(names))
+    start = 0
+
+    with suppress_pillow_warnings():
+        for chunk in map_chunks(inspect, len(names), workers=workers, progress=progress):
+            _insert_chunk(result, start, chunk)
+            start += len(chunk)
+
+    return result
+
+
+def _empty_result(length: int) -> InspectionResult:
+    empty_digest = hashlib.sha256().digest()
+    return InspectionResult(
         problems={},
-        formats=[None] * count,
-        file_digests=[hashlib.sha256().digest()] * count,
-        pixel_digests=[b""] * count,
-        sizes=np.zeros((count, 2), np.int64),
-        luma=np.zeros(count, np.float32),
-        sharpness=np.zeros(count, np.float32),
-        hashes=np.zeros(count, np.uint64),
-        thumbnails=np.zeros((count, THUMBNAIL**2), np.uint8),
+        formats=[None] * length,
+        file_digests=[empty_digest] * length,
+        pixel_digests=[b""] * length,
+        sizes=np.zeros((length, 2), np.int64),
+        luma=np.zeros(length, np.float32),
+        sharpness=np.zeros(length, np.float32),
+        hashes=np.zeros(length, np.uint64),
+        thumbnails=np.zeros((length, THUMBNAIL_SIDE**2), np.uint8),
     )
-    for row, name in enumerate(names):
+
+
+def _insert_chunk(result: InspectionResult, start: int, chunk: InspectionResult) -> None:
+    stop = start + len(chunk)
+    for index, problem in chunk.problems.items():
+        result.problems[start + index] = problem
+
+    result.formats[start:stop] = chunk.formats
+    result.file_digests[start:stop] = chunk.file_digests
+    result.pixel_digests[start:stop] = chunk.pixel_digests
+    result.sizes[start:stop] = chunk.sizes
+    result.luma[start:stop] = chunk.luma
+    result.sharpness[start:stop] = chunk.sharpness
+    result.hashes[start:stop] = chunk.hashes
+    result.thumbnails[start:stop] = chunk.thumbnails
+
+
+def _inspect_chunk(names: Sequence[str], decoder: StrictDecoder) -> InspectionResult:
+    result = _empty_result(len(names))
+    for index, name in enumerate(names):
         try:
             data = Path(name).read_bytes()
         except OSError as error:
-            found.problems[row] = ("unreadable", f"cannot be read ({error.strerror})")
+            result.problems[index] = FileProblem("unreadable", f"cannot be read ({error.strerror})")
             continue
-        found.formats[row] = image_format(data)
-        found.file_digests[row] = hashlib.sha256(data).digest()
+
+        result.formats[index] = image_format(data)
+        result.file_digests[index] = hashlib.sha256(data).digest()
+
         try:
-            _measure(found, row, decoder(data))
+            _measure(result, index, decoder(data))
         except HugeImageError as error:
-            found.problems[row] = ("huge", str(error))
+            result.problems[index] = FileProblem("huge", str(error))
         except ValueError as error:
-            found.problems[row] = ("damaged", f"{len(data)} bytes: {error}")
-    return found
+            reason = f"cannot decode {len(data)} bytes: {error}"
+            result.problems[index] = FileProblem("damaged", reason)
+
+    return result
 
 
-def _measure(found: Inspection, row: int, image: Image.Image) -> None:
-    found.sizes[row] = image.size
-    found.pixel_digests[row] = hashlib.blake2b(
-        repr(image.size).encode() + image.tobytes(), digest_size=16
-    ).digest()
+def _measure(result: InspectionResult, index: int, image: Image.Image) -> None:
+    result.sizes[index] = image.size
+    result.pixel_digests[index] = _pixel_digest(image)
+
     gray = image.convert("L")
-    found.thumbnails[row] = np.frombuffer(
-        gray.resize((THUMBNAIL, THUMBNAIL), _RESAMPLING).tobytes(), np.uint8
-    )
-    found.hashes[row] = _difference_hash(gray)
-    if max(gray.size) > _LARGEST:
-        width, height = gray.size
-        left, top = max(0, (width - _LARGEST) // 2), max(0, (height - _LARGEST) // 2)
-        gray = gray.crop((left, top, min(width, left + _LARGEST), min(height, top + _LARGEST)))
-    levels = np.asarray(gray, np.float32)
-    found.luma[row] = levels.mean()
-    found.sharpness[row] = _laplacian_variance(levels)
+    thumbnail = _shrink(gray, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    result.thumbnails[index] = thumbnail.ravel()
+    result.hashes[index] = _difference_hash(gray)
+
+    levels = np.asarray(_center_crop(gray), np.float32)
+    result.luma[index] = levels.mean()
+    result.sharpness[index] = _laplacian_variance(levels)
+
+
+def _pixel_digest(image: Image.Image) -> bytes:
+    size = repr(image.size).encode()
+    content = size + image.tobytes()
+    digest = hashlib.blake2b(content, digest_size=16)
+    return digest.digest()
+
+
+def _center_crop(gray: Image.Image) -> Image.Image:
+    if max(gray.size) <= _MAX_CROP:
+        return gray
+    width, height = gray.size
+    left = max(0, (width - _MAX_CROP) // 2)
+    top = max(0, (height - _MAX_CROP) // 2)
+    right = min(width, left + _MAX_CROP)
+    bottom = min(height, top + _MAX_CROP)
+    return gray.crop((left, top, right, bottom))
+
+
+def _shrink(gray: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
+    """Return the luma of a thumbnail, uint8 [height, width]."""
+    thumbnail = gray.resize((width, height), _RESAMPLING)
+    return np.asarray(thumbnail, np.uint8)
 
 
 def _difference_hash(gray: Image.Image) -> np.uint64:
-    small = np.frombuffer(gray.resize((9, 8), _RESAMPLING).tobytes(), np.uint8).reshape(8, 9)
-    return np.uint64(np.packbits(small[:, :-1] > small[:, 1:]).view(np.uint64)[0])
+    small = _shrink(gray, 9, 8)
+    is_brighter = small[:, :-1] > small[:, 1:]
+    packed = np.packbits(is_brighter)
+    return np.uint64(packed.view(np.uint64)[0])
 
 
 def _laplacian_variance(levels: NDArray[np.float32]) -> float:
     if min(levels.shape) < 3:
         return 0.0
+    left = levels[1:-1, :-2]
+    right = levels[1:-1, 2:]
+    above = levels[:-2, 1:-1]
+    below = levels[2:, 1:-1]
     center = levels[1:-1, 1:-1]
-    second = (
-        levels[1:-1, :-2] + levels[1:-1, 2:] + levels[:-2, 1:-1] + levels[2:, 1:-1] - 4 * center
-    )
-    return float(second.var())
+
+    laplacian = left + right + above + below - 4 * center
+    variance = laplacian.var()
+    return float(variance)

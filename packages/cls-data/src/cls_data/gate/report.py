@@ -1,9 +1,10 @@
-"""What the gate found, for people (a table, pictures) and for programs (JSON)."""
+"""Reports of the gate's findings: a table, JSON, and contact sheets of images."""
 
 import json
+import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -13,114 +14,175 @@ from rich.table import Table
 from rich.text import Text
 
 from cls_data.gate.check import CheckReport
-from cls_data.gate.config import RULES
-from cls_data.gate.inputs import Finding
-from cls_data.images.decoding import quiet_decoding
+from cls_data.gate.config import RULE_NAMES
+from cls_data.gate.inputs import Finding, pluralize, unique_labels
+from cls_data.images.decoding import suppress_pillow_warnings
 from cls_export.contract.files import write_atomically
 
-SHOWN_A_RULE = 5
-_PICTURES_A_RULE, _COLUMNS, _TILE, _CAPTION = 24, 6, 150, 44
+_MAX_LISTED_FINDINGS = 5
+_MAX_DRAWN_FINDINGS = 24
+_MAX_IMAGES_PER_TILE = 4
+_COLUMNS = 6
+_TILE = 150  # px
+_CAPTION_HEIGHT = 44  # px
+_MAX_NAME_LENGTH = 24
+_MAX_LABELS_LENGTH = 26
 _STYLES = {"error": "bold red", "warn": "yellow", "off": "dim"}
 
 
-def as_table(report: CheckReport) -> RenderableType:
-    """Return a table of all rules, and below it what the first findings of each say."""
+def render_table(report: CheckReport) -> RenderableType:
+    """Return a table of all rules, followed by the worst findings and the verdict."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("rule")
     table.add_column("policy")
-    table.add_column("found", justify="right")
-    for rule in RULES:
-        policy, count = report.config.policy(rule), len(report.findings.get(rule, ()))
-        style = _STYLES[policy] if count else "dim"
+    table.add_column("findings", justify="right")
+
+    for rule in RULE_NAMES:
+        policy = report.config.policy(rule)
+        findings = report.findings.get(rule, ())
+        style = _STYLES[policy] if findings else "dim"
+        count = "-" if policy == "off" else str(len(findings))
         table.add_row(
             Text(rule, style),
             Text(policy, style),
-            Text("-" if policy == "off" else str(count), style),
+            Text(count, style),
         )
-    details: list[RenderableType] = []
-    for rule, found in report.findings.items():
-        details.append(Text(f"{rule} ({len(found)})", style=_STYLES[report.config.policy(rule)]))
-        details += [Text(f"  {finding.text}") for finding in found[:SHOWN_A_RULE]]
-        if len(found) > SHOWN_A_RULE:
-            details.append(Text(f"  … and {len(found) - SHOWN_A_RULE} more", style="dim"))
-    rows = ", ".join(f"{count} {split}" for split, count in report.rows().items())
-    verdict = "passed" if report.passed else "FAILED"
-    closing = (
-        f"{verdict}: {report.count('error')} errors, {report.count('warn')} warnings in {rows or 'no good'} rows; "
-        f"fingerprint {report.fingerprint[:16]}"
-    )
-    return Group(
-        table, *details, Text(closing, style="bold green" if report.passed else "bold red")
-    )
+
+    return Group(table, *_worst_findings(report), _verdict(report))
 
 
-def as_json(report: CheckReport) -> dict[str, Any]:
-    """Return every finding as plain values."""
+def _worst_findings(report: CheckReport) -> list[Text]:
+    lines = []
+    for rule, findings in report.findings.items():
+        policy = report.config.policy(rule)
+        lines.append(Text(f"{rule} ({len(findings)})", _STYLES[policy]))
+        for finding in findings[:_MAX_LISTED_FINDINGS]:
+            lines.append(Text(f"  {finding.text}"))
+        if len(findings) > _MAX_LISTED_FINDINGS:
+            more = len(findings) - _MAX_LISTED_FINDINGS
+            lines.append(Text(f"  … and {more} more", "dim"))
+    return lines
+
+
+def _verdict(report: CheckReport) -> Text:
+    errors = pluralize(report.count("error"), "error")
+    warnings = pluralize(report.count("warn"), "warning")
+    counts = []
+    for split, count in report.count_rows().items():
+        counts.append(f"{count} {split}")
+    rows = f"{', '.join(counts)} rows" if counts else "no valid rows"
+
+    text = f"{errors}, {warnings} in {rows}; data fingerprint {report.fingerprint[:16]}"
+    if report.passed:
+        return Text(f"passed: {text}", "bold green")
+    return Text(f"FAILED: {text}", "bold red")
+
+
+def report_to_dict(report: CheckReport) -> dict[str, Any]:
+    """Return the report, with every finding, as JSON values."""
+    findings: dict[str, list[dict[str, Any]]] = {}
+    for rule, rule_findings in report.findings.items():
+        entries = []
+        for finding in rule_findings:
+            entries.append({"text": finding.text, "rows": list(finding.sources)})
+        findings[rule] = entries
+
     return {
         "root": str(report.root),
         "passed": report.passed,
         "fingerprint": report.fingerprint,
-        "rows": report.rows(),
+        "rows": report.count_rows(),
         "config": report.config.model_dump(mode="json"),
-        "findings": {
-            rule: [{"text": finding.text, "rows": list(finding.sources)} for finding in found]
-            for rule, found in report.findings.items()
-        },
+        "findings": findings,
     }
 
 
 def write_json(report: CheckReport, path: str | os.PathLike[str]) -> None:
-    """Write every finding to a file."""
-    write_atomically(
-        path, (json.dumps(as_json(report), ensure_ascii=False, indent=1) + "\n").encode()
-    )
+    """Write every finding to a JSON file."""
+    content = report_to_dict(report)
+    text = json.dumps(content, ensure_ascii=False, indent=1)
+    write_atomically(path, f"{text}\n".encode())
 
 
-def draw_offenders(report: CheckReport, folder: str | os.PathLike[str]) -> list[Path]:
-    """Draw the images of the worst findings, a picture `RULE.png` for each rule that has any, and return the paths."""
-    written = []
-    for rule, found in report.findings.items():
-        shown = [finding for finding in found if finding.files][:_PICTURES_A_RULE]
-        if shown:
-            path = Path(folder) / f"{rule}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _sheet(report, shown).save(path)
-            written.append(path)
-    return written
+def draw_findings(report: CheckReport, folder: str | os.PathLike[str]) -> list[Path]:
+    """Draw the images of the worst findings, one `RULE.png` per rule, and return the paths."""
+    paths = []
+    for rule, findings in report.findings.items():
+        drawable = [finding for finding in findings if finding.files]
+        if not drawable:
+            continue
+
+        path = Path(folder) / f"{rule}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _draw_sheet(report, drawable[:_MAX_DRAWN_FINDINGS]).save(path)
+        paths.append(path)
+
+    return paths
 
 
-def _sheet(report: CheckReport, findings: Sequence[Finding]) -> Image.Image:
-    """Draw a tile for each finding: up to four of its images side by side, and the first one's place and labels."""
-    rows = -(-len(findings) // _COLUMNS)
+def _draw_sheet(report: CheckReport, findings: Sequence[Finding]) -> Image.Image:
+    """Draw a tile per finding: up to four images above a caption."""
     columns = min(_COLUMNS, len(findings))
-    height = _TILE // 2 if all(len(finding.files) == 2 for finding in findings) else _TILE
-    sheet = Image.new("RGB", (columns * _TILE, rows * (height + _CAPTION)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    rows = math.ceil(len(findings) / _COLUMNS)
+    has_only_pairs = all(len(finding.files) == 2 for finding in findings)
+    image_height = _TILE // 2 if has_only_pairs else _TILE
+    row_height = image_height + _CAPTION_HEIGHT
+
+    sheet = Image.new("RGB", (columns * _TILE, rows * row_height), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(11)
     for number, finding in enumerate(findings):
-        left, top = number % _COLUMNS * _TILE, number // _COLUMNS * (height + _CAPTION)
-        files = finding.files[:4]
-        side = _TILE // (1 if len(files) == 1 else 2)
-        for place, file in enumerate(files):
-            tile = _tile(report, file, side - 4)
-            sheet.paste(tile, (left + place % 2 * side + 2, top + place // 2 * side + 2))
-        labels = sorted(
-            {row.record.label for file in finding.files for row in report.evidence.by_file[file]}
+        row, column = divmod(number, _COLUMNS)
+        left = column * _TILE
+        top = row * row_height
+        _paste_images(sheet, left, top, report, finding)
+        draw.text(
+            (left + 3, top + image_height),
+            _caption(report, finding),
+            fill="black",
+            font=font,
+            spacing=1,
         )
-        place_in_file = finding.sources[0].rpartition("/")[2]
-        lines = [
-            place_in_file[-24:],
-            finding.sources[0].partition("/")[0],
-            " ".join(map(repr, labels))[:26],
-        ]
-        draw.text((left + 3, top + height), "\n".join(lines), fill="black", font=font, spacing=1)
+
     return sheet
 
 
-def _tile(report: CheckReport, file: int, side: int) -> Image.Image:
-    """Read one image again, enlarged by whole pixels or shrunk to fit."""
-    data = report.evidence.by_file[file][0].record.path.read_bytes()
-    with quiet_decoding():
-        shown = report.preprocessing.decode(data)
-    ratio = min(side / shown.width, side / shown.height)
-    size = (max(1, round(shown.width * ratio)), max(1, round(shown.height * ratio)))
-    return shown.resize(size, Image.Resampling.NEAREST if ratio > 1 else Image.Resampling.BOX)
+def _paste_images(
+    sheet: Image.Image, left: int, top: int, report: CheckReport, finding: Finding
+) -> None:
+    side = _TILE if len(finding.files) == 1 else _TILE // 2
+    for number, file in enumerate(finding.files[:_MAX_IMAGES_PER_TILE]):
+        row, column = divmod(number, 2)
+        x = left + column * side + 2
+        y = top + row * side + 2
+        image = _load_image(report, file, side - 4)
+        sheet.paste(image, (x, y))
+
+
+def _caption(report: CheckReport, finding: Finding) -> str:
+    """Return the file and line of the first row, its split, and the labels of all rows."""
+    labels = set()
+    for file in finding.files:
+        labels |= unique_labels(report.inputs.rows_by_file[file])
+
+    source = PurePosixPath(finding.sources[0])
+    lines = [
+        source.name[-_MAX_NAME_LENGTH:],
+        source.parts[0],
+        " ".join(map(repr, sorted(labels)))[:_MAX_LABELS_LENGTH],
+    ]
+    return "\n".join(lines)
+
+
+def _load_image(report: CheckReport, file: int, side: int) -> Image.Image:
+    """Decode an image, and resize it to fit a square."""
+    rows = report.inputs.rows_by_file[file]
+    data = rows[0].record.path.read_bytes()
+    with suppress_pillow_warnings():
+        image = report.preprocessing.decode(data)
+
+    ratio = min(side / image.width, side / image.height)
+    width = max(1, round(image.width * ratio))
+    height = max(1, round(image.height * ratio))
+    resampling = Image.Resampling.NEAREST if ratio > 1 else Image.Resampling.BOX
+    return image.resize((width, height), resampling)

@@ -1,4 +1,4 @@
-"""The gate's rules: each a function of the rows and of what was found in their image files.
+"""The rules of the data gate.
 
 A rule is a generator of findings. It neither reads files nor knows its policy.
 """
@@ -16,192 +16,333 @@ from cls_data.gate.appearance import (
     outlying_aspects,
     outlying_sizes,
 )
-from cls_data.gate.config import GateConfig
-from cls_data.gate.duplicates import look_alike
-from cls_data.gate.inputs import Finding, GateInputs, Row, about, splits_of
+from cls_data.gate.config import RULE_NAMES, GateConfig, Policy
+from cls_data.gate.duplicates import find_near_duplicates
+from cls_data.gate.inputs import (
+    Finding,
+    GateInputs,
+    GateRow,
+    pluralize,
+    quote_all,
+    sorted_splits,
+    unique_labels,
+)
 from cls_export.contract.image_formats import SUFFIXES
 
 Rule = Callable[[GateInputs, GateConfig], Iterator[Finding]]
 
 
-def _schema_errors(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    yield from _bad_rows(evidence, "schema")
+def schema_errors(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find rows that do not match the schema."""
+    yield from _bad_rows(inputs, "schema")
 
 
-def _image_files(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    yield from _bad_rows(evidence, "image_file")
+def image_files(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find rows whose image file is missing or lies outside the data root."""
+    yield from _bad_rows(inputs, "image_file")
 
 
-def _bad_rows(evidence: GateInputs, kind: str) -> Iterator[Finding]:
-    for bad in evidence.bad:
-        if bad.kind == kind:
-            yield Finding(f"{bad.source}: {bad.reason}", (bad.source,), (bad.source,))
-
-
-def _damaged_images(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    yield from _undecodable(evidence, ("damaged", "unreadable"))
-
-
-def _huge_images(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    yield from _undecodable(evidence, ("huge",))
-
-
-def _undecodable(evidence: GateInputs, kinds: Sequence[str]) -> Iterator[Finding]:
-    for row in evidence.rows:
-        kind, reason = evidence.files.problems.get(row.file, ("", ""))
-        if kind in kinds:
-            yield about([row], reason, leave_out=[row], show=False)
-
-
-def _wrong_extensions(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    for file in evidence.decoded:
-        name, rows = evidence.files.formats[file], evidence.by_file[file]
-        suffix = rows[0].record.path.suffix.lower()
-        if name is not None and suffix not in SUFFIXES[name]:
-            yield about(rows, f"is a {name} file, but its name ends in {suffix!r}", leave_out=rows)
-
-
-def _conflicting_labels(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    for rows in evidence.same_images:
-        labels = {row.record.label for row in rows}
-        if len(labels) < 2:
-            continue
-        # An empty label beside one name says that nobody named it then; between two names nobody here can choose.
-        wrong = [row for row in rows if not row.record.label] if len(labels - {""}) == 1 else rows
-        yield about(
-            rows,
-            "one image, several labels: " + ", ".join(map(repr, sorted(labels))),
-            leave_out=wrong,
-        )
-
-
-def _duplicates_across_splits(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    for rows in evidence.same_images:
-        splits = splits_of(rows)
-        if len(splits) > 1:
-            # What is measured on stays whole: of test, valid, train the first keeps its copies.
-            wrong = [row for row in rows if row.split != splits[-1]]
-            yield about(rows, f"one image in {' and '.join(splits)}", leave_out=wrong)
-
-
-def _duplicates_within_split(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    for rows in evidence.same_images:
-        for split in splits_of(rows):
-            within = [row for row in rows if row.split == split]
-            if len(within) > 1 and len({row.record.label for row in within}) == 1:
-                yield about(within, f"one image {len(within)} times", leave_out=within[1:])
-
-
-def _near_duplicates_across_splits(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    for rows in _look_alikes(evidence, config):
-        splits = splits_of(rows)
-        if len(splits) > 1:
-            wrong = [row for row in rows if row.split != splits[-1]]
-            yield about(
-                rows, f"look alike, in {' and '.join(splits)}{_labels(rows)}", leave_out=wrong
+def _bad_rows(inputs: GateInputs, kind: str) -> Iterator[Finding]:
+    for row in inputs.bad_rows:
+        if row.kind == kind:
+            yield Finding(
+                text=f"{row.source}: {row.reason}",
+                sources=(row.source,),
+                quarantine=(row.source,),
             )
 
 
-def _near_duplicates_within_split(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    for rows in _look_alikes(evidence, config):
-        if len(splits_of(rows)) == 1:
-            yield about(rows, f"look alike{_labels(rows)}", leave_out=rows[1:])
+def damaged_images(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find rows whose image cannot be decoded."""
+    yield from _undecodable(
+        inputs,
+        kinds=("damaged", "unreadable"),
+        fix="replace the file or remove the row",
+    )
 
 
-def _look_alikes(evidence: GateInputs, config: GateConfig) -> Iterator[list[Row]]:
-    """Yield the rows of images that look alike; several rows of one image, and no other, are found elsewhere."""
-    places = np.array([rows[0].file for rows in evidence.images], np.int64)
-    clusters = look_alike(
-        evidence.files.hashes[places],
-        evidence.files.thumbnails[places],
+def huge_images(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find rows whose image has too many pixels."""
+    yield from _undecodable(
+        inputs,
+        kinds=("huge",),
+        fix="shrink the image or remove the row",
+    )
+
+
+def _undecodable(inputs: GateInputs, kinds: Sequence[str], fix: str) -> Iterator[Finding]:
+    for row in inputs.rows:
+        problem = inputs.files.problems.get(row.file)
+        if problem is not None and problem.kind in kinds:
+            yield Finding.from_rows(
+                [row],
+                problem.reason,
+                fix,
+                quarantine=[row],
+                has_images=False,
+            )
+
+
+def wrong_extensions(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find files whose extension does not match their format."""
+    for file in inputs.decoded_files:
+        rows = inputs.rows_by_file[file]
+        name = inputs.files.formats[file]
+        suffix = rows[0].record.path.suffix.lower()
+        if name is not None and suffix not in SUFFIXES[name]:
+            yield Finding.from_rows(
+                rows,
+                f"a {name} file with the extension {suffix!r}",
+                "rename the file",
+                quarantine=rows,
+            )
+
+
+def conflicting_labels(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find images with several labels."""
+    for rows in inputs.duplicates:
+        labels = unique_labels(rows)
+        if len(labels) < 2:
+            continue
+        quarantine = rows
+        if len(labels) == 2 and "" in labels:
+            # An empty label next to a single name probably means "not labeled yet".
+            # Between two names, nothing tells which one is right.
+            quarantine = [row for row in rows if not row.record.label]
+        yield Finding.from_rows(
+            rows,
+            f"one image with the labels {quote_all(labels)}",
+            "keep the correct label",
+            quarantine=quarantine,
+        )
+
+
+def duplicates_across_splits(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find images that occur in several splits."""
+    for rows in inputs.duplicates:
+        splits = sorted_splits(rows)
+        if len(splits) > 1:
+            yield Finding.from_rows(
+                rows,
+                f"one image in {' and '.join(splits)}",
+                "keep it in one split",
+                quarantine=_rows_outside_last_split(rows),
+            )
+
+
+def duplicates_within_split(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find images that occur several times in a split with the same label."""
+    for rows in inputs.duplicates:
+        for split in sorted_splits(rows):
+            copies = [row for row in rows if row.split == split]
+            labels = unique_labels(copies)
+            if len(copies) > 1 and len(labels) == 1:
+                yield Finding.from_rows(
+                    copies,
+                    f"one image {len(copies)} times in {split}",
+                    "keep one row",
+                    quarantine=copies[1:],
+                )
+
+
+def near_duplicates_across_splits(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find images that look alike, in several splits."""
+    for rows in _near_duplicates(inputs, config):
+        splits = sorted_splits(rows)
+        if len(splits) > 1:
+            yield Finding.from_rows(
+                rows,
+                f"near-duplicates in {' and '.join(splits)}{_differing_labels(rows)}",
+                "keep them in one split",
+                quarantine=_rows_outside_last_split(rows),
+            )
+
+
+def near_duplicates_within_split(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find images that look alike, within one split."""
+    for rows in _near_duplicates(inputs, config):
+        splits = sorted_splits(rows)
+        if len(splits) == 1:
+            yield Finding.from_rows(
+                rows,
+                f"near-duplicates in {splits[0]}{_differing_labels(rows)}",
+                "keep one of them if they show the same scene",
+                quarantine=rows[1:],
+            )
+
+
+def _near_duplicates(inputs: GateInputs, config: GateConfig) -> Iterator[list[GateRow]]:
+    """Yield the rows of different images that look alike."""
+    images = inputs.rows_by_image
+    files = np.array([rows[0].file for rows in images], np.int64)
+    clusters = find_near_duplicates(
+        inputs.files.hashes[files],
+        inputs.files.thumbnails[files],
         bits=config.near_duplicate_bits,
         levels=config.near_duplicate_levels,
     )
     for cluster in clusters:
-        yield [row for place in cluster for row in evidence.images[place]]
+        rows: list[GateRow] = []
+        for image in cluster:
+            rows += images[image]
+        yield rows
 
 
-def _groups_across_splits(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    groups: dict[str, list[Row]] = {}
-    for row in evidence.rows:
+def groups_across_splits(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find groups with rows in several splits."""
+    groups: dict[str, list[GateRow]] = {}
+    for row in inputs.rows:
         if row.record.group is not None:
             groups.setdefault(row.record.group, []).append(row)
+
     for group, rows in groups.items():
-        splits = splits_of(rows)
-        if len(splits) > 1:
-            wrong = [row for row in rows if row.split != splits[-1]]
-            counts = Counter(row.split for row in rows)
-            where = " and ".join(f"{split} ({counts[split]} rows)" for split in splits)
-            yield about(rows, f"group {group!r} stands in {where}", leave_out=wrong, show=False)
+        splits = sorted_splits(rows)
+        if len(splits) < 2:
+            continue
 
+        counts = Counter(row.split for row in rows)
+        row_counts = [f"{split} ({pluralize(counts[split], 'row')})" for split in splits]
 
-def _unknown_labels(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    known = evidence.counts.get("train", Counter())
-    for row in evidence.rows:
-        if row.split != "train" and row.record.label not in known:
-            yield about([row], f"label {row.record.label!r} is in no row of train", leave_out=[row])
-
-
-def _empty_labels(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    for split, counts in evidence.counts.items():
-        rows = [row for row in evidence.rows if row.split == split and not row.record.label]
-        if rows:
-            text = f'the label of {len(rows)} of {counts.total()} rows of {split} is "", which makes it a class'
-            yield about(rows, text, leave_out=rows)
-
-
-def _absent_classes(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    classes = set(evidence.counts.get("train", {}))
-    for split, counts in evidence.counts.items():
-        if absent := sorted(classes - set(counts)):
-            names = ", ".join(map(repr, absent))
-            yield Finding(f"{split} has no row of {len(absent)} of {len(classes)} classes: {names}")
-
-
-def _rare_classes(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    for label, count in sorted(
-        evidence.counts.get("train", Counter()).items(), key=lambda each: each[1]
-    ):
-        if count < config.rare_class_under:
-            yield Finding(f"class {label!r} has {count} rows in train", weight=-count)
-
-
-def _imbalance(evidence: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    counts = evidence.counts.get("train", Counter()).most_common()
-    if counts and counts[0][1] > config.imbalance_over * counts[-1][1]:
-        (largest, most), (smallest, fewest) = counts[0], counts[-1]
-        yield Finding(
-            f"class {largest!r} has {most} rows in train, class {smallest!r} has {fewest}: "
-            f"{most / fewest:.0f} times as many"
+        yield Finding.from_rows(
+            rows,
+            f"group {group!r} is in {' and '.join(row_counts)}",
+            "keep each group in one split",
+            quarantine=_rows_outside_last_split(rows),
+            has_images=False,
         )
 
 
-def _labels(rows: Sequence[Row]) -> str:
-    labels = sorted({row.record.label for row in rows})
-    return f", with labels {', '.join(map(repr, labels))}" if len(labels) > 1 else ""
+def unknown_labels(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find labels that do not occur in train."""
+    train_labels = inputs.class_counts.get("train", Counter())
+    for row in inputs.rows:
+        label = row.record.label
+        if row.split != "train" and label not in train_labels:
+            yield Finding.from_rows(
+                [row],
+                f"label {label!r} does not occur in train",
+                "correct the label or add training images",
+                quarantine=[row],
+            )
 
 
-JUDGES: Final[Mapping[str, Rule]] = {
-    "schema_errors": _schema_errors,
-    "image_files": _image_files,
-    "damaged_images": _damaged_images,
-    "huge_images": _huge_images,
-    "wrong_extensions": _wrong_extensions,
-    "conflicting_labels": _conflicting_labels,
-    "duplicates_across_splits": _duplicates_across_splits,
-    "duplicates_within_split": _duplicates_within_split,
-    "near_duplicates_across_splits": _near_duplicates_across_splits,
-    "near_duplicates_within_split": _near_duplicates_within_split,
-    "groups_across_splits": _groups_across_splits,
-    "unknown_labels": _unknown_labels,
-    "empty_labels": _empty_labels,
-    "absent_classes": _absent_classes,
-    "rare_classes": _rare_classes,
-    "imbalance": _imbalance,
+def empty_labels(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find empty labels, which form a class."""
+    for split, counts in inputs.class_counts.items():
+        rows = [row for row in inputs.rows if row.split == split and not row.record.label]
+        if rows:
+            total = pluralize(counts.total(), "row")
+            yield Finding.from_rows(
+                rows,
+                f"empty label in {len(rows)} of {total} of {split}",
+                'label these images, unless "" is meant to be a class',
+                quarantine=rows,
+            )
+
+
+def absent_classes(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find classes of train without a row in another split."""
+    train_labels = set(inputs.class_counts.get("train", {}))
+
+    for split, counts in inputs.class_counts.items():
+        absent = train_labels - set(counts)
+        if absent:
+            count = f"{len(absent)} of {len(train_labels)} classes"
+            yield Finding(
+                f"{split} lacks {count}: {quote_all(absent)}; "
+                "add images, or split again with `cls-data split`"
+            )
+
+
+def rare_classes(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find classes with few training rows."""
+    train = inputs.class_counts.get("train", Counter())
+    for label, count in train.items():
+        if count < config.rare_class_under:
+            yield Finding(
+                f"class {label!r} has {pluralize(count, 'row')} in train, fewer than "
+                f"{config.rare_class_under}; add training images",
+                severity=-count,
+            )
+
+
+def imbalance(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find a large ratio between the largest and the smallest class of train."""
+    train = inputs.class_counts.get("train", Counter())
+    classes = train.most_common()
+    if not classes:
+        return
+    largest, max_count = classes[0]
+    smallest, min_count = classes[-1]
+
+    if max_count > config.imbalance_over * min_count:
+        yield Finding(
+            f"class {largest!r} has {max_count / min_count:.0f} times as many rows in train "
+            f"({max_count}) as class {smallest!r} ({min_count}); add images of rare classes, or "
+            "balance them with data.sampler=weighted or data.class_weights=balanced"
+        )
+
+
+def _rows_outside_last_split(rows: Sequence[GateRow]) -> list[GateRow]:
+    """Return the rows to quarantine so that test, or else valid, remains complete."""
+    last_split = sorted_splits(rows)[-1]
+    other_rows = []
+    for row in rows:
+        if row.split != last_split:
+            other_rows.append(row)
+    return other_rows
+
+
+def _differing_labels(rows: Sequence[GateRow]) -> str:
+    """Return the labels of near-duplicates if they differ."""
+    labels = unique_labels(rows)
+    if len(labels) == 1:
+        return ""
+    return f" with the labels {quote_all(labels)}"
+
+
+RULES: Final[Mapping[str, Rule]] = {
+    "schema_errors": schema_errors,
+    "image_files": image_files,
+    "damaged_images": damaged_images,
+    "huge_images": huge_images,
+    "wrong_extensions": wrong_extensions,
+    "conflicting_labels": conflicting_labels,
+    "duplicates_across_splits": duplicates_across_splits,
+    "duplicates_within_split": duplicates_within_split,
+    "near_duplicates_across_splits": near_duplicates_across_splits,
+    "near_duplicates_within_split": near_duplicates_within_split,
+    "groups_across_splits": groups_across_splits,
+    "unknown_labels": unknown_labels,
+    "empty_labels": empty_labels,
+    "absent_classes": absent_classes,
+    "rare_classes": rare_classes,
+    "imbalance": imbalance,
     "outlying_sizes": outlying_sizes,
     "outlying_aspects": outlying_aspects,
     "dark_images": dark_images,
     "bright_images": bright_images,
     "blurred_images": blurred_images,
 }
-"""A function for every rule of `GateConfig`, in its order."""
+"""The function of each rule of `GateConfig`, in the same order."""
+
+
+def apply_rules(
+    inputs: GateInputs, config: GateConfig, policies: Sequence[Policy] = ("error", "warn")
+) -> dict[str, list[Finding]]:
+    """Return the findings of each rule that has any, the most severe first.
+
+    Args:
+        inputs: Rows and image facts.
+        config: Policies and thresholds.
+        policies: Apply only the rules with one of these policies.
+    """
+    findings = {}
+    for name in RULE_NAMES:
+        if config.policy(name) in policies:
+            rule = RULES[name]
+            rule_findings = sorted(rule(inputs, config), key=lambda finding: -finding.severity)
+            if rule_findings:
+                findings[name] = rule_findings
+
+    return findings
