@@ -1,9 +1,10 @@
-"""Needs a bundle and the data that it was validated on: CLS_BUNDLE and CLS_DATA name them."""
+"""Tests with a real bundle (CLS_BUNDLE) and the data that it was validated on (CLS_DATA)."""
 
 import importlib.util
 import json
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,10 +14,17 @@ from PIL import Image
 
 from cls_export import Classifier, verify_bundle
 
-BUNDLE, DATA = Path(os.environ["CLS_BUNDLE"]), Path(os.environ["CLS_DATA"])
+BUNDLE = Path(os.environ["CLS_BUNDLE"])
+DATA = Path(os.environ["CLS_DATA"])
 HEIGHT, WIDTH, FRAMES = 360, 640, 8
+OUTSIDE_TRACK = 99
+OUTSIDE_BOX = (WIDTH + 5, 0, WIDTH + 30, 40)
 
-Clip = tuple[list[NDArray[np.uint8]], list[dict[int, Box]], dict[int, list[Path]]]
+
+class Clip(NamedTuple):
+    frames: list[NDArray[np.uint8]]
+    boxes: list[dict[int, Box]]
+    crops: dict[int, list[Path]]
 
 
 @pytest.fixture(scope="module")
@@ -26,71 +34,71 @@ def classifier() -> Classifier:
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
-    """A clip in which three players, each a number's validation crops in turn, walk to the right; and who is where."""
-    crops: dict[str, list[Path]] = {}
+    """Three players walk to the right; each shows validation crops of one number."""
+    crops_by_label: dict[str, list[Path]] = {}
     for file in sorted(DATA.glob("valid/**/*.jsonl")):
-        for row in map(json.loads, file.read_text().splitlines()):
-            crops.setdefault(row["suffix"], []).append(file.parent / row["image"])
-    most = sorted(crops.values(), key=len, reverse=True)
-    players = dict(enumerate(paths[:FRAMES] for paths in most[:3]))
-    frames, boxes = [], []
-    for number in range(FRAMES):
+        for line in file.read_text().splitlines():
+            row = json.loads(line)
+            crops_by_label.setdefault(row["suffix"], []).append(file.parent / row["image"])
+    most_frequent = sorted(crops_by_label.values(), key=len, reverse=True)[:3]
+    crops = {track: paths[:FRAMES] for track, paths in enumerate(most_frequent)}
+
+    frames = []
+    boxes = []
+    for index in range(FRAMES):
         frame = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
-        where: dict[int, Box] = {99: (WIDTH + 5, 0, WIDTH + 30, 40)}  # one who has left the picture
-        for track, paths in players.items():
-            pixels = np.asarray(Image.open(paths[number]).convert("RGB"))
+        frame_boxes: dict[int, Box] = {OUTSIDE_TRACK: OUTSIDE_BOX}
+        for track, paths in crops.items():
+            pixels = np.asarray(Image.open(paths[index]).convert("RGB"))
             height, width = pixels.shape[:2]
-            left, top = 20 + 30 * number, 10 + 110 * track
+            left = 20 + 30 * index
+            top = 10 + 110 * track
             frame[top : top + height, left : left + width] = pixels[..., ::-1]
-            where[track] = (left, top, left + width, top + height)
+            frame_boxes[track] = (left, top, left + width, top + height)
         frames.append(frame)
-        boxes.append(where)
-    return frames, boxes, players
+        boxes.append(frame_boxes)
+    return Clip(frames, boxes, crops)
 
 
-def test_there_is_no_pytorch_here() -> None:
+def test_environment_has_no_pytorch() -> None:
     assert importlib.util.find_spec("torch") is None
 
 
-def test_the_bundle_answers_as_it_did_in_training() -> None:
+def test_bundle_verifies() -> None:
     assert verify_bundle(BUNDLE).passed
 
 
-def test_a_box_on_a_frame_is_answered_as_the_file_that_it_shows(
-    classifier: Classifier, clip: Clip
-) -> None:
-    frames, boxes, players = clip
-    for number, (frame, where) in enumerate(zip(frames, boxes, strict=True)):
-        for track, paths in players.items():
-            (answer,) = classifier.predict_boxes(frame, [where[track]], color="BGR")
-            (expected,) = classifier.predict([paths[number]])
-            assert np.abs(answer.logits - expected.logits).max() < 1e-4
+def test_box_of_frame_gives_logits_of_its_file(classifier: Classifier, clip: Clip) -> None:
+    for index, (frame, boxes) in enumerate(zip(clip.frames, clip.boxes, strict=True)):
+        for track, paths in clip.crops.items():
+            (prediction,) = classifier.predict_boxes(frame, [boxes[track]], color="BGR")
+            (expected,) = classifier.predict([paths[index]])
+            assert np.abs(prediction.logits - expected.logits).max() < 1e-4
 
 
-def test_each_track_has_one_answer_that_its_frames_agree_on(
+def test_track_prediction_sums_log_probabilities_of_frames(
     classifier: Classifier, clip: Clip
 ) -> None:
-    frames, boxes, players = clip
-    numbers = read_numbers(frames, boxes, classifier)
-    assert set(numbers) == set(players)
-    for track, paths in players.items():
+    numbers = read_numbers(clip.frames, clip.boxes, classifier)
+    assert set(numbers) == set(clip.crops)
+    for track, paths in clip.crops.items():
         logits = classifier.logits(paths)
         calibration = classifier.labels.calibration
         scores = calibration.apply(logits) if calibration else logits
         shifted = scores - scores.max(axis=1, keepdims=True)
-        likelihood = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        best = int(log_probabilities.sum(axis=0).argmax())
         assert numbers[track].frames == FRAMES
-        assert (
-            numbers[track].label == classifier.labels.classes[int(likelihood.sum(axis=0).argmax())]
-        )
+        assert numbers[track].label == classifier.labels.classes[best]
         assert 0 < numbers[track].confidence <= 1
 
 
-def test_one_spoilt_frame_changes_no_number(classifier: Classifier, clip: Clip) -> None:
-    frames, boxes, _ = clip
-    before = read_numbers(frames, boxes, classifier)
-    spoilt = [np.full_like(frames[0], 90), *frames[1:]]
-    after = read_numbers(spoilt, boxes, classifier)
-    sure = [track for track, answer in before.items() if answer.confidence > 0.99]
-    assert sure
-    assert all(after[track].label == before[track].label for track in sure)
+def test_damaged_frame_does_not_change_confident_numbers(
+    classifier: Classifier, clip: Clip
+) -> None:
+    before = read_numbers(clip.frames, clip.boxes, classifier)
+    damaged = [np.full_like(clip.frames[0], 90), *clip.frames[1:]]
+    after = read_numbers(damaged, clip.boxes, classifier)
+    confident = [track for track, number in before.items() if number.confidence > 0.99]
+    assert confident
+    assert all(after[track].label == before[track].label for track in confident)
