@@ -65,7 +65,7 @@ def compare(side: int, output: int, expected: float, rounds: int, baseline_batch
     def augment_batches() -> None:
         for start in range(0, len(stored), BATCH):
             images = stored.index_select(0, torch.arange(start, start + BATCH))
-            images = augmentation(images, generator)
+            images = augmentation(images, seed=start)
             resize(images.mul_(scale).add_(bias), (output, output))
 
     def gather_batches() -> None:

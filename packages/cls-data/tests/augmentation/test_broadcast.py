@@ -5,9 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cls_data import Broadcast
+from cls_data import BroadcastDegradation, ParamSampler
 from cls_data.augmentation.broadcast import add_noise
-from cls_data.augmentation.params import ParamSampler
 
 
 @pytest.fixture
@@ -15,63 +14,65 @@ def gray() -> Tensor:
     return torch.full((4, 3, 100, 100), 128.0)
 
 
-def draw(part: Broadcast, samples: int, seed: int = 0) -> Any:
-    return part.draw(ParamSampler(samples, torch.Generator().manual_seed(seed)))
+def draw(op: BroadcastDegradation, samples: int, seed: int = 0) -> Any:
+    return op.draw(ParamSampler(samples, seed, "broadcast"))
 
 
-def test_noise_has_the_deviation_asked_for_and_no_bias(gray: Tensor) -> None:
+def test_noise_has_the_given_deviation_and_no_bias(gray: Tensor) -> None:
     deviation = np.array([0.5, 2, 8, 20], np.float32)
-    noise = add_noise(gray.clone(), deviation, seed=0) - gray
+    noise = add_noise(gray.clone(), deviation, seeds=np.array([0])) - gray
     assert noise.std(dim=(1, 2, 3)).numpy() == pytest.approx(deviation, rel=0.02)
     assert np.abs(noise.mean(dim=(1, 2, 3)).numpy() / deviation).max() < 0.02
 
 
-def test_noise_of_samples_channels_and_pixels_is_independent(gray: Tensor) -> None:
-    noise = add_noise(gray.clone(), np.full(4, 5, np.float32), seed=0) - gray
+def test_noise_is_independent_across_samples_channels_and_pixels(gray: Tensor) -> None:
+    noise = add_noise(gray.clone(), np.full(4, 5, np.float32), seeds=np.array([0])) - gray
     correlation = torch.corrcoef(noise.flatten(2).flatten(0, 1)) - torch.eye(12)
     assert correlation.abs().max() < 0.05
     assert (noise[..., 1:] * noise[..., :-1]).mean().abs() / 25 < 0.02
 
 
-def test_noise_stays_within_the_levels_that_there_are() -> None:
+def test_noisy_levels_stay_between_0_and_255() -> None:
     edges = torch.tensor([0.0, 255.0])[:, None, None, None].expand(2, 3, 50, 50).clone()
-    noisy = add_noise(edges, np.full(2, 40, np.float32), seed=1)
+    noisy = add_noise(edges, np.full(2, 40, np.float32), seeds=np.array([1]))
     assert 0 == noisy.min() < noisy.max() == 255
 
 
-def test_the_same_seed_gives_the_same_noise(gray: Tensor) -> None:
+def test_same_seed_gives_same_noise(gray: Tensor) -> None:
     deviation = np.full(4, 5, np.float32)
-    first, second = (add_noise(gray.clone(), deviation, seed=7) for _ in range(2))
+    first, second = (add_noise(gray.clone(), deviation, seeds=np.array([7])) for _ in range(2))
     assert torch.equal(first, second)
-    assert not torch.equal(first, add_noise(gray.clone(), deviation, seed=8))
+    assert not torch.equal(first, add_noise(gray.clone(), deviation, seeds=np.array([8])))
 
 
-def test_each_step_befalls_its_share_of_those_that_the_group_takes() -> None:
-    part = Broadcast(
+def test_each_step_changes_its_share_of_the_selected_samples() -> None:
+    op = BroadcastDegradation(
         probability=0.6,
         zoom_probability=0.5,
         downscale_probability=0.2,
         noise_probability=0.8,
         jpeg_probability=1,
     )
-    drawn = draw(part, 20_000)
+    drawn = draw(op, 20_000)
     assert (drawn["zoom"] != 1).mean() == pytest.approx(0.3, abs=0.02)
     assert drawn["downscaled"].mean() == pytest.approx(0.12, abs=0.02)
     assert drawn["noisy"].mean() == pytest.approx(0.48, abs=0.02)
     assert drawn["compressed"].mean() == pytest.approx(0.6, abs=0.02)
-    # Whom the group passes over, no step befalls.
-    befallen = (drawn["zoom"] != 1) | drawn["downscaled"] | drawn["noisy"]
-    assert not (befallen & ~drawn["compressed"]).any()
+    # No step changes a sample that is not selected.
+    changed = (drawn["zoom"] != 1) | drawn["downscaled"] | drawn["noisy"]
+    assert not (changed & ~drawn["compressed"]).any()
 
 
-def test_strengths_lie_in_the_ranges_asked_for() -> None:
+def test_strengths_lie_in_the_given_ranges() -> None:
     drawn = draw(
-        Broadcast(zoom=(0.7, 1.5), downscale=(0.3, 0.6), noise=(1, 3), jpeg_quality=(40, 60)),
+        BroadcastDegradation(
+            zoom=(0.7, 1.5), downscale=(0.3, 0.6), noise=(1, 3), jpeg_quality=(40, 60)
+        ),
         20_000,
     )
     for name, low, high in (
         ("zoom", 0.7, 1.5),
-        ("share", 0.3, 0.6),
+        ("shares", 0.3, 0.6),
         ("deviation", 1, 3),
         ("quality", 40, 60),
     ):
@@ -80,25 +81,25 @@ def test_strengths_lie_in_the_ranges_asked_for() -> None:
 
 
 @pytest.mark.parametrize("step", ["downscale", "noise", "jpeg"])
-def test_a_step_alone_changes_images_and_without_any_none_changes(step: str) -> None:
+def test_each_step_changes_images_and_inactive_steps_do_not(step: str) -> None:
     images = torch.randint(
         0, 256, (8, 3, 32, 32), generator=torch.Generator().manual_seed(0)
     ).float()
     none: dict[str, Any] = {
         f"{name}_probability": 0 for name in ("zoom", "downscale", "noise", "jpeg")
     }
-    still, one = (
-        Broadcast(probability=1, **settings)
+    inactive, active = (
+        BroadcastDegradation(probability=1, **settings)
         for settings in (none, {**none, f"{step}_probability": 1})
     )
-    assert torch.equal(still.apply(images.clone(), draw(still, 8)), images)
-    changed = one.apply(images.clone(), draw(one, 8))
+    assert torch.equal(inactive.apply(images.clone(), draw(inactive, 8)), images)
+    changed = active.apply(images.clone(), draw(active, 8))
     assert (changed - images).abs().mean(dim=(1, 2, 3)).min() > 0.5
 
 
 @pytest.mark.parametrize(
     "wrong", [{"jpeg_quality": (80, 30)}, {"jpeg_quality": (0, 30)}, {"noise": (3, 2)}]
 )
-def test_a_range_that_is_none_is_refused_by_name(wrong: dict[str, Any]) -> None:
+def test_invalid_range_is_rejected_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Broadcast(**wrong)
+        BroadcastDegradation(**wrong)

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from cls_data import Blur
+from cls_data import GaussianBlur, ParamSampler
 from cls_data.augmentation.filters import downscale_and_back, gaussian_blur
-from cls_data.augmentation.params import ParamSampler
 
 
 @pytest.fixture
@@ -33,11 +32,11 @@ def test_blur_matches_torchvision(images: Tensor, reference: Any) -> None:
         assert (one - theirs).abs().max() < 0.01
 
 
-def test_blur_of_a_sample_does_not_hang_on_how_much_others_are_blurred(images: Tensor) -> None:
-    """Beyond three standard deviations lies 0.3 % of a Gaussian, and more of it is seen beside a stronger blur."""
-    beside = gaussian_blur(images.float(), np.array([0.8, 3, 3, 3], np.float32))[0]
+def test_blur_of_a_sample_hardly_depends_on_the_blur_of_others(images: Tensor) -> None:
+    """A stronger blur in the batch widens the kernel beyond three standard deviations (0.3 %)."""
+    together = gaussian_blur(images.float(), np.array([0.8, 3, 3, 3], np.float32))[0]
     alone = gaussian_blur(images[:1].float(), np.array([0.8], np.float32))[0]
-    assert (beside - alone).abs().max() < 1
+    assert (together - alone).abs().max() < 1
 
 
 @given(height=st.integers(1, 12), width=st.integers(1, 12), sigma=st.floats(0.05, 20))
@@ -47,31 +46,29 @@ def test_blur_keeps_a_flat_image_flat_at_any_size(height: int, width: int, sigma
     assert torch.allclose(gaussian_blur(flat, np.array([sigma], np.float32)), flat, atol=1e-3)
 
 
-def test_blur_takes_about_its_share_of_the_samples_and_leaves_the_others(images: Tensor) -> None:
+def test_blur_changes_samples_with_the_given_probability(images: Tensor) -> None:
     many = images.repeat(500, 1, 1, 1).float()
-    part = Blur(probability=0.2)
-    changed = part.apply(
-        many.clone(), part.draw(ParamSampler(len(many), torch.Generator().manual_seed(0)))
-    )
+    op = GaussianBlur(probability=0.2)
+    changed = op.apply(many.clone(), op.draw(ParamSampler(len(many), 0, "blur")))
     blurred = (changed != many).flatten(1).any(dim=1)
     assert float(blurred.float().mean()) == pytest.approx(0.2, abs=0.03)
 
 
-def test_blur_grows_with_the_image() -> None:
-    """The same crop at twice the size is blurred over twice as many pixels."""
-    part = Blur(probability=1, sigma=(0.05, 0.05))
-    reach = []
+def test_blur_sigma_scales_with_the_image() -> None:
+    """Twice the image size means twice the standard deviation in pixels."""
+    op = GaussianBlur(probability=1, sigma=(0.05, 0.05))
+    spread = []
     for side in (32, 64):
         dot = torch.zeros(1, 3, side, side)
         dot[:, :, side // 2, side // 2] = 1
-        blurred = part.apply(dot, part.draw(ParamSampler(1, torch.Generator())))[0, 0]
-        places = torch.arange(side, dtype=torch.float32) - side // 2
-        reach.append(float((blurred.sum(dim=0) * places**2).sum().sqrt()))
-    assert reach == pytest.approx([0.05 * 32, 0.05 * 64], rel=0.05)
+        blurred = op.apply(dot, op.draw(ParamSampler(1, 0, "blur")))[0, 0]
+        positions = torch.arange(side, dtype=torch.float32) - side // 2
+        spread.append(float((blurred.sum(dim=0) * positions**2).sum().sqrt()))
+    assert spread == pytest.approx([0.05 * 32, 0.05 * 64], rel=0.05)
 
 
 @pytest.mark.parametrize("size", [(24, 33), (64, 64), (17, 50)])
-def test_downscaling_and_back_matches_pillow(size: tuple[int, int]) -> None:
+def test_downscale_and_back_matches_pillow(size: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (4, 3, *size), dtype=torch.uint8, generator=generator)
     sixteenths = [3, 7, 12, 16]
@@ -86,7 +83,7 @@ def test_downscaling_and_back_matches_pillow(size: tuple[int, int]) -> None:
         assert difference.mean() < 0.5
 
 
-def test_downscaling_to_the_whole_changes_nothing(images: Tensor) -> None:
+def test_downscaling_to_the_full_size_changes_nothing(images: Tensor) -> None:
     same = downscale_and_back(images.float(), np.ones(4, np.float32))
     assert torch.allclose(same, images.float(), atol=1e-3)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cls_data import Geometry
+from cls_data import GeometricTransform, ParamSampler
 from cls_data.augmentation.broadcast import zoom_matrices
 from cls_data.augmentation.geometry import (
     affine_matrices,
@@ -15,7 +15,6 @@ from cls_data.augmentation.geometry import (
     perspective_matrices,
     resample,
 )
-from cls_data.augmentation.params import ParamSampler
 
 HEIGHT, WIDTH = 40, 30
 
@@ -28,36 +27,44 @@ def images() -> Tensor:
 
 @pytest.fixture
 def reference() -> Any:
-    """torchvision's functional transforms, whose tensor kernels interpolate as ours do."""
+    """torchvision's functional transforms; their tensor kernels interpolate like `resample`."""
     return pytest.importorskip("torchvision.transforms.v2.functional")
 
 
-def moved(images: Tensor, **change: Any) -> Tensor:
-    """Resample with one change for all samples, or one for each; the rest at rest."""
-    settled = {
+def draw_matrices(op: GeometricTransform, samples: int, aspect: float, seed: int = 0) -> Any:
+    params = op.draw(ParamSampler(samples, seed, "geometry"))
+    return op.matrices(params, aspect)
+
+
+def move(images: Tensor, **change: Any) -> Tensor:
+    """Resample with affine parameters, each for all samples or one per sample."""
+    parameters = {
         "degrees": 0.0,
         "shift_x": 0.0,
         "shift_y": 0.0,
         "zoom": 1.0,
         "shear_degrees": 0.0,
         "mirrored": False,
+        **change,
     }
-    values: dict[str, Any] = {
-        name: np.broadcast_to(
-            np.asarray(value, bool if name == "mirrored" else np.float32), len(images)
-        )
-        for name, value in {**settled, **change}.items()
-    }
-    return resample(images, affine_matrices(**values, aspect=images.shape[3] / images.shape[2]))
+    values: dict[str, Any] = {}
+    for name, value in parameters.items():
+        dtype = bool if name == "mirrored" else np.float32
+        values[name] = np.broadcast_to(np.asarray(value, dtype), len(images))
+    aspect = images.shape[3] / images.shape[2]
+    return resample(images, affine_matrices(**values, aspect=aspect))
 
 
-def untouched_by_the_border(images: Tensor, transform: Any) -> Tensor:
-    """Return where an image of ones stays 1: beyond its border the reference sees black, and we the nearest pixel."""
+def pixels_inside(images: Tensor, transform: Any) -> Tensor:
+    """Return which output pixels come from inside the image.
+
+    Beyond the border, torchvision fills with black, and `resample` repeats the nearest pixel.
+    """
     inside: Tensor = transform(torch.ones_like(images[:1])) > 0.9999
     return inside
 
 
-def differs_at_most(ours: Tensor, theirs: Tensor, inside: Tensor) -> float:
+def max_difference(ours: Tensor, theirs: Tensor, inside: Tensor) -> float:
     assert float(inside.float().mean()) > 0.3
     return float(((ours - theirs).abs() * inside).max())
 
@@ -75,24 +82,24 @@ def differs_at_most(ours: Tensor, theirs: Tensor, inside: Tensor) -> float:
     ],
     ids=lambda change: "+".join(change),
 )
-def test_affine_changes_match_torchvision(
+def test_affine_matrices_match_torchvision(
     images: Tensor, reference: Any, change: dict[str, float]
 ) -> None:
     def affine(image: Tensor) -> Any:
         return reference.affine(
             image,
-            angle=-change.get("degrees", 0.0),  # theirs turns clockwise
+            angle=-change.get("degrees", 0.0),  # torchvision rotates clockwise
             translate=[change.get("shift_x", 0.0) * WIDTH, change.get("shift_y", 0.0) * HEIGHT],
             scale=change.get("zoom", 1.0),
             shear=[change.get("shear_degrees", 0.0), 0.0],
             interpolation=reference.InterpolationMode.BILINEAR,
         )
 
-    inside = untouched_by_the_border(images, affine)
-    assert differs_at_most(moved(images, **change), affine(images), inside) < 0.02
+    inside = pixels_inside(images, affine)
+    assert max_difference(move(images, **change), affine(images), inside) < 0.02
 
 
-def test_perspective_matches_torchvision(images: Tensor, reference: Any) -> None:
+def test_perspective_matrices_match_torchvision(images: Tensor, reference: Any) -> None:
     inwards = np.random.default_rng(0).uniform(0, 0.5, (4, 4, 2)).astype(np.float32)
     ours = resample(images, perspective_matrices(inwards))
     corners = np.array([[0, 0], [WIDTH, 0], [WIDTH, HEIGHT], [0, HEIGHT]])
@@ -100,10 +107,12 @@ def test_perspective_matches_torchvision(images: Tensor, reference: Any) -> None
     for one, image, moves in zip(ours, images, inwards, strict=True):
         start = (corners + moves * (middle - corners)).tolist()
         theirs = reference.perspective(image, start, corners.tolist())
-        assert (one - theirs).abs().max() < 0.05  # every corner moves inwards, so no border is seen
+        assert (
+            one - theirs
+        ).abs().max() < 0.05  # all corners move inwards, so no pixel lies beyond the border
 
 
-def test_crops_match_torchvision(images: Tensor, reference: Any) -> None:
+def test_crop_matrices_match_torchvision(images: Tensor, reference: Any) -> None:
     height, width, top, left = 20, 21, 13, 4
     shares = (width / WIDTH, height / HEIGHT, left / (WIDTH - width), top / (HEIGHT - height))
     ours = resample(images, crop_matrices(*(np.full(4, share, np.float32) for share in shares)))
@@ -119,49 +128,47 @@ def test_crops_match_torchvision(images: Tensor, reference: Any) -> None:
     assert (ours[inner] - theirs[inner]).abs().max() < 0.02
 
 
-def test_a_zoom_of_the_broadcast_is_an_affine_zoom(images: Tensor) -> None:
+def test_zoom_matrices_match_an_affine_zoom(images: Tensor) -> None:
     zoom = np.array([0.8, 1.0, 1.1, 1.25], np.float32)
-    assert torch.allclose(
-        resample(images, zoom_matrices(zoom)), moved(images, zoom=zoom), atol=0.01
-    )
+    assert torch.allclose(resample(images, zoom_matrices(zoom)), move(images, zoom=zoom), atol=0.01)
 
 
-def test_mirroring_swaps_left_and_right(images: Tensor) -> None:
-    assert torch.allclose(moved(images, mirrored=True), images.flip(3), atol=0.01)
+def test_horizontal_flip_swaps_left_and_right(images: Tensor) -> None:
+    assert torch.allclose(move(images, mirrored=True), images.flip(3), atol=0.01)
 
 
-def test_a_vertical_flip_swaps_top_and_bottom_and_is_cautioned_against(images: Tensor) -> None:
-    flipped = Geometry(vertical_flip=1)
-    matrices = flipped.matrices(ParamSampler(len(images), torch.Generator()), aspect=1.0)
+def test_vertical_flip_swaps_top_and_bottom_and_warns(images: Tensor) -> None:
+    flipped = GeometricTransform(vertical_flip=1)
+    matrices = draw_matrices(flipped, len(images), aspect=1.0)
     assert torch.allclose(resample(images, matrices), images.flip(2), atol=0.01)
-    assert flipped.cautions() == ["vertical_flip=1.0: a 2 upside down is a 5"]
+    assert flipped.label_warnings() == ["vertical_flip=1.0: an upside-down 2 can look like a 5"]
 
 
-def test_at_rest_nothing_moves(images: Tensor) -> None:
-    still = Geometry().matrices(ParamSampler(4, torch.Generator()), WIDTH / HEIGHT)
-    assert torch.allclose(resample(images, still), images, atol=0.01)
+def test_identity_parameters_give_identity_matrices(images: Tensor) -> None:
+    matrices = draw_matrices(GeometricTransform(), 4, WIDTH / HEIGHT)
+    assert (matrices == np.eye(3)).all()
+    assert torch.allclose(resample(images, matrices), images, atol=0.01)
 
 
-def test_each_sample_moves_by_parameters_of_its_own(images: Tensor) -> None:
+def test_each_sample_moves_by_its_own_parameters(images: Tensor) -> None:
     degrees = np.array([0, 10, -20, 90], np.float32)
-    alone = [moved(images[[row]], degrees=turn) for row, turn in enumerate(degrees)]
-    assert torch.allclose(moved(images, degrees=degrees), torch.cat(alone), atol=1e-3)
+    alone = [move(images[[row]], degrees=turn) for row, turn in enumerate(degrees)]
+    assert torch.allclose(move(images, degrees=degrees), torch.cat(alone), atol=1e-3)
 
 
-def test_a_quarter_turn_is_counter_clockwise(images: Tensor) -> None:
+def test_positive_rotation_is_counterclockwise(images: Tensor) -> None:
     square = images[:, :, :WIDTH]
-    assert torch.allclose(moved(square, degrees=90), torch.rot90(square, 1, (2, 3)), atol=0.01)
+    assert torch.allclose(move(square, degrees=90), torch.rot90(square, 1, (2, 3)), atol=0.01)
 
 
-def test_a_turn_of_an_oblong_image_keeps_shapes() -> None:
-    """A disc that is turned within an oblong image is still a disc."""
+def test_rotation_of_a_non_square_image_preserves_shapes() -> None:
     y, x = torch.meshgrid(torch.arange(48.0), torch.arange(24.0), indexing="ij")
     disc = (((x - 11.5) ** 2 + (y - 23.5) ** 2) < 64).float()[None, None].expand(1, 3, -1, -1) * 255
-    assert (moved(disc, degrees=35) - disc).abs().mean() < 3
+    assert (move(disc, degrees=35) - disc).abs().mean() < 3
 
 
-def test_beyond_the_border_the_nearest_pixel_is_repeated(images: Tensor) -> None:
-    shifted = moved(images, shift_x=6 / WIDTH, shift_y=5 / HEIGHT)
+def test_pixels_beyond_the_border_repeat_the_nearest_pixel(images: Tensor) -> None:
+    shifted = move(images, shift_x=6 / WIDTH, shift_y=5 / HEIGHT)
     assert torch.allclose(shifted[:, :, 5:, 6:], images[:, :, :-5, :-6], atol=0.01)
     assert torch.allclose(
         shifted[:, :, :5, :6], images[:, :, :1, :1].expand(-1, -1, 5, 6), atol=0.01
@@ -176,12 +183,12 @@ def test_beyond_the_border_the_nearest_pixel_is_repeated(images: Tensor) -> None
     seed=st.integers(0, 2**62),
 )
 @settings(deadline=None)
-def test_a_crop_keeps_the_share_asked_for_and_lies_inside_the_image(
+def test_crop_has_the_given_area_and_lies_inside_the_image(
     smallest: float, span: float, narrowest: float, widest: float, seed: int
 ) -> None:
     largest = smallest + span * (1 - smallest)
-    geometry = Geometry(crop_area=(smallest, largest), crop_aspect=(narrowest, widest))
-    matrices = geometry.matrices(ParamSampler(20, torch.Generator().manual_seed(seed)), 1.5)
+    geometry = GeometricTransform(crop_area=(smallest, largest), crop_aspect=(narrowest, widest))
+    matrices = draw_matrices(geometry, 20, 1.5, seed)
     width, height = matrices[:, 0, 0], matrices[:, 1, 1]
     assert (width * height).min() >= smallest - 1e-5
     assert (width * height).max() <= largest + 1e-5
@@ -191,10 +198,10 @@ def test_a_crop_keeps_the_share_asked_for_and_lies_inside_the_image(
 
 @given(seed=st.integers(0, 2**62))
 @settings(deadline=None, max_examples=30)
-def test_levels_stay_between_those_of_the_image_however_far_it_moves(seed: int) -> None:
+def test_resampled_levels_stay_in_the_range_of_the_image(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(3, 3, 9, 11, generator=generator) * 100 + 50
-    wild = Geometry(
+    strong = GeometricTransform(
         rotation=180,
         translation=1,
         zoom=(0.1, 10),
@@ -203,5 +210,5 @@ def test_levels_stay_between_those_of_the_image_however_far_it_moves(seed: int) 
         crop_area=(0, 1),
         horizontal_flip=0.5,
     )
-    result = resample(images, wild.matrices(ParamSampler(3, generator), 11 / 9))
+    result = resample(images, draw_matrices(strong, 3, 11 / 9, seed))
     assert images.min() - 0.01 <= result.min() <= result.max() <= images.max() + 0.01

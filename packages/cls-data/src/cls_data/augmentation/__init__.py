@@ -1,14 +1,21 @@
-"""Batched augmentation on the device, every sample with parameters of its own.
+"""Batched augmentation on the device, with separate parameters for every sample.
 
-Shapes throughout: B images, H by W pixels, channels R, G, B. Levels are 0-255. Random draws are made on the CPU, so
-that every device sees the same ones; the noise of single pixels alone is drawn where the images lie.
+Shapes throughout: B images of height H and width W, channels R, G, B, levels 0-255. Parameters are
+drawn on the CPU, so they are the same on every device. Pixel noise alone is drawn on the device
+of the images.
 """
 
-from cls_data.augmentation.broadcast import Broadcast
+from cls_data.augmentation.broadcast import BroadcastDegradation
 from cls_data.augmentation.color_jitter import ColorJitter
-from cls_data.augmentation.filters import Blur
-from cls_data.augmentation.geometry import Geometry
+from cls_data.augmentation.filters import GaussianBlur
+from cls_data.augmentation.geometry import GeometricTransform
 from cls_data.augmentation.mixup import MixupCutmix
+from cls_data.augmentation.params import (
+    AugmentationOp,
+    AugmentationStage,
+    OpParameters,
+    ParamSampler,
+)
 from cls_data.augmentation.pipelines import (
     Augmentation,
     AugmentationPipeline,
@@ -17,19 +24,23 @@ from cls_data.augmentation.pipelines import (
     PhotoAugmentation,
 )
 from cls_data.augmentation.random_erasing import RandomErasing
-from cls_data.augmentation.torchvision_ops import TorchvisionOps
+from cls_data.augmentation.torchvision_augmentation import TorchvisionAugmentation
 
 __all__ = [
     "Augmentation",
+    "AugmentationOp",
     "AugmentationPipeline",
-    "Blur",
-    "Broadcast",
+    "AugmentationStage",
     "BroadcastAugmentation",
+    "BroadcastDegradation",
     "ColorJitter",
-    "Geometry",
+    "GaussianBlur",
+    "GeometricTransform",
     "LightAugmentation",
     "MixupCutmix",
+    "OpParameters",
+    "ParamSampler",
     "PhotoAugmentation",
     "RandomErasing",
-    "TorchvisionOps",
+    "TorchvisionAugmentation",
 ]

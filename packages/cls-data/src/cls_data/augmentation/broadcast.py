@@ -1,9 +1,10 @@
-"""What a broadcast does to a small crop: few pixels, noise, compression, and a detector's box that is too wide."""
+"""Broadcast degradation of small crops: loose boxes, low resolution, noise, and compression."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
@@ -12,34 +13,39 @@ from cls_data.augmentation.geometry import crop_matrices
 from cls_data.augmentation.jpeg import compress
 from cls_data.augmentation.params import (
     AugmentationOp,
-    Parameters,
+    AugmentationStage,
+    OpParameters,
     ParamSampler,
     PositiveRange,
     Share,
     ShareRange,
     Values,
-    ascending,
-    change_some,
-    on_device,
+    change_selected,
+    check_range,
+    move_to_device,
 )
 
 Quality = Annotated[int, Field(ge=1, le=100)]
 
 
-class Broadcast(AugmentationOp):
-    """How often and how strongly a sample is degraded. Each step has a share of those that the group takes.
+class BroadcastDegradation(AugmentationOp):
+    """Simulates crops from a broadcast: zoomed boxes, downscaling, noise, and JPEG compression.
+
+    `probability` selects samples; each step then changes its own share of the selected samples.
 
     Attributes:
-        probability: share of the samples that any of this may befall.
-        zoom_probability: share of those whose content is zoomed in or out.
-        zoom: smallest and largest factor of the content's size.
-        downscale_probability: share of those that are shrunk and enlarged again.
-        downscale: smallest and largest share of the sides that is left then.
-        noise_probability: share of those with noise.
-        noise: smallest and largest standard deviation, in levels of 0-255.
-        jpeg_probability: share of those that are compressed.
-        jpeg_quality: smallest and largest quality, 1-100 as in Pillow.
+        probability: probability of selecting a sample.
+        zoom_probability: probability of zooming a selected sample, like a loose or tight box.
+        zoom: minimum and maximum factor of the content's size.
+        downscale_probability: probability of downscaling a selected sample and upscaling it again.
+        downscale: minimum and maximum relative side length of the downscaled image.
+        noise_probability: probability of adding noise to a selected sample.
+        noise: minimum and maximum standard deviation, in levels of 0-255.
+        jpeg_probability: probability of compressing a selected sample.
+        jpeg_quality: minimum and maximum quality, 1-100 as in Pillow.
     """
+
+    stage: ClassVar[AugmentationStage] = AugmentationStage.DEGRADATION
 
     probability: Share = 0.5
     zoom_probability: Share = 0.5
@@ -49,54 +55,74 @@ class Broadcast(AugmentationOp):
     noise_probability: Share = 0.5
     noise: PositiveRange = (2.0, 12.0)
     jpeg_probability: Share = 0.5
-    jpeg_quality: Annotated[tuple[Quality, Quality], AfterValidator(ascending)] = (30, 80)
+    jpeg_quality: Annotated[tuple[Quality, Quality], AfterValidator(check_range)] = (30, 80)
 
-    def draw(self, draws: ParamSampler) -> Parameters:
-        """Draw what befalls each sample. A factor of the zoom is 1 where there is none."""
-        taken = draws.chance(self.probability)
-        zoomed = taken & draws.chance(self.zoom_probability)
+    def draw(self, sampler: ParamSampler) -> OpParameters:
+        """Draw which steps change each sample, and how much. A zoom of 1 changes nothing."""
+        selected = sampler.bernoulli(self.probability)
+        zoomed = selected & sampler.bernoulli(self.zoom_probability)
+        downscaled = selected & sampler.bernoulli(self.downscale_probability)
+        noisy = selected & sampler.bernoulli(self.noise_probability)
+        compressed = selected & sampler.bernoulli(self.jpeg_probability)
+        zoom = sampler.log_uniform(*self.zoom)
+        zoom[~zoomed] = 1
         return {
-            "zoom": np.where(zoomed, draws.factor(*self.zoom), np.float32(1)),
-            "downscaled": taken & draws.chance(self.downscale_probability),
-            "share": draws.between(*self.downscale),
-            "noisy": taken & draws.chance(self.noise_probability),
-            "deviation": draws.between(*self.noise),
-            "seed": draws.seeds(),
-            "compressed": taken & draws.chance(self.jpeg_probability),
-            "quality": draws.between(*self.jpeg_quality),
+            "zoom": zoom,
+            "downscaled": downscaled,
+            "shares": sampler.uniform(*self.downscale),
+            "noisy": noisy,
+            "deviation": sampler.uniform(*self.noise),
+            "noise_seeds": sampler.seeds(),
+            "compressed": compressed,
+            "quality": sampler.uniform(*self.jpeg_quality),
         }
 
-    def apply(self, images: Tensor, drawn: Parameters) -> Tensor:
-        """Shrink, add noise, compress: float32 [B, 3, H, W] in 0-255, changed in place. The zoom is geometry's."""
-        share, deviation, quality = drawn["share"], drawn["deviation"], drawn["quality"]
-        seed = int(drawn["seed"][0])
-        images = change_some(
-            images, drawn["downscaled"], lambda some, rows: downscale_and_back(some, share[rows])
+    def matrices(self, params: OpParameters, aspect: float) -> Values:
+        """Return float32 [B, 3, 3] that zoom the content."""
+        return zoom_matrices(params["zoom"])
+
+    def apply(self, images: Tensor, params: OpParameters) -> Tensor:
+        """Downscale, add noise, and compress float32 [B, 3, H, W] in 0-255, in place."""
+        images = change_selected(
+            images,
+            params["downscaled"],
+            downscale_and_back,
+            shares=params["shares"],
         )
-        images = change_some(
-            images, drawn["noisy"], lambda some, rows: add_noise(some, deviation[rows], seed)
+        images = change_selected(
+            images,
+            params["noisy"],
+            add_noise,
+            deviation=params["deviation"],
+            seeds=params["noise_seeds"],
         )
-        return change_some(
-            images, drawn["compressed"], lambda some, rows: compress(some, quality[rows])
+        return change_selected(
+            images,
+            params["compressed"],
+            compress,
+            quality=params["quality"],
         )
 
 
 def zoom_matrices(zoom: Values) -> Values:
-    """Return float32 [B, 3, 3] for `resample` that enlarge the content about the middle by factors [B]."""
-    middle = np.full_like(zoom, 0.5)
-    return crop_matrices(1 / zoom, 1 / zoom, middle, middle)
+    """Return float32 [B, 3, 3] for `resample` that scale the content about the center by [B]."""
+    side = 1 / zoom
+    center = np.full_like(zoom, 0.5)
+    return crop_matrices(side, side, center, center)
 
 
-def add_noise(images: Tensor, deviation: Values, seed: int) -> Tensor:
-    """Add Gaussian noise to float [B, 3, H, W], in place; levels stay within 0-255.
+def add_noise(images: Tensor, deviation: Values, seeds: NDArray[np.int64]) -> Tensor:
+    """Add Gaussian noise in place; levels stay within 0-255.
 
-    The noise is drawn where the images lie: the same for the same seed on one kind of device, not across kinds.
+    Noise is drawn on the device of the images: a seed gives the same noise on one kind of device,
+    but not across kinds.
 
     Args:
         images: float [B, 3, H, W] in 0-255.
         deviation: [B], standard deviation in levels.
-        seed: of the noise.
+        seeds: [B]; the first one is the seed of all noise.
     """
-    generator = torch.Generator(images.device).manual_seed(seed)
+    generator = torch.Generator(images.device).manual_seed(int(seeds[0]))
     noise = torch.randn(images.shape, generator=generator, device=images.device)
-    return images.addcmul_(noise, on_device(deviation, images)[:, None, None, None]).clamp_(0, 255)
+    scale = move_to_device(deviation, images)[:, None, None, None]
+    return images.addcmul_(noise, scale).clamp_(0, 255)

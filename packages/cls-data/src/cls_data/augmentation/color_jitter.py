@@ -1,4 +1,6 @@
-"""Brightness, contrast and saturation at once."""
+"""Random brightness, contrast, and saturation."""
+
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -6,62 +8,81 @@ from torch import Tensor
 
 from cls_data.augmentation.params import (
     AugmentationOp,
-    Parameters,
+    AugmentationStage,
+    OpParameters,
     ParamSampler,
     Share,
     Values,
-    on_device,
+    change_selected,
+    move_to_device,
 )
 
 LUMA = (0.299, 0.587, 0.114)
-"""Weights of R, G, B; ITU-R BT.601, as in Pillow's conversion to "L"."""
+"""Weights of R, G, B (ITU-R BT.601), as in Pillow's conversion to "L"."""
 
 
 class ColorJitter(AugmentationOp):
-    """How far colors are changed.
+    """Changes brightness, contrast, and saturation by random factors around 1.
 
     Attributes:
-        brightness: largest change of the factor 1 that all levels are multiplied by.
-        contrast: likewise, of the distance from the image's mean luma.
-        saturation: likewise, of the distance from gray.
-        gray: share of the samples that lose all color.
+        brightness: largest deviation of the factor that scales all levels.
+        contrast: largest deviation of the factor that scales the distance from the mean luma.
+        saturation: largest deviation of the factor that scales the distance from gray.
+        gray: probability of removing all color.
     """
+
+    stage: ClassVar[AugmentationStage] = AugmentationStage.COLOR
 
     brightness: Share = 0.0
     contrast: Share = 0.0
     saturation: Share = 0.0
     gray: Share = 0.0
 
-    def draw(self, draws: ParamSampler) -> Parameters:
+    def draw(self, sampler: ParamSampler) -> OpParameters:
         """Draw a factor of each kind for each sample."""
-        saturation = 1 + draws.around_zero(self.saturation)
+        brightness = 1 + sampler.symmetric(self.brightness)
+        contrast = 1 + sampler.symmetric(self.contrast)
+        saturation = 1 + sampler.symmetric(self.saturation)
+        is_gray = sampler.bernoulli(self.gray)
+        saturation[is_gray] = 0
         return {
-            "brightness": 1 + draws.around_zero(self.brightness),
-            "contrast": 1 + draws.around_zero(self.contrast),
-            "saturation": np.where(draws.chance(self.gray), np.float32(0), saturation),
+            "brightness": brightness,
+            "contrast": contrast,
+            "saturation": saturation,
         }
 
-    def apply(self, images: Tensor, drawn: Parameters) -> Tensor:
-        """Change float32 [B, 3, H, W]."""
-        return adjust_color(images, **drawn)
+    def apply(self, images: Tensor, params: OpParameters) -> Tensor:
+        """Change float32 [B, 3, H, W], in place or not."""
+        factors = np.stack(list(params.values()))
+        is_changed = (factors != 1).any(axis=0)
+        return change_selected(images, is_changed, adjust_color, **params)
 
 
 def adjust_color(
     images: Tensor, *, brightness: Values, contrast: Values, saturation: Values
 ) -> Tensor:
-    """Change saturation, then contrast about the mean luma, then brightness, in one pass over the images.
+    """Change saturation, then contrast about the mean luma, then brightness, in one pass.
 
-    Takes float [B, 3, H, W] in 0-255 and factors [B], 1 meaning no change. Levels are clamped once, at the end.
+    Takes float [B, 3, H, W] in 0-255 and factors [B]; 1 means no change. Levels are clamped once,
+    at the end.
     """
-    # Of the level itself, of its pixel's luma and of the image's mean luma, which contrast leaves where it is.
-    shares = np.stack(
-        [contrast * brightness * saturation, contrast * brightness * (1 - saturation)]
+    # Each level becomes a weighted sum of itself, the luma of its pixel, and the mean luma of the
+    # image, which a change of contrast leaves unchanged.
+    gain = contrast * brightness
+    weights = np.stack(
+        [
+            gain * saturation,
+            gain * (1 - saturation),
+            (1 - contrast) * brightness,
+        ]
     )
-    own, gray, mean = on_device(np.stack([*shares, (1 - contrast) * brightness]), images)[
-        :, :, None, None
-    ]
-    # Not as a product of matrices: for three channels that is the slowest kernel of a GPU's augmentation.
+    own, gray, mean = move_to_device(weights, images)[:, :, None, None]
+
+    # Not a matrix product: with three channels, that is the slowest kernel of the augmentation on
+    # a GPU.
     luma = images[:, 0] * LUMA[0]
-    luma.add_(images[:, 1], alpha=LUMA[1]).add_(images[:, 2], alpha=LUMA[2])
-    common = torch.addcmul(mean * luma.mean(dim=(1, 2), keepdim=True), luma, gray)
+    luma.add_(images[:, 1], alpha=LUMA[1])
+    luma.add_(images[:, 2], alpha=LUMA[2])
+    mean_luma = luma.mean(dim=(1, 2), keepdim=True)
+    common = torch.addcmul(mean * mean_luma, luma, gray)
     return torch.addcmul(common[:, None], images, own[:, None]).clamp_(0, 255)

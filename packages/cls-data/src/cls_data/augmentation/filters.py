@@ -1,6 +1,8 @@
-"""Blur and rescaling as matrices: a separable linear filter is one matrix for the rows and one for the columns."""
+"""Gaussian blur and downscaling as matrices: a separable filter is one matrix per image axis."""
 
 import functools
+import math
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -9,105 +11,134 @@ from torch.nn import functional
 
 from cls_data.augmentation.params import (
     AugmentationOp,
-    Parameters,
+    AugmentationStage,
+    OpParameters,
     ParamSampler,
     PositiveRange,
     Share,
     Values,
-    change_some,
-    on_device,
+    change_selected,
+    move_to_device,
 )
 
 
-class Blur(AugmentationOp):
-    """Gaussian blur, as of a lens out of focus.
+class GaussianBlur(AugmentationOp):
+    """Blurs images like an out-of-focus lens.
 
     Attributes:
-        probability: share of the samples that are blurred.
-        sigma: smallest and largest standard deviation, as a share of the image's mean side.
+        probability: probability of blurring a sample.
+        sigma: minimum and maximum standard deviation, as a share of the image's mean side.
     """
+
+    stage: ClassVar[AugmentationStage] = AugmentationStage.BLUR
 
     probability: Share = 0.2
     sigma: PositiveRange = (0.004, 0.02)
 
-    def draw(self, draws: ParamSampler) -> Parameters:
-        """Draw how much each sample is blurred, and which are."""
-        return {"chosen": draws.chance(self.probability), "sigma": draws.factor(*self.sigma)}
+    def draw(self, sampler: ParamSampler) -> OpParameters:
+        """Draw which samples to blur, and by how much."""
+        return {
+            "selected": sampler.bernoulli(self.probability),
+            "sigma": sampler.log_uniform(*self.sigma),
+        }
 
-    def apply(self, images: Tensor, drawn: Parameters) -> Tensor:
+    def apply(self, images: Tensor, params: OpParameters) -> Tensor:
         """Change float32 [B, 3, H, W] in place."""
-        sigma = drawn["sigma"] * (images.shape[2] + images.shape[3]) / 2
-        return change_some(
-            images, drawn["chosen"], lambda some, rows: gaussian_blur(some, sigma[rows])
-        )
+        height, width = images.shape[2:]
+        sigma = params["sigma"] * (height + width) / 2
+        return change_selected(images, params["selected"], gaussian_blur, sigma=sigma)
 
 
 def gaussian_blur(images: Tensor, sigma: Values) -> Tensor:
-    """Blur float [B, 3, H, W] by a Gaussian, cut off at three standard deviations; edges are mirrored.
+    """Blur with a Gaussian that is cut off at three standard deviations; edges are mirrored.
 
     Args:
         images: float [B, 3, H, W].
         sigma: [B], standard deviations in pixels, at least 0.05.
     """
     height, width = images.shape[2:]
-    radius = min(int(np.ceil(3 * sigma.max())), height - 1, width - 1)
+    reach = math.ceil(3 * sigma.max())
+    radius = min(reach, height - 1, width - 1)
     offsets = np.arange(-radius, radius + 1, dtype=np.float32)
-    weights = np.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
-    kernels = on_device(weights / weights.sum(axis=1, keepdims=True), images)
-    rows, columns = (
-        (kernels @ _mirrored_shifts(length, radius, images.device).flatten(1)).view(
-            -1, length, length
-        )
-        for length in (height, width)
-    )
+    deviations = offsets / sigma[:, None]
+    weights = np.exp(-0.5 * deviations**2)
+    weights = weights / weights.sum(axis=1, keepdims=True)
+
+    kernels = move_to_device(weights, images)
+    rows = _blur_matrices(kernels, height)
+    columns = _blur_matrices(kernels, width)
     return filter_separably(images, rows, columns)
 
 
 def downscale_and_back(images: Tensor, shares: Values, levels: int = 16) -> Tensor:
-    """Shrink float [B, 3, H, W], antialiased, and enlarge it again, both bilinearly: what a small copy has lost.
+    """Downscale with antialiasing, then upscale to the original size, both bilinearly.
 
     Args:
         images: float [B, 3, H, W].
-        shares: [B], of the sides that the small copy has; over 0 to 1, taken in steps of 1 / levels.
-        levels: number of sizes, each of which is prepared once.
+        shares: [B], relative side lengths of the small images: over 0 to 1, rounded to multiples
+            of 1 / levels.
+        levels: number of sizes; the matrices of each are cached.
     """
-    steps = on_device(np.clip(np.round(shares * levels), 1, levels).astype(np.int64) - 1, images)
-    rows, columns = (
-        _shrinking(length, levels, images.device).index_select(0, steps)
-        for length in images.shape[2:]
+    height, width = images.shape[2:]
+    steps = np.clip(np.round(shares * levels), 1, levels)
+    index = move_to_device(steps.astype(np.int64) - 1, images)
+    rows = _downscale_matrices(height, levels, images.device)
+    columns = _downscale_matrices(width, levels, images.device)
+    return filter_separably(
+        images,
+        rows.index_select(0, index),
+        columns.index_select(0, index),
     )
-    return filter_separably(images, rows, columns)
 
 
 def filter_separably(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return `rows @ image @ columns.T` for every channel: [B, H, H], [B, 3, H, W], [B, W, W] to [B, 3, H, W]."""
-    across = torch.bmm(images.flatten(1, 2), columns.transpose(1, 2)).view_as(images)
-    return torch.matmul(rows[:, None], across)
+    """Return `rows @ image @ columns.T` for every channel.
+
+    Args:
+        images: float [B, 3, H, W].
+        rows: float [B, H, H].
+        columns: float [B, W, W].
+    """
+    lines = images.flatten(1, 2)
+    filtered = torch.bmm(lines, columns.transpose(1, 2))
+    return torch.matmul(rows[:, None], filtered.view_as(images))
+
+
+def _blur_matrices(kernels: Tensor, length: int) -> Tensor:
+    """Return float [B, length, length] that convolve a line with kernels [B, 2 radius + 1]."""
+    radius = kernels.shape[1] // 2
+    shifts = _mirrored_shifts(length, radius, kernels.device)
+    matrices = kernels @ shifts.flatten(1)
+    return matrices.view(-1, length, length)
 
 
 @functools.lru_cache(maxsize=8)
 def _mirrored_shifts(length: int, radius: int, device: torch.device) -> Tensor:
-    """Return float [2 radius + 1, length, length]: matrices that move a line by -radius to radius places."""
-    line = torch.eye(length)[None]
-    padded = functional.pad(line, (radius, radius), mode="reflect") if radius else line
-    # Row i of the identity, mirrored and cut out from offset d on, is 1 where place i + d is taken from.
-    return torch.stack(
-        [padded[0, :, start : start + length].T for start in range(2 * radius + 1)]
-    ).to(device)
+    """Return float [2 radius + 1, length, length] that shift a line by -radius to radius."""
+    padded = torch.eye(length)[None]
+    if radius:
+        padded = functional.pad(padded, (radius, radius), mode="reflect")
+    # Row i of the mirrored identity, cropped from offset d on, is 1 at the source of pixel i + d.
+    windows = padded[0].unfold(1, length, 1)
+    return windows.permute(1, 2, 0).contiguous().to(device)
 
 
 @functools.lru_cache(maxsize=16)
-def _shrinking(length: int, levels: int, device: torch.device) -> Tensor:
-    """Return float [levels, length, length]: what is left of a line after 1 / levels, 2 / levels, … of its pixels."""
-    identity = torch.eye(length)[None, None]
+def _downscale_matrices(length: int, levels: int, device: torch.device) -> Tensor:
+    """Return float [levels, length, length]: downscaling to 1 / levels, 2 / levels, … and back."""
     matrices = []
     for level in range(1, levels + 1):
         small = max(1, round(length * level / levels))
-        down = functional.interpolate(identity, (small, length), mode="bilinear", antialias=True)[
-            0, 0
-        ]
-        up = functional.interpolate(torch.eye(small)[None, None], (length, small), mode="bilinear")[
-            0, 0
-        ]
-        matrices.append(up @ down)
+        down = functional.interpolate(
+            torch.eye(length)[None, None],
+            (small, length),
+            mode="bilinear",
+            antialias=True,
+        )
+        up = functional.interpolate(
+            torch.eye(small)[None, None],
+            (length, small),
+            mode="bilinear",
+        )
+        matrices.append(up[0, 0] @ down[0, 0])
     return torch.stack(matrices).to(device)

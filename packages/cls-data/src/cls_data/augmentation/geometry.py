@@ -1,7 +1,7 @@
-"""Crop, zoom, rotation, shear, shift, perspective and mirroring as one resample."""
+"""Crop, zoom, rotation, shear, shift, perspective, and flips in one resampling pass."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -12,32 +12,37 @@ from torch.nn import functional
 
 from cls_data.augmentation.params import (
     AugmentationOp,
+    AugmentationStage,
+    OpParameters,
     ParamSampler,
     PositiveRange,
     Share,
     ShareRange,
     Values,
-    on_device,
+    move_to_device,
 )
 
-_SMALLEST_CROP = 1e-4
-"""Share of the image's area; of nothing there is no aspect ratio."""
+_MIN_CROP_AREA = 1e-4  # share of the image; an empty crop has no aspect ratio
 
 
-class Geometry(AugmentationOp):
-    """How far images are moved. ParamSampler are even, those of factors on a logarithmic scale.
+class GeometricTransform(AugmentationOp):
+    """Moves images. Values are uniform, those of factors on a log scale.
 
     Attributes:
-        rotation: largest angle in degrees, to either side.
+        rotation: largest angle in degrees, in both directions.
         translation: largest shift, as a share of the width and height.
-        zoom: smallest and largest factor of the content's size.
+        zoom: minimum and maximum factor of the content's size.
         shear: largest horizontal shear angle in degrees.
-        perspective: how far a corner may move inwards, as a share of half the width and height.
-        crop_area: smallest and largest share of the image's area that a crop keeps; (1, 1) for no crops.
-        crop_aspect: smallest and largest factor by which a crop's aspect ratio differs from the image's.
-        horizontal_flip: share of the samples that are mirrored. Off by default: a mirrored digit is another sign.
-        vertical_flip: share of the samples that are turned upside down, as in a mirror on the floor.
+        perspective: largest inward shift of a corner, as a share of half the width and height.
+        crop_area: minimum and maximum share of the image's area inside a crop; (1, 1) crops
+            nothing.
+        crop_aspect: minimum and maximum ratio of a crop's aspect ratio to the image's.
+        horizontal_flip: probability of a horizontal flip. Off by default: a mirrored digit is a
+            different symbol.
+        vertical_flip: probability of a vertical flip.
     """
+
+    stage: ClassVar[AugmentationStage] = AugmentationStage.GEOMETRY
 
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
     translation: Share = 0.0
@@ -49,49 +54,72 @@ class Geometry(AugmentationOp):
     horizontal_flip: Share = 0.0
     vertical_flip: Share = 0.0
 
-    def matrices(self, draws: ParamSampler, aspect: float) -> Values:
-        """Draw float32 [B, 3, 3] for `resample`; `aspect` is the images' width over their height."""
+    def draw(self, sampler: ParamSampler) -> OpParameters:
+        """Draw the parameters of every change for each sample."""
+        return {
+            "degrees": sampler.symmetric(self.rotation),
+            "shift_x": sampler.symmetric(self.translation),
+            "shift_y": sampler.symmetric(self.translation),
+            "zoom": sampler.log_uniform(*self.zoom),
+            "shear_degrees": sampler.symmetric(self.shear),
+            "mirrored": sampler.bernoulli(self.horizontal_flip),
+            "upside_down": sampler.bernoulli(self.vertical_flip),
+            "corners": sampler.uniform(0, self.perspective, (4, 2)),
+            "crop_aspect": sampler.log_uniform(*self.crop_aspect),
+            "crop_area": sampler.uniform(*self.crop_area),
+            "crop_left": sampler.uniform(0, 1),
+            "crop_top": sampler.uniform(0, 1),
+        }
+
+    def matrices(self, params: OpParameters, aspect: float) -> Values:
+        """Return float32 [B, 3, 3] for `resample`."""
         matrices = affine_matrices(
-            degrees=draws.around_zero(self.rotation),
-            shift_x=draws.around_zero(self.translation),
-            shift_y=draws.around_zero(self.translation),
-            zoom=draws.factor(*self.zoom),
-            shear_degrees=draws.around_zero(self.shear),
-            mirrored=draws.chance(self.horizontal_flip),
+            degrees=params["degrees"],
+            shift_x=params["shift_x"],
+            shift_y=params["shift_y"],
+            zoom=params["zoom"],
+            shear_degrees=params["shear_degrees"],
+            mirrored=params["mirrored"],
             aspect=aspect,
         )
-        if self.vertical_flip:
-            matrices[draws.chance(self.vertical_flip), 1] *= -1
+        matrices[params["upside_down"], 1] *= -1
         if self.perspective:
-            matrices = perspective_matrices(draws.corners(self.perspective)) @ matrices
+            matrices = perspective_matrices(params["corners"]) @ matrices
         if self.crop_area[0] < 1:
-            stretch = np.sqrt(draws.factor(*self.crop_aspect))
-            side = np.sqrt(np.maximum(draws.between(*self.crop_area), _SMALLEST_CROP))
-            stretch = np.clip(
-                stretch, side, 1 / side
-            )  # a side cut off at the border would leave less than was asked
+            stretch = np.sqrt(params["crop_aspect"])
+            side = np.sqrt(np.maximum(params["crop_area"], _MIN_CROP_AREA))
+            # A side longer than the image would be cut off and leave less than the drawn area.
+            stretch = np.clip(stretch, side, 1 / side)
             crop = crop_matrices(
-                side * stretch, side / stretch, draws.between(0, 1), draws.between(0, 1)
+                side * stretch,
+                side / stretch,
+                params["crop_left"],
+                params["crop_top"],
             )
             matrices = crop @ matrices
         return matrices
 
-    def cautions(self) -> list[str]:
-        """Say what would turn one digit-like class into another."""
-        said = []
+    def label_warnings(self) -> list[str]:
+        """Return the settings that can turn one digit into another."""
+        warnings = []
         if self.horizontal_flip:
-            said.append(f"horizontal_flip={self.horizontal_flip}: a mirrored digit is another sign")
+            warnings.append(
+                f"horizontal_flip={self.horizontal_flip}: a mirrored digit is a different symbol"
+            )
         if self.vertical_flip:
-            said.append(f"vertical_flip={self.vertical_flip}: a 2 upside down is a 5")
+            warnings.append(
+                f"vertical_flip={self.vertical_flip}: an upside-down 2 can look like a 5"
+            )
         if self.rotation > 45:
-            said.append(
-                f"rotation={self.rotation}: a 6 turned by half is a 9, and a 1 on its side is a dash"
+            warnings.append(
+                f"rotation={self.rotation}: rotations over 45 degrees can turn a 6 into a 9 and a "
+                "1 into a dash"
             )
         if self.crop_area[0] < 0.5:
-            said.append(
-                f'crop_area={self.crop_area}: a crop that keeps so little can turn "23" into "3"'
+            warnings.append(
+                f'crop_area={self.crop_area}: crops below half of the image can turn "23" into "3"'
             )
-        return said
+        return warnings
 
 
 def affine_matrices(
@@ -104,76 +132,127 @@ def affine_matrices(
     mirrored: NDArray[np.bool_],
     aspect: float,
 ) -> Values:
-    """Return float32 [B, 3, 3]: for each place in the output, the place in the input, both in -1..1.
+    """Return float32 [B, 3, 3] that map output to input coordinates, both in -1..1.
 
-    The content is mirrored, sheared, turned counter-clockwise by `degrees`, enlarged by `zoom` and moved by
-    `shift` (shares of the width and height, to the right and down). All arguments but `aspect` (width over
-    height) are [B]. The inverse is built directly, since a resample asks where each pixel comes from.
+    The content is mirrored, sheared, rotated counterclockwise by `degrees`, scaled by `zoom`, and
+    moved by `shift` (shares of the width and height, to the right and down). All arguments except
+    `aspect` (width divided by height) are [B]. The inverse is built directly, because resampling
+    needs the source of each pixel.
     """
-    angle, shear = np.deg2rad(degrees), np.tan(np.deg2rad(shear_degrees))
-    cosine, sine = np.cos(angle) / zoom, np.sin(angle) / zoom
+    angle = np.deg2rad(degrees)
+    shear = np.tan(np.deg2rad(shear_degrees))
+    cosine = np.cos(angle) / zoom
+    sine = np.sin(angle) / zoom
     sign = np.where(mirrored, -1, 1)
-    # Rows of (inverse shear)·(inverse rotation)/zoom in square pixels; y points down, so the signs are swapped.
-    a, b = sign * (cosine + shear * sine), sign * (-sine + shear * cosine) / aspect
-    c, d = sine * aspect, cosine
-    x, y = -2 * shift_x, -2 * shift_y
-    return _matrices([[a, b, a * x + b * y], [c, d, c * x + d * y], [0, 0, 1]], len(degrees))
+    # Rows of (inverse shear)·(inverse rotation)/zoom in square pixels; y points down, so the signs
+    # are swapped.
+    a = sign * (cosine + shear * sine)
+    b = sign * (-sine + shear * cosine) / aspect
+    c = sine * aspect
+    d = cosine
+    x = -2 * shift_x
+    y = -2 * shift_y
+    rows: list[list[Values | int]] = [
+        [a, b, a * x + b * y],
+        [c, d, c * x + d * y],
+        [0, 0, 1],
+    ]
+    return _stack_matrices(rows, len(degrees))
 
 
 def crop_matrices(width: Values, height: Values, left: Values, top: Values) -> Values:
-    """Return float32 [B, 3, 3] that show a part of the image in full.
+    """Return float32 [B, 3, 3] that enlarge a crop to the full image.
 
-    Width and height are [B] shares of the image's; left and top [B] place the part between the edges, 0 to 1.
+    Args:
+        width: [B], share of the image's width.
+        height: [B], share of the image's height.
+        left: [B], 0-1, position of the crop between the left and the right edge.
+        top: [B], 0-1, position of the crop between the top and the bottom edge.
     """
-    x, y = (1 - width) * (2 * left - 1), (1 - height) * (2 * top - 1)
-    return _matrices([[width, 0, x], [0, height, y], [0, 0, 1]], len(width))
+    x = (1 - width) * (2 * left - 1)
+    y = (1 - height) * (2 * top - 1)
+    rows: list[list[Values | int]] = [
+        [width, 0, x],
+        [0, height, y],
+        [0, 0, 1],
+    ]
+    return _stack_matrices(rows, len(width))
 
 
 def perspective_matrices(inwards: Values) -> Values:
-    """Return float32 [B, 3, 3] that take the output's corners to places inside the input.
+    """Return float32 [B, 3, 3] that map the output's corners to points inside the input.
 
     Args:
-        inwards: float32 [B, 4, 2], how far each corner (upper left, upper right, lower right, lower left) lies from
-            the input's own, in x and in y, of the distance to the middle: 0 to 1.
+        inwards: float32 [B, 4, 2], inward shift in x and y of the upper left, upper right, lower
+            right, and lower left corner, as a share of the distance to the center: 0 to 1.
     """
+    count = len(inwards)
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float64)
-    (x, y), (u, v) = corners.T, np.moveaxis(corners * (1 - inwards), 2, 0)
-    # u = (a x + b y + c) / (g x + h y + 1) and v likewise, for four corners: eight equations.
-    equations = np.zeros((len(inwards), 8, 8))
-    equations[:, :4, :3] = equations[:, 4:, 3:6] = np.stack([x, y, np.ones(4)], axis=1)
-    equations[:, :4, 6], equations[:, :4, 7] = -u * x, -u * y
-    equations[:, 4:, 6], equations[:, 4:, 7] = -v * x, -v * y
-    solved = np.linalg.solve(equations, np.concatenate([u, v], axis=1)[..., None])[..., 0]
-    return (
-        np.concatenate([solved, np.ones((len(inwards), 1))], axis=1)
-        .reshape(-1, 3, 3)
-        .astype(np.float32)
-    )
+    x, y = corners.T
+    sources = corners * (1 - inwards)
+    u = sources[:, :, 0]
+    v = sources[:, :, 1]
+
+    # u = (a x + b y + c) / (g x + h y + 1) and v likewise for four corners: eight equations.
+    known = np.stack([x, y, np.ones(4)], axis=1)
+    equations = np.zeros((count, 8, 8))
+    equations[:, :4, :3] = known
+    equations[:, 4:, 3:6] = known
+    equations[:, :4, 6] = -u * x
+    equations[:, :4, 7] = -u * y
+    equations[:, 4:, 6] = -v * x
+    equations[:, 4:, 7] = -v * y
+    targets = np.concatenate([u, v], axis=1)
+    solution = np.linalg.solve(equations, targets[..., None])
+    matrices = np.ones((count, 9), np.float32)
+    matrices[:, :8] = solution[..., 0]
+    return matrices.reshape(-1, 3, 3)
 
 
 def resample(images: Tensor, matrices: Values) -> Tensor:
-    """Resample float [B, 3, H, W] once through `matrices` [B, 3, 3], bilinearly; edges repeat beyond the border."""
+    """Resample images bilinearly; pixels beyond the border repeat the edge.
+
+    Args:
+        images: float [B, 3, H, W].
+        matrices: [B, 3, 3], map output to input coordinates in -1..1.
+    """
     height, width = images.shape[2:]
-    moved = on_device(matrices, images)[:, :, :, None, None]
-    x = (torch.arange(width, device=images.device) * 2 + 1) / width - 1
-    y = ((torch.arange(height, device=images.device) * 2 + 1) / height - 1)[:, None]
-    # A sum of a row and a column for each coordinate: one pass, where a product with all places would take three.
+    coefficients = move_to_device(matrices, images)[:, :, :, None, None]
+    x = _pixel_coordinates(width, images.device)
+    y = _pixel_coordinates(height, images.device)[:, None]
+
+    # Each coordinate is the sum of a row and a column: one pass instead of the three of a matrix
+    # product with all pixel positions.
     grid = torch.empty(len(images), height, width, 2, device=images.device)
     for axis in (0, 1):
-        torch.add(
-            moved[:, axis, 0] * x, moved[:, axis, 1] * y + moved[:, axis, 2], out=grid[..., axis]
-        )
+        row = coefficients[:, axis, 0] * x
+        column = coefficients[:, axis, 1] * y + coefficients[:, axis, 2]
+        torch.add(row, column, out=grid[..., axis])
     if matrices[:, 2, :2].any():
-        depth = moved[:, 2, 0] * x + (moved[:, 2, 1] * y + moved[:, 2, 2])
+        row = coefficients[:, 2, 0] * x
+        column = coefficients[:, 2, 1] * y + coefficients[:, 2, 2]
+        depth = row + column
         for axis in (0, 1):
             grid[..., axis] /= depth
     return functional.grid_sample(
-        images, grid, mode="bilinear", padding_mode="border", align_corners=False
+        images,
+        grid,
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=False,
     )
 
 
-def _matrices(rows: Sequence[Sequence[Values | int]], count: int) -> Values:
+def _pixel_coordinates(length: int, device: torch.device) -> Tensor:
+    """Return float32 [length], the centers of a line's pixels in -1..1."""
+    pixels = torch.arange(length, device=device)
+    return (pixels * 2 + 1) / length - 1
+
+
+def _stack_matrices(rows: Sequence[Sequence[Values | int]], count: int) -> Values:
+    """Return float32 [count, 3, 3] from three rows of three entries, each [count] or a constant."""
     matrices = np.empty((count, 3, 3), np.float32)
-    for place in np.ndindex(3, 3):
-        matrices[:, *place] = rows[place[0]][place[1]]
+    for i, row in enumerate(rows):
+        for j, entry in enumerate(row):
+            matrices[:, i, j] = entry
     return matrices

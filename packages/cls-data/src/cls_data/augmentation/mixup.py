@@ -1,4 +1,4 @@
-"""Mixup and cutmix: pairs of samples in one image, with labels in the same proportion."""
+"""Mixup and CutMix: pairs of samples in one image, with labels in the same proportion."""
 
 from typing import Annotated
 
@@ -8,18 +8,19 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from cls_data.augmentation.params import AugmentationOp, ParamSampler, Share, on_device
+from cls_data.augmentation.params import AugmentationSettings, ParamSampler, Share, move_to_device
 
 
-class MixupCutmix(AugmentationOp):
-    """How often and how samples are mixed with others of their batch, each pair by a share of its own.
+class MixupCutmix(AugmentationSettings):
+    """Mixes samples with others of their batch, each pair in its own proportion.
 
     Attributes:
-        probability: share of the samples that are mixed.
-        cutmix: of those, the share that gets a rectangle of the other image (Yun et al., 2019, arXiv:1905.04899); the
-            others are blended with it (mixup: Zhang et al., 2018, arXiv:1710.09412).
-        alpha: of the Beta(alpha, alpha) distribution that shares are drawn from; 1 draws them evenly, and smaller
-            values leave most pairs nearly unmixed.
+        probability: probability of mixing a sample.
+        cutmix: probability that a mixed sample gets a rectangle of the other image (CutMix: Yun et
+            al., 2019, arXiv:1905.04899) instead of being blended with it (mixup: Zhang et al.,
+            2018, arXiv:1710.09412).
+        alpha: parameter of the Beta(alpha, alpha) distribution of the proportion; 1 is uniform,
+            smaller values leave most pairs nearly unmixed.
     """
 
     probability: Share = 0.5
@@ -27,7 +28,7 @@ class MixupCutmix(AugmentationOp):
     alpha: Annotated[float, Field(gt=0)] = 0.4
 
     def __call__(
-        self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
+        self, images: Tensor, labels: Tensor, num_classes: int, seed: int
     ) -> tuple[Tensor, Tensor]:
         """Return mixed images and soft targets.
 
@@ -35,42 +36,57 @@ class MixupCutmix(AugmentationOp):
             images: float32 [B, 3, H, W].
             labels: int64 [B].
             num_classes: C.
-            generator: of the CPU.
+            seed: seed of the batch. All draws come from the stream "mixing" of it.
 
         Returns:
-            float32 [B, 3, H, W], and float32 [B, C] whose rows sum to 1: the share of each class in the image.
+            float32 [B, 3, H, W], and float32 [B, C] whose rows sum to 1: the share of each class
+            in the image.
         """
-        draws = ParamSampler(len(images), generator)
-        partner = on_device(torch.randperm(len(images), generator=generator).numpy(), images)
-        shares = (
-            np.random.default_rng(draws.seeds())
-            .beta(self.alpha, self.alpha, len(images))
-            .astype(np.float32)
+        sampler = ParamSampler(len(images), seed, "mixing")
+        partner = move_to_device(sampler.permutation(), images)
+        beta = sampler.beta(self.alpha)
+        share = np.where(sampler.bernoulli(self.probability), beta, np.float32(1))
+        cut = sampler.bernoulli(self.cutmix).astype(np.float32)
+        center_x = sampler.uniform(0, 1)
+        center_y = sampler.uniform(0, 1)
+        params = np.stack([share, cut, center_x, center_y])
+        own_share, is_cut, x, y = move_to_device(params, images)
+
+        height, width = images.shape[2:]
+        boxes = box_masks(1 - own_share, x, y, height, width)
+        weight = torch.where(
+            is_cut[:, None, None] > 0,
+            1 - boxes,
+            own_share[:, None, None],
         )
-        share = np.where(draws.chance(self.probability), shares, np.float32(1))
-        cut = draws.chance(self.cutmix).astype(np.float32)
-        drawn = on_device(np.stack([share, cut, draws.between(0, 1), draws.between(0, 1)]), images)
-        kept, cuts, x, y = drawn
-        box = boxes(1 - kept, x, y, *images.shape[2:])
-        weight = torch.where(cuts[:, None, None] > 0, 1 - box, kept[:, None, None])
-        mixed = torch.lerp(images.index_select(0, partner), images, weight[:, None])
+        others = images.index_select(0, partner)
+        mixed = torch.lerp(others, images, weight[:, None])
+
         targets = functional.one_hot(labels, num_classes).float()
-        return mixed, torch.lerp(
-            targets.index_select(0, partner), targets, weight.mean(dim=(1, 2))[:, None]
-        )
+        other_targets = targets.index_select(0, partner)
+        label_weight = weight.mean(dim=(1, 2))
+        return mixed, torch.lerp(other_targets, targets, label_weight[:, None])
 
 
-def boxes(area: Tensor, centre_x: Tensor, centre_y: Tensor, height: int, width: int) -> Tensor:
-    """Return float32 [B, H, W], 1 inside a rectangle of the image's aspect ratio, which the border may cut.
+def box_masks(area: Tensor, center_x: Tensor, center_y: Tensor, height: int, width: int) -> Tensor:
+    """Return float32 [B, H, W], 1 inside a rectangle with the image's aspect ratio.
 
     Args:
-        area: [B], share of the image that the rectangle has before it is cut.
-        centre_x: [B], 0-1, of the rectangle.
-        centre_y: [B], 0-1.
+        area: [B], share of the image covered by the rectangle before the border clips it.
+        center_x: [B], 0-1, horizontal center of the rectangle.
+        center_y: [B], 0-1, vertical center of the rectangle.
         height: H.
         width: W.
     """
-    half = area.sqrt()[:, None] / 2
-    x, y = ((torch.arange(length, device=area.device) + 0.5) / length for length in (width, height))
-    columns, rows = (x - centre_x[:, None]).abs() < half, (y - centre_y[:, None]).abs() < half
-    return (rows[:, :, None] & columns[:, None, :]).float()
+    half_side = area.sqrt()[:, None] / 2
+    columns = _pixel_distances(width, center_x) < half_side
+    rows = _pixel_distances(height, center_y) < half_side
+    mask = rows[:, :, None] & columns[:, None, :]
+    return mask.float()
+
+
+def _pixel_distances(length: int, center: Tensor) -> Tensor:
+    """Return float32 [B, length]: distances of pixel centers from [B], in units of the length."""
+    pixels = torch.arange(length, device=center.device)
+    centers = (pixels + 0.5) / length
+    return (centers - center[:, None]).abs()

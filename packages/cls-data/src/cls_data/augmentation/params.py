@@ -1,8 +1,10 @@
-"""Random draws for the samples of a batch, and the settings that bound them."""
+"""Augmentation ops and the random streams they draw their parameters from."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Annotated, Any
+from enum import IntEnum
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,99 +12,159 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Values = NDArray[np.floating[Any]]
-Parameters = dict[str, NDArray[Any]]
-"""What was drawn for the samples of a batch; the first axis of each array counts the samples."""
+OpParameters = dict[str, NDArray[Any]]
+"""Drawn parameters by name; the first axis of each array is the sample."""
 
 
-def ascending(span: tuple[float, float]) -> tuple[float, float]:
-    """Refuse a span whose first number is the larger one."""
-    if not span[0] <= span[1]:
-        raise ValueError(f"expected (smallest, largest), got {span}")
-    return span
+def check_range(bounds: tuple[float, float]) -> tuple[float, float]:
+    """Reject a (minimum, maximum) pair whose minimum exceeds its maximum."""
+    if not bounds[0] <= bounds[1]:
+        raise ValueError(f"expected (minimum, maximum), got {bounds}")
+    return bounds
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+ShareRange = Annotated[tuple[Share, Share], AfterValidator(check_range)]
 Positive = Annotated[float, Field(gt=0)]
-PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(ascending)]
-ShareRange = Annotated[tuple[Share, Share], AfterValidator(ascending)]
+PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(check_range)]
 
 
-class AugmentationOp(BaseModel):
-    """Settings of one part of a recipe.
+class ParamSampler:
+    """Draws parameters for the B samples of a batch from one random stream.
 
-    A part draws for a whole batch, then changes the images a few at a time.
+    Every op has its own stream, so adding, removing, or changing an op does not affect the
+    parameters of another one. Results are NumPy arrays, because an operation on 64 numbers takes
+    PyTorch five times as long.
+
+    Args:
+        num_samples: B.
+        seed: seed of the batch.
+        stream: name of the stream, such as the name of the op.
     """
+
+    def __init__(self, num_samples: int, seed: int, stream: str) -> None:
+        self._num_samples = num_samples
+        stream_number = int.from_bytes(stream.encode(), "little")
+        self._rng = np.random.default_rng((seed, stream_number))
+
+    def uniform(self, low: float, high: float, shape: tuple[int, ...] = ()) -> Values:
+        """Draw float32 [B, *shape] between low and high."""
+        size = (self._num_samples, *shape)
+        values: Values = self._rng.random(size, np.float32)
+        return values * np.float32(high - low) + np.float32(low)
+
+    def symmetric(self, limit: float) -> Values:
+        """Draw float32 [B] between -limit and limit."""
+        return self.uniform(-limit, limit)
+
+    def log_uniform(self, low: float, high: float) -> Values:
+        """Draw float32 [B], uniform on a log scale: halving is as likely as doubling."""
+        exponents = self.uniform(math.log(low), math.log(high))
+        return np.exp(exponents)
+
+    def bernoulli(self, probability: float) -> NDArray[np.bool_]:
+        """Draw bool [B], true with the given probability."""
+        return self.uniform(0, 1) < probability
+
+    def beta(self, alpha: float) -> Values:
+        """Draw float32 [B] from Beta(alpha, alpha)."""
+        values = self._rng.beta(alpha, alpha, self._num_samples)
+        return values.astype(np.float32)
+
+    def permutation(self) -> NDArray[np.int64]:
+        """Draw a permutation of the samples: int64 [B]."""
+        return self._rng.permutation(self._num_samples)
+
+    def seeds(self) -> NDArray[np.int64]:
+        """Draw int64 [B], seeds for other generators."""
+        return self._rng.integers(2**62, size=self._num_samples)
+
+
+class AugmentationStage(IntEnum):
+    """Order of the ops in a pipeline; ops of one stage run in the order they are declared."""
+
+    GEOMETRY = 0
+    COLOR = 1
+    BLUR = 2
+    DEGRADATION = 3
+    OCCLUSION = 4
+
+
+class AugmentationSettings(BaseModel):
+    """Base of all settings: frozen, finite, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class ParamSampler:
-    """ParamSampler for B samples. They are numpy's arrays: an operation on 64 numbers costs PyTorch five times as much.
+class AugmentationOp(AugmentationSettings, ABC):
+    """One op of a pipeline: draws parameters for a whole batch, then changes the images.
 
-    Args:
-        samples: B.
-        generator: of the CPU; where it stands afterwards depends on the calls made, and not on the values drawn.
+    A subclass overrides `matrices`, if it moves pixels, or `apply`, if it changes them, or both.
+    A sample whose parameters ask for no change must stay bit-identical.
     """
 
-    def __init__(self, samples: int, generator: torch.Generator) -> None:
-        self.samples = samples
-        self._generator = generator
+    stage: ClassVar[AugmentationStage] = AugmentationStage.OCCLUSION
+    """When the op runs: last, unless a subclass sets another stage."""
 
-    def between(self, low: float, high: float) -> Values:
-        """Draw float32 [B], evenly from low to high."""
-        drawn: Values = torch.rand(self.samples, generator=self._generator).numpy()
-        return drawn * np.float32(high - low) + np.float32(low)
+    @abstractmethod
+    def draw(self, sampler: ParamSampler) -> OpParameters:
+        """Draw the parameters of every sample.
 
-    def around_zero(self, largest: float) -> Values:
-        """Draw float32 [B], evenly from -largest to largest."""
-        return self.between(-largest, largest)
+        Call the same methods of the sampler whatever the settings are, so that changing one
+        setting leaves the draws of the others unchanged.
+        """
 
-    def factor(self, low: float, high: float) -> Values:
-        """Draw float32 [B], evenly on a logarithmic scale, so that halving is as likely as doubling."""
-        return np.exp(self.between(math.log(low), math.log(high)))
+    def matrices(self, params: OpParameters, aspect: float) -> Values | None:
+        """Return float32 [B, 3, 3] for `geometry.resample`, or None if the op moves no pixels.
 
-    def chance(self, share: float) -> NDArray[np.bool_]:
-        """Draw bool [B], true for about that share of the samples."""
-        return self.between(0, 1) < share
+        The matrices of all ops are multiplied, and images are resampled once, before any `apply`.
 
-    def corners(self, largest: float) -> Values:
-        """Draw float32 [B, 4, 2], evenly from 0 to largest."""
-        drawn: Values = torch.rand(self.samples, 4, 2, generator=self._generator).numpy()
-        return drawn * np.float32(largest)
+        Args:
+            params: result of `draw`.
+            aspect: width of the images divided by their height.
+        """
+        return None
 
-    def seeds(self) -> NDArray[np.int64]:
-        """Draw int64 [B], seeds for other generators."""
-        seeds: NDArray[np.int64] = torch.randint(
-            2**62, (self.samples,), generator=self._generator
-        ).numpy()
-        return seeds
+    def apply(self, images: Tensor, params: OpParameters) -> Tensor:
+        """Return changed images: float32 [B, 3, H, W] in 0-255. May change the input in place.
+
+        On a CPU, a large batch arrives in several chunks with their rows of the parameters.
+        """
+        return images
 
 
-def on_device(values: NDArray[Any], images: Tensor) -> Tensor:
-    """Move drawn values to where the images lie, without waiting for the device."""
+def move_to_device(values: NDArray[Any], images: Tensor) -> Tensor:
+    """Copy an array to the device of the images without blocking the host."""
     tensor = torch.from_numpy(np.ascontiguousarray(values))
-    return (
-        tensor
-        if images.device.type == "cpu"
-        else tensor.pin_memory().to(images.device, non_blocking=True)
-    )
+    if images.device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(images.device, non_blocking=True)
 
 
-def change_some(
-    images: Tensor, chosen: NDArray[np.bool_], change: Callable[[Tensor, NDArray[np.int64]], Tensor]
+def change_selected(
+    images: Tensor,
+    selected: NDArray[np.bool_],
+    change: Callable[..., Tensor],
+    **params: NDArray[Any],
 ) -> Tensor:
-    """Change the chosen images in place, and return all.
+    """Change the selected images, in place if they are not all selected, and return all images.
 
     Args:
         images: float32 [B, 3, H, W].
-        chosen: bool [B]; known on the CPU, so that nobody waits for the device to learn how many there are.
-        change: maps the chosen images, and their rows (int64), to changed ones.
+        selected: bool [B]. It lies on the CPU, so the host does not wait for the device to learn
+            the number of selected images.
+        change: maps images and their parameters to changed images.
+        params: keyword arguments of `change`; the first axis of each array is the sample.
     """
-    rows = np.flatnonzero(chosen)
+    rows = np.flatnonzero(selected)
     if len(rows) == 0:
         return images
     if len(rows) == len(images):
-        return change(images, rows)
-    places = on_device(rows, images)
-    return images.index_copy_(0, places, change(images.index_select(0, places), rows))
+        return change(images, **params)
+
+    index = move_to_device(rows, images)
+    chosen = images.index_select(0, index)
+    chosen_params = {name: values[rows] for name, values in params.items()}
+    changed = change(chosen, **chosen_params)
+    return images.index_copy_(0, index, changed)

@@ -1,142 +1,213 @@
-"""Recipes: which parts an augmentation has, in what order, and with what settings."""
+"""Augmentation pipelines: which ops change an image, and with which settings."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import model_validator
+from pydantic import Field, InstanceOf, model_validator
 from torch import Tensor
 
-from cls_data.augmentation.broadcast import Broadcast, zoom_matrices
+from cls_data.augmentation.broadcast import BroadcastDegradation
 from cls_data.augmentation.color_jitter import ColorJitter
-from cls_data.augmentation.filters import Blur
-from cls_data.augmentation.geometry import Geometry, resample
-from cls_data.augmentation.params import AugmentationOp, Parameters, ParamSampler, Share, on_device
+from cls_data.augmentation.filters import GaussianBlur
+from cls_data.augmentation.geometry import GeometricTransform, resample
+from cls_data.augmentation.params import (
+    AugmentationOp,
+    AugmentationSettings,
+    OpParameters,
+    ParamSampler,
+    Share,
+    Values,
+    change_selected,
+    move_to_device,
+)
 from cls_data.augmentation.random_erasing import RandomErasing
 
-_PIXELS_AT_ONCE = 64 * 64 * 64
-"""On a CPU: enough that calls cost little, and few enough to stay in the processor's cache from step to step."""
+_PIXELS_PER_CHUNK = 64 * 64 * 64
+"""Chunk size on a CPU: few calls, yet a chunk stays in the processor's cache between ops."""
 
 
 class Augmentation(ABC):
-    """Maps a batch of stored images to a batch of changed ones."""
+    """Maps a batch of stored images to a batch of augmented images."""
 
     @abstractmethod
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return float32 [B, 3, H, W] in 0-255 for uint8 [B, 3, H, W]; all draws come from the CPU generator."""
+    def __call__(self, images: Tensor, seed: int) -> Tensor:
+        """Augment a batch.
 
-    def cautions(self, classes: Sequence[str]) -> list[str]:
-        """Say which settings would turn an image of one of these classes into one of another."""
+        Args:
+            images: uint8 [B, 3, H, W]. Not modified.
+            seed: seed of the batch. All parameters are a function of it and of the order of the
+                samples.
+
+        Returns:
+            float32 [B, 3, H, W] in 0-255.
+        """
+
+    def label_warnings(self, classes: Sequence[str]) -> list[str]:
+        """Return warnings about settings that can turn one of these classes into another."""
         return []
 
 
-class AugmentationPipeline(AugmentationOp, Augmentation):
-    """Geometry, color, blur, broadcast and erasing, in this order; a part that is None is left out.
+class AugmentationPipeline(AugmentationSettings, Augmentation):
+    """Applies every op among its fields, in the order of their `stage`; None leaves an op out.
 
-    Settings of a part that are not given are those of the recipe, not of the part: `BroadcastAugmentation` with
-    `geometry: {rotation: 4}` keeps the shear that it has.
+    To add an op to a pipeline, declare a field for it in a subclass, or name it under `extra_ops`.
+    An op draws from its own random stream, named like its field, so adding or changing an op does
+    not affect the parameters of another.
+
+    Settings of an op that are not given keep the pipeline's defaults: `BroadcastAugmentation` with
+    `geometry: {rotation: 4}` keeps its shear.
 
     Attributes:
-        clean: share of the samples that pass through unchanged.
-        geometry: crop, zoom, rotation, shear, shift, perspective, mirroring.
+        clean: probability of leaving a sample unchanged.
+        geometry: crop, zoom, rotation, shear, shift, perspective, flips.
         color: brightness, contrast, saturation.
-        blur: of the lens.
-        broadcast: zoom, few pixels, noise, compression.
-        erasing: a rectangle of one level.
+        blur: Gaussian blur.
+        broadcast: zoom, low resolution, noise, compression.
+        erasing: a rectangle of one gray level.
+        extra_ops: further ops by name.
     """
 
     clean: Share = 0.0
-    geometry: Geometry | None = None
+    geometry: GeometricTransform | None = None
     color: ColorJitter | None = None
-    blur: Blur | None = None
-    broadcast: Broadcast | None = None
+    blur: GaussianBlur | None = None
+    broadcast: BroadcastDegradation | None = None
     erasing: RandomErasing | None = None
+    extra_ops: dict[str, InstanceOf[AugmentationOp] | None] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
-    def _keep_the_recipes_own_settings(cls, values: Any) -> Any:
+    def _merge_with_defaults(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        defaults = {
-            name: cls.model_fields[name].default for name in values if name in cls.model_fields
-        }
-        return {
-            name: {**defaults[name].model_dump(), **value}
-            if isinstance(value, dict) and isinstance(defaults.get(name), AugmentationOp)
-            else value
-            for name, value in values.items()
-        }
+        merged = dict(values)
+        for name, value in values.items():
+            field = cls.model_fields.get(name)
+            default = None if field is None else field.default
+            if isinstance(value, dict) and isinstance(default, AugmentationOp):
+                merged[name] = {**default.model_dump(), **value}
+        return merged
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return float32 [B, 3, H, W] in 0-255 for uint8 [B, 3, H, W]; all draws come from the CPU generator."""
-        draws = ParamSampler(len(images), generator)
-        clean = draws.chance(self.clean)
-        drawn = self._draw(draws, images.shape[3] / images.shape[2])
-        at_once = max(1, _PIXELS_AT_ONCE // (images.shape[2] * images.shape[3]))
-        if images.device.type != "cpu" or len(images) <= at_once:
-            return self._change(images, clean, drawn)
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        clashes = sorted(self.extra_ops.keys() & type(self).model_fields.keys())
+        if clashes:
+            raise ValueError(
+                f"extra_ops.{clashes[0]}: {clashes[0]!r} is a setting of {type(self).__name__}; "
+                "choose another name"
+            )
+        return self
+
+    def ops(self) -> dict[str, AugmentationOp]:
+        """Return the ops by name, in the order in which they run."""
+        ops = {}
+        for name, value in [*self, *self.extra_ops.items()]:
+            if isinstance(value, AugmentationOp):
+                ops[name] = value
+        return dict(sorted(ops.items(), key=lambda item: item[1].stage))
+
+    def draw(self, num_samples: int, seed: int) -> dict[str, OpParameters]:
+        """Draw the parameters of every op for a batch, each op from its own stream."""
+        params = {}
+        for name, op in self.ops().items():
+            params[name] = op.draw(ParamSampler(num_samples, seed, name))
+        return params
+
+    def __call__(self, images: Tensor, seed: int) -> Tensor:
+        """Return float32 [B, 3, H, W] in 0-255 for uint8 [B, 3, H, W]."""
+        batch_size, _, height, width = images.shape
+        params = self.draw(batch_size, seed)
+        clean_sampler = ParamSampler(batch_size, seed, "clean")
+        draws = _BatchDraws(
+            clean=clean_sampler.bernoulli(self.clean),
+            matrices=self._combined_matrices(params, width / height, batch_size),
+            params=params,
+        )
+        chunk_size = max(1, _PIXELS_PER_CHUNK // (height * width))
+        if images.device.type != "cpu" or batch_size <= chunk_size:
+            return self._apply(images, draws)
         result = torch.empty(images.shape)
-        for start in range(0, len(images), at_once):
-            some = slice(start, start + at_once)
-            theirs = {
-                part: {name: values[some] for name, values in each.items()}
-                for part, each in drawn.items()
-            }
-            result[some] = self._change(images[some], clean[some], theirs)
+        for start in range(0, batch_size, chunk_size):
+            rows = slice(start, start + chunk_size)
+            result[rows] = self._apply(images[rows], draws.select(rows))
         return result
 
-    def _draw(self, draws: ParamSampler, aspect: float) -> dict[str, Parameters]:
-        drawn = {}
-        for name in ("color", "blur", "broadcast", "erasing"):
-            part = getattr(self, name)
-            if part is not None:
-                drawn[name] = part.draw(draws)
-        if self.geometry or self.broadcast:
-            matrices = (self.geometry or Geometry()).matrices(draws, aspect)
-            if self.broadcast:
-                matrices = matrices @ zoom_matrices(drawn["broadcast"]["zoom"])
-            drawn["geometry"] = {"matrices": matrices}
-        return drawn
+    def label_warnings(self, classes: Sequence[str]) -> list[str]:
+        """Return warnings about settings that turn one digit into another, if there are digits."""
+        has_digits = any(name and set(name) <= set("0123456789") for name in classes)
+        if self.geometry is None or not has_digits:
+            return []
+        return [f"augmentation.geometry.{text}" for text in self.geometry.label_warnings()]
 
-    def _change(
-        self, stored: Tensor, clean: NDArray[np.bool_], drawn: Mapping[str, Parameters]
-    ) -> Tensor:
-        images = stored.to(torch.float32, copy=True)  # the parts work in place
-        if "geometry" in drawn:
-            images = resample(images, drawn["geometry"]["matrices"])
-        for name in ("color", "blur", "broadcast", "erasing"):
-            if name in drawn:
-                images = getattr(self, name).apply(images, drawn[name])
-        if clean.any():
-            places = on_device(np.flatnonzero(clean), images)
-            images.index_copy_(0, places, stored.index_select(0, places).float())
+    def _combined_matrices(
+        self, params: Mapping[str, OpParameters], aspect: float, batch_size: int
+    ) -> Values:
+        """Return the product of all ops' matrices: float32 [B, 3, 3]."""
+        identity = np.eye(3, dtype=np.float32)
+        combined: Values = np.tile(identity, (batch_size, 1, 1))
+        for name, op in self.ops().items():
+            matrices = op.matrices(params[name], aspect)
+            if matrices is not None:
+                combined = combined @ matrices
+        return combined
+
+    def _apply(self, stored: Tensor, draws: "_BatchDraws") -> Tensor:
+        images = stored.to(torch.float32, copy=True)  # ops change images in place
+        moved = (draws.matrices != np.eye(3)).any(axis=(1, 2))
+        images = change_selected(images, moved, resample, matrices=draws.matrices)
+        for name, op in self.ops().items():
+            images = op.apply(images, draws.params[name])
+        if draws.clean.any():
+            clean = move_to_device(np.flatnonzero(draws.clean), images)
+            originals = stored.index_select(0, clean)
+            images.index_copy_(0, clean, originals.float())
         return images
 
-    def cautions(self, classes: Sequence[str]) -> list[str]:
-        """Say which settings would turn one digit into another, where the classes are like digits."""
-        if self.geometry is None or not any(
-            name and set(name) <= set("0123456789") for name in classes
-        ):
-            return []
-        return [f"augmentation.geometry.{caution}" for caution in self.geometry.cautions()]
+
+@dataclass(frozen=True, slots=True)
+class _BatchDraws:
+    """Everything drawn for a batch; the first axis of each array is the sample.
+
+    Attributes:
+        clean: bool [B], samples to leave unchanged.
+        matrices: float32 [B, 3, 3] for `resample`.
+        params: parameters by op.
+    """
+
+    clean: NDArray[np.bool_]
+    matrices: Values
+    params: Mapping[str, OpParameters]
+
+    def select(self, rows: slice) -> "_BatchDraws":
+        params = {}
+        for op, values in self.params.items():
+            params[op] = {name: array[rows] for name, array in values.items()}
+        return _BatchDraws(self.clean[rows], self.matrices[rows], params)
 
 
 class LightAugmentation(AugmentationPipeline):
-    """Mild enough that a person still reads every number: affine, color, erasing."""
+    """Mild affine transforms, color jitter, and erasing; every number stays readable."""
 
-    geometry: Geometry | None = Geometry(rotation=8, translation=0.06, zoom=(0.88, 1.12), shear=6)
+    geometry: GeometricTransform | None = GeometricTransform(
+        rotation=8,
+        translation=0.06,
+        zoom=(0.88, 1.12),
+        shear=6,
+    )
     color: ColorJitter | None = ColorJitter(brightness=0.3, contrast=0.3, saturation=0.4)
     erasing: RandomErasing | None = RandomErasing(probability=0.25, area=(0.02, 0.1))
 
 
 class BroadcastAugmentation(AugmentationPipeline):
-    """Small crops from broadcasts: all of the above, perspective, blur, and the broadcast's own degradation."""
+    """For small crops from broadcasts: adds perspective, blur, and broadcast degradation."""
 
     clean: Share = 0.1
-    geometry: Geometry | None = Geometry(
+    geometry: GeometricTransform | None = GeometricTransform(
         rotation=10,
         translation=0.06,
         zoom=(0.9, 1.1),
@@ -146,19 +217,30 @@ class BroadcastAugmentation(AugmentationPipeline):
         crop_aspect=(0.9, 1.1),
     )
     color: ColorJitter | None = ColorJitter(
-        brightness=0.35, contrast=0.35, saturation=0.5, gray=0.05
+        brightness=0.35,
+        contrast=0.35,
+        saturation=0.5,
+        gray=0.05,
     )
-    blur: Blur | None = Blur(probability=0.2)
-    broadcast: Broadcast | None = Broadcast()
+    blur: GaussianBlur | None = GaussianBlur(probability=0.2)
+    broadcast: BroadcastDegradation | None = BroadcastDegradation()
     erasing: RandomErasing | None = RandomErasing(probability=0.2, area=(0.02, 0.1))
 
 
 class PhotoAugmentation(AugmentationPipeline):
-    """Photographs, as ImageNet models are trained: crops of a third of the area and more, mirroring, color."""
+    """For photographs, as ImageNet models are trained: crops from a third of the area, flips."""
 
-    geometry: Geometry | None = Geometry(
-        rotation=5, crop_area=(0.35, 1), crop_aspect=(0.75, 1.3333), horizontal_flip=0.5
+    geometry: GeometricTransform | None = GeometricTransform(
+        rotation=5,
+        crop_area=(0.35, 1),
+        crop_aspect=(0.75, 1.3333),
+        horizontal_flip=0.5,
     )
-    color: ColorJitter | None = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, gray=0.05)
-    blur: Blur | None = Blur(probability=0.1)
+    color: ColorJitter | None = ColorJitter(
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        gray=0.05,
+    )
+    blur: GaussianBlur | None = GaussianBlur(probability=0.1)
     erasing: RandomErasing | None = RandomErasing(probability=0.1, area=(0.02, 0.2))

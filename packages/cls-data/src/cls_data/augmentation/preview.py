@@ -1,4 +1,4 @@
-"""A picture of what an augmentation does: each original beside some draws."""
+"""Preview of an augmentation: each original next to several augmented versions."""
 
 import numpy as np
 import torch
@@ -12,45 +12,49 @@ from cls_data.augmentation import (
     PhotoAugmentation,
 )
 
-RECIPES: dict[str, type[Augmentation] | None] = {
+PIPELINES: dict[str, type[Augmentation] | None] = {
     "none": None,
     "light": LightAugmentation,
     "broadcast": BroadcastAugmentation,
     "photo": PhotoAugmentation,
 }
-"""The recipes that have a name, with their own settings."""
+"""Pipelines by name, with their default settings."""
 
 _GAP = 6
+_TILE_SIZE = 100
 
 
-def preview(
-    images: Tensor, augmentation: Augmentation | None, *, draws: int = 8, seed: int = 0
+def draw_preview(
+    images: Tensor, augmentation: Augmentation | None, *, versions: int = 8, seed: int = 0
 ) -> Image.Image:
-    """Draw a row for each image: the original, a gap, and `draws` changed ones, enlarged to about 100 pixels.
+    """Draw one row per image: the original, a gap, and augmented versions, about 100 px each.
 
     Args:
         images: uint8 [N, 3, H, W], as stored.
         augmentation: None changes nothing.
-        draws: changed ones.
-        seed: of the first; the others have the following ones.
+        versions: number of augmented versions.
+        seed: seed of the first version; the next one has seed + 1, and so on.
     """
     columns = [images]
-    for draw in range(draws):
-        generator = torch.Generator().manual_seed(seed + draw)
-        changed = augmentation(images, generator) if augmentation else images.float()
+    for version in range(versions):
+        changed = augmentation(images, seed + version) if augmentation else images.float()
         columns.append(changed.round().clamp(0, 255).to(torch.uint8))
+
     height, width = images.shape[2:]
-    canvas = np.full((len(images) * height, (draws + 1) * width, 3), 255, np.uint8)
-    for column, shown in enumerate(columns):
-        tiles = shown.permute(0, 2, 3, 1).reshape(-1, width, 3).numpy()
-        canvas[:, column * width : (column + 1) * width] = tiles
-    scale = max(1, round(100 / max(height, width)))
-    picture = Image.fromarray(canvas).resize(
-        (canvas.shape[1] * scale, canvas.shape[0] * scale), Image.Resampling.NEAREST
-    )
-    spaced = Image.new("RGB", (picture.width + _GAP, picture.height), "white")
-    spaced.paste(picture.crop((0, 0, width * scale, picture.height)), (0, 0))
-    spaced.paste(
-        picture.crop((width * scale, 0, picture.width, picture.height)), (width * scale + _GAP, 0)
-    )
-    return spaced
+    scale = max(1, round(_TILE_SIZE / max(height, width)))
+    originals = _draw_grid(columns[:1], scale)
+    augmented = _draw_grid(columns[1:], scale)
+    size = (originals.width + _GAP + augmented.width, originals.height)
+    preview = Image.new("RGB", size, "white")
+    preview.paste(originals, (0, 0))
+    preview.paste(augmented, (originals.width + _GAP, 0))
+    return preview
+
+
+def _draw_grid(columns: list[Tensor], scale: int) -> Image.Image:
+    """Draw batches of uint8 [N, 3, H, W] side by side, one row per image, enlarged."""
+    rows = torch.cat(columns, dim=3)
+    pixels = torch.cat(list(rows), dim=1).permute(1, 2, 0)
+    grid = Image.fromarray(np.ascontiguousarray(pixels.numpy()))
+    size = (grid.width * scale, grid.height * scale)
+    return grid.resize(size, Image.Resampling.NEAREST)

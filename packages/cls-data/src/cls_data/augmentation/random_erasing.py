@@ -1,6 +1,6 @@
-"""A rectangle of one gray level, as an arm or another player hides a part of a number."""
+"""Random erasing: a rectangle of one gray level, like an arm or another player in front."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -10,56 +10,65 @@ from torch import Tensor
 
 from cls_data.augmentation.params import (
     AugmentationOp,
-    Parameters,
+    AugmentationStage,
+    OpParameters,
     ParamSampler,
     Share,
     ShareRange,
     Values,
-    change_some,
-    on_device,
+    change_selected,
+    move_to_device,
 )
 
 
-def _not_nothing(area: tuple[float, float]) -> tuple[float, float]:
+def _check_positive(area: tuple[float, float]) -> tuple[float, float]:
     if area[0] <= 0:
         raise ValueError(
-            f"the smallest area must be over 0, got {area}; probability=0 erases nothing"
+            f"expected a minimum area over 0, got {area}; use probability=0 to erase nothing"
         )
     return area
 
 
 class RandomErasing(AugmentationOp):
-    """How often and how much is erased.
+    """Fills a random rectangle of an image with a random gray level.
 
     Attributes:
-        probability: share of the samples from which a rectangle is erased.
-        area: smallest and largest area of the rectangle, as a share of the image.
+        probability: probability of erasing a rectangle from a sample.
+        area: minimum and maximum area of the rectangle, as a share of the image.
     """
 
+    stage: ClassVar[AugmentationStage] = AugmentationStage.OCCLUSION
+
     probability: Share = 0.25
-    area: Annotated[ShareRange, AfterValidator(_not_nothing)] = (0.02, 0.1)
+    area: Annotated[ShareRange, AfterValidator(_check_positive)] = (0.02, 0.1)
 
-    def draw(self, draws: ParamSampler) -> Parameters:
-        """Draw a rectangle for each sample, and which samples get theirs."""
-        values = [
-            draws.between(*self.area),
-            *(draws.between(0, 1) for _ in range(3)),
-            draws.between(0, 255),
-        ]
-        return {"chosen": draws.chance(self.probability), "values": np.stack(values, axis=1)}
+    def draw(self, sampler: ParamSampler) -> OpParameters:
+        """Draw a rectangle for each sample, and which samples to change."""
+        return {
+            "area": sampler.uniform(*self.area),
+            "ratio": sampler.uniform(0, 1),
+            "left": sampler.uniform(0, 1),
+            "top": sampler.uniform(0, 1),
+            "level": sampler.uniform(0, 255),
+            "selected": sampler.bernoulli(self.probability),
+        }
 
-    def apply(self, images: Tensor, drawn: Parameters) -> Tensor:
+    def apply(self, images: Tensor, params: OpParameters) -> Tensor:
         """Change float32 [B, 3, H, W] in place."""
-
-        def change(some: Tensor, rows: NDArray[np.int64]) -> Tensor:
-            area, ratio, left, top, level = drawn["values"][rows].T
-            return erase(some, area, ratio=ratio, left=left, top=top, level=level)
-
-        return change_some(images, drawn["chosen"], change)
+        return change_selected(
+            images,
+            params["selected"],
+            erase,
+            area=params["area"],
+            ratio=params["ratio"],
+            left=params["left"],
+            top=params["top"],
+            level=params["level"],
+        )
 
 
 def erase(
-    images: Tensor, area: Values, *, ratio: Values, left: Values, top: Values, level: Values
+    images: Tensor, *, area: Values, ratio: Values, left: Values, top: Values, level: Values
 ) -> Tensor:
     """Return the images with one rectangle of each filled with one gray level.
 
@@ -67,25 +76,29 @@ def erase(
         images: float [B, 3, H, W].
         area: [B], share of the image; 0 erases nothing.
         ratio: [B], 0-1, from twice as high as wide to twice as wide as high.
-        left: [B], 0-1, place of the rectangle between the left and the right edge.
-        top: [B], likewise from the upper to the lower edge.
+        left: [B], 0-1, position of the rectangle between the left and the right edge.
+        top: [B], 0-1, position of the rectangle between the top and the bottom edge.
         level: [B], 0-255.
     """
     height, width = images.shape[2:]
-    stretch, side = np.exp2(ratio - 0.5), np.sqrt(area)
-    # Found here and moved once: on a GPU these few numbers cost a dozen kernels, each longer to start than to run.
-    inside = np.concatenate(
-        [_inside(height, side / stretch, top), _inside(width, side * stretch, left)], axis=1
-    )
-    boxes = on_device(inside, images)
-    rows, columns = boxes[:, :height], boxes[:, height:]
-    filling = on_device(level, images)[:, None, None, None]
-    return torch.where((rows[:, :, None] & columns[:, None, :])[:, None], filling, images)
+    stretch = np.exp2(ratio - 0.5)
+    side = np.sqrt(area)
+    # Computed on the host and copied once: on a GPU, these few numbers would take a dozen kernels,
+    # each slower to launch than to run.
+    row_masks = _interval_masks(height, side / stretch, top)
+    column_masks = _interval_masks(width, side * stretch, left)
+    masks = np.concatenate([row_masks, column_masks], axis=1)
+    inside = move_to_device(masks, images)
+    mask = inside[:, :height, None] & inside[:, None, height:]
+    fill = move_to_device(level, images)[:, None, None, None]
+    return torch.where(mask[:, None], fill, images)
 
 
-def _inside(length: int, size: Values, place: Values) -> NDArray[np.bool_]:
+def _interval_masks(length: int, size: Values, position: Values) -> NDArray[np.bool_]:
+    """Return bool [B, length]: which pixel centers of a line lie inside an interval."""
     size = np.minimum(size, 1)[:, None]
-    centers = (np.arange(length, dtype=np.float32) + 0.5) / length
-    start = place[:, None] * (1 - size)
-    inside: NDArray[np.bool_] = (centers >= start) & (centers < start + size)
-    return inside
+    start = position[:, None] * (1 - size)
+    pixels = np.arange(length, dtype=np.float32)
+    centers = (pixels + 0.5) / length
+    masks: NDArray[np.bool_] = (centers >= start) & (centers < start + size)
+    return masks

@@ -95,7 +95,7 @@ class DatasetStatistics(BaseModel):
                 "to train/."
             )
         indices = class_to_idx(records["train"])
-        splits = {}
+        splits: dict[str, tuple[Sequence[Record], NDArray[np.int64]]] = {}
         for split, rows in records.items():
             encode_labels(rows, indices)  # raises on labels that train does not have
             splits[split] = (rows, read_image_sizes(rows))

@@ -1,0 +1,36 @@
+"""Per-sample torchvision transforms, such as RandAugment; slower than the batched pipelines."""
+
+import torch
+from pydantic import ConfigDict
+from torch import Tensor, nn
+
+from cls_data.augmentation.params import AugmentationSettings, ParamSampler
+from cls_data.augmentation.pipelines import Augmentation
+
+
+class TorchvisionAugmentation(AugmentationSettings, Augmentation):
+    """Applies a torchvision transform to every sample separately.
+
+    torchvision's transforms draw from PyTorch's global generator, once for a whole batch. Here
+    every call gets one sample, and the state of the global generator is restored afterwards.
+
+    Attributes:
+        transform: transform of `torchvision.transforms.v2` from uint8 [3, H, W] to uint8
+            [3, H, W], such as TrivialAugmentWide (Müller and Hutter, 2021, arXiv:2103.10158) or
+            RandAugment (Cubuk et al., 2020, arXiv:1909.13719).
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    transform: nn.Module
+
+    def __call__(self, images: Tensor, seed: int) -> Tensor:
+        """Return float32 [B, 3, H, W] in 0-255 for uint8 [B, 3, H, W]."""
+        transform_seed = int(ParamSampler(1, seed, "torchvision").seeds()[0])
+        state = torch.get_rng_state()
+        try:
+            torch.default_generator.manual_seed(transform_seed)
+            changed = [self.transform(image) for image in images]
+        finally:
+            torch.set_rng_state(state)
+        return torch.stack(changed).float()
