@@ -56,7 +56,7 @@ class SmallModule(LightningModule):
         self.finish_evaluation("test")
 
     def finish_evaluation(self, split: str) -> None:
-        logits, labels, index = (torch.cat(parts) for parts in zip(*self.gathered, strict=True))
+        logits, labels, index = map(torch.cat, zip(*self.gathered, strict=True))
         self.gathered = []
         self.outputs = EvaluationOutputs(split, logits, labels, index)
         self.log(f"{split}_top1", (logits.argmax(dim=1) == labels).float().mean())

@@ -19,6 +19,13 @@ from cls_callbacks import (
 from cls_callbacks.checkpointing.atomic_io import duplicate_checkpoint
 
 
+def with_scores(callback: BestAndLastCheckpoint, scores: list[float]) -> BestAndLastCheckpoint:
+    """Replace the scores of the validations, in order."""
+    remaining = iter(scores)
+    callback._monitored = lambda trainer: next(remaining)  # type: ignore[method-assign]
+    return callback
+
+
 @pytest.mark.parametrize(
     ("mode", "scores", "best_epoch"),
     [
@@ -37,8 +44,7 @@ def test_best_checkpoint_is_the_first_with_the_best_score(
     scores: list[float],
     best_epoch: int,
 ) -> None:
-    callback = BestAndLastCheckpoint(mode=mode)
-    callback._monitored = lambda trainer: scores[trainer.current_epoch]  # type: ignore[method-assign]
+    callback = with_scores(BestAndLastCheckpoint(mode=mode), scores)
     make_trainer(EMA(), callback).fit(module, datamodule=data)
     best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
     assert best["scored"]["epoch"] == best_epoch
@@ -118,7 +124,7 @@ def test_failed_write_keeps_the_old_file_and_leaves_no_draft(
 
 
 class Steps(Callback):
-    """Record the steps at which a checkpoint is written."""
+    """Record the steps at which a checkpoint is saved."""
 
     def __init__(self) -> None:
         self.seen: list[int] = []
@@ -144,8 +150,7 @@ def test_last_checkpoint_is_saved_in_mid_epoch_when_due(
 def test_best_epoch_writes_its_weights_once(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
-    callback = BestAndLastCheckpoint()
-    callback._monitored = lambda trainer: [0.1, 0.5, 0.3][trainer.current_epoch]  # type: ignore[method-assign]
+    callback = with_scores(BestAndLastCheckpoint(), [0.1, 0.5, 0.3])
     make_trainer(steps_saved := Steps(), callback, plugins=[AtomicCheckpointIO()]).fit(
         module, datamodule=data
     )
@@ -160,8 +165,7 @@ def test_best_epoch_writes_its_weights_once(
 def test_best_of_a_validation_in_mid_epoch_is_saved_at_once(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
-    callback = BestAndLastCheckpoint()
-    callback._monitored = lambda trainer: {1: 0.1, 2: 0.5, 3: 0.3}[trainer.global_step]  # type: ignore[method-assign]
+    callback = with_scores(BestAndLastCheckpoint(), [0.1, 0.5, 0.3])
     make_trainer(steps_saved := Steps(), callback, max_epochs=1, val_check_interval=1).fit(
         module, datamodule=data
     )
@@ -178,8 +182,7 @@ def test_best_score_that_was_not_saved_is_forgotten(
     monkeypatch: pytest.MonkeyPatch,
     log_warnings: list[str],
 ) -> None:
-    callback = BestAndLastCheckpoint(on_save_error="continue")
-    callback._monitored = lambda trainer: [0.1, 0.5, 0.3][trainer.current_epoch]  # type: ignore[method-assign]
+    callback = with_scores(BestAndLastCheckpoint(on_save_error="continue"), [0.1, 0.5, 0.3])
     fsync = os.fsync
 
     class FillsTheDisk(Callback):
@@ -203,8 +206,7 @@ def test_best_score_that_was_not_saved_is_forgotten(
 def test_saved_best_stays_best_when_last_cannot_be_saved(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    callback = BestAndLastCheckpoint(on_save_error="continue")
-    callback._monitored = lambda trainer: [0.1, 0.5, 0.3][trainer.current_epoch]  # type: ignore[method-assign]
+    callback = with_scores(BestAndLastCheckpoint(on_save_error="continue"), [0.1, 0.5, 0.3])
     replace = os.replace
 
     def fail_for_next(source: Any, target: Any) -> None:
@@ -228,43 +230,46 @@ def test_intervals_must_be_positive(name: str) -> None:
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Path:
+def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "one.ckpt"
     AtomicCheckpointIO().save_checkpoint({"state_dict": {"weight": torch.randn(300)}}, path)
     return path
 
 
-def test_checkpoint_has_a_checksum_in_sha256sum_format(written: Path) -> None:
-    verify_checkpoint(written)
-    digest = hashlib.sha256(written.read_bytes()).hexdigest()
-    assert written.with_name("one.ckpt.sha256").read_text() == f"{digest}  one.ckpt\n"
-    assert sorted(path.name for path in written.parent.iterdir()) == ["one.ckpt", "one.ckpt.sha256"]
+def test_checkpoint_has_a_checksum_in_sha256sum_format(checkpoint: Path) -> None:
+    verify_checkpoint(checkpoint)
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert checkpoint.with_name("one.ckpt.sha256").read_text() == f"{digest}  one.ckpt\n"
+    assert sorted(path.name for path in checkpoint.parent.iterdir()) == [
+        "one.ckpt",
+        "one.ckpt.sha256",
+    ]
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("seed", range(20))
-def test_verify_detects_flipped_bits_and_truncation(written: Path, seed: int) -> None:
-    content, draw = bytearray(written.read_bytes()), random.Random(seed)
+def test_verify_detects_flipped_bits_and_truncation(checkpoint: Path, seed: int) -> None:
+    content, draw = bytearray(checkpoint.read_bytes()), random.Random(seed)
     position = draw.randrange(len(content))
-    written.write_bytes(content[:position])
+    checkpoint.write_bytes(content[:position])
     with pytest.raises(
         DamagedCheckpointError, match=r"one.ckpt: SHA-256 does not match one.ckpt.sha256"
     ):
-        verify_checkpoint(written)
+        verify_checkpoint(checkpoint)
     content[position] ^= 1 << draw.randrange(8)
-    written.write_bytes(content)
+    checkpoint.write_bytes(content)
     with pytest.raises(DamagedCheckpointError):
-        verify_checkpoint(written)
+        verify_checkpoint(checkpoint)
 
 
-def test_verify_accepts_a_checkpoint_without_checksum(written: Path) -> None:
-    written.with_name("one.ckpt.sha256").unlink()
-    verify_checkpoint(written)
+def test_verify_accepts_a_checkpoint_without_checksum(checkpoint: Path) -> None:
+    checkpoint.with_name("one.ckpt.sha256").unlink()
+    verify_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize("renames", [0, 1, 2])
 def test_checkpoint_verifies_when_the_process_dies_between_renames(
-    written: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, renames: int
 ) -> None:
     replace, done = os.replace, []
 
@@ -275,16 +280,18 @@ def test_checkpoint_verifies_when_the_process_dies_between_renames(
 
     monkeypatch.setattr(os, "replace", dies)
     with pytest.raises(KeyboardInterrupt):
-        AtomicCheckpointIO().save_checkpoint({"state_dict": {"weight": torch.randn(300)}}, written)
-    verify_checkpoint(written)
+        AtomicCheckpointIO().save_checkpoint(
+            {"state_dict": {"weight": torch.randn(300)}}, checkpoint
+        )
+    verify_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize("links", [True, False])
 @pytest.mark.parametrize("renames", [0, 1, 2])
 def test_both_names_verify_when_the_process_dies_while_duplicating(
-    written: Path, monkeypatch: pytest.MonkeyPatch, renames: int, links: bool
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, renames: int, links: bool
 ) -> None:
-    second = written.with_name("two.ckpt")
+    second = checkpoint.with_name("two.ckpt")
     AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, second)
     replace, done = os.replace, []
 
@@ -300,20 +307,20 @@ def test_both_names_verify_when_the_process_dies_while_duplicating(
         monkeypatch.setattr(os, "link", no_links)
     monkeypatch.setattr(os, "replace", dies)
     with pytest.raises(KeyboardInterrupt):
-        duplicate_checkpoint(written, second)
+        duplicate_checkpoint(checkpoint, second)
     monkeypatch.setattr(os, "replace", replace)
-    verify_checkpoint(written)
+    verify_checkpoint(checkpoint)
     verify_checkpoint(second)
-    duplicate_checkpoint(written, second)
-    assert second.read_bytes() == written.read_bytes()
-    assert written.samefile(second) == links
+    duplicate_checkpoint(checkpoint, second)
+    assert second.read_bytes() == checkpoint.read_bytes()
+    assert checkpoint.samefile(second) == links
 
 
-def test_duplicate_of_a_checkpoint_without_checksum_has_none(written: Path) -> None:
-    second = written.with_name("two.ckpt")
+def test_duplicate_of_a_checkpoint_without_checksum_has_none(checkpoint: Path) -> None:
+    second = checkpoint.with_name("two.ckpt")
     AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, second)
-    written.with_name("one.ckpt.sha256").unlink()
-    duplicate_checkpoint(written, second)
+    checkpoint.with_name("one.ckpt.sha256").unlink()
+    duplicate_checkpoint(checkpoint, second)
     verify_checkpoint(second)
     assert not second.with_name("two.ckpt.sha256").exists()
 

@@ -236,6 +236,8 @@ def test_second_signal_exits_at_once_unless_it_echoes_the_first(
         time.sleep(apart)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == code
+        assert process.stderr is not None
+        assert "SIGTERM: Saving after this batch, then exiting." in process.stderr.read()
     assert (tmp_path / "run/checkpoints/last.ckpt").exists() == saved
 
 

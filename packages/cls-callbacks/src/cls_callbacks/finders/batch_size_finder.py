@@ -28,7 +28,7 @@ class FastestBatchSizeFinder(Callback):
     that follows stay bit-identical.
 
     Lightning's `BatchSizeFinder` searches for the largest batch that fits, which is rarely the
-    best, and it changes the batch size of a data module after the schedule was built on it.
+    best, and it needs a data module whose batch size can change after a schedule was built on it.
 
     Args:
         max_batch_size: Largest batch to try; never more than the training split has rows.

@@ -16,7 +16,7 @@ from cls_data import ClassificationDataModule, EvaluationOutputs
 from cls_export.contract.files import write_atomically
 
 _MIN_PIXELS = 16
-"""Coarser maps show too little; on small images an earlier layer is used if its maps are finer."""
+"""Coarser maps show too little; an earlier layer with finer maps is used instead."""
 
 _MAX_CHANNEL_RATIO = 4
 """An earlier layer qualifies if the last one has at most this many times its channels."""
