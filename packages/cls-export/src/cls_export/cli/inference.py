@@ -114,7 +114,8 @@ def _predict(options: argparse.Namespace) -> int:
 
     failed = 0
     results = classifier.stream(files, options.top_k, on_error="return")
-    for path, result in with_progress(zip(files, results, strict=True), len(files)):
+    pairs = zip(files, results, strict=True)
+    for path, result in with_progress(pairs, len(files)):
         if isinstance(result, ImageError):
             failed += 1
             print(f"cls-export: {result}", file=sys.stderr)
@@ -124,7 +125,8 @@ def _predict(options: argparse.Namespace) -> int:
 
     if failed:
         print(f"cls-export: {failed} image(s) could not be classified", file=sys.stderr)
-    return 1 if failed else 0
+        return 1
+    return 0
 
 
 def _find_images(arguments: Sequence[str]) -> Iterator[Path]:
@@ -152,12 +154,14 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _info(options: argparse.Namespace) -> int:
     classifier = Classifier(options.bundle)
+
     if options.json:
         print(classifier.labels.to_json(), end="")
         return 0
 
-    model = Bundle.locate(options.bundle).model
-    for name, value in _summarize(classifier, model).items():
+    bundle = Bundle.locate(options.bundle)
+    rows = _summarize(classifier, bundle.model)
+    for name, value in rows.items():
         print(f"{name:<14}{value}")
     return 0
 

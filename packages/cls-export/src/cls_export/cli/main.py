@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _build_parser()
     _check_renamed(parser, arguments)
     options = parser.parse_args(arguments)
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A file name may have characters that the terminal's encoding lacks.

@@ -31,12 +31,14 @@ def decode_image(source: ImageSource) -> Image.Image:
 
         # The same image as from Image.fromarray, in fewer steps.
         return Image.frombytes("RGB", (width, height), array.tobytes())
+
     if isinstance(source, Image.Image):
         return _load_rgb(source, "the Pillow image")
     if isinstance(source, bytes):
         return _decode_bytes(source, "image bytes")
     if isinstance(source, str | PathLike):
-        return _decode_bytes(read_bytes(source, error=ImageError), str(source))
+        data = read_bytes(source, error=ImageError)
+        return _decode_bytes(data, str(source))
     raise ImageError(
         f"got a {type(source).__name__}; expected a path, bytes, a Pillow image, or an array"
     )
@@ -117,6 +119,7 @@ def _convert_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         # Straight to RGB, Pillow warns and may use a wrong palette entry.
         image = image.convert("RGBA")
+
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -127,6 +130,7 @@ def _conversion_hint(array: NDArray[Any]) -> str:
         return "; this array is empty"
     if array.ndim == 4:
         return "; for a batch of images, pass list(array)"
+
     if array.dtype.kind == "f":
         return _float_hint(array)
     if array.dtype == np.uint16:
@@ -135,6 +139,7 @@ def _conversion_hint(array: NDArray[Any]) -> str:
         return "; from True and False: array.astype(np.uint8) * 255"
     if array.dtype.kind in "iu" and array.dtype != np.uint8:
         return "; from levels of 0 to 255: array.astype(np.uint8)"
+
     if array.ndim == 2 or shape[2:] == (1,):
         return "; from gray levels: np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)"
     if array.ndim == 3 and shape[0] == 3 and shape[2] != 3:

@@ -6,9 +6,6 @@ from pathlib import Path
 from cls_export.contract.bundle_layout import LABELS_FILE
 
 CHECKPOINTS_FOLDER = "checkpoints"
-PLOTS_FOLDER = "plots"
-PREDICTIONS_FOLDER = "predictions"
-METRICS_FILE = "metrics.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +18,8 @@ class RunPaths:
     path: Path
 
     @classmethod
-    def containing(cls, checkpoint: Path) -> "RunPaths":
-        """Return the run that a file in its checkpoints folder belongs to."""
+    def from_checkpoint(cls, checkpoint: Path) -> "RunPaths":
+        """Return the run of a file in its checkpoints folder."""
         return cls(checkpoint.parent.parent)
 
     @property
@@ -68,17 +65,17 @@ class RunPaths:
     @property
     def predictions(self) -> Path:
         """The folder of predictions, one file per split."""
-        return self.path / PREDICTIONS_FOLDER
+        return self.path / "predictions"
 
     @property
     def plots(self) -> Path:
         """The folder of plots."""
-        return self.path / PLOTS_FOLDER
+        return self.path / "plots"
 
     @property
     def metrics(self) -> Path:
         """The metrics of each epoch."""
-        return self.path / METRICS_FILE
+        return self.path / "metrics.csv"
 
     @property
     def data_check(self) -> Path:

@@ -161,7 +161,14 @@ def _write(module: nn.Module, labels: LabelsMapping, example: Tensor, path: Path
 
 def _remove_metadata(graph: onnx.GraphProto) -> None:
     """Delete the source lines and paths of the exporting machine that torch stores in each node."""
-    values = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
-    for item in [graph, *graph.node, *values]:
+    items = [
+        graph,
+        *graph.node,
+        *graph.input,
+        *graph.output,
+        *graph.value_info,
+        *graph.initializer,
+    ]
+    for item in items:
         item.doc_string = ""
         del item.metadata_props[:]

@@ -176,6 +176,7 @@ def _is_float_tensor(values: Sequence[onnx_ir.Value], shape: tuple[int | None, .
     for actual, expected in zip(sizes, shape, strict=True):
         if actual is not None and expected is not None and actual != expected:
             return False
+
     return True
 
 
@@ -225,6 +226,7 @@ def _check_parity(legacy: _LegacyModel, classifier: Classifier, path: Path) -> N
         pixels = list(rng.integers(0, 256, (size, *preprocessing.size, 3), dtype=np.uint8))
         inputs = [preprocessing(image) for image in pixels]
         expected = legacy.run(np.concatenate(inputs))
+
         try:
             logits = classifier.logits(pixels)
         except Exception as error:  # onnxruntime's exceptions have no public base class

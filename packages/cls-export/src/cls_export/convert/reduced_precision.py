@@ -116,6 +116,7 @@ def _check_evaluation_set(
 ) -> None:
     if not images:
         raise BundleError(f"{precision} needs evaluation images, got none")
+
     if labels is not None and len(labels) != len(images):
         raise BundleError(
             f"{precision} needs a label for each evaluation image, or no labels; got "
@@ -146,6 +147,7 @@ def _compare(
 
     predicted_before = logits_before.argmax(axis=1)
     predicted_after = logits_after.argmax(axis=1)
+
     expected = predicted_before
     if labels is not None:
         expected = np.array([before.labels.class_to_idx[label] for label in labels])

@@ -73,12 +73,12 @@ class Classifier:
         if isinstance(providers, str) or not providers:
             raise ValueError(f"providers must be a list of at least one name, got {providers!r}")
 
-        options = _session_options(threads, low_memory)
-        available = _select_providers(providers, allow_cpu)
-        self._session, self.labels = Bundle.locate(bundle).open_session(
-            available, options, allow_fallback=allow_cpu
-        )
         self._batch_size = batch_size
+        self._session, self.labels = Bundle.locate(bundle).open_session(
+            _select_providers(providers, allow_cpu),
+            _session_options(threads, low_memory),
+            allow_fallback=allow_cpu,
+        )
 
         if not allow_cpu and self.providers[0] != providers[0]:
             raise BundleError(
@@ -273,6 +273,7 @@ class Classifier:
         for batch in batches:
             pixels: list[NDArray[np.uint8]] = []
             errors: dict[int, ImageError] = {}
+
             for index, image in batch:
                 try:
                     pixels.append(self._load_pixels(image, index, color))
@@ -361,6 +362,7 @@ def _select_providers(providers: Sequence[str], allow_cpu: bool) -> list[str]:
             f"execution providers {missing} are not available; this onnxruntime has {available}. "
             "Install an onnxruntime build that has them, or pass allow_cpu=True"
         )
+
     return [name for name in providers if name in available] or [_CPU]
 
 
