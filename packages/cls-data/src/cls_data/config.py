@@ -91,7 +91,9 @@ class DataModuleConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _disable_persistence_without_workers(cls, values: object) -> object:
-        if isinstance(values, dict) and values.get("num_workers", 0) == 0:
+        if not isinstance(values, dict):
+            return values
+        if values.get("num_workers", 0) == 0:
             return {**values, "persistent_workers": False}
         return values
 
@@ -120,7 +122,10 @@ class DataModuleConfig(BaseModel):
                 "fold and folds must be set together, such as fold=0 and folds=5; "
                 f"got fold={self.fold} and folds={self.folds}"
             )
-        if self.fold is not None and self.folds is not None and self.fold >= self.folds:
+
+        if self.fold is None or self.folds is None:
+            return self
+        if self.fold >= self.folds:
             raise ValueError(
                 f"fold must be between 0 and {self.folds - 1} for folds={self.folds}; "
                 f"got {self.fold}"
@@ -130,16 +135,21 @@ class DataModuleConfig(BaseModel):
     @property
     def workers(self) -> int:
         """Processes that check and decode images."""
-        return self.decode_workers or os.cpu_count() or 1
+        if self.decode_workers is not None:
+            return self.decode_workers
+        return os.cpu_count() or 1
 
     @property
     def is_strict(self) -> bool:
         """Whether damaged images are an error."""
-        return self.gate is None or self.gate.damaged_images == "error"
+        if self.gate is None:
+            return True
+        return self.gate.damaged_images == "error"
 
     def corrects_imbalance_twice(self) -> bool:
         """Return whether sampler and loss both correct the class imbalance."""
-        return self.sampler == "weighted" and self.class_weights is not None
+        is_loss_weighted = self.class_weights is not None
+        return self.sampler == "weighted" and is_loss_weighted
 
     def training_size(self, progress: float) -> tuple[int, int] | None:
         """Return the size of training images after a share of the epochs, 0 to 1.

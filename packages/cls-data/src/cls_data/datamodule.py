@@ -77,6 +77,7 @@ class ClassificationDataModule(LightningDataModule):
             self.config.synthetic.write(self.config.root)
         if not self._should_check:
             return
+
         quarantine = None
         if self.config.quarantine is not None:
             quarantine = Quarantine.load(self.config.quarantine)
@@ -90,6 +91,7 @@ class ClassificationDataModule(LightningDataModule):
             progress=self._progress,
         )
         self.report.raise_for_errors()
+
         self._should_check = False
         for line in self.report.summary("warn"):
             logger.warning("data gate: {}", line)
@@ -102,9 +104,14 @@ class ClassificationDataModule(LightningDataModule):
         """
         if self._dataset.splits:
             return
-        dataset = DecodedDataset.load(self.config, self.preprocessing, progress=self._progress)
-        self._dataset = dataset
+
+        self._dataset = DecodedDataset.load(
+            self.config,
+            self.preprocessing,
+            progress=self._progress,
+        )
         self._check_fingerprint()
+
         if self.config.corrects_imbalance_twice():
             logger.warning(
                 "data.sampler=weighted and data.class_weights={} both correct the same imbalance, "
@@ -116,11 +123,15 @@ class ClassificationDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the data fingerprint and the position in the epoch, for a checkpoint."""
-        is_mid_epoch = self.trainer is not None and not self.trainer.is_last_batch
         batches = 0
-        if self._training_loader is not None and is_mid_epoch:
-            batches = self._training_loader.batches_yielded
-        return {"fingerprint": self.fingerprint, "batches": batches}
+        if self._training_loader is not None and self.trainer is not None:
+            is_mid_epoch = not self.trainer.is_last_batch
+            if is_mid_epoch:
+                batches = self._training_loader.batches_yielded
+        return {
+            "fingerprint": self.fingerprint,
+            "batches": batches,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume after the batches of a checkpoint.
@@ -131,8 +142,11 @@ class ClassificationDataModule(LightningDataModule):
             DataError: Rows or images have changed since the checkpoint.
         """
         self._expected_fingerprint = state_dict.get("fingerprint")
-        if self.trainer is None or self.trainer.state.fn == "fit":
+
+        is_fitting = self.trainer is None or self.trainer.state.fn == "fit"
+        if is_fitting:
             self._resume_batch = state_dict.get("batches", 0)
+
         if self._dataset.splits:
             self._check_fingerprint()
 
@@ -181,15 +195,22 @@ class ClassificationDataModule(LightningDataModule):
 
     def images(self, split: str, rows: Tensor) -> Tensor:
         """Return model input for some rows, as in evaluation: float32 [B, 3, H, W], on the CPU."""
-        return self._transform.transform_images(self.pixels(split)[rows])
+        pixels = self.pixels(split)[rows]
+        return self._transform.transform_images(pixels)
 
     def augmented(self, rows: Sequence[int], draws: int) -> Tensor:
         """Return training images and random augmentations: uint8 [draws + 1, len(rows), 3, H, W].
 
         The first slice has the stored images.
         """
-        images = self._dataset["train"].store.gather(torch.tensor(rows))
-        return self._transform.preview(images, self.config.seed, draws)
+        train = self._dataset["train"]
+        index = torch.tensor(rows)
+        images = train.store.gather(index)
+        return self._transform.preview(
+            images,
+            self.config.seed,
+            draws,
+        )
 
     def class_counts(self) -> Tensor:
         """Return the number of training rows of each class: int64 [C]."""
@@ -211,12 +232,15 @@ class ClassificationDataModule(LightningDataModule):
         )
         loader = self._build_loader(train, sampler)
         assert isinstance(loader, TrainingDataLoader)
+
         # Lightning does not restore a loader that was created before its loops were restored, for
         # example by a schedule that needs the number of steps (2.6.6).
         loader.load_state_dict({"batches": self._resume_batch})
+
         device = self._device()
         if device.type == "cuda" and self.config.num_workers == 0:
             loader.enable_prefetch(self._prepare_batch, device)
+
         self._training_loader = loader
         self._resume_batch = 0
         return loader
@@ -236,34 +260,45 @@ class ClassificationDataModule(LightningDataModule):
     def unaugmented(self, split: str, device: torch.device) -> Iterator[ClassificationBatch]:
         """Yield all rows of a split in order, as in evaluation, on a device."""
         for batch in self._evaluation_loader(split):
-            yield self._prepare_batch(move_data_to_device(batch, device))
+            moved = move_data_to_device(batch, device)
+            yield self._prepare_batch(moved)
 
     def on_after_batch_transfer(
         self, batch: StoredBatch | ClassificationBatch, dataloader_idx: int
     ) -> ClassificationBatch:
         """Turn a stored batch into model input on its device, unless it was prefetched."""
-        if batch["images"].dtype != torch.uint8:
+        is_prefetched = batch["images"].dtype != torch.uint8
+        if is_prefetched:
             return cast("ClassificationBatch", batch)
-        return self._prepare_batch(cast("StoredBatch", batch))
+
+        stored_batch = cast("StoredBatch", batch)
+        return self._prepare_batch(stored_batch)
 
     def _prepare_batch(self, batch: StoredBatch) -> ClassificationBatch:
         if "seed" not in batch:
             return self._transform.transform_evaluation_batch(batch)
         return self._transform.transform_training_batch(
-            batch, self._training_size(), len(self.classes)
+            batch,
+            self._training_size(),
+            len(self.classes),
         )
 
     def _training_size(self) -> tuple[int, int]:
         """Return height and width of training images in the current epoch."""
         if self.trainer is None:
             return self.preprocessing.size
-        progress = self.trainer.current_epoch / max(1, self.trainer.max_epochs or 1)
-        return self.config.training_size(progress) or self.preprocessing.size
+        num_epochs = max(1, self.trainer.max_epochs or 1)
+        progress = self.trainer.current_epoch / num_epochs
+        size = self.config.training_size(progress)
+        return self.preprocessing.size if size is None else size
 
     def _evaluation_loader(self, split: str) -> DataLoader[StoredBatch]:
         decoded = self._dataset[split]
-        num_rows = len(decoded.records)
-        sampler = SequentialSampler(num_rows, self.config.eval_batch_size, **self._ranks())
+        sampler = SequentialSampler(
+            len(decoded.records),
+            self.config.eval_batch_size,
+            **self._ranks(),
+        )
         return self._build_loader(decoded, sampler)
 
     def _build_loader(self, split: DecodedSplit, sampler: Sampler[BatchPlan]) -> BatchDataLoader:
@@ -277,9 +312,14 @@ class ClassificationDataModule(LightningDataModule):
         )
 
     def _device(self) -> torch.device:
-        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        if self.trainer is None:
+            return torch.device("cpu")
+        return self.trainer.strategy.root_device
 
     def _ranks(self) -> Mapping[str, int]:
         if self.trainer is None:
             return {"rank": 0, "world_size": 1}
-        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+        return {
+            "rank": self.trainer.global_rank,
+            "world_size": self.trainer.world_size,
+        }

@@ -13,9 +13,13 @@ class DataError(ValueError):
     def from_findings(cls, summary: str, findings: Sequence[str], advice: str) -> "DataError":
         """Join findings (`file:line: problem`) into one message that lists the first 20."""
         lines = [f"{summary}:"]
-        lines += [f"  {finding}" for finding in findings[:MAX_LISTED]]
-        if len(findings) > MAX_LISTED:
-            lines.append(f"  … and {len(findings) - MAX_LISTED} more")
+        for finding in findings[:MAX_LISTED]:
+            lines.append(f"  {finding}")
+
+        num_hidden = len(findings) - MAX_LISTED
+        if num_hidden > 0:
+            lines.append(f"  … and {num_hidden} more")
+
         lines.append(advice)
         return cls("\n".join(lines))
 

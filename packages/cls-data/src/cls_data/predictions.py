@@ -4,7 +4,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -65,17 +65,32 @@ class Predictions:
             sizes: Width and height of all image files of the split, [rows, 2]; None if unknown.
         """
         index = outputs.index.tolist()
-        evaluated = [records[row] for row in index]
-        evaluated_sizes = np.zeros((len(index), 2), np.int32)
-        if sizes is not None:
-            evaluated_sizes = np.asarray(sizes, np.int32)[index]
+        if sizes is None:
+            evaluated_sizes = np.zeros((len(index), 2), np.int32)
+        else:
+            evaluated_sizes = sizes[index].astype(np.int32)
+
+        ids = []
+        groups = []
+        metadata = []
+        for row in index:
+            record = records[row]
+            ids.append(record.id)
+            groups.append(record.group or "")
+            text = json.dumps(
+                dict(record.metadata),
+                sort_keys=True,
+                ensure_ascii=False,
+            )
+            metadata.append(text)
+
         return cls(
-            ids=_string_array(record.id for record in evaluated),
+            ids=np.array(ids, dtype=np.str_),
             labels=outputs.labels.numpy(),
             logits=outputs.logits.numpy(),
-            classes=_string_array(classes),
-            groups=_string_array(record.group or "" for record in evaluated),
-            metadata=_string_array(_encode_metadata(record.metadata) for record in evaluated),
+            classes=np.array(classes, dtype=np.str_),
+            groups=np.array(groups, dtype=np.str_),
+            metadata=np.array(metadata, dtype=np.str_),
             sizes=evaluated_sizes,
         )
 
@@ -84,14 +99,18 @@ class Predictions:
 
     def row_metadata(self, row: int) -> dict[str, JsonValue]:
         """Return the metadata of one row."""
-        metadata: dict[str, JsonValue] = json.loads(str(self.metadata[row]))
+        text = str(self.metadata[row])
+        metadata: dict[str, JsonValue] = json.loads(text)
         return metadata
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file atomically."""
+        arrays: dict[str, Any] = {"version": np.array(VERSION)}
+        for name in (*_REQUIRED, *_OPTIONAL):
+            arrays[name] = getattr(self, name)
+
         stream = io.BytesIO()
-        arrays = {name: getattr(self, name) for name in (*_REQUIRED, *_OPTIONAL)}
-        np.savez_compressed(stream, version=np.array(VERSION), **arrays)
+        np.savez_compressed(stream, **arrays)
         write_atomically(path, stream.getvalue())
 
     @classmethod
@@ -104,11 +123,13 @@ class Predictions:
         """
         arrays = _read_arrays(path)
         _check_version(path, arrays.get("version", np.array(1)))
+
         missing = [name for name in _REQUIRED if name not in arrays]
         if missing:
             raise DataError(
                 f"{path}: not a predictions file (no {', '.join(missing)}); {_REWRITE_ADVICE}"
             )
+
         count = len(arrays["ids"])
         predictions = cls(
             ids=arrays["ids"],
@@ -143,28 +164,31 @@ class Predictions:
                     f"{name} has shape {shape}; expected {expected} for {count} images of "
                     f"{num_classes} classes"
                 )
+
         dtype_kinds = {"labels": "iu", "logits": "f", "sizes": "iu"}
         for name in (*_REQUIRED, *_OPTIONAL):
             dtype = getattr(self, name).dtype
             if dtype.kind not in dtype_kinds.get(name, "U"):
                 return f"{name} has dtype {dtype}"
+
         if count:
-            lowest, highest = self.labels.min(), self.labels.max()
+            lowest = self.labels.min()
+            highest = self.labels.max()
             if lowest < 0 or highest >= num_classes:
                 return f"labels range from {lowest} to {highest}; expected 0 to {num_classes - 1}"
+
         is_finite = np.isfinite(self.logits).all(axis=1)
-        nonfinite = np.flatnonzero(~is_finite)
-        if nonfinite.size:
-            return (
-                f"{nonfinite.size} image(s) have non-finite logits, first {self.ids[nonfinite[0]]}"
-            )
+        nonfinite_ids = self.ids[~is_finite]
+        if len(nonfinite_ids):
+            return f"{len(nonfinite_ids)} image(s) have non-finite logits, first {nonfinite_ids[0]}"
         return None
 
 
 def _read_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     try:
         content = Path(path).read_bytes()  # np.load(path) leaves a damaged file open
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        stream = io.BytesIO(content)
+        with np.load(stream, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; {_REWRITE_ADVICE}") from error
@@ -181,11 +205,3 @@ def _check_version(path: str | os.PathLike[str], version: NDArray[Any]) -> None:
             f"{path}: unsupported predictions version {version}; this cls-data reads versions 1 to "
             f"{VERSION}. Use the cls-data that wrote the file, or a later one"
         )
-
-
-def _string_array(values: Iterable[str]) -> NDArray[np.str_]:
-    return np.array(list(values), dtype=np.str_)
-
-
-def _encode_metadata(metadata: Mapping[str, JsonValue]) -> str:
-    return json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False)

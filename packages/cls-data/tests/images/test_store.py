@@ -58,7 +58,7 @@ def test_stored_rows_equal_the_preprocessing(
     store = ImageStore.build(
         records, preprocessing, workers=2, folder=tmp_path / "stores" if in_file else None
     )
-    assert (store.pixels.shape, store.pixels.dtype, len(store)) == (
+    assert (store.pixels.shape, store.pixels.dtype, len(store.pixels)) == (
         (30, 3, 16, 16),
         torch.uint8,
         30,

@@ -15,7 +15,10 @@ _MAX_NAMES = 10
 def class_to_idx(train: Sequence[Record]) -> dict[str, int]:
     """Number the labels of the training split, sorted as strings: "0" < "00" < "1" < "10"."""
     labels = {record.label for record in train}
-    return {label: index for index, label in enumerate(sorted(labels))}
+    indices: dict[str, int] = {}
+    for label in sorted(labels):
+        indices[label] = len(indices)
+    return indices
 
 
 def encode_labels(records: Sequence[Record], indices: Mapping[str, int]) -> Tensor:
@@ -51,10 +54,14 @@ def sampling_weights_tensor(given: Mapping[str, float], indices: Mapping[str, in
             "sampling_weights must name every class of the training split and nothing else. "
             f"Missing or unknown: {names}"
         )
+
     if not any(given.values()):
         raise DataError("sampling_weights are all 0; give at least one class a positive weight")
-    names_in_order = sorted(indices, key=lambda name: indices[name])
-    return torch.tensor([given[name] for name in names_in_order])
+
+    weights = torch.zeros(len(indices))
+    for name, index in indices.items():
+        weights[index] = given[name]
+    return weights
 
 
 def balancing_weights(labels: Tensor, num_classes: int) -> Tensor:
@@ -63,9 +70,12 @@ def balancing_weights(labels: Tensor, num_classes: int) -> Tensor:
     Their mean over the samples is 1, so a weighted loss keeps its scale. A class without samples
     gets 0.
     """
-    counts = torch.bincount(labels, minlength=num_classes).to(torch.float32)
-    weights = len(labels) / (num_classes * counts.clamp(min=1))
-    return torch.where(counts > 0, weights, torch.zeros_like(weights))
+    counts = torch.bincount(labels, minlength=num_classes)
+    counts = counts.to(torch.float32)
+    nonzero_counts = counts.clamp(min=1)
+    weights = len(labels) / (num_classes * nonzero_counts)
+    zeros = torch.zeros_like(weights)
+    return torch.where(counts > 0, weights, zeros)
 
 
 def effective_number_weights(labels: Tensor, num_classes: int, beta: float) -> Tensor:
@@ -75,7 +85,11 @@ def effective_number_weights(labels: Tensor, num_classes: int, beta: float) -> T
     With `beta` = 0 all classes weigh the same; as `beta` approaches 1 the weights approach
     `balancing_weights`. Their mean over the samples is 1; a class without samples gets 0.
     """
-    counts = torch.bincount(labels, minlength=num_classes).to(torch.float64)
-    weights = (1 - beta) / (1 - beta ** counts.clamp(min=1))
+    counts = torch.bincount(labels, minlength=num_classes)
+    counts = counts.to(torch.float64)
+    nonzero_counts = counts.clamp(min=1)
+    weights = (1 - beta) / (1 - beta**nonzero_counts)
     weights = torch.where(counts > 0, weights, 0.0)
-    return (weights * len(labels) / (weights * counts).sum()).float()
+    total = (weights * counts).sum()
+    weights = weights * len(labels) / total
+    return weights.float()

@@ -16,11 +16,22 @@ def compute_fingerprint(splits: Mapping[str, Iterable[tuple[Record, bytes]]]) ->
     row_digests = []
     for split, rows in splits.items():
         for record, image_digest in rows:
-            row_digests.append(_row_digest(split, record, image_digest))
-    return hashlib.sha256(b"".join(sorted(row_digests))).hexdigest()
+            row_digest = _digest_row(split, record, image_digest)
+            row_digests.append(row_digest)
+
+    row_digests.sort()
+    content = b"".join(row_digests)
+    return hashlib.sha256(content).hexdigest()
 
 
-def _row_digest(split: str, record: Record, image_digest: bytes) -> bytes:
-    metadata = dict(record.metadata)
-    row = [split, record.id, record.label, record.group, metadata, image_digest.hex()]
-    return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest()
+def _digest_row(split: str, record: Record, image_digest: bytes) -> bytes:
+    row = [
+        split,
+        record.id,
+        record.label,
+        record.group,
+        dict(record.metadata),
+        image_digest.hex(),
+    ]
+    text = json.dumps(row, sort_keys=True)
+    return hashlib.sha256(text.encode()).digest()

@@ -28,9 +28,11 @@ def resolve_image_path(root: str, folder: str, image: str) -> str:
         raise ImagePathError(
             f"image {image!r} must be a path relative to the annotation file's folder"
         )
+
     parent, name = os.path.split(image)
     try:
-        path = f"{_resolve_folder(os.path.join(folder, parent))}{os.sep}{name}"  # noqa: PTH118
+        resolved = _resolve_folder(os.path.join(folder, parent))  # noqa: PTH118
+        path = f"{resolved}{os.sep}{name}"
         mode = _file_mode(path)
         if name in ("", ".", "..") or stat.S_ISLNK(mode):
             path = os.path.realpath(path)
@@ -39,7 +41,9 @@ def resolve_image_path(root: str, folder: str, image: str) -> str:
         raise ImagePathError(
             f"image {image[:80]!r} cannot be looked up ({error.strerror})"
         ) from error
-    if path != root and not path.startswith(root.rstrip(os.sep) + os.sep):
+
+    prefix = root.rstrip(os.sep) + os.sep
+    if path != root and not path.startswith(prefix):
         raise ImagePathError(f"image {image!r} leaves the data root {root}")
     if not is_utf8(path):
         raise ImagePathError(

@@ -72,9 +72,11 @@ class Quarantine:
     def for_folder(self, folder: str) -> "Quarantine":
         """Return the entries of one folder, which is given relative to the data root."""
         prefix = f"{folder}/"
-        return Quarantine(
-            {row: digest for row, digest in self.rows.items() if row.startswith(prefix)}
-        )
+        rows = {}
+        for row, digest in self.rows.items():
+            if row.startswith(prefix):
+                rows[row] = digest
+        return Quarantine(rows)
 
     def check_annotations(self, annotations: str) -> None:
         """Check that every entry belongs to the annotation set in use.
@@ -135,19 +137,30 @@ def write_quarantine(
     texts = _read_rows(Path(root), reasons)
     lines = []
     for row, rules in reasons.items():
-        entry = {"row": row, "sha256": hash_line(texts[row]), "because": list(rules)}
+        entry = {
+            "row": row,
+            "sha256": hash_line(texts[row]),
+            "because": list(rules),
+        }
         lines.append(json.dumps(entry) + "\n")
-    write_atomically(path, "".join(lines).encode())
+
+    content = "".join(lines)
+    write_atomically(path, content.encode())
 
 
 def hash_line(line: bytes | None) -> str:
     """Return the hexadecimal SHA-256 of a stripped line; all lines too long to read share one."""
-    return hashlib.sha256(line or b"").hexdigest()
+    content = b"" if line is None else line
+    return hashlib.sha256(content).hexdigest()
 
 
 def _read_rows(root: Path, rows: Mapping[str, object]) -> dict[str, bytes | None]:
     """Read all lines of the files that the rows are in, by `file:line`."""
-    files = {row.rpartition(":")[0] for row in rows}
+    files = set()
+    for row in rows:
+        file, _, _ = row.rpartition(":")
+        files.add(file)
+
     texts: dict[str, bytes | None] = {}
     for file in sorted(files):
         for number, text in read_lines(root / file):

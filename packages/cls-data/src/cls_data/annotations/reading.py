@@ -3,7 +3,6 @@
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,10 +113,14 @@ def read_split(
     """
     rows = scan_split(root, split, annotations=annotations, quarantine=quarantine)
     if rows.bad_rows:
-        findings = [f"{bad_row.source}: {bad_row.reason}" for bad_row in rows.bad_rows]
+        findings = []
+        for bad_row in rows.bad_rows:
+            findings.append(f"{bad_row.source}: {bad_row.reason}")
         folder = Path(root) / annotations / split
         raise DataError.from_findings(
-            f"{len(findings)} bad row(s) under {folder}", findings, _FIX_ADVICE
+            f"{len(findings)} bad row(s) under {folder}",
+            findings,
+            _FIX_ADVICE,
         )
     return rows.records
 
@@ -151,14 +154,17 @@ def scan_split(
     annotations_folder = base / annotations
     if not annotations_folder.resolve().is_relative_to(base) or not annotations_folder.is_dir():
         raise DataError(f"annotations {annotations!r}: no such folder inside the data root {root}")
+
     folder = annotations_folder / split
     if quarantine is None:
         quarantine = Quarantine({})
     quarantine = quarantine.for_folder(folder.relative_to(base).as_posix())
+
     rows = SplitRows([], [])
     if not folder.is_dir():
         quarantine.check_all_rows_exist(set())
         return rows
+
     clear_folder_cache()
     files = sorted(file for file in folder.rglob("*.jsonl") if file.is_file())
     quarantined = set()
@@ -171,7 +177,9 @@ def scan_split(
             rows.records.append(row)
         else:
             rows.bad_rows.append(row)
+
     quarantine.check_all_rows_exist(quarantined)
+
     if not rows.records and not rows.bad_rows and not quarantined:
         problem = f"{len(files)} *.jsonl file(s), all empty" if files else "no *.jsonl file"
         raise DataError(
@@ -187,6 +195,7 @@ def _read_sourced_lines(files: list[Path], base: Path) -> Iterator[tuple[str, by
             raise DataError(
                 f"{str(file)!a}: the path is not valid UTF-8; rename the file or its folder"
             )
+
         name = file.relative_to(base).as_posix()
         try:
             for number, text in read_lines(file):
@@ -199,6 +208,7 @@ def _parse_row(text: bytes | None, root: str, folder: str, source: str) -> Recor
     if text is None:
         reason = f"the line is over {MAX_LINE_BYTES:,} bytes long; expected one JSON object a line"
         return _bad_row(source, "schema", reason)
+
     try:
         row = _Row.model_validate_json(text)
         num_keys = len(row.model_fields_set) + len(row.metadata or ())
@@ -209,12 +219,15 @@ def _parse_row(text: bytes | None, root: str, folder: str, source: str) -> Recor
         return _bad_row(source, "schema", "; ".join(problems))
     except _RepeatedKeyError as error:
         return _bad_row(source, "schema", f"key {error.args[0]!r} is given more than once")
+
     try:
         path = resolve_image_path(root, folder, row.image)
     except ImagePathError as error:
         return _bad_row(source, "image_file", str(error))
+
+    relative_path = path[len(root) :].replace(os.sep, "/")
     return Record(
-        id=path[len(root) :].replace(os.sep, "/").lstrip("/"),
+        id=relative_path.lstrip("/"),
         path=Path(path),
         label=row.suffix,
         group=row.group,
@@ -225,7 +238,8 @@ def _parse_row(text: bytes | None, root: str, folder: str, source: str) -> Recor
 
 def _bad_row(source: str, kind: Literal["schema", "image_file"], reason: str) -> BadRow:
     if len(reason) > _MAX_REASON_LENGTH:
-        reason = f"{reason[:_MAX_REASON_LENGTH]}…"
+        beginning = reason[:_MAX_REASON_LENGTH]
+        reason = f"{beginning}…"
     return BadRow(source, kind, reason)
 
 
@@ -234,29 +248,34 @@ class _RepeatedKeyError(Exception):
 
 
 def _check_keys_are_unique(pairs: list[tuple[str, Any]]) -> None:
-    counts = Counter(key for key, _ in pairs)
-    for key, count in counts.items():
-        if count > 1:
+    keys = set()
+    for key, _ in pairs:
+        if key in keys:
             raise _RepeatedKeyError(key)
+        keys.add(key)
 
 
 def _describe_problem(problem: Any, text: bytes) -> str:
     """Describe one pydantic error of a row: what was given, and what was expected."""
     kind = problem["type"]
-    key = ".".join(map(str, problem["loc"]))
     given = problem["input"]
+    key = ".".join(map(str, problem["loc"]))
+
     if kind == "json_invalid":
         start = text[:60].decode(errors="replace").strip()
         return f"not valid JSON ({problem['ctx']['error']}): {start}"
+
     if kind == "extra_forbidden" and key == "label":
         return "keys 'suffix' and 'label' are both given, but mean the same; remove one of them"
     if kind == "extra_forbidden":
         return f"unknown key {key!r}; valid keys: image, suffix (or label), prefix, group, metadata"
+
     if kind == "missing":
         return f"key {key!r} is missing"
     if kind == "string_type" and isinstance(given, int | float):
         quoted = json.dumps(str(given))
         return f"{key} is the number {given}, but a class name is a string; write {quoted}"
+
     if kind == "string_pattern_mismatch":
         return f"{key} contains a control character: {given!r:.60}"
     return f"{key or 'the row'}: {problem['msg']}, got {given!r:.60}"

@@ -72,15 +72,18 @@ class StrictDecoder:
             raise DamagedImageError(str(error) or type(error).__name__) from error
 
     def _decode_with_pillow(self, data: bytes) -> Image.Image:
-        _check_size(*_read_size(data))
+        width, height = _read_size(data)
+        _check_size(width, height)
         return self._preprocessing.decode(data)
 
     def _decode_jpeg(self, data: bytes) -> Image.Image:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
         _check_size(width, height)
-        is_rgb = colorspace in ("YCbCr", "Gray", "RGB")
+
         # Decode CMYK files, too: this call is the damage check.
+        is_rgb = colorspace in ("YCbCr", "Gray", "RGB")
         pixels = simplejpeg.decode_jpeg(data, "RGB" if is_rgb else "CMYK")
+
         # Preprocessing decides how to rotate by EXIF or XMP and how to convert CMYK.
         may_be_rotated = b"Exif\0\0" in data or b"tiff:Orientation" in data
         if is_rgb and self._simplejpeg_matches and not may_be_rotated:
@@ -106,6 +109,7 @@ def _silence_stderr() -> Iterator[None]:
         with contextlib.suppress(OSError):  # the stream may be closed
             original = os.dup(_STDERR)
             undo.callback(os.close, original)
+
             devnull = os.open(os.devnull, os.O_WRONLY)
             undo.callback(os.close, devnull)
             os.dup2(devnull, _STDERR)
@@ -119,30 +123,38 @@ def _check_png_checksums(data: bytes) -> None:
     chunk_type = b""
     while chunk_type != b"IEND":
         length = int.from_bytes(data[start : start + 4], "big")
-        chunk_type = data[start + 4 : start + 8]
         end = start + 8 + length
         if end + 4 > len(data):
             raise DamagedImageError("cut short: a PNG file ends with an IEND chunk")
+
+        content = data[start + 4 : end]
         checksum = int.from_bytes(data[end : end + 4], "big")
-        if zlib.crc32(data[start + 4 : end]) != checksum:
+        chunk_type = content[:4]
+        if zlib.crc32(content) != checksum:
             raise DamagedImageError(f"wrong checksum of chunk {chunk_type!r} at byte {start}")
+
         start = end + 4
 
 
 def _read_size(data: bytes) -> tuple[int, int]:
     """Return width and height from the header."""
+    stream = io.BytesIO(data)
     try:
-        with Image.open(io.BytesIO(data), formats=list(SUFFIXES)) as image:
+        with Image.open(stream, formats=list(SUFFIXES)) as image:
             return image.size
     except UnidentifiedImageError as error:  # its message contains a memory address
         raise DamagedImageError("not an image of a known format") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise HugeImageError(f"over the limit of {MAX_PIXELS:,} pixels ({error})") from error
+        raise HugeImageError(
+            f"over the limit of {MAX_PIXELS:,} pixels ({error})",
+        ) from error
 
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise HugeImageError(f"{width}x{height} px is over the limit of {MAX_PIXELS:,} pixels")
+        raise HugeImageError(
+            f"{width}x{height} px is over the limit of {MAX_PIXELS:,} pixels",
+        )
 
 
 def _simplejpeg_matches(preprocessing: Preprocessing) -> bool:
@@ -150,13 +162,22 @@ def _simplejpeg_matches(preprocessing: Preprocessing) -> bool:
 
     They match if Pillow, too, is built with libjpeg-turbo.
     """
-    levels = np.random.default_rng(0).integers(0, 256, (45, 37, 3), dtype=np.uint8)
+    rng = np.random.default_rng(0)
+    levels = rng.integers(0, 256, (45, 37, 3), dtype=np.uint8)
     image = Image.fromarray(levels)
+
     for subsampling in ("4:2:0", "4:4:4"):
         stream = io.BytesIO()
-        image.save(stream, "JPEG", quality=80, subsampling=subsampling)
+        image.save(
+            stream,
+            "JPEG",
+            quality=80,
+            subsampling=subsampling,
+        )
         data = stream.getvalue()
         expected = np.asarray(preprocessing.decode(data))
-        if not np.array_equal(simplejpeg.decode_jpeg(data, "RGB"), expected):
+        pixels = simplejpeg.decode_jpeg(data, "RGB")
+        if not np.array_equal(pixels, expected):
             return False
+
     return True

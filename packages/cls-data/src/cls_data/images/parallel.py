@@ -45,8 +45,11 @@ def map_chunks(
     """
     ranges = []
     for start in range(0, length, CHUNK_SIZE):
-        ranges.append((start, min(start + CHUNK_SIZE, length)))
-    with Progress(console=Console(stderr=True), disable=progress is None) as bar:
+        stop = min(start + CHUNK_SIZE, length)
+        ranges.append((start, stop))
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=progress is None) as bar:
         task = bar.add_task(progress or "", total=length)
         results = _compute(work, ranges, length, workers)
         for (start, stop), result in zip(ranges, results, strict=True):
@@ -61,6 +64,7 @@ def _compute(
         for start, stop in ranges:
             yield work(start, stop)
         return
+
     with _create_executor(work, length, workers) as executor:
         is_process = isinstance(executor, ProcessPoolExecutor)
         function: Callable[[int, int], Any] = _run_worker_function if is_process else work

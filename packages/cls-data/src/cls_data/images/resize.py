@@ -1,7 +1,6 @@
 """Batch resizing, from the stored size to the size of the model input."""
 
 import functools
-import itertools
 from typing import NamedTuple
 
 import torch
@@ -22,12 +21,20 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     multiplies columns by a banded matrix, three to four times as fast as
     `torch.nn.functional.interpolate`, which works pixel by pixel.
     """
-    height, width = images.shape[2:]
-    if (height, width) == tuple(size):
+    stored_size = tuple(images.shape[2:])
+    size = (size[0], size[1])
+    if stored_size == size:
         return images
-    shrinks = height > size[0] or width > size[1]
+
+    shrinks = stored_size[0] > size[0] or stored_size[1] > size[1]
     if shrinks or images.device.type != "cpu":
-        return functional.interpolate(images, tuple(size), mode="bilinear", antialias=shrinks)
+        return functional.interpolate(
+            images,
+            size,
+            mode="bilinear",
+            antialias=shrinks,
+        )
+
     resized = torch.empty(*images.shape[:2], *size)
     for start in range(0, len(images), _IMAGES_PER_STEP):
         stop = start + _IMAGES_PER_STEP
@@ -37,21 +44,30 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _enlarge(images: Tensor, output: Tensor) -> None:
     """Fill float [B, 3, H, W] from [B, 3, h, w]."""
-    lower, upper, fraction = _interpolation_indices(images.shape[2], output.shape[2])
-    rows_below = images.index_select(2, lower)
-    rows_above = images.index_select(2, upper)
-    rows = torch.lerp(rows_below, rows_above, fraction[:, None])
-    flat_rows = rows.view(-1, rows.shape[3])
-    flat_output = output.view(-1, output.shape[3])
-    for strip in _column_strips(images.shape[3], output.shape[3]):
-        columns = flat_rows[:, strip.first : strip.last]
-        torch.mm(columns, strip.weights, out=flat_output[:, strip.start : strip.stop])
+    height, width = images.shape[2:]
+    new_height, new_width = output.shape[2:]
+
+    lower, upper, fraction = _interpolation_indices(height, new_height)
+    rows = torch.lerp(
+        images.index_select(2, lower),
+        images.index_select(2, upper),
+        fraction[:, None],
+    )
+
+    rows = rows.view(-1, width)
+    output = output.view(-1, new_width)
+    for strip in _column_strips(width, new_width):
+        source = rows[:, strip.first : strip.last]
+        target = output[:, strip.start : strip.stop]
+        torch.mm(source, strip.weights, out=target)
 
 
 @functools.lru_cache(maxsize=8)
 def _interpolation_indices(length: int, resized: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the two input indices of each output index, and the weight of the second."""
-    position = ((torch.arange(resized) + 0.5) * length / resized - 0.5).clamp(0, length - 1)
+    centers = torch.arange(resized) + 0.5
+    position = centers * length / resized - 0.5
+    position = position.clamp(0, length - 1)
     lower = position.floor().long()
     upper = (lower + 1).clamp(max=length - 1)
     return lower, upper, position - lower
@@ -70,15 +86,27 @@ class _Strip(NamedTuple):
 @functools.lru_cache(maxsize=8)
 def _column_strips(length: int, resized: int) -> list[_Strip]:
     lower, upper, fraction = _interpolation_indices(length, resized)
+
     weights = torch.zeros(length, resized)
     columns = torch.arange(resized)
     weights[lower, columns] += 1 - fraction
     weights[upper, columns] += fraction
-    edges = [resized * number // _NUM_STRIPS for number in range(_NUM_STRIPS + 1)]
+
     strips = []
-    for start, stop in itertools.pairwise(edges):
-        if stop > start:
-            first = int(lower[start])
-            last = int(upper[stop - 1]) + 1
-            strips.append(_Strip(start, stop, first, last, weights[first:last, start:stop]))
+    for number in range(_NUM_STRIPS):
+        start = resized * number // _NUM_STRIPS
+        stop = resized * (number + 1) // _NUM_STRIPS
+        if start == stop:
+            continue
+
+        first = int(lower[start])
+        last = int(upper[stop - 1]) + 1
+        strip = _Strip(
+            start=start,
+            stop=stop,
+            first=first,
+            last=last,
+            weights=weights[first:last, start:stop],
+        )
+        strips.append(strip)
     return strips

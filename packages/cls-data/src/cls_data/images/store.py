@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
@@ -62,8 +63,10 @@ class PixelRows:
         else:
             # Workers send batches through shared memory. Gathering into it saves a copy and avoids
             # fragmentation (default_collate in torch.utils.data does the same).
-            memory = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
+            num_bytes = math.prod(shape)
+            memory = torch.UntypedStorage._new_shared(num_bytes)  # type: ignore[no-untyped-call]
             rows = self.pixels.new_empty(0).set_(memory).view(shape)
+
         return torch.index_select(self.pixels, 0, index, out=rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -113,7 +116,13 @@ class ImageStore:
             DataError: Images cannot be read or decoded (the message lists them by file and line),
                 or the store file cannot be written.
         """
-        builder = _StoreBuilder(records, preprocessing, workers, strict, progress)
+        builder = _StoreBuilder(
+            records=records,
+            preprocessing=preprocessing,
+            workers=workers,
+            strict=strict,
+            progress=progress,
+        )
         if folder is None:
             return cls._build_in_memory(builder)
         return cls._build_file(builder, Path(folder))
@@ -125,16 +134,20 @@ class ImageStore:
         flat = np.frombuffer(memory, np.uint8)
 
         def write_pixels(offset: int, pixels: NDArray[np.uint8]) -> None:
-            flat[offset : offset + pixels.size] = pixels.ravel()
+            end = offset + pixels.size
+            flat[offset:end] = pixels.ravel()
 
         result = builder.decode_all(write_pixels)
-        pixels = torch.frombuffer(memory, dtype=torch.uint8).view(builder.shape)
-        return cls(PixelRows(pixels), result.sizes, result.digests)
+        pixels = torch.frombuffer(memory, dtype=torch.uint8)
+        rows = PixelRows(pixels.view(builder.shape))
+        return cls(rows, result.sizes, result.digests)
 
     @classmethod
     def _build_file(cls, builder: "_StoreBuilder", folder: Path) -> Self:
         digests = builder.hash_files()
-        file = StoreFile(folder / f"{builder.key(digests)}.store", builder.shape)
+        path = folder / f"{builder.key(digests)}.store"
+        file = StoreFile(path, builder.shape)
+
         sizes = file.load_sizes(CHUNK_SIZE)
         if sizes is None:
             try:
@@ -165,9 +178,6 @@ class ImageStore:
     def pixels(self) -> Tensor:
         """All rows: uint8 [N, 3, H, W]."""
         return self.rows.pixels
-
-    def __len__(self) -> int:
-        return len(self.rows.pixels)
 
     def gather(self, index: Tensor) -> Tensor:
         """Return some rows: int64 [B] to uint8 [B, 3, H, W]."""
@@ -207,7 +217,8 @@ class _StoreBuilder:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        return (len(self.records), 3, *self.preprocessing.size)
+        height, width = self.preprocessing.size
+        return len(self.records), 3, height, width
 
     def key(self, digests: Sequence[bytes]) -> str:
         """Hash everything that determines the pixels."""
@@ -225,53 +236,76 @@ class _StoreBuilder:
         """Return the SHA-256 digest of each image file, without decoding."""
 
         def work(start: int, stop: int) -> list[bytes]:
-            return [_hash_file(record.path) for record in self.records[start:stop]]
+            records = self.records[start:stop]
+            return [_hash_file(record.path) for record in records]
 
         digests: list[bytes] = []
-        for chunk in map_chunks(work, len(self.records), workers=self.workers):
+        chunks = map_chunks(work, len(self.records), workers=self.workers)
+        for chunk in chunks:
             digests += chunk
         return digests
 
     def decode_all(self, write_pixels: _WritePixels) -> _DecodeResult:
         """Decode and resize all images, and write each chunk of rows at its byte offset."""
-        decode = StrictDecoder(self.preprocessing) if self.strict else self.preprocessing.decode
-        row_bytes = math.prod(self.shape[1:])
+        decode: Callable[[bytes], Image.Image] = self.preprocessing.decode
+        if self.strict:
+            decode = StrictDecoder(self.preprocessing)
+        row_shape = self.shape[1:]
+        row_bytes = math.prod(row_shape)
 
         def work(start: int, stop: int) -> _ChunkResult:
-            pixels = np.zeros((stop - start, *self.shape[1:]), np.uint8)
-            sizes = np.zeros((stop - start, 2), np.int64)
+            records = self.records[start:stop]
+            pixels = np.zeros((len(records), *row_shape), np.uint8)
+            sizes = np.zeros((len(records), 2), np.int64)
             digests = []
             findings = []
-            for row, record in enumerate(self.records[start:stop]):
+
+            for row, record in enumerate(records):
                 data = b""
                 try:
                     data = record.path.read_bytes()
                     image = decode(data)
-                    pixels[row] = self.preprocessing.resize_image(image).transpose(2, 0, 1)
+                    resized = self.preprocessing.resize_image(image)
+                    pixels[row] = resized.transpose(2, 0, 1)
                     sizes[row] = image.size
                 except (OSError, ValueError) as error:
                     findings.append(f"{record.source}: {record.id}: {error}")
                 digests.append(hashlib.sha256(data).digest())
+
             write_pixels(start * row_bytes, pixels)
-            return _ChunkResult(sizes, digests, zlib.crc32(pixels.data), findings)
+            checksum = zlib.crc32(pixels.data)
+            return _ChunkResult(sizes, digests, checksum, findings)
 
         sizes = []
         digests: list[bytes] = []
         checksums = []
         findings: list[str] = []
+
         with suppress_pillow_warnings():
-            for chunk in map_chunks(
-                work, len(self.records), workers=self.workers, progress=self.progress
-            ):
+            chunks = map_chunks(
+                work,
+                len(self.records),
+                workers=self.workers,
+                progress=self.progress,
+            )
+            for chunk in chunks:
                 sizes.append(chunk.sizes)
                 digests += chunk.digests
                 checksums.append(chunk.checksum)
                 findings += chunk.findings
+
         if findings:
             raise DataError.from_findings(
-                f"{len(findings)} image(s) cannot be decoded", findings, _FIX_ADVICE
+                f"{len(findings)} image(s) cannot be decoded",
+                findings,
+                _FIX_ADVICE,
             )
-        return _DecodeResult(np.concatenate(sizes), digests, checksums)
+
+        return _DecodeResult(
+            sizes=np.concatenate(sizes),
+            digests=digests,
+            checksums=checksums,
+        )
 
 
 def _hash_file(path: Path) -> bytes:

@@ -7,6 +7,7 @@ its length (8 bytes, little endian), and 8 bytes of magic.
 import contextlib
 import hashlib
 import json
+import math
 import os
 import socket
 import zlib
@@ -41,7 +42,7 @@ class StoreFile:
     @property
     def length(self) -> int:
         """Bytes of the pixels."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     def load_sizes(self, chunk_size: int) -> NDArray[np.int64] | None:
         """Verify the file and return the image sizes, int64 [N, 2]; None if missing or damaged.
@@ -51,6 +52,7 @@ class StoreFile:
         """
         if not self.path.exists():
             return None
+
         try:
             with self.path.open("rb") as stream:
                 description = _read_description(stream, self.length)
@@ -64,7 +66,9 @@ class StoreFile:
                 "{}: stored pixels are damaged ({}); decoding the images again", self.path, error
             )
             return None
-        return np.array(description["sizes"], np.int64).reshape(-1, 2)
+
+        sizes = np.array(description["sizes"], np.int64)
+        return sizes.reshape(-1, 2)
 
     def _verify_pixels(self, stream: BinaryIO, checksums: Sequence[int], chunk_size: int) -> None:
         row_bytes = self.length // self.shape[0]
@@ -72,12 +76,19 @@ class StoreFile:
         for number, checksum in enumerate(checksums):
             start = number * chunk_size
             num_rows = min(chunk_size, self.shape[0] - start)
-            if zlib.crc32(stream.read(num_rows * row_bytes)) != checksum:
-                raise ValueError(f"wrong checksum of rows {start} to {start + num_rows - 1}")
+            pixels = stream.read(num_rows * row_bytes)
+            if zlib.crc32(pixels) != checksum:
+                last = start + num_rows - 1
+                raise ValueError(f"wrong checksum of rows {start} to {last}")
 
     def map(self) -> Tensor:
         """Map the pixels: uint8 [N, 3, H, W]. Processes share pages; writes stay private."""
-        flat = torch.from_file(str(self.path), shared=False, size=self.length, dtype=torch.uint8)
+        flat = torch.from_file(
+            str(self.path),
+            shared=False,
+            size=self.length,
+            dtype=torch.uint8,
+        )
         return flat.view(self.shape)
 
     @contextlib.contextmanager
@@ -90,10 +101,13 @@ class StoreFile:
         # Not contract.files.open_atomically: several processes write a draft by its path, and the
         # draft of a killed build can be as large as the data set. So its name has the host and the
         # process, and the next build deletes it. Two runs can build the same file at once.
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned_drafts(self.path.parent)
+        folder = self.path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned_drafts(folder)
+
         name = f".{self.path.name}.{socket.gethostname()}.{os.getpid()}"
-        draft = StoreDraft(self, self.path.with_name(name))
+        draft = StoreDraft(self, folder / name)
+
         try:
             with draft.path.open("wb") as stream:
                 stream.truncate(self.length)
@@ -126,7 +140,9 @@ class StoreDraft:
             "checksums": list(checksums),
             "sizes": sizes.tolist(),
         }
-        description = json.dumps(content).encode()
+        text = json.dumps(content)
+        description = text.encode()
+
         with self.path.open("r+b") as stream:
             stream.seek(self.file.length)
             stream.write(description)
@@ -135,6 +151,7 @@ class StoreDraft:
             stream.write(_MAGIC)
             stream.flush()
             os.fsync(stream.fileno())
+
         os.replace(self.path, self.file.path)
 
 
@@ -143,13 +160,18 @@ def _read_description(stream: BinaryIO, pixels_length: int) -> dict[str, Any]:
     stream.seek(max(0, end - _TRAILER_LENGTH))
     trailer = stream.read()
     digest = trailer[:_DIGEST_LENGTH]
-    length = int.from_bytes(trailer[_DIGEST_LENGTH : _DIGEST_LENGTH + 8], "little")
-    if not trailer.endswith(_MAGIC) or end != pixels_length + length + _TRAILER_LENGTH:
+    length_bytes = trailer[_DIGEST_LENGTH : _DIGEST_LENGTH + 8]
+    length = int.from_bytes(length_bytes, "little")
+
+    expected_end = pixels_length + length + _TRAILER_LENGTH
+    if not trailer.endswith(_MAGIC) or end != expected_end:
         raise ValueError(f"it is cut short or not a store file; {end} bytes")
+
     stream.seek(pixels_length)
     text = stream.read(length)
     if hashlib.sha256(text).digest() != digest:
         raise ValueError("wrong checksum of its description")
+
     description: dict[str, Any] = json.loads(text)
     return description
 
@@ -159,7 +181,9 @@ def _remove_abandoned_drafts(folder: Path) -> None:
     marker = f".store.{socket.gethostname()}."
     for draft in folder.glob(".*.store.*"):
         _, _, process = draft.name.partition(marker)
-        if process.isdecimal() and not _is_running(int(process)):
+        if not process.isdecimal():
+            continue
+        if not _is_running(int(process)):
             draft.unlink(missing_ok=True)
 
 

@@ -90,7 +90,9 @@ class TrainingDataLoader(BatchDataLoader):
         batches: Iterator[StoredBatch | ClassificationBatch] = stored_batches
         if self._prefetch is not None:
             prepare, device = self._prefetch
-            batches = iter(DevicePrefetcher(stored_batches, prepare, device))
+            prefetcher = DevicePrefetcher(stored_batches, prepare, device)
+            batches = iter(prefetcher)
+
         for batch in batches:
             self.batches_yielded += 1
             yield batch
@@ -132,9 +134,15 @@ def _isolate_worker(worker: int) -> None:
     saved.
     """
     gc.freeze()
+
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+            signal_number = getattr(signal, name)
+            signal.signal(signal_number, signal.SIG_IGN)
+
     if hasattr(signal, "SIGALRM"):
         # Delay SIGTERM instead of ignoring it: the parent uses it to end a hanging worker.
-        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_SECONDS_UNTIL_EXIT))
+        signal.signal(
+            signal.SIGTERM,
+            lambda number, frame: signal.alarm(_SECONDS_UNTIL_EXIT),
+        )

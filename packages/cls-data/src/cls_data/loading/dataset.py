@@ -69,9 +69,13 @@ class DecodedDataset:
             raise DataError(
                 f"{config.root}: train has one class, {list(indices)}; expected two or more"
             )
-        labels = {split: encode_labels(rows, indices) for split, rows in records.items()}
+
+        labels = {}
+        for split, rows in records.items():
+            labels[split] = encode_labels(rows, indices)
         if config.sampling_weights is not None:
             sampling_weights_tensor(config.sampling_weights, indices)  # fail before decoding
+
         splits: dict[str, DecodedSplit] = {}
         for split, rows in records.items():
             stored_as = preprocessing
@@ -95,8 +99,9 @@ class DecodedDataset:
             DataError: The data root does not have it.
         """
         if name not in self.splits:
+            existing = ", ".join(self.splits)
             raise DataError(
-                f"{self.config.root}: no {name}/ folder; existing splits: {', '.join(self.splits)}"
+                f"{self.config.root}: no {name}/ folder; existing splits: {existing}",
             )
         return self.splits[name]
 
@@ -109,39 +114,50 @@ class DecodedDataset:
         """Return the SHA-256 of all rows and image bytes, independent of their order."""
         rows = {}
         for name, split in self.splits.items():
-            rows[name] = zip(split.records, split.store.digests, strict=True)
+            digests = split.store.digests
+            rows[name] = zip(split.records, digests, strict=True)
         return compute_fingerprint(rows)
 
     def statistics(self) -> DatasetStatistics:
         """Return the class counts and image sizes of every split."""
         sizes = {}
         for name, split in self.splits.items():
-            sizes[name] = (split.records, split.store.sizes)
+            sizes[name] = split.records, split.store.sizes
         return DatasetStatistics.from_splits(self.classes, sizes)
 
     def class_counts(self) -> Tensor:
         """Return the number of training rows of each class: int64 [C]."""
-        return torch.bincount(self["train"].labels, minlength=len(self.classes))
+        labels = self["train"].labels
+        num_classes = len(self.classes)
+        return torch.bincount(labels, minlength=num_classes)
 
     def class_weights(self) -> Tensor | None:
         """Return the loss weights that the configuration requests: float32 [C], or None."""
         labels = self["train"].labels
+        num_classes = len(self.classes)
         if self.config.class_weights == "balanced":
-            return balancing_weights(labels, len(self.classes))
+            return balancing_weights(labels, num_classes)
         if self.config.class_weights == "effective_number":
-            beta = self.config.effective_number_beta
-            return effective_number_weights(labels, len(self.classes), beta)
+            return effective_number_weights(
+                labels,
+                num_classes,
+                self.config.effective_number_beta,
+            )
         return None
 
     def sampling_weights(self) -> Tensor | None:
         """Return the relative sampling frequency of each training row: float32 [N], or None."""
         if self.config.sampler == "shuffle":
             return None
+
         labels = self["train"].labels
         per_class = balancing_weights(labels, len(self.classes))
         if self.config.sampling_weights is not None:
             # The frequency of a class is divided among its rows.
-            requested = sampling_weights_tensor(self.config.sampling_weights, self.class_to_idx)
+            requested = sampling_weights_tensor(
+                self.config.sampling_weights,
+                self.class_to_idx,
+            )
             per_class = per_class * requested
         return per_class[labels]
 
@@ -152,16 +168,24 @@ def _read_records(config: DataModuleConfig) -> dict[Split, list[Record]]:
     if config.quarantine is not None:
         quarantine = Quarantine.load(config.quarantine)
         quarantine.check_annotations(config.annotations)
+
     records: dict[Split, list[Record]] = {}
     for split in SPLITS:
         rows = read_split(config.root, split, annotations=config.annotations, quarantine=quarantine)
         if rows:
             records[split] = rows
+
     for required in ("train", "valid"):
         if required not in records:
             raise DataError(
                 f"{config.root}: no {required}/ folder; training needs train/ and valid/"
             )
     if config.fold is not None and config.folds is not None:
-        records |= select_fold(records["train"], records["valid"], config.fold, config.folds)
+        fold_records = select_fold(
+            records["train"],
+            records["valid"],
+            config.fold,
+            config.folds,
+        )
+        records |= fold_records
     return records

@@ -29,9 +29,10 @@ class DeviceTransform:
         self._size = preprocessing.size
         self._augmentation = augmentation
         self._mixing = mixing
+
         scale, bias = preprocessing.scale_and_bias()
-        self._scale = torch.from_numpy(scale)[:, None, None]
-        self._bias = torch.from_numpy(bias)[:, None, None]
+        self._scale = torch.from_numpy(scale).view(3, 1, 1)
+        self._bias = torch.from_numpy(bias).view(3, 1, 1)
 
     def transform_training_batch(
         self, batch: StoredBatch, size: tuple[int, int], num_classes: int
@@ -46,27 +47,40 @@ class DeviceTransform:
         seed = batch["seed"]
         images = self._augment(batch["images"], seed)
         # Normalize first, while images may be small; resizing is linear.
-        images = resize(self._normalize(images.float()), size)
+        images = self._normalize(images.float())
+        images = resize(images, size)
+
         transformed = ClassificationBatch(
-            images=images, labels=batch["labels"], index=batch["index"]
+            images=images,
+            labels=batch["labels"],
+            index=batch["index"],
         )
         if self._mixing is not None:
-            transformed["images"], transformed["targets"] = self._mixing(
-                images, batch["labels"], num_classes, seed
+            mixed, targets = self._mixing(
+                images,
+                batch["labels"],
+                num_classes,
+                seed,
             )
+            transformed["images"] = mixed
+            transformed["targets"] = targets
         return transformed
 
     def transform_evaluation_batch(self, batch: StoredBatch) -> ClassificationBatch:
         """Normalize and resize a batch."""
-        images = self.transform_images(batch["images"])
-        return ClassificationBatch(images=images, labels=batch["labels"], index=batch["index"])
+        return ClassificationBatch(
+            images=self.transform_images(batch["images"]),
+            labels=batch["labels"],
+            index=batch["index"],
+        )
 
     def transform_images(self, images: Tensor) -> Tensor:
         """Normalize and resize images for evaluation: uint8 [B, 3, h, w] to float32 [B, 3, H, W].
 
         Only training images can have another stored size.
         """
-        return resize(self._normalize(images.float()), self._size)
+        images = self._normalize(images.float())
+        return resize(images, self._size)
 
     def preview(self, images: Tensor, seed: int, num_draws: int) -> Tensor:
         """Return images and random augmentations of them: uint8 [num_draws + 1, B, 3, h, w].
@@ -76,21 +90,26 @@ class DeviceTransform:
         draws = [images]
         for draw in range(num_draws):
             augmented = self._augment(images, seed + draw)
-            draws.append(augmented.round().to(torch.uint8))
+            levels = augmented.round()
+            draws.append(levels.to(torch.uint8))
         return torch.stack(draws)
 
-    def label_warnings(self, classes: Sequence[str]) -> Sequence[str]:
-        """Return warnings about augmentation settings that can change an image's class."""
+    def label_warnings(self, classes: Sequence[str]) -> list[str]:
+        """Return warnings about augmentation settings that can turn one class into another."""
         if self._augmentation is None:
-            return ()
-        return tuple(self._augmentation.label_warnings(classes))
+            return []
+        return self._augmentation.label_warnings(classes)
 
     def _augment(self, images: Tensor, seed: int) -> Tensor:
-        return images if self._augmentation is None else self._augmentation(images, seed)
+        if self._augmentation is None:
+            return images
+        return self._augmentation(images, seed)
 
     def _normalize(self, images: Tensor) -> Tensor:
         """Apply `images * scale + bias` in place, the same two operations as the runtime."""
         if self._scale.device != images.device:
             self._scale = self._scale.to(images.device)
             self._bias = self._bias.to(images.device)
-        return images.mul_(self._scale).add_(self._bias)
+        images.mul_(self._scale)
+        images.add_(self._bias)
+        return images

@@ -59,6 +59,7 @@ class DevicePrefetcher:
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
         self._queue: queue.Queue[_PreparedBatch | BaseException | None] = queue.Queue(_QUEUE_SIZE)
         self._stopped = threading.Event()
         self._pending_steps: deque[torch.cuda.Event] = deque()
@@ -95,7 +96,10 @@ class DevicePrefetcher:
         """Wait for an earlier step if the host is too far ahead of the device."""
         if self._stream is None:
             return
-        self._pending_steps.append(torch.cuda.current_stream(self._device).record_event())
+
+        stream = torch.cuda.current_stream(self._device)
+        event = stream.record_event()
+        self._pending_steps.append(event)
         if len(self._pending_steps) > _MAX_PENDING_STEPS:
             self._pending_steps.popleft().synchronize()
 
@@ -107,11 +111,17 @@ class DevicePrefetcher:
                 if self._stream is not None:
                     stack.enter_context(torch.cuda.device(self._device))
                     stack.enter_context(torch.cuda.stream(self._stream))
+
                 for batch in self._batches:
-                    prepared = self._prepare(move_data_to_device(batch, self._device))
-                    ready = None if self._stream is None else self._stream.record_event()
-                    if not self._put(_PreparedBatch(prepared, ready)):
+                    batch = move_data_to_device(batch, self._device)
+                    prepared = self._prepare(batch)
+                    ready = None
+                    if self._stream is not None:
+                        ready = self._stream.record_event()
+                    is_open = self._put(_PreparedBatch(prepared, ready))
+                    if not is_open:
                         return
+
             self._put(None)
         except BaseException as error:  # raised again in the thread that iterates
             self._put(error)

@@ -6,6 +6,7 @@ Each rank gets its own share of the rows. The samplers subclass `DistributedSamp
 Lightning would wrap any other sampler in one, which would split the shares again and drop rows.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -75,14 +76,22 @@ class EpochSampler(DistributedSampler[BatchPlan]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return max(1, self._length // self._step_size)
+        full_batches = self._length // self._step_size
+        return max(1, full_batches)
 
     def __iter__(self) -> Iterator[BatchPlan]:
         order = self._order()
         for number in range(self.start, len(self)):
-            first = number * self._step_size
-            step = order[first : first + self._step_size]
-            seed = _derive_seed(_AUGMENTATION_STREAM, self._seed, self.epoch, number, self._rank)
+            start = number * self._step_size
+            stop = start + self._step_size
+            step = order[start:stop]
+            seed = _derive_seed(
+                _AUGMENTATION_STREAM,
+                self._seed,
+                self.epoch,
+                number,
+                self._rank,
+            )
             yield BatchPlan(step[self._rank :: self._world_size], seed)
 
     def _order(self) -> Tensor:
@@ -90,7 +99,12 @@ class EpochSampler(DistributedSampler[BatchPlan]):
         generator = torch.Generator().manual_seed(seed)
         if self._weights is None:
             return torch.randperm(self._length, generator=generator)
-        return torch.multinomial(self._weights, self._length, replacement=True, generator=generator)
+        return torch.multinomial(
+            self._weights,
+            self._length,
+            replacement=True,
+            generator=generator,
+        )
 
 
 class SequentialSampler(DistributedSampler[BatchPlan]):
@@ -102,14 +116,18 @@ class SequentialSampler(DistributedSampler[BatchPlan]):
         self._batch_size = batch_size
 
     def __len__(self) -> int:
-        return -(-len(self._rows) // self._batch_size)
+        num_rows = len(self._rows)
+        return math.ceil(num_rows / self._batch_size)
 
     def __iter__(self) -> Iterator[BatchPlan]:
         for start in range(0, len(self._rows), self._batch_size):
-            yield BatchPlan(self._rows[start : start + self._batch_size], None)
+            stop = start + self._batch_size
+            rows = self._rows[start:stop]
+            yield BatchPlan(rows, seed=None)
 
 
 def _derive_seed(*values: int) -> int:
     """Hash integers into a 63-bit seed."""
-    state = np.random.SeedSequence(values).generate_state(1, np.uint64)
-    return int(state[0] >> 1)
+    sequence = np.random.SeedSequence(values)
+    (state,) = sequence.generate_state(1, np.uint64)
+    return int(state >> 1)

@@ -23,21 +23,30 @@ def group_rows(records: Sequence[Record], group_by: str | None) -> list[str]:
     key = metadata_key(group_by)
     if key is not None:
         _check_key_exists(records, key)
+
     groups = _UnionFind()
+    images = [f"image {record.id}" for record in records]
     paths = {}
-    for record in records:
-        paths[record.id] = record.path
-        groups.union(f"image {record.id}", _stated_group(record, key) or f"image {record.id}")
+
+    for record, image in zip(records, images, strict=True):
+        paths[image] = record.path
+        group = _stated_group(record, key)
+        if group is not None:
+            groups.union(image, group)
+
     for image, path in paths.items():
         # A copy under another name is the same image.
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        groups.union(f"image {image}", f"bytes {digest}")
-    return [groups.find(f"image {record.id}") for record in records]
+        digest = hashlib.sha256(path.read_bytes())
+        groups.union(image, f"bytes {digest.hexdigest()}")
+
+    return [groups.find(image) for image in images]
 
 
 def metadata_key(group_by: str | None) -> str | None:
     """Return the key without an optional `metadata.` prefix."""
-    return None if group_by is None else group_by.removeprefix("metadata.")
+    if group_by is None:
+        return None
+    return group_by.removeprefix("metadata.")
 
 
 def _check_key_exists(records: Sequence[Record], key: str) -> None:
@@ -45,18 +54,28 @@ def _check_key_exists(records: Sequence[Record], key: str) -> None:
     names: set[str] = set()
     for record in ungrouped:
         names.update(record.metadata)
-    if ungrouped and key not in names:
-        hint = did_you_mean(key, names) if names else "these rows have no metadata"
-        raise DataError(f"group_by {key!r}: no row has this key in its metadata; {hint}")
+    if not ungrouped or key in names:
+        return
+
+    hint = "these rows have no metadata"
+    if names:
+        hint = did_you_mean(key, names)
+    raise DataError(f"group_by {key!r}: no row has this key in its metadata; {hint}")
 
 
 def _stated_group(record: Record, key: str | None) -> str | None:
     if record.group is not None:
         return f"group {record.group}"
-    if key is not None and record.metadata.get(key) is not None:
-        return f"metadata {json.dumps(record.metadata[key], sort_keys=True)}"
+
+    value = None if key is None else record.metadata.get(key)
+    if value is not None:
+        text = json.dumps(value, sort_keys=True)
+        return f"metadata {text}"
+
     stem = roboflow_stem(record.path.name)
-    return None if stem is None else f"source image {stem}"
+    if stem is not None:
+        return f"source image {stem}"
+    return None
 
 
 class _UnionFind:
@@ -67,12 +86,17 @@ class _UnionFind:
 
     def find(self, name: str) -> str:
         """Return the representative of a name's set."""
-        while (parent := self._parents.setdefault(name, name)) != name:
-            self._parents[name] = self._parents[parent]
+        parent = self._parents.setdefault(name, name)
+        while parent != name:
+            grandparent = self._parents[parent]
+            self._parents[name] = grandparent
             name = parent
+            parent = grandparent
         return name
 
     def union(self, name: str, other: str) -> None:
         """Join the sets of two names."""
-        first, second = sorted((self.find(name), self.find(other)))
+        root = self.find(name)
+        other_root = self.find(other)
+        first, second = sorted((root, other_root))
         self._parents[second] = first

@@ -34,10 +34,17 @@ def stratify_groups(
     """
     if not shares or not all(0 < share < math.inf for share in shares):
         raise DataError(f"shares {list(shares)}: expected a positive number for each split")
-    keys = _name_groups(labels, groups)
+
     total = sum(shares)
-    subsets = assign_groups(labels, keys, [share / total for share in shares], seed)
-    return add_missing_classes_to_first(labels, keys, subsets, min_groups=len(shares))
+    normalized_shares = [share / total for share in shares]
+    names = _name_groups(labels, groups)
+    subsets = assign_groups(labels, names, normalized_shares, seed)
+    return add_missing_classes_to_first(
+        labels,
+        names,
+        subsets,
+        min_groups=len(shares),
+    )
 
 
 def _name_groups(labels: Sequence[str], groups: Sequence[str | None]) -> list[Hashable]:
@@ -67,35 +74,47 @@ def assign_groups(
         for label in counts:
             groups_of_class[label].append(group)
 
-    def random_order(name: Hashable) -> bytes:
-        return hashlib.blake2b(repr((seed, name)).encode()).digest()
+    def by_number_of_groups(label: str) -> tuple[int, bytes]:
+        num_groups = len(groups_of_class[label])
+        return num_groups, _random_key(seed, label)
 
+    subsets = range(len(shares))
     needs = _Needs(labels, shares)
-    subset_of: dict[Hashable, int] = {}
-    for label in sorted(
-        groups_of_class, key=lambda label: (len(groups_of_class[label]), random_order(label))
-    ):
-        class_groups = groups_of_class[label]
-        unassigned = [group for group in class_groups if group not in subset_of]
-        unassigned.sort(
-            key=lambda group: (-class_counts[group][label].bit_length(), random_order(group))
-        )
-        taken = {subset_of[group] for group in class_groups if group in subset_of}
-        missing = set(range(len(shares))) - taken
-        has_enough_groups = len(class_groups) >= len(shares)
-        for position, group in enumerate(unassigned):
+    assigned: dict[Hashable, int] = {}
+    for label in sorted(groups_of_class, key=by_number_of_groups):
+        remaining = []
+        missing = set(subsets)
+        for group in groups_of_class[label]:
+            if group in assigned:
+                missing.discard(assigned[group])
+            else:
+                size = class_counts[group][label].bit_length()
+                remaining.append((-size, _random_key(seed, group), group))
+        remaining.sort(key=lambda item: item[:2])
+
+        has_enough_groups = len(groups_of_class[label]) >= len(shares)
+        for position, (_, _, group) in enumerate(remaining):
             counts = class_counts[group]
             # When only as many groups remain as subsets lack the class, those subsets get them.
             # But not beyond their share with mixed groups: rare classes would overfill small ones.
-            must_cover = has_enough_groups and len(unassigned) - position <= len(missing)
+            num_remaining = len(remaining) - position
             candidates = []
-            if must_cover:
-                candidates = needs.subsets_with_room(missing, is_mixed=len(counts) > 1)
-            subset = needs.neediest_subset(counts, candidates or range(len(shares)))
-            subset_of[group] = subset
+            if has_enough_groups and num_remaining <= len(missing):
+                is_mixed = len(counts) > 1
+                candidates = needs.subsets_with_room(missing, is_mixed=is_mixed)
+
+            subset = needs.neediest_subset(counts, candidates or subsets)
+            assigned[group] = subset
             missing.discard(subset)
             needs.subtract(counts, subset)
-    return [subset_of[group] for group in groups]
+
+    return [assigned[group] for group in groups]
+
+
+def _random_key(seed: int, name: Hashable) -> bytes:
+    """Return a sort key that is random, but depends only on the arguments."""
+    text = repr((seed, name))
+    return hashlib.blake2b(text.encode()).digest()
 
 
 class _Needs:
@@ -103,31 +122,40 @@ class _Needs:
 
     def __init__(self, labels: Sequence[str], shares: Sequence[float]) -> None:
         self._totals = Counter(labels)
-        self._rows = [share * len(labels) for share in shares]
+        num_rows = len(labels)
+        self._rows = [share * num_rows for share in shares]
         self._rows_of_class = {}
         for label, total in self._totals.items():
-            self._rows_of_class[label] = [share * total for share in shares]
+            class_rows = [share * total for share in shares]
+            self._rows_of_class[label] = class_rows
 
     def subsets_with_room(self, subsets: Iterable[int], *, is_mixed: bool) -> list[int]:
         """Return the subsets that may take another group; one of a single class always fits."""
-        return [subset for subset in subsets if not is_mixed or self._rows[subset] > 0]
+        if not is_mixed:
+            return list(subsets)
+        return [subset for subset in subsets if self._rows[subset] > 0]
 
     def neediest_subset(self, counts: Counter[str], candidates: Iterable[int]) -> int:
         """Return the candidate with the greatest need for a group's classes."""
         fractions = []
         for label, count in sorted(counts.items()):
-            fractions.append((self._rows_of_class[label], count / self._totals[label]))
+            fraction = count / self._totals[label]
+            fractions.append((label, fraction))
 
         def need(subset: int) -> tuple[float, float, int]:
-            class_need = sum(rows[subset] * fraction for rows, fraction in fractions)
-            return class_need, self._rows[subset], -subset
+            class_needs = []
+            for label, fraction in fractions:
+                rows = self._rows_of_class[label][subset]
+                class_needs.append(rows * fraction)
+            return sum(class_needs), self._rows[subset], -subset
 
         return max(candidates, key=need)
 
     def subtract(self, counts: Counter[str], subset: int) -> None:
         """Record that a subset got a group."""
         for label, count in counts.items():
-            self._rows_of_class[label][subset] -= count
+            class_rows = self._rows_of_class[label]
+            class_rows[subset] -= count
             self._rows[subset] -= count
 
 
@@ -138,9 +166,12 @@ def add_missing_classes_to_first(
 
     Classes with fewer than `min_groups` groups are left alone.
     """
-    covered = {label for label, subset in zip(labels, subsets, strict=True) if subset == 0}
+    covered = set()
+    for label, subset in zip(labels, subsets, strict=True):
+        if subset == 0:
+            covered.add(label)
     moved = _choose_smallest_groups(labels, groups, covered, min_groups)
-    return _reassign(groups, subsets, moved, 0)
+    return _reassign(groups, subsets, moved, target=0)
 
 
 def keep_single_fold_classes_in_train(
@@ -150,12 +181,14 @@ def keep_single_fold_classes_in_train(
 
     Its subset becomes `folds`, which is no fold's validation set, so every train set has the class.
     """
-    folds_of_class: dict[str, set[int]] = defaultdict(set)
+    first_fold: dict[str, int] = {}
+    covered = set()
     for label, subset in zip(labels, subsets, strict=True):
-        folds_of_class[label].add(subset)
-    covered = {label for label, found_in in folds_of_class.items() if len(found_in) > 1}
+        first = first_fold.setdefault(label, subset)
+        if subset != first:
+            covered.add(label)
     moved = _choose_smallest_groups(labels, groups, covered, min_groups=1)
-    return _reassign(groups, subsets, moved, folds)
+    return _reassign(groups, subsets, moved, target=folds)
 
 
 def _count_classes(
@@ -164,7 +197,8 @@ def _count_classes(
     """Count the rows of each class in each group."""
     counts: dict[Hashable, Counter[str]] = defaultdict(Counter)
     for label, group in zip(labels, groups, strict=True):
-        counts[group][label] += 1
+        group_counts = counts[group]
+        group_counts[label] += 1
     return counts
 
 
@@ -172,18 +206,23 @@ def _choose_smallest_groups(
     labels: Sequence[str], groups: Sequence[Hashable], covered: set[str], min_groups: int
 ) -> set[Hashable]:
     """Choose small groups until every class with enough groups is covered."""
+    class_counts = _count_classes(labels, groups)
     groups_of_class: dict[str, set[Hashable]] = defaultdict(set)
     for label, group in zip(labels, groups, strict=True):
         groups_of_class[label].add(group)
-    class_counts = _count_classes(labels, groups)
-    sizes = Counter(groups)
+
+    def by_size(group: Hashable) -> tuple[int, str]:
+        return class_counts[group].total(), repr(group)
+
     covered = set(covered)
     chosen = set()
     for label in sorted(groups_of_class):
-        if label not in covered and len(groups_of_class[label]) >= min_groups:
-            smallest = min(groups_of_class[label], key=lambda group: (sizes[group], repr(group)))
-            chosen.add(smallest)
-            covered.update(class_counts[smallest])
+        class_groups = groups_of_class[label]
+        if label in covered or len(class_groups) < min_groups:
+            continue
+        smallest = min(class_groups, key=by_size)
+        chosen.add(smallest)
+        covered.update(class_counts[smallest])
     return chosen
 
 
@@ -191,6 +230,10 @@ def _reassign(
     groups: Sequence[Hashable], subsets: Sequence[int], moved: set[Hashable], target: int
 ) -> list[int]:
     """Return the subsets with the moved groups in `target`."""
-    return [
-        target if group in moved else subset for group, subset in zip(groups, subsets, strict=True)
-    ]
+    reassigned = []
+    for group, subset in zip(groups, subsets, strict=True):
+        if group in moved:
+            reassigned.append(target)
+        else:
+            reassigned.append(subset)
+    return reassigned

@@ -1,0 +1,129 @@
+"""The annotated rows that new splits are made of."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cls_data.annotations.quarantine import Quarantine
+from cls_data.annotations.reading import SPLITS, Record, Split, read_split
+from cls_data.errors import DataError
+from cls_data.splits.grouping import group_rows, metadata_key
+from cls_data.synthetic.top_up import RENDERED_FOLDER
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRows:
+    """Rows of existing splits.
+
+    Attributes:
+        records: Rows to assign to new splits.
+        groups: Group of each row; rows of one group stay together.
+        fixed: Rows that keep their split.
+        notes: Sentences for the user.
+    """
+
+    records: list[Record]
+    groups: list[str]
+    fixed: dict[Split, list[Record]]
+    notes: list[str]
+
+    @property
+    def labels(self) -> list[str]:
+        """Class of each row to assign."""
+        return [record.label for record in self.records]
+
+
+def read_source_rows(
+    base: Path,
+    sources: Sequence[Split] | None,
+    group_by: str | None,
+    keep_test: bool,
+    quarantine: Quarantine | None,
+) -> SourceRows:
+    """Read and group the rows of the source splits; see `write_splits` for the arguments.
+
+    Raises:
+        DataError: Rows are malformed, or an argument is invalid.
+    """
+    existing = [split for split in SPLITS if (base / split).is_dir()]
+    if sources is None:
+        sources = list(existing)
+        if keep_test and "test" in sources:
+            sources.remove("test")
+
+    required = [*sources, "test"] if keep_test else sources
+    has_duplicates = len(set(required)) < len(required)
+    if not sources or has_duplicates or not set(required) <= set(existing):
+        raise DataError(
+            f"sources {list(sources)} with keep_test={keep_test}: expected a selection of the "
+            f"splits in {base} ({', '.join(existing) or 'no split'})"
+        )
+
+    all_records: list[Record] = []
+    for split in sources:
+        all_records += read_split(base, split, quarantine=quarantine)
+    records, rendered = separate_rendered(all_records)
+    test: list[Record] = []
+    if keep_test:
+        test = read_split(base, "test", quarantine=quarantine)
+
+    all_groups = group_rows([*records, *test], group_by)
+    groups = all_groups[: len(records)]
+    test_groups = all_groups[len(records) :]
+    rows = SourceRows(
+        records=records,
+        groups=groups,
+        fixed={"train": rendered, "test": test},
+        notes=[],
+    )
+    notes = _notes_on_groups(rows, test_groups, group_by)
+    rows.notes.extend(notes)
+    return rows
+
+
+def _notes_on_groups(
+    rows: SourceRows, test_groups: Sequence[str], group_by: str | None
+) -> Iterator[str]:
+    groups = set(rows.groups)
+    images = {record.id for record in rows.records}
+    if len(groups) == len(images):
+        yield (
+            "no two images share a group, so images of one game or video may be in different "
+            "splits; see group_by"
+        )
+
+    key = metadata_key(group_by)
+    if key is not None:
+        num_grouped = 0
+        num_single = 0
+        for record in rows.records:
+            if record.group is not None:
+                num_grouped += 1
+            elif record.metadata.get(key) is None:
+                num_single += 1
+        if num_grouped:
+            yield f"{num_grouped} row(s) have a group key, so {group_by} was ignored for them"
+        if num_single:
+            yield f"{num_single} row(s) have neither a group nor {group_by}: each is its own group"
+
+    num_shared = sum(group in groups for group in test_groups)
+    if num_shared:
+        yield (
+            f"{num_shared} row(s) of the kept test split share a group or an image "
+            "with other splits"
+        )
+    if rows.fixed["train"]:
+        num_rendered = len(rows.fixed["train"])
+        yield f"{num_rendered} row(s) under {RENDERED_FOLDER} are rendered and stay in train"
+
+
+def separate_rendered(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """Return the rows of real images and the rows that a top-up rendered."""
+    real: list[Record] = []
+    rendered: list[Record] = []
+    for record in records:
+        if record.source.startswith(f"{RENDERED_FOLDER}/"):
+            rendered.append(record)
+        else:
+            real.append(record)
+    return real, rendered
