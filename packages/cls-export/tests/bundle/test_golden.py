@@ -128,7 +128,7 @@ def test_other_resize_mode_fails_at_resize(newest: Path) -> None:
 def test_changed_weight_fails_at_logits(newest: Path) -> None:
     onnx = pytest.importorskip("onnx")
     model = onnx.load(newest / "model.onnx")
-    bias = next(each for each in model.graph.initializer if list(each.dims) == [4])
+    bias = next(tensor for tensor in model.graph.initializer if list(tensor.dims) == [4])
     bias.CopyFrom(
         onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(0.01), bias.name)
     )

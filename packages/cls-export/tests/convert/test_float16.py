@@ -31,7 +31,7 @@ def source(tmp_path: Path) -> Path:
 def scale_weight(bundle: Path, shape: list[int], factor: float) -> None:
     """Multiply one weight of a bundle's graph."""
     model = onnx.load(bundle / "model.onnx")
-    (weight,) = (each for each in model.graph.initializer if list(each.dims) == shape)
+    (weight,) = (tensor for tensor in model.graph.initializer if list(tensor.dims) == shape)
     values = onnx.numpy_helper.to_array(weight)
     weight.CopyFrom(
         onnx.numpy_helper.from_array((values * factor).astype(values.dtype), weight.name)
@@ -57,10 +57,10 @@ def test_float16_bundle_has_float16_weights_and_float32_io(
     convert_to_float16(source, tmp_path / "float16", images)
     model = onnx.load(tmp_path / "float16/model.onnx")
     onnx.checker.check_model(model, full_check=True)
-    kinds = {each.data_type for each in model.graph.initializer if len(each.dims) > 1}
+    kinds = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) > 1}
     assert kinds == {onnx.TensorProto.FLOAT16}
     ends = (model.graph.input[0], model.graph.output[0])
-    assert {each.type.tensor_type.elem_type for each in ends} == {onnx.TensorProto.FLOAT}
+    assert {tensor.type.tensor_type.elem_type for tensor in ends} == {onnx.TensorProto.FLOAT}
 
 
 def test_changed_float16_model_fails_verification(
@@ -115,11 +115,11 @@ def test_float16_command_prints_report(
     source: Path, images: list[Image.Image], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = []
-    for number, (image, answer) in enumerate(
+    for number, (image, prediction) in enumerate(
         zip(images, Classifier(source).predict(images), strict=True)
     ):
         image.save(tmp_path / f"{number}.png")
-        rows.append(json.dumps({"image": f"{number}.png", "suffix": answer.label}))
+        rows.append(json.dumps({"image": f"{number}.png", "suffix": prediction.label}))
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
     assert (
         main(

@@ -50,10 +50,10 @@ def test_changed_int8_model_fails_verification(
 ) -> None:
     quantize_bundle(source, tmp_path / "int8", images[:40], images[40:], max_accuracy_drop=1)
     model = onnx.load(tmp_path / "int8/model.onnx")
-    for each in model.graph.initializer:
-        if list(each.dims) == [4] and each.data_type == onnx.TensorProto.INT32:
-            changed = onnx.numpy_helper.to_array(each) // 2 + 2000
-            each.CopyFrom(onnx.numpy_helper.from_array(changed.astype(np.int32), each.name))
+    for tensor in model.graph.initializer:
+        if list(tensor.dims) == [4] and tensor.data_type == onnx.TensorProto.INT32:
+            changed = onnx.numpy_helper.to_array(tensor) // 2 + 2000
+            tensor.CopyFrom(onnx.numpy_helper.from_array(changed.astype(np.int32), tensor.name))
     onnx.save_model(model, tmp_path / "int8/model.onnx")
     assert not verify_bundle(tmp_path / "int8").passed
 
@@ -79,8 +79,8 @@ def test_quantize_command_prints_report(
     rows = []
     for number, image in enumerate(images):
         image.save(tmp_path / f"{number}.png")
-        (answer,) = Classifier(source).predict([image])
-        rows.append(json.dumps({"image": f"{number}.png", "suffix": answer.label}))
+        (prediction,) = Classifier(source).predict([image])
+        rows.append(json.dumps({"image": f"{number}.png", "suffix": prediction.label}))
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
     both = [
         "--calibration-images",

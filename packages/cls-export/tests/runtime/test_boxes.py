@@ -87,9 +87,9 @@ def test_invalid_box_is_named_and_others_are_classified(
     first, wrong, last = classifier.predict_boxes(frame, boxes, on_error="return")
     assert isinstance(wrong, ImageError)
     crops = classifier.predict([frame[0:30, 0:20], frame[10:40, 10:40]])
-    for answer, crop in zip((first, last), crops, strict=True):
-        assert not isinstance(answer, ImageError)
-        assert np.array_equal(answer.logits, crop.logits)
+    for prediction, crop in zip((first, last), crops, strict=True):
+        assert not isinstance(prediction, ImageError)
+        assert np.array_equal(prediction.logits, crop.logits)
 
 
 def test_no_boxes_give_no_predictions(frame: NDArray[np.uint8], exported: Path) -> None:

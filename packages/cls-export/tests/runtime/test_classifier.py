@@ -47,8 +47,8 @@ def test_stream_takes_one_batch_at_a_time(exported: Path, image_files: list[Path
     def source() -> list[Path]:
         yield from (taken.append(path) or path for path in image_files)  # type: ignore[func-returns-value]
 
-    answers = Classifier(exported, batch_size=2).stream(source())
-    next(answers)
+    predictions = Classifier(exported, batch_size=2).stream(source())
+    next(predictions)
     assert len(taken) == 2
 
 
@@ -79,9 +79,9 @@ def test_on_error_return_puts_error_in_position_of_image(
     first, damaged, second, gone = classifier.predict(images, on_error="return")
     assert isinstance(damaged, ImageError)
     assert "gone.jpg: cannot be read" in str(gone)
-    for answer, whole in zip((first, second), classifier.predict(image_files[:2]), strict=True):
-        assert not isinstance(answer, ImageError)
-        assert np.allclose(answer.logits, whole.logits, atol=1e-6)
+    for prediction, whole in zip((first, second), classifier.predict(image_files[:2]), strict=True):
+        assert not isinstance(prediction, ImageError)
+        assert np.allclose(prediction.logits, whole.logits, atol=1e-6)
 
 
 def test_bgr_frames_match_rgb_frames(exported: Path) -> None:
@@ -89,8 +89,8 @@ def test_bgr_frames_match_rgb_frames(exported: Path) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
     opencv = np.ascontiguousarray(frame[..., ::-1])
     assert np.array_equal(classifier.logits([opencv], color="BGR"), classifier.logits([frame]))
-    (answer,) = classifier.predict([opencv], color="BGR")
-    assert np.array_equal(answer.logits, classifier.predict([frame])[0].logits)
+    (prediction,) = classifier.predict([opencv], color="BGR")
+    assert np.array_equal(prediction.logits, classifier.predict([frame])[0].logits)
     (box,) = classifier.predict_boxes(opencv, [[2, 3, 15, 25]], color="BGR")
     assert not isinstance(box, ImageError)
     assert np.array_equal(box.logits, classifier.logits([frame[3:25, 2:15]])[0])
@@ -172,13 +172,13 @@ def test_predictions_below_threshold_are_rejected(exported: Path, image_files: l
     confidences = sorted(prediction.confidence for prediction in classifier.predict(image_files))
     reject = Reject(threshold=confidences[2], wanted="coverage", level=0.6, images=5)
     classifier.labels = classifier.labels.model_copy(update={"reject": reject})
-    assert [each.rejected for each in classifier.predict(image_files)].count(True) == 2
+    assert [prediction.rejected for prediction in classifier.predict(image_files)].count(True) == 2
 
 
-@pytest.mark.parametrize("part", ["model.onnx", "labels_mapping.json"])
-def test_bundle_with_missing_file_is_refused(bundle: Path, part: str) -> None:
-    (bundle / part).unlink()
-    with pytest.raises(BundleError, match=f"{part} is missing"):
+@pytest.mark.parametrize("name", ["model.onnx", "labels_mapping.json"])
+def test_bundle_with_missing_file_is_refused(bundle: Path, name: str) -> None:
+    (bundle / name).unlink()
+    with pytest.raises(BundleError, match=f"{name} is missing"):
         Classifier(bundle)
 
 
@@ -250,11 +250,11 @@ def test_frozen_batch_axis_is_refused(bundle: Path) -> None:
 def test_number_of_classes_that_differs_from_mapping_is_refused(bundle: Path) -> None:
     onnx = pytest.importorskip("onnx")
     model = onnx.load(bundle / "model.onnx")
-    for each in model.graph.initializer:
-        if each.dims[:1] == [4]:
-            values = onnx.numpy_helper.to_array(each)
-            each.CopyFrom(
-                onnx.numpy_helper.from_array(np.concatenate([values, values[:1]]), each.name)
+    for tensor in model.graph.initializer:
+        if tensor.dims[:1] == [4]:
+            values = onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(np.concatenate([values, values[:1]]), tensor.name)
             )
     del model.graph.value_info[:]
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 5

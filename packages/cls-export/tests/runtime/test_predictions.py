@@ -24,12 +24,14 @@ def test_vector_calibration_changes_confidence_but_not_order(
     labels: LabelsMapping,
 ) -> None:
     calibrated = labels.model_copy(update={"calibration": VECTOR})
-    (answer,) = interpret_logits(row(3.0, 2.5, 0.0, -1.0), calibrated, top_k=3)
+    (prediction,) = interpret_logits(row(3.0, 2.5, 0.0, -1.0), calibrated, top_k=3)
     (plain,) = interpret_logits(row(3.0, 2.5, 0.0, -1.0), labels, top_k=3)
     assert (
-        [name for name, _ in answer.top_k] == [name for name, _ in plain.top_k] == ["", "0", "00"]
+        [name for name, _ in prediction.top_k]
+        == [name for name, _ in plain.top_k]
+        == ["", "0", "00"]
     )
-    assert answer.confidence == pytest.approx(np.exp(3.0) / np.exp([3.0, 4.5, 0.0, -1.0]).sum())
+    assert prediction.confidence == pytest.approx(np.exp(3.0) / np.exp([3.0, 4.5, 0.0, -1.0]).sum())
 
 
 @given(st.lists(st.floats(-30, 30, width=32), min_size=4, max_size=4))
@@ -38,18 +40,18 @@ def test_label_has_largest_logit_for_any_calibration(
 ) -> None:
     logits = row(*values)
     for calibration in (None, VECTOR):
-        (answer,) = interpret_logits(
+        (prediction,) = interpret_logits(
             logits, LABELS.model_copy(update={"calibration": calibration}), top_k=4
         )
-        assert answer.label == answer.top_k[0][0] == LABELS.classes[int(logits.argmax())]
+        assert prediction.label == prediction.top_k[0][0] == LABELS.classes[int(logits.argmax())]
 
 
 def test_nan_logits_are_rejected(labels: LabelsMapping) -> None:
     for reject in (None, NEVER):
-        (answer,) = interpret_logits(
+        (prediction,) = interpret_logits(
             row(1.0, float("nan"), 0.0, 0.0), labels.model_copy(update={"reject": reject}), top_k=1
         )
-        assert answer.rejected
+        assert prediction.rejected
 
 
 def test_predictions_are_comparable_and_hashable(labels: LabelsMapping) -> None:

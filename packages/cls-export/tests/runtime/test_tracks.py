@@ -88,14 +88,17 @@ def test_classifier_aggregates_with_calibration(exported: Path, image_files: lis
 
 
 def test_error_among_predictions_is_refused(labels: LabelsMapping) -> None:
-    nothing: Any = [*make_predictions(labels, [1.0, 2.0, 3.0, 4.0]), None]
+    with_none: Any = [*make_predictions(labels, [1.0, 2.0, 3.0, 4.0]), None]
     with pytest.raises(ValueError, match="takes predictions, got None"):
-        aggregate_predictions(nothing, labels)
-    found: Any = [*make_predictions(labels, [1.0, 2.0, 3.0, 4.0]), ImageError("box 3 is empty")]
+        aggregate_predictions(with_none, labels)
+    with_error: Any = [
+        *make_predictions(labels, [1.0, 2.0, 3.0, 4.0]),
+        ImageError("box 3 is empty"),
+    ]
     with pytest.raises(
         ValueError, match=r"takes predictions, got ImageError\('box 3 is empty'\); leave out images"
     ):
-        aggregate_predictions(found, labels)
+        aggregate_predictions(with_error, labels)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ class Preprocessing(BaseModel):
         return f"cls_export.Preprocessing {_PIXELS_VERSION}, Pillow {PIL.__version__}, {settings}"
 
     def with_size(self, height: int, width: int) -> Self:
-        """Return the same preprocessing for another size; it shows the same share of each image."""
+        """Return the same preprocessing for another size, with the same field of view."""
         settings = self.model_dump()
         settings["size"] = (height, width)
         if self.resize_to is not None:
