@@ -1,1 +1,1 @@
-"""Rendered jersey numbers."""
+"""Synthetic images of jersey numbers."""

@@ -1,4 +1,4 @@
-"""A folder of rendered crops: known as one by its manifest, and replaced as a whole or not at all."""
+"""Folders of rendered images: identified by a manifest, and replaced atomically."""
 
 import json
 import re
@@ -9,14 +9,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from cls_data.synthetic.rendering import as_jpeg
+from cls_data.synthetic.rendering import encode_jpeg
 
 MANIFEST = "synthetic.json"
-"""Written last, with the settings: its presence says that the folder is whole, its content what it holds."""
+"""Written last, with the settings. Its presence shows that the folder is complete."""
 
 
 def read_manifest(folder: Path) -> object:
-    """Return what `write_manifest` wrote; None where there is nothing, or nothing readable."""
+    """Return the content of the manifest, or None if it is missing or unreadable."""
     try:
         return json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
@@ -24,57 +24,77 @@ def read_manifest(folder: Path) -> object:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:
-    """Declare the folder whole; `manifest` names its `kind`, and every setting that its content follows from."""
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    """Mark the folder as complete.
+
+    Args:
+        folder: rendered folder.
+        manifest: `kind` of the folder, and every setting that determines its content.
+    """
+    text = json.dumps(manifest, indent=2) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
 
 
-def foreign_file(folder: Path, kind: str, own_files: re.Pattern[str]) -> str | None:
-    """Return the first file that rendering did not write, relative to the folder, or None.
+def find_obstacle(folder: Path, kind: str, own_files: re.Pattern[str]) -> str | None:
+    """Return why a folder must not be replaced, such as "contains notes.txt", or None.
 
-    A rendered folder's files are known by their names, and are its own only if its manifest is of this `kind`.
+    Args:
+        folder: folder to search; may be missing.
+        kind: expected `kind` of the manifest. With any other kind, every file is an obstacle.
+        own_files: pattern of the relative paths that rendering writes.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        return "."
+        return "is a link or a file"
     manifest = read_manifest(folder)
-    ours = isinstance(manifest, dict) and manifest.get("kind") == kind
+    is_own_folder = isinstance(manifest, dict) and manifest.get("kind") == kind
     for path in sorted(folder.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            continue
         name = path.relative_to(folder).as_posix()
-        if (path.is_symlink() or not path.is_dir()) and not (ours and own_files.fullmatch(name)):
-            return name
+        if path.is_symlink() or not is_own_folder or not own_files.fullmatch(name):
+            return f"contains {name}"
     return None
 
 
 @contextmanager
-def replacing(folder: Path, drafts: Path) -> Iterator[Path]:
-    """Give an empty folder to fill; on leaving it becomes `folder`, or goes away with whatever error ended the filling.
+def replace_folder(folder: Path, temporary_parent: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill, which then replaces `folder`; on errors, it is deleted.
 
     Args:
-        folder: what is replaced, if it exists.
-        drafts: an existing folder on the same file system, where no reader takes an unfinished draft for data.
+        folder: folder to replace or create.
+        temporary_parent: existing folder on the same file system where no reader takes an
+            unfinished folder for data.
     """
-    with tempfile.TemporaryDirectory(dir=drafts, prefix=f".{folder.name}-") as scratch:
-        draft = Path(scratch) / folder.name
-        draft.mkdir()
-        yield draft
+    prefix = f".{folder.name}-"
+    with tempfile.TemporaryDirectory(dir=temporary_parent, prefix=prefix) as temporary:
+        new_folder = Path(temporary) / folder.name
+        new_folder.mkdir()
+        yield new_folder
         if folder.exists():
-            folder.rename(Path(scratch) / "old")
-        draft.rename(folder)
+            folder.rename(Path(temporary) / "old")
+        new_folder.rename(folder)
 
 
-def remove(folder: Path, drafts: Path) -> None:
-    """Remove a folder, if it exists, in one step as a reader sees it; `drafts` as for `replacing`."""
-    if folder.exists():
-        with tempfile.TemporaryDirectory(dir=drafts, prefix=f".{folder.name}-") as scratch:
-            folder.rename(Path(scratch) / "old")
+def remove_folder(folder: Path, temporary_parent: Path) -> None:
+    """Remove a folder, if it exists, atomically for readers.
+
+    Args:
+        folder: folder to remove.
+        temporary_parent: as for `replace_folder`.
+    """
+    if not folder.exists():
+        return
+    prefix = f".{folder.name}-"
+    with tempfile.TemporaryDirectory(dir=temporary_parent, prefix=prefix) as temporary:
+        folder.rename(Path(temporary) / "old")
 
 
 def write_crops(folder: Path, crops: Iterable[tuple[str, Image.Image]]) -> None:
-    """Write `annotations.jsonl` and `images/NNNNNN.jpg`, numbered in the order of the (label, crop) pairs."""
+    """Write (label, crop) pairs as `annotations.jsonl` and `images/NNNNNN.jpg`, in order."""
     (folder / "images").mkdir(parents=True)
-    rows = []
+    lines = []
     for number, (label, crop) in enumerate(crops):
         name = f"images/{number:06d}.jpg"
-        (folder / name).write_bytes(as_jpeg(crop))
-        rows.append({"image": name, "suffix": label, "metadata": {"source": "synthetic"}})
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "annotations.jsonl").write_text(text, encoding="utf-8")
+        (folder / name).write_bytes(encode_jpeg(crop))
+        row = {"image": name, "suffix": label, "metadata": {"source": "synthetic"}}
+        lines.append(json.dumps(row) + "\n")
+    (folder / "annotations.jsonl").write_text("".join(lines), encoding="utf-8")

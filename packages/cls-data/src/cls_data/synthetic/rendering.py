@@ -1,78 +1,92 @@
-"""ParamSampler one crop of a number on a jersey."""
+"""Renderer of one synthetic crop of a jersey number."""
 
 from io import BytesIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-RECIPE = 1
-"""Raise it when the same label and random state would give another crop."""
+RENDERER_VERSION = 1
+"""Increase it when the same label and random state give a different crop."""
+
+Color = tuple[int, int, int]
 
 _OVERSAMPLING = 4
+_MIN_LUMA_DIFFERENCE = 90  # of 255 levels, between fabric and number
 
 
 def render_number(label: str, rng: np.random.Generator) -> Image.Image:
-    """Render cloth, number, perspective, then what a camera does: an RGB crop 34-63 px high, small, blurred, noisy."""
+    """Render a number on fabric, then perspective, blur, and noise: RGB, 34-63 px high."""
     height = int(rng.integers(34, 64))
     width = int(height * rng.uniform(0.7, 1.0))
-    cloth, ink = _colors(rng)
-    canvas = _cloth(width * _OVERSAMPLING, height * _OVERSAMPLING, cloth, rng)
+    fabric, ink = _draw_colors(rng)
+    canvas = _draw_fabric(width * _OVERSAMPLING, height * _OVERSAMPLING, fabric, rng)
     _draw_number(canvas, label, ink, rng)
-    crop = _perspective(canvas, cloth, rng).resize((width, height), Image.Resampling.BOX)
+    canvas = _distort(canvas, fabric, rng)
+    crop = canvas.resize((width, height), Image.Resampling.BOX)
     crop = crop.filter(ImageFilter.GaussianBlur(rng.uniform(0.0, 0.9)))
-    noise = rng.normal(0.0, rng.uniform(1.0, 9.0), (height, width, 3))
-    return Image.fromarray((np.asarray(crop, np.float64) + noise).clip(0, 255).astype(np.uint8))
+    deviation = rng.uniform(1.0, 9.0)
+    noise = rng.normal(0.0, deviation, (height, width, 3))
+    levels = np.asarray(crop, np.float64) + noise
+    return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
 
 
-def as_jpeg(image: Image.Image) -> bytes:
-    """Return the bytes of a JPEG file."""
+def encode_jpeg(image: Image.Image) -> bytes:
+    """Encode an image as JPEG with quality 85."""
     stream = BytesIO()
     image.save(stream, "JPEG", quality=85)
     return stream.getvalue()
 
 
-def _colors(rng: np.random.Generator) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Two colors whose luma differs by at least 90 of 255 levels."""
+def _draw_colors(rng: np.random.Generator) -> tuple[Color, Color]:
+    """Draw two colors whose luma (ITU-R BT.601) differs clearly."""
     while True:
-        cloth, ink = rng.integers(0, 256, (2, 3))
-        if abs(np.dot(cloth - ink, (0.299, 0.587, 0.114))) >= 90:
-            return _triple(cloth), _triple(ink)
+        fabric, ink = rng.integers(0, 256, (2, 3))
+        luma_difference = np.dot(fabric - ink, (0.299, 0.587, 0.114))
+        if abs(luma_difference) >= _MIN_LUMA_DIFFERENCE:
+            return _to_color(fabric), _to_color(ink)
 
 
-def _triple(levels: np.ndarray) -> tuple[int, int, int]:
+def _to_color(levels: NDArray[np.int64]) -> Color:
     red, green, blue = levels.tolist()
     return red, green, blue
 
 
-def _cloth(
-    width: int, height: int, color: tuple[int, int, int], rng: np.random.Generator
-) -> Image.Image:
-    """A plain jersey with a fold's shading, at times with a stripe along one side."""
-    from_left, from_right = rng.uniform(0.75, 1.15, 2).tolist()
-    shade = np.linspace(from_left, from_right, width)[None, :, None]
-    levels = np.broadcast_to(np.asarray(color) * shade, (height, width, 3))
+def _draw_fabric(width: int, height: int, color: Color, rng: np.random.Generator) -> Image.Image:
+    """Draw plain fabric with horizontal shading, sometimes with a stripe along one side."""
+    left_shade, right_shade = rng.uniform(0.75, 1.15, 2).tolist()
+    shades = np.linspace(left_shade, right_shade, width)
+    row = np.asarray(color) * shades[:, None]
+    levels = np.broadcast_to(row, (height, width, 3))
     image = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
     if rng.random() < 0.3:
-        edge = width * rng.uniform(0.02, 0.08)
-        left = 0.0 if rng.random() < 0.5 else width - edge
-        ImageDraw.Draw(image).rectangle(
-            (left, 0, left + edge, height), fill=_triple(rng.integers(0, 256, 3))
-        )
+        stripe = width * rng.uniform(0.02, 0.08)
+        left = 0.0 if rng.random() < 0.5 else width - stripe
+        stripe_color = _to_color(rng.integers(0, 256, 3))
+        box = (left, 0, left + stripe, height)
+        ImageDraw.Draw(image).rectangle(box, fill=stripe_color)
     return image
 
 
-def _draw_number(
-    canvas: Image.Image, label: str, ink: tuple[int, int, int], rng: np.random.Generator
-) -> None:
-    """Draw the label as large as it fits, off the center by a few percent, at times with an outline."""
+def _draw_number(canvas: Image.Image, label: str, ink: Color, rng: np.random.Generator) -> None:
+    """Draw the label as large as it fits, a few percent off center, sometimes with an outline."""
+    width, height = canvas.size
     draw = ImageDraw.Draw(canvas)
-    outline = int(canvas.height * rng.uniform(0.01, 0.025)) if rng.random() < 0.4 else 0
-    room = (canvas.width * rng.uniform(0.68, 0.8), canvas.height * rng.uniform(0.55, 0.78))
+    outline = 0
+    if rng.random() < 0.4:
+        outline = int(height * rng.uniform(0.01, 0.025))
+    max_width = width * rng.uniform(0.68, 0.8)
+    max_height = height * rng.uniform(0.55, 0.78)
     left, top, right, bottom = draw.textbbox(
-        (0, 0), label, font=ImageFont.load_default(100), stroke_width=outline
+        (0, 0),
+        label,
+        font=ImageFont.load_default(100),
+        stroke_width=outline,
     )
-    size = 100 * min(room[0] / max(right - left, 1), room[1] / max(bottom - top, 1))
-    center = (canvas.width * rng.uniform(0.46, 0.54), canvas.height * rng.uniform(0.46, 0.54))
+    horizontal_scale = max_width / max(right - left, 1)
+    vertical_scale = max_height / max(bottom - top, 1)
+    size = 100 * min(horizontal_scale, vertical_scale)
+    center = (width * rng.uniform(0.46, 0.54), height * rng.uniform(0.46, 0.54))
     draw.text(
         center,
         label,
@@ -80,20 +94,22 @@ def _draw_number(
         fill=ink,
         anchor="mm",
         stroke_width=outline,
-        stroke_fill=_triple(rng.integers(0, 256, 3)),
+        stroke_fill=_to_color(rng.integers(0, 256, 3)),
     )
 
 
-def _perspective(
-    canvas: Image.Image, fill: tuple[int, int, int], rng: np.random.Generator
-) -> Image.Image:
-    """Move the corners by up to a tenth of the sides and turn by up to 8 degrees, as a camera beside the court does."""
+def _distort(canvas: Image.Image, fill: Color, rng: np.random.Generator) -> Image.Image:
+    """Rotate by up to 8 degrees, then move the corners by up to a tenth of the sides."""
     width, height = canvas.size
     corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float64)
-    moved = corners + rng.uniform(-0.1, 0.1, (4, 2)) * (width, height)
-    coefficients = _homography(corners, moved)
-    turned = canvas.rotate(rng.uniform(-8, 8), Image.Resampling.BILINEAR, fillcolor=fill)
-    return turned.transform(
+    shifts = rng.uniform(-0.1, 0.1, (4, 2)) * (width, height)
+    coefficients = _solve_homography(corners, corners + shifts)
+    rotated = canvas.rotate(
+        rng.uniform(-8, 8),
+        Image.Resampling.BILINEAR,
+        fillcolor=fill,
+    )
+    return rotated.transform(
         canvas.size,
         Image.Transform.PERSPECTIVE,
         coefficients,
@@ -102,11 +118,18 @@ def _perspective(
     )
 
 
-def _homography(output: np.ndarray, source: np.ndarray) -> list[float]:
-    """Solve the eight coefficients by which Pillow maps each output place to its source, from four corner pairs."""
-    rows, values = [], []
+def _solve_homography(output: NDArray[np.float64], source: NDArray[np.float64]) -> list[float]:
+    """Return the eight coefficients with which Pillow maps output to source points.
+
+    Args:
+        output: float64 [4, 2], corners in the output.
+        source: float64 [4, 2], the corners' sources.
+    """
+    rows = []
+    values = []
     for (x, y), (u, v) in zip(output, source, strict=True):
-        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+        rows.append([x, y, 1, 0, 0, 0, -u * x, -u * y])
+        rows.append([0, 0, 0, x, y, 1, -v * x, -v * y])
         values += [u, v]
     solution: list[float] = np.linalg.solve(np.array(rows), np.array(values)).tolist()
     return solution

@@ -1,6 +1,5 @@
-"""Renders crops for the rare classes of a data set that exists, beside its real training images."""
+"""Synthetic training images for the rare classes of an existing dataset."""
 
-import difflib
 import os
 import re
 from collections import Counter
@@ -15,32 +14,34 @@ from pydantic import BaseModel, ConfigDict
 from cls_data.annotations.reading import read_split
 from cls_data.errors import DataError
 from cls_data.synthetic.rendered_folder import (
-    foreign_file,
+    find_obstacle,
     read_manifest,
-    remove,
-    replacing,
+    remove_folder,
+    replace_folder,
     write_crops,
     write_manifest,
 )
-from cls_data.synthetic.rendering import RECIPE, render_number
+from cls_data.synthetic.rendering import RENDERER_VERSION, render_number
+from cls_export.contract.suggestions import did_you_mean
 
-FOLDER = "train/synthetic"
-"""Where the crops lie below the data root. Rows below it are rendered ones, whatever they say of themselves."""
+RENDERED_FOLDER = "train/synthetic"
+"""Folder of the rendered images below the data root; all rows in it count as rendered."""
 
 _KIND = "synthetic-top-up"
 _OWN_FILE = re.compile(r"synthetic\.json|annotations\.jsonl|images/\d{6,}\.jpg")
 _NUMBER = re.compile(r"[0-9]{1,3}")
-_STREAM = 3  # the splits of SyntheticNumbers draw from the streams 0 to 2
+_STREAM = 3  # the splits of SyntheticNumbers use the random streams 0 to 2
 
 
-class TopUp(BaseModel):
-    """What `top_up` makes of a data set.
+class TopUpResult(BaseModel):
+    """Result of `top_up`.
 
     Attributes:
         target: training rows that every class should have.
-        seed: of every draw.
-        rendered: number of crops for each class that has fewer real rows, in class order.
-        skipped: classes that have fewer and cannot be rendered: empty, longer than three characters, or no digits.
+        seed: random seed.
+        rendered: number of crops for each class with fewer real rows, in class order.
+        skipped: classes with fewer real rows that cannot be rendered: empty, longer than three
+            characters, or not digits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,7 +53,7 @@ class TopUp(BaseModel):
 
     @property
     def total(self) -> int:
-        """Crops of all classes together."""
+        """Number of crops of all classes."""
         return sum(self.rendered.values())
 
 
@@ -62,90 +63,93 @@ def top_up(
     *,
     classes: Sequence[str] | None = None,
     seed: int = 0,
-) -> TopUp:
-    """Render crops into ROOT/train/synthetic until each class has `target` training rows, its real ones included.
+) -> TopUpResult:
+    """Render crops into ROOT/train/synthetic until each class has `target` training rows.
 
-    Nothing outside that folder is read as synthetic or written. The same data and arguments give the same bytes,
-    and are not rendered twice; others replace the folder as a whole, or remove it where no class needs a crop.
-    A crop is a function of (seed, class, number within the class): a larger target adds to those of a smaller one.
+    Reads and writes synthetic images in that folder only. The same data and arguments give the
+    same bytes and are not rendered again; other arguments replace the folder atomically, or remove
+    it if no class needs a crop. A crop is a function of (seed, class, number within the class), so
+    a larger target keeps the crops of a smaller one and adds to them.
 
     Args:
-        root: folder of an annotated data set.
-        target: training rows per class; classes that have as many get none.
-        classes: top up these alone; all when None.
-        seed: of every draw.
+        root: folder of an annotated dataset.
+        target: training rows per class, real rows included.
+        classes: classes to top up; None for all.
+        seed: random seed.
 
     Raises:
-        DataError: there is no training split, or its rows are malformed; a class is unknown; target or seed is out
-            of range; or the folder holds something that this function did not write, and is left as it is.
+        DataError: the training split is missing or malformed, a class is unknown, target or seed
+            is out of range, or the folder contains a file that this function did not write. The
+            folder is unchanged then.
     """
     base = Path(root)
-    folder = base / FOLDER
-    if foreign := foreign_file(folder, _KIND, _OWN_FILE):
+    folder = base / RENDERED_FOLDER
+    obstacle = find_obstacle(folder, _KIND, _OWN_FILE)
+    if obstacle:
         raise DataError(
-            f"{folder}: not a top-up's folder alone (it holds {foreign}), so it is not rendered over; "
-            "rename it, and call this again"
+            f"{folder}: cannot render here, because the folder {obstacle}. Rename it and try again."
         )
     plan = _plan(base, target, classes, seed)
     manifest = {
         "kind": _KIND,
-        "recipe": RECIPE,
-        **plan.model_dump(include={"target", "seed", "rendered"}),
+        "recipe": RENDERER_VERSION,
+        "target": plan.target,
+        "seed": plan.seed,
+        "rendered": plan.rendered,
     }
+    # Temporary folders lie in ROOT: everything in train/ is training data, even an unfinished
+    # folder that a killed process left there.
     if not plan.rendered:
-        remove(folder, drafts=base)
+        remove_folder(folder, temporary_parent=base)
     elif read_manifest(folder) != manifest:
         logger.info(
-            "rendering {} crops of {} classes into {}", plan.total, len(plan.rendered), folder
+            "Rendering {} images of {} classes into {}",
+            plan.total,
+            len(plan.rendered),
+            folder,
         )
-        # Not beside the folder: whatever lies in train/ is training data, even a draft that a kill left there.
-        with replacing(folder, drafts=base) as draft:
-            write_crops(draft, _crops(plan))
-            write_manifest(draft, manifest)
+        with replace_folder(folder, temporary_parent=base) as new_folder:
+            write_crops(new_folder, _crops(plan))
+            write_manifest(new_folder, manifest)
     return plan
 
 
-def _plan(root: Path, target: int, classes: Sequence[str] | None, seed: int) -> TopUp:
-    if target < 1 or seed < 0:
-        raise DataError(
-            f"target={target}, seed={seed}: the target is a number from 1, the seed one from 0"
-        )
-    real = Counter(
-        record.label
-        for record in read_split(root, "train")
-        if not record.source.startswith(f"{FOLDER}/")
-    )
+def _plan(root: Path, target: int, classes: Sequence[str] | None, seed: int) -> TopUpResult:
+    if target < 1:
+        raise DataError(f"target must be at least 1, got {target}")
+    if seed < 0:
+        raise DataError(f"seed must be at least 0, got {seed}")
+    real: Counter[str] = Counter()
+    for record in read_split(root, "train"):
+        if not record.source.startswith(f"{RENDERED_FOLDER}/"):
+            real[record.label] += 1
     if not real:
         raise DataError(
-            f"{root}: no real training rows; a top-up needs a train/ folder with *.jsonl files of its own"
+            f"{root}: no real training rows. Add a train/ folder with *.jsonl annotations."
         )
-    if classes is not None:
-        _refuse_unknown(classes, real)
-    chosen = sorted(real if classes is None else set(classes))
-    rare = {label: target - real[label] for label in chosen if real[label] < target}
-    rendered = {label: missing for label, missing in rare.items() if _NUMBER.fullmatch(label)}
-    return TopUp(
-        target=target,
-        seed=seed,
-        rendered=rendered,
-        skipped=tuple(label for label in rare if label not in rendered),
-    )
-
-
-def _refuse_unknown(classes: Sequence[str], known: Counter[str]) -> None:
+    if classes is None:
+        classes = list(real)
     for name in classes:
-        if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise DataError(f"no training row has the class {name!r}; the nearest is {nearest!r}")
+        if name not in real:
+            raise DataError(f"no training row has class {name!r}; {did_you_mean(name, real)}")
+    rendered = {}
+    skipped = []
+    for label in sorted(set(classes)):
+        missing = target - real[label]
+        if missing <= 0:
+            continue
+        if _NUMBER.fullmatch(label):
+            rendered[label] = missing
+        else:
+            skipped.append(label)
+    return TopUpResult(target=target, seed=seed, rendered=rendered, skipped=tuple(skipped))
 
 
-def _crops(plan: TopUp) -> Iterator[tuple[str, Image.Image]]:
+def _crops(plan: TopUpResult) -> Iterator[tuple[str, Image.Image]]:
     for label, count in plan.rendered.items():
+        # The leading 1 distinguishes "0" from "00". The label itself is used instead of its index,
+        # which changes when a class is added.
+        key = int(f"1{label}")
         for number in range(count):
-            # The leading 1 tells "0" from "00". The label and not its index, which moves when a class is added.
-            yield (
-                label,
-                render_number(
-                    label, np.random.default_rng((plan.seed, _STREAM, int(f"1{label}"), number))
-                ),
-            )
+            rng = np.random.default_rng((plan.seed, _STREAM, key, number))
+            yield label, render_number(label, rng)
