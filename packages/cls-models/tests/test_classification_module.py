@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.nn import functional
 
@@ -53,7 +53,7 @@ def trainer(folder: Path, **settings: Any) -> Trainer:
     return Trainer(**arguments)
 
 
-def test_training_lowers_the_loss(data: ClassificationDataModule, tmp_path: Path) -> None:
+def test_fit_lowers_the_training_loss(data: ClassificationDataModule, tmp_path: Path) -> None:
     module = classifier()
     running = trainer(tmp_path, max_epochs=1)
     running.fit(module, datamodule=data)
@@ -63,7 +63,7 @@ def test_training_lowers_the_loss(data: ClassificationDataModule, tmp_path: Path
     assert float(running.callback_metrics["train_loss"]) < 0.7 * first
 
 
-def test_logged_metrics_are_those_of_the_gathered_logits(
+def test_logged_metrics_equal_those_of_the_outputs(
     data: ClassificationDataModule, tmp_path: Path
 ) -> None:
     module, running = classifier(), trainer(tmp_path)
@@ -77,18 +77,20 @@ def test_logged_metrics_are_those_of_the_gathered_logits(
         assert [data.classes[label] for label in outputs.labels] == [
             record.label for record in data.records(split)
         ]
-        right = outputs.logits.argmax(dim=1) == outputs.labels
-        assert logged[f"{split}_top1"] == pytest.approx(float(right.float().mean()))
+        is_correct = outputs.logits.argmax(dim=1) == outputs.labels
+        assert logged[f"{split}_top1"] == pytest.approx(float(is_correct.float().mean()))
         assert logged[f"{split}_loss"] == pytest.approx(
             float(functional.cross_entropy(outputs.logits, outputs.labels))
         )
         assert logged[f"{split}_top5"] == 1  # of three classes
-        shares = [float(right[outputs.labels == label].float().mean()) for label in range(3)]
+        accuracies = [
+            float(is_correct[outputs.labels == label].float().mean()) for label in range(3)
+        ]
         assert module.class_accuracy is not None
-        assert module.class_accuracy.tolist() == pytest.approx(shares)
+        assert module.class_accuracy.tolist() == pytest.approx(accuracies)
 
 
-def test_validation_answers_in_float32_while_training_is_in_bfloat16(
+def test_validation_runs_in_float32_when_training_in_bfloat16(
     data: ClassificationDataModule, tmp_path: Path
 ) -> None:
     module = classifier()
@@ -101,7 +103,7 @@ def test_validation_answers_in_float32_while_training_is_in_bfloat16(
         assert torch.allclose(module.outputs.logits, module.eval()(images), atol=1e-5)
 
 
-def test_mixed_precision_goes_with_clipping_and_an_optimiser_that_could_be_fused(
+def test_mixed_precision_works_with_clipping_and_a_fused_optimizer(
     data: ClassificationDataModule, tmp_path: Path
 ) -> None:
     module = classifier()
@@ -111,25 +113,21 @@ def test_mixed_precision_goes_with_clipping_and_an_optimiser_that_could_be_fused
     assert isinstance(module.optimizers().optimizer, torch.optim.AdamW)  # type: ignore[union-attr]
 
 
-def test_training_metrics_are_there_when_callbacks_look(
+def test_training_metrics_are_available_to_callbacks_at_epoch_end(
     data: ClassificationDataModule, tmp_path: Path
 ) -> None:
-    from lightning.pytorch import Callback, LightningModule
+    recorded: list[set[str]] = []
 
-    seen: list[set[str]] = []
-
-    class Look(Callback):
+    class RecordNames(Callback):
         def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            seen.append(set(trainer.callback_metrics))
+            recorded.append(set(trainer.callback_metrics))
 
-    trainer(tmp_path, callbacks=[Look()]).fit(classifier(), datamodule=data)
-    assert len(seen) == 2
-    assert all({"train_loss", "train_top1", *VALIDATION_METRICS} <= names for names in seen)
+    trainer(tmp_path, callbacks=[RecordNames()]).fit(classifier(), datamodule=data)
+    assert len(recorded) == 2
+    assert all({"train_loss", "train_top1", *VALIDATION_METRICS} <= names for names in recorded)
 
 
-def test_training_twice_gives_the_same_weights(
-    data: ClassificationDataModule, tmp_path: Path
-) -> None:
+def test_fit_is_reproducible(data: ClassificationDataModule, tmp_path: Path) -> None:
     modules = [classifier(), classifier()]
     for module in modules:
         trainer(tmp_path).fit(module, datamodule=data)
@@ -137,7 +135,9 @@ def test_training_twice_gives_the_same_weights(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_class_weights_ride_in_the_loss(data: ClassificationDataModule, tmp_path: Path) -> None:
+def test_class_weights_of_the_loss_change_predictions(
+    data: ClassificationDataModule, tmp_path: Path
+) -> None:
     weighted = classifier(loss=nn.CrossEntropyLoss(weight=torch.tensor([1.0, 0.001, 0.001])))
     trainer(tmp_path, max_epochs=15).fit(weighted, datamodule=data)
     trainer(tmp_path).validate(weighted, datamodule=data, verbose=False)
@@ -145,38 +145,36 @@ def test_class_weights_ride_in_the_loss(data: ClassificationDataModule, tmp_path
     assert (weighted.outputs.logits.argmax(dim=1) == 0).all()
 
 
-def test_the_schedule_spans_the_whole_training(
-    data: ClassificationDataModule, tmp_path: Path
-) -> None:
+def test_schedule_ends_at_the_last_step(data: ClassificationDataModule, tmp_path: Path) -> None:
     running = trainer(tmp_path, max_epochs=4)
     running.fit(classifier(), datamodule=data)
     assert running.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-5, rel=0.05)
 
 
-def test_a_constant_rate_needs_no_schedule(data: ClassificationDataModule, tmp_path: Path) -> None:
+def test_learning_rate_is_constant_without_a_scheduler(
+    data: ClassificationDataModule, tmp_path: Path
+) -> None:
     running = trainer(tmp_path)
     running.fit(classifier(scheduler=None), datamodule=data)
     assert running.optimizers[0].param_groups[0]["lr"] == 1e-3
 
 
-def test_an_interrupted_validation_leaves_nothing_behind(
+def test_validation_after_an_interrupted_one_starts_empty(
     data: ClassificationDataModule, tmp_path: Path
 ) -> None:
-    from lightning.pytorch import Callback
-
     class Fail(Callback):
         def on_validation_batch_end(self, *args: Any) -> None:
-            raise RuntimeError("in mid-validation")
+            raise RuntimeError("during validation")
 
     module = classifier()
-    with pytest.raises(RuntimeError, match="in mid-validation"):
+    with pytest.raises(RuntimeError, match="during validation"):
         trainer(tmp_path, callbacks=[Fail()]).validate(module, datamodule=data, verbose=False)
     trainer(tmp_path).validate(module, datamodule=data, verbose=False)
     assert module.outputs is not None
     assert module.outputs.index.tolist() == list(range(12))
 
 
-def test_batches_without_an_index_are_counted_as_they_come(tmp_path: Path) -> None:
+def test_batches_without_an_index_are_numbered_in_order(tmp_path: Path) -> None:
     batches = [
         {"images": torch.randn(n, 3, 16, 16), "labels": torch.zeros(n, dtype=torch.int64)}
         for n in (4, 3)
@@ -189,18 +187,16 @@ def test_batches_without_an_index_are_counted_as_they_come(tmp_path: Path) -> No
     assert module.outputs.index.tolist() == list(range(7))
 
 
-def test_a_schedule_without_an_end_is_refused(
-    data: ClassificationDataModule, tmp_path: Path
-) -> None:
-    with pytest.raises(ValueError, match="a schedule needs an end"):
+def test_schedule_needs_a_number_of_steps(data: ClassificationDataModule, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a schedule needs a number of steps"):
         trainer(tmp_path, max_epochs=-1).fit(classifier(), datamodule=data)
 
 
-def test_predicting_returns_logits_in_order(data: ClassificationDataModule, tmp_path: Path) -> None:
+def test_predict_returns_logits_in_order(data: ClassificationDataModule, tmp_path: Path) -> None:
     module, running = classifier(), trainer(tmp_path)
     data.prepare_data()
     data.setup()
-    parts: Any = running.predict(module, datamodule=data)
+    batches: Any = running.predict(module, datamodule=data)
     running.validate(module, datamodule=data, verbose=False)
     assert module.outputs is not None
-    assert torch.allclose(torch.cat(parts), module.outputs.logits, atol=1e-6)
+    assert torch.allclose(torch.cat(batches), module.outputs.logits, atol=1e-6)

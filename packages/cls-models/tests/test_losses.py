@@ -16,7 +16,7 @@ gammas = st.one_of(st.just(0.0), st.floats(0.05, 6))
 
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Logits float64 [B, C], labels int64 [B], soft targets float64 [B, C] and weights float32 [C]."""
+    """Draw logits and soft targets float64 [B, C], labels int64 [B], and weights float32 [C]."""
     count, classes = draw(st.integers(1, 6)), draw(st.integers(2, 7))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     logits = draw(st.floats(0.1, 15)) * torch.randn(
@@ -35,7 +35,7 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
 def focal_by_hand(
     logits: Tensor, targets: Tensor, gamma: float, weights: list[float], smoothing: float
 ) -> float:
-    """The sum over samples and classes, term by term, undivided."""
+    """Return the sum over samples and classes, term by term."""
     total = 0.0
     for row, target in zip(logits.tolist(), targets.tolist(), strict=True):
         powers = [math.exp(value - max(row)) for value in row]
@@ -49,7 +49,7 @@ def focal_by_hand(
 
 @given(batch=batches(), gamma=gammas, smoothing=smoothings, weighted=st.booleans())
 @settings(deadline=None)
-def test_focal_loss_is_its_formula(
+def test_focal_loss_follows_the_formula(
     batch: Any, gamma: float, smoothing: float, weighted: bool
 ) -> None:
     logits, labels, soft, weights = batch
@@ -65,7 +65,7 @@ def test_focal_loss_is_its_formula(
 
 @given(batch=batches(), smoothing=smoothings, weighted=st.booleans(), mixed=st.booleans())
 @settings(deadline=None)
-def test_focal_loss_without_focus_is_pytorchs_cross_entropy(
+def test_focal_loss_equals_cross_entropy_when_gamma_is_zero(
     batch: Any, smoothing: float, weighted: bool, mixed: bool
 ) -> None:
     logits, labels, soft, weights = batch
@@ -74,18 +74,18 @@ def test_focal_loss_without_focus_is_pytorchs_cross_entropy(
     theirs = nn.CrossEntropyLoss(
         None if weight is None else weight.double(), label_smoothing=smoothing
     )
-    found, gradients = [], []
+    values, gradients = [], []
     for loss in (FocalLoss(0.0, weight, smoothing), theirs):
         leaf = logits.clone().requires_grad_()
-        found.append(loss(leaf, targets))
-        gradients.append(torch.autograd.grad(found[-1], leaf)[0])
-    assert torch.allclose(*found, rtol=1e-12, atol=1e-12)
+        values.append(loss(leaf, targets))
+        gradients.append(torch.autograd.grad(values[-1], leaf)[0])
+    assert torch.allclose(*values, rtol=1e-12, atol=1e-12)
     assert torch.allclose(*gradients, rtol=1e-12, atol=1e-12)
 
 
 @given(batch=batches(), gamma=gammas, smoothing=smoothings)
 @settings(deadline=None)
-def test_one_hot_targets_give_the_loss_of_the_labels(
+def test_one_hot_targets_give_the_loss_of_labels(
     batch: Any, gamma: float, smoothing: float
 ) -> None:
     logits, labels, _, weights = batch
@@ -99,7 +99,7 @@ def test_one_hot_targets_give_the_loss_of_the_labels(
 
 @given(batch=batches(), gamma=gammas)
 @settings(deadline=None)
-def test_weighted_one_hot_targets_differ_by_the_mean_weight_as_in_pytorch(
+def test_weighted_one_hot_targets_differ_by_the_mean_weight_like_pytorch(
     batch: Any, gamma: float
 ) -> None:
     logits, labels, _, weights = batch
@@ -110,7 +110,7 @@ def test_weighted_one_hot_targets_differ_by_the_mean_weight_as_in_pytorch(
 
 @given(batch=batches(), gamma=gammas, share=st.floats(0, 1))
 @settings(deadline=None)
-def test_a_mixed_sample_costs_the_mixture_of_its_two_losses(
+def test_loss_of_a_mixed_sample_is_the_mixture_of_losses(
     batch: Any, gamma: float, share: float
 ) -> None:
     logits, labels, soft, weights = batch
@@ -122,7 +122,7 @@ def test_a_mixed_sample_costs_the_mixture_of_its_two_losses(
 
 @given(batch=batches(), gamma=gammas, factor=st.floats(0.1, 10))
 @settings(deadline=None)
-def test_weights_count_relative_to_each_other_alone(
+def test_focal_loss_depends_only_on_relative_weights(
     batch: Any, gamma: float, factor: float
 ) -> None:
     logits, labels, _, weights = batch
@@ -130,8 +130,8 @@ def test_weights_count_relative_to_each_other_alone(
     assert torch.allclose(FocalLoss(gamma, factor * weights)(logits, labels), expected, rtol=1e-5)
 
 
-def test_the_focus_looks_neither_at_weights_nor_at_smoothing() -> None:
-    """A sample that is right with p 0.9 counts (1 - 0.9)^2 of its cross-entropy, whatever its class weighs."""
+def test_focusing_factor_ignores_weights_and_smoothing() -> None:
+    """A correct sample with p 0.9 counts (1 - 0.9)^2 of its cross-entropy at any weight."""
     logits, labels = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([0])
     for weight in (None, [1.0, 1.0], [7.0, 1.0]):
         assert FocalLoss(2.0, weight)(logits, labels).item() == pytest.approx(
@@ -143,7 +143,7 @@ def test_the_focus_looks_neither_at_weights_nor_at_smoothing() -> None:
 
 @given(batch=batches(), tau=st.floats(0, 3), smoothing=smoothings)
 @settings(deadline=None)
-def test_the_logit_adjusted_loss_is_its_formula(batch: Any, tau: float, smoothing: float) -> None:
+def test_logit_adjusted_loss_follows_the_formula(batch: Any, tau: float, smoothing: float) -> None:
     logits, labels, soft, weights = batch
     counts = (100 * weights).round()
     loss = LogitAdjustedLoss(counts, tau, smoothing)
@@ -160,7 +160,7 @@ def test_the_logit_adjusted_loss_is_its_formula(batch: Any, tau: float, smoothin
 
 @given(batch=batches())
 @settings(deadline=None)
-def test_the_logits_are_adjusted_in_training_alone(batch: Any) -> None:
+def test_logit_adjusted_loss_is_cross_entropy_in_evaluation_mode(batch: Any) -> None:
     logits, labels, soft, weights = batch
     loss = LogitAdjustedLoss(weights, label_smoothing=0.1).eval()
     for targets in (labels, soft):
@@ -170,8 +170,8 @@ def test_the_logits_are_adjusted_in_training_alone(batch: Any) -> None:
     assert torch.allclose(even(logits, labels), functional.cross_entropy(logits, labels))
 
 
-def test_the_adjusted_loss_learns_what_suits_equal_frequencies() -> None:
-    """With the same image in 9 samples of one class and 1 of another, the best logits are equal."""
+def test_logit_adjusted_loss_learns_logits_for_equal_frequencies() -> None:
+    """The best logits are equal for an image with 9 labels of one class and 1 of another."""
     labels = torch.tensor([0] * 9 + [1])
     logits = nn.Parameter(torch.tensor([2.0, -1.0]))
     optimizer = torch.optim.LBFGS([logits], max_iter=50)
@@ -190,7 +190,7 @@ def test_the_adjusted_loss_learns_what_suits_equal_frequencies() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("gamma", [0.0, 0.01, 0.5, 1.0, 2.0, 5.0])
 @pytest.mark.parametrize("mixed", [False, True])
-def test_loss_and_gradients_are_finite_for_extreme_logits(
+def test_losses_and_gradients_are_finite_for_extreme_logits(
     dtype: torch.dtype, gamma: float, mixed: bool
 ) -> None:
     rows = [[6e4, -6e4, 0.0], [-6e4, 6e4, 6e4], [0.0, 0.0, 0.0], [30.0, 0.0, 0.0], [1e-4, 0.0, 0.0]]
@@ -215,7 +215,9 @@ def test_loss_and_gradients_are_finite_for_extreme_logits(
 @pytest.mark.parametrize(
     "loss", [FocalLoss(2.0, [1, 2, 3], 0.1), LogitAdjustedLoss([1, 2, 3], 1.0, 0.1)]
 )
-def test_half_precision_logits_are_computed_in_single(dtype: torch.dtype, loss: nn.Module) -> None:
+def test_losses_compute_half_precision_logits_in_float32(
+    dtype: torch.dtype, loss: nn.Module
+) -> None:
     torch.manual_seed(0)
     logits = (5 * torch.randn(4, 3)).to(dtype)
     for targets in (torch.tensor([0, 1, 2, 1]), torch.rand(4, 3).softmax(dim=1)):
@@ -225,21 +227,19 @@ def test_half_precision_logits_are_computed_in_single(dtype: torch.dtype, loss: 
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
-def test_the_focal_gradient_is_that_of_finite_differences(gamma: float) -> None:
+def test_focal_loss_gradient_equals_finite_differences(gamma: float) -> None:
     torch.manual_seed(0)
     logits = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     for targets in (torch.tensor([0, 3, 1]), torch.rand(3, 4, dtype=torch.float64).softmax(dim=1)):
         assert torch.autograd.gradcheck(FocalLoss(gamma, None, 0.1), (logits, targets))
 
 
-def test_losses_add_nothing_to_a_state_dict_but_follow_their_module() -> None:
+def test_loss_buffers_move_with_the_module_but_are_not_in_its_state_dict() -> None:
     for loss in (FocalLoss(weight=[1, 2]), LogitAdjustedLoss([1, 2])):
         assert not loss.state_dict()
         assert not list(loss.parameters())
         assert [buffer.device.type for buffer in loss.to("meta").buffers()] == ["meta"]
-    assert set(nn.CrossEntropyLoss(weight=torch.ones(2)).state_dict()) == {
-        "weight"
-    }  # what PyTorch's own does
+    assert set(nn.CrossEntropyLoss(weight=torch.ones(2)).state_dict()) == {"weight"}
 
 
 @pytest.mark.parametrize(
@@ -251,17 +251,17 @@ def test_losses_add_nothing_to_a_state_dict_but_follow_their_module() -> None:
         ({"label_smoothing": -0.1}, "label_smoothing must be"),
         (
             {"weight": [[1.0, 2.0]]},
-            r"weight must hold one number for each class.*\[C\]; got \[1, 2\]",
+            r"weight must have shape \[C\], one number per class; got \[1, 2\]",
         ),
-        ({"weight": []}, r"weight must hold one number for each class.*got \[0\]"),
+        ({"weight": []}, r"weight must have shape.*got \[0\]"),
         (
             {"weight": [1.0, 0.0, -2.0]},
-            "above 0 and finite, got 0 for class 1, -2 for class 2; leave the class out",
+            "above 0 and finite, got 0 for class 1, -2 for class 2; remove the class",
         ),
         ({"weight": [0.0] * 7}, "0 for class 4 and 2 more"),
     ],
 )
-def test_focal_loss_refuses_bad_settings(settings: dict[str, Any], message: str) -> None:
+def test_focal_loss_rejects_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FocalLoss(**settings)
 
@@ -271,11 +271,11 @@ def test_focal_loss_refuses_bad_settings(settings: dict[str, Any], message: str)
     [
         (
             {"class_counts": [5, 0, 3]},
-            "class_counts must be above 0 and finite, got 0 for class 1; its prior would be 0",
+            "class_counts must be above 0 and finite, got 0 for class 1; add samples of the class",
         ),
         ({"class_counts": torch.tensor([1.0, math.inf])}, "got inf for class 1"),
         ({"class_counts": [5]}, "at least 2 classes, got 1"),
-        ({"class_counts": torch.ones(2, 2)}, r"of shape \[C\]; got \[2, 2\]"),
+        ({"class_counts": torch.ones(2, 2)}, r"must have shape \[C\], .*got \[2, 2\]"),
         ({"class_counts": [1, 2], "tau": -1.0}, "tau must be 0 .* or more, got -1.0"),
         (
             {"class_counts": [1, 2], "label_smoothing": 2},
@@ -283,7 +283,7 @@ def test_focal_loss_refuses_bad_settings(settings: dict[str, Any], message: str)
         ),
     ],
 )
-def test_the_logit_adjusted_loss_refuses_bad_settings(
+def test_logit_adjusted_loss_rejects_settings_out_of_range(
     settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -294,8 +294,8 @@ def test_the_logit_adjusted_loss_refuses_bad_settings(
 @pytest.mark.parametrize(
     ("logits", "targets", "message"),
     [
-        (torch.zeros(2, 4), torch.tensor([0, 1]), "of 3 classes, but the logits are of 4"),
-        (torch.zeros(3), torch.tensor(0), r"logits must be of shape \[B, C\], got \[3\]"),
+        (torch.zeros(2, 4), torch.tensor([0, 1]), "has 3 classes, but the logits have 4"),
+        (torch.zeros(3), torch.tensor(0), r"logits must have shape \[B, C\], got \[3\]"),
         (
             torch.zeros(2, 3),
             torch.tensor([0]),
@@ -305,14 +305,14 @@ def test_the_logit_adjusted_loss_refuses_bad_settings(
         (torch.zeros(2, 3), torch.zeros(1, 3), r"got torch.float32 \[1, 3\]"),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused(
+def test_losses_reject_mismatched_shapes(
     loss: nn.Module, logits: Tensor, targets: Tensor, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         loss(logits, targets)
 
 
-def test_losses_show_their_settings() -> None:
+def test_loss_repr_shows_settings() -> None:
     assert (
         repr(FocalLoss(1.5, [1, 2]))
         == "FocalLoss(gamma=1.5, label_smoothing=0.0, weight=[2 classes])"

@@ -1,34 +1,36 @@
 import torch
 from torch.nn import functional
 
-from cls_models.metrics import classification_metrics
+from cls_models.metrics import build_classification_metrics
 
 
-def test_top5_counts_for_itself_whatever_the_first_batch_was() -> None:
-    metrics = classification_metrics(8)
-    right = torch.eye(8)
-    metrics.update(right, torch.arange(8))
-    # The label is second behind its neighbour.
-    metrics.update(right + 2 * right.roll(1, dims=1), torch.arange(8))
+def test_top5_is_independent_of_the_first_batch() -> None:
+    metrics = build_classification_metrics(8)
+    logits = torch.eye(8)
+    metrics.update(logits, torch.arange(8))
+    # The label has the second largest logit.
+    metrics.update(logits + 2 * logits.roll(1, dims=1), torch.arange(8))
     values = metrics.compute()
     assert float(values["top1"]) == 0.5
     assert float(values["top5"]) == 1.0
 
 
-def test_metrics_that_share_what_they_count_are_those_of_each_alone() -> None:
-    metrics, generator = classification_metrics(6), torch.Generator().manual_seed(0)
+def test_metrics_with_shared_state_equal_those_computed_separately() -> None:
+    metrics, generator = build_classification_metrics(6), torch.Generator().manual_seed(0)
     batches = [
         (torch.randn(9, 6, generator=generator), torch.randint(6, (9,), generator=generator))
         for _ in range(3)
     ]
     for logits, labels in batches:
         metrics.update(logits, labels)
-    together, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    of_label, answered = (functional.one_hot(each, 6) for each in (labels, together.argmax(dim=1)))
-    hits, rows, answers = (each.sum(dim=0) for each in (of_label * answered, of_label, answered))
+    logits, labels = (torch.cat(column) for column in zip(*batches, strict=True))
+    is_label = functional.one_hot(labels, 6)
+    is_predicted = functional.one_hot(logits.argmax(dim=1), 6)
+    hits = (is_label * is_predicted).sum(dim=0)
+    rows = is_label.sum(dim=0)
+    predictions = is_predicted.sum(dim=0)
+    is_in_top5 = (logits.topk(5).indices == labels[:, None]).any(dim=1)
     values = metrics.compute()
     assert torch.allclose(values["class_accuracy"], hits / rows)
-    assert torch.allclose(values["macro_f1"], (2 * hits / (rows + answers)).mean())
-    assert torch.allclose(
-        values["top5"], (together.topk(5).indices == labels[:, None]).any(dim=1).float().mean()
-    )
+    assert torch.allclose(values["macro_f1"], (2 * hits / (rows + predictions)).mean())
+    assert torch.allclose(values["top5"], is_in_top5.float().mean())

@@ -1,31 +1,28 @@
-"""Image classifiers: torchvision backbones, transfer, losses, optimizers, schedules, and the LightningModule."""
+"""Image classifiers: backbones, transfer learning, losses, optimizers, and the LightningModule."""
 
-from cls_models.acceleration.compilation import Compilation
-from cls_models.acceleration.cuda_graph import CudaGraph
-from cls_models.acceleration.hardware import (
-    HardwareError,
-    check_batch_size_for_batch_norm,
-    check_precision,
-    precision_for,
-    prepare_for_device,
-)
+from cls_models.acceleration.batch_norm_check import check_batch_size_for_batch_norm
+from cls_models.acceleration.compilation import CompileCallback
+from cls_models.acceleration.cuda_graph import CudaGraphCallback
+from cls_models.acceleration.errors import HardwareError
+from cls_models.acceleration.memory_format import prepare_for_device
+from cls_models.acceleration.precision import check_precision, choose_precision
 from cls_models.acceleration.small_conv import SmallConv2d, replace_small_convs
-from cls_models.backbones.heads import BackboneError, head_name
+from cls_models.backbones.heads import BackboneError, find_head_name
 from cls_models.backbones.init_from import (
-    RemappedHead,
-    SourceRun,
-    find_source_run,
+    ClassMatchResult,
+    InitCheckpoint,
+    find_init_checkpoint,
     load_by_class_name,
 )
-from cls_models.backbones.layer_ids import layer_ids
+from cls_models.backbones.layer_ids import get_layer_ids
 from cls_models.backbones.pretrained import PretrainedInput, get_pretrained_input
 from cls_models.backbones.timm_backbones import build_timm_backbone, get_timm_pretrained_input
 from cls_models.backbones.torchvision_backbones import BACKBONES, build_backbone
 from cls_models.classification_module import ClassificationModule
 from cls_models.finetuning.distillation import (
-    Distillation,
     DistillationError,
-    distillation_from_run,
+    DistillationLoss,
+    build_distillation,
     load_teacher,
 )
 from cls_models.finetuning.feature_cache import (
@@ -35,10 +32,10 @@ from cls_models.finetuning.feature_cache import (
 )
 from cls_models.finetuning.transfer import Transfer
 from cls_models.losses import FocalLoss, LogitAdjustedLoss
-from cls_models.metrics import VALIDATION_METRICS, classification_metrics
-from cls_models.nonfinite import NotFiniteLossError
+from cls_models.metrics import VALIDATION_METRICS, build_classification_metrics
+from cls_models.nonfinite import NonfiniteLossError
 from cls_models.optim.muon import Muon
-from cls_models.optim.param_groups import build_optimizer, param_groups
+from cls_models.optim.param_groups import build_optimizer, build_param_groups
 from cls_models.optim.schedules import (
     one_cycle,
     plateau,
@@ -52,43 +49,43 @@ __all__ = [
     "BACKBONES",
     "VALIDATION_METRICS",
     "BackboneError",
+    "ClassMatchResult",
     "ClassificationModule",
-    "Compilation",
-    "CudaGraph",
-    "Distillation",
+    "CompileCallback",
+    "CudaGraphCallback",
     "DistillationError",
+    "DistillationLoss",
     "FeatureCache",
     "FeatureCacheError",
     "FocalLoss",
     "HardwareError",
+    "InitCheckpoint",
     "LogitAdjustedLoss",
     "Muon",
-    "NotFiniteLossError",
+    "NonfiniteLossError",
     "PretrainedInput",
-    "RemappedHead",
     "SmallConv2d",
-    "SourceRun",
     "TorchFileError",
     "Transfer",
     "build_backbone",
+    "build_classification_metrics",
+    "build_distillation",
     "build_optimizer",
+    "build_param_groups",
     "build_timm_backbone",
     "check_batch_size_for_batch_norm",
     "check_features_cacheable",
     "check_precision",
-    "classification_metrics",
-    "distillation_from_run",
-    "find_source_run",
+    "choose_precision",
+    "find_head_name",
+    "find_init_checkpoint",
+    "get_layer_ids",
     "get_pretrained_input",
     "get_timm_pretrained_input",
-    "head_name",
-    "layer_ids",
     "load_by_class_name",
     "load_teacher",
     "one_cycle",
-    "param_groups",
     "plateau",
-    "precision_for",
     "prepare_for_device",
     "read_torch_file",
     "replace_small_convs",

@@ -1,10 +1,11 @@
-"""Losses that PyTorch does not ship; `torch.nn.CrossEntropyLoss` is the default and stands beside them.
+"""Losses for imbalanced data and hard samples; for all other cases use `torch.nn.CrossEntropyLoss`.
 
-Shapes: B images in a batch, C classes. Each maps logits float [B, C] and either labels int64 [B] or soft targets
-float [B, C], whose rows sum to 1 (mixup, cutmix), to a scalar, computed in float32 at least.
+Shapes: B images in a batch, C classes. Each loss maps logits float [B, C] and either labels int64
+[B] or soft targets float [B, C], whose rows sum to 1 (mixup, cutmix), to a scalar of at least
+float32.
 
-No loss here adds to a state_dict: what it holds comes from the training data, not from training. PyTorch's
-`CrossEntropyLoss(weight=...)` does add its `weight`.
+These losses add nothing to a state_dict, because their buffers come from the training data. The
+`weight` of PyTorch's `CrossEntropyLoss` is part of its state_dict.
 """
 
 import math
@@ -14,26 +15,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_MAX_CLASSES = 5
+"""Classes listed in a message."""
+
 
 class FocalLoss(nn.Module):
-    """Cross-entropy that counts a sample the less, the surer the model is of it already.
+    """Cross-entropy that gives samples less weight the more confident the model is.
 
-    The loss of one sample is the sum over the classes c of -t_c w_c (1 - p_c)^gamma log p_c. For a plain label this is
-    Lin et al. 2017, "Focal Loss for Dense Object Detection", arXiv:1708.02002, equation 5. It is linear in the
-    target t, so a mixed sample costs the mixture of its two losses, and smoothing mixes with the uniform target. The
-    focusing factor looks at the softmax p alone; neither weights nor smoothing enter it.
+    The loss of one sample is the sum over the classes c of -t_c w_c (1 - p_c)^gamma log p_c. For
+    labels this is equation 5 of Lin et al. 2017, "Focal Loss for Dense Object Detection",
+    arXiv:1708.02002. It is linear in the target t, so the loss of a mixed sample is the mixture of
+    its two losses, and label smoothing mixes with the uniform target. The focusing factor depends
+    only on the softmax p, not on weights or smoothing.
 
-    The mean over the batch is PyTorch's own: with labels, the sum is divided by the weights of the labels; with soft
-    targets, by B. So with weights, one-hot targets give the loss of the labels times their mean weight, as they do in
-    `torch.nn.CrossEntropyLoss`; with gamma 0 all is equal to that.
+    The reduction is that of `torch.nn.CrossEntropyLoss`: with labels, the sum is divided by the sum
+    of the labels' weights; with soft targets, by B. So with weights, one-hot targets give the loss
+    of the labels times their mean weight. With gamma 0, it equals `CrossEntropyLoss`.
 
     Args:
-        gamma: 0 or more; 0 is cross-entropy. The paper found 2 best.
-        weight: of each class, [C], above 0.
-        label_smoothing: share of the target that is spread evenly over all classes, 0 to below 1.
+        gamma: Focusing parameter, 0 or more; 0 is cross-entropy. The paper found 2 best.
+        weight: Weight of each class, [C], above 0.
+        label_smoothing: Fraction of the target that is spread over all classes, at least 0 and
+            below 1.
 
     Raises:
-        ValueError: a setting is out of range, or the logits and targets do not fit each other or the weights.
+        ValueError: An argument is out of range, or logits, targets, and weights have different
+            shapes.
     """
 
     weight: Tensor | None
@@ -48,61 +55,61 @@ class FocalLoss(nn.Module):
         if not 0 <= gamma < math.inf:
             raise ValueError(f"gamma must be 0 (plain cross-entropy) or more, got {gamma}")
         self.gamma = gamma
-        self.label_smoothing = _checked_smoothing(label_smoothing)
-        values = (
-            None
-            if weight is None
-            else _positive_per_class(weight, "weight", "leave the class out of the data")
-        )
-        self.register_buffer("weight", None if values is None else values.float(), persistent=False)
+        self.label_smoothing = _check_smoothing(label_smoothing)
+        if weight is not None:
+            weight = _check_class_values(weight, "weight", "remove the class from the data").float()
+        self.register_buffer("weight", weight, persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of a batch in nats."""
         _check_shapes(logits, targets, self.weight, "weight")
-        log_p = _at_least_float32(logits).log_softmax(dim=1)
-        # Not quite 0, where the slope of a power below 1 is infinite. log_p is 0 there, so nothing is lost.
-        doubt = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
-        return self._mean(-(doubt**self.gamma) * log_p, targets)
+        log_p = _to_float32(logits).log_softmax(dim=1)
+        # Slightly above 0, where powers below 1 have an infinite slope. log_p is 0 there.
+        one_minus_p = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
+        return self._reduce(-(one_minus_p**self.gamma) * log_p, targets)
 
-    def _mean(self, terms: Tensor, targets: Tensor) -> Tensor:
-        """Reduce what each class would cost if it were the label, [B, C], to the mean loss."""
-        divisor: Tensor | int = len(terms)
-        weight = None if self.weight is None else self.weight.to(terms.dtype)
+    def _reduce(self, class_losses: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss, given the loss of each class if it were the label, [B, C]."""
+        divisor: Tensor | int = len(class_losses)
+        weight = None if self.weight is None else self.weight.to(class_losses.dtype)
         if weight is not None:
-            terms = terms * weight
+            class_losses = class_losses * weight
         if targets.is_floating_point():
-            total = (targets * terms).sum()
+            total = (targets * class_losses).sum()
         else:
-            total = terms.gather(1, targets[:, None]).sum()
-            divisor = divisor if weight is None else weight[targets].sum()
+            total = class_losses.gather(1, targets[:, None]).sum()
+            if weight is not None:
+                divisor = weight[targets].sum()
         if self.label_smoothing:
-            total = (1 - self.label_smoothing) * total + self.label_smoothing * terms.mean(
-                dim=1
-            ).sum()
+            uniform_total = class_losses.mean(dim=1).sum()
+            total = (1 - self.label_smoothing) * total + self.label_smoothing * uniform_total
         return total / divisor
 
     def extra_repr(self) -> str:
-        """Show the settings."""
-        weighted = "" if self.weight is None else f", weight=[{len(self.weight)} classes]"
-        return f"gamma={self.gamma}, label_smoothing={self.label_smoothing}{weighted}"
+        """Return the settings."""
+        weight = "" if self.weight is None else f", weight=[{len(self.weight)} classes]"
+        return f"gamma={self.gamma}, label_smoothing={self.label_smoothing}{weight}"
 
 
 class LogitAdjustedLoss(nn.Module):
-    """Cross-entropy of logits + tau log(prior), for long tails: what is learned suits classes of equal frequency.
+    """Cross-entropy of logits + tau log(prior), for long-tailed data.
 
-    The logit adjusted softmax cross-entropy of Menon et al. 2021, "Long-tail learning via logit adjustment",
-    arXiv:2007.07314. In training mode alone; in evaluation mode it is the plain cross-entropy, since the logits
-    themselves are what is deployed.
+    The model learns logits for equally frequent classes. See Menon et al. 2021, "Long-tail learning
+    via logit adjustment", arXiv:2007.07314. The adjustment applies in training mode only; in
+    evaluation mode the loss is the plain cross-entropy of the deployed logits.
 
-    It corrects the imbalance, so neither class weights nor a balancing sampler belongs beside it.
+    It corrects the imbalance, so do not combine it with class weights or a balancing sampler.
 
     Args:
-        class_counts: training samples of each class, [C], above 0; at least 2 classes.
-        tau: strength of the adjustment, 0 (none) or more; 1 is consistent with the balanced error.
-        label_smoothing: share of the target that is spread evenly over all classes, 0 to below 1.
+        class_counts: Number of training samples of each class, [C], above 0, for at least 2
+            classes.
+        tau: Strength of the adjustment, 0 (none) or more; 1 is consistent for the balanced error.
+        label_smoothing: Fraction of the target that is spread over all classes, at least 0 and
+            below 1.
 
     Raises:
-        ValueError: a setting is out of range, or the logits and targets do not fit each other or the counts.
+        ValueError: An argument is out of range, or logits, targets, and counts have different
+            shapes.
     """
 
     adjustment: Tensor
@@ -114,64 +121,67 @@ class LogitAdjustedLoss(nn.Module):
         if not 0 <= tau < math.inf:
             raise ValueError(f"tau must be 0 (no adjustment) or more, got {tau}")
         self.tau = tau
-        self.label_smoothing = _checked_smoothing(label_smoothing)
-        advice = "its prior would be 0 and its logarithm infinite; add samples of the class or leave it out"
-        counts = _positive_per_class(class_counts, "class_counts", advice)
+        self.label_smoothing = _check_smoothing(label_smoothing)
+        advice = "add samples of the class or remove it, because log(0) is infinite"
+        counts = _check_class_values(class_counts, "class_counts", advice)
         if len(counts) < 2:
             raise ValueError(f"class_counts must have at least 2 classes, got {len(counts)}")
-        self.register_buffer(
-            "adjustment", (tau * (counts / counts.sum()).log()).float(), persistent=False
-        )
+        log_prior = (counts / counts.sum()).log()
+        self.register_buffer("adjustment", (tau * log_prior).float(), persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of a batch in nats."""
         _check_shapes(logits, targets, self.adjustment, "class_counts")
-        logits = _at_least_float32(logits)
+        logits = _to_float32(logits)
         if self.training:
             logits = logits + self.adjustment
         return functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
 
     def extra_repr(self) -> str:
-        """Show the settings."""
-        return f"tau={self.tau}, label_smoothing={self.label_smoothing}, {len(self.adjustment)} classes"
+        """Return the settings."""
+        classes = len(self.adjustment)
+        return f"tau={self.tau}, label_smoothing={self.label_smoothing}, {classes} classes"
 
 
-def _checked_smoothing(label_smoothing: float) -> float:
+def _check_smoothing(label_smoothing: float) -> float:
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be 0 or more and below 1, got {label_smoothing}")
     return label_smoothing
 
 
-def _positive_per_class(values: Tensor | Sequence[float], name: str, advice: str) -> Tensor:
-    """Return float64 [C] on the CPU, or say which classes have a value that is not above 0 and finite."""
+def _check_class_values(values: Tensor | Sequence[float], name: str, advice: str) -> Tensor:
+    """Return the values as float64 [C] on the CPU; raise a ValueError unless all are positive."""
     tensor = torch.as_tensor(values, device="cpu").detach().to(torch.float64)
     if tensor.ndim != 1 or not len(tensor):
         raise ValueError(
-            f"{name} must hold one number for each class, so be of shape [C]; got {list(tensor.shape)}"
+            f"{name} must have shape [C], one number per class; got {list(tensor.shape)}"
         )
-    wrong = (~((tensor > 0) & tensor.isfinite())).nonzero().flatten().tolist()
-    if wrong:
-        given = ", ".join(f"{tensor[index]:g} for class {index}" for index in wrong[:5])
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise ValueError(f"{name} must be above 0 and finite, got {given}{more}; {advice}")
+    is_valid = (tensor > 0) & tensor.isfinite()
+    invalid = (~is_valid).nonzero().flatten().tolist()
+    if invalid:
+        listed = invalid[:_MAX_CLASSES]
+        given = ", ".join(f"{tensor[index]:g} for class {index}" for index in listed)
+        if len(invalid) > _MAX_CLASSES:
+            given += f" and {len(invalid) - _MAX_CLASSES} more"
+        raise ValueError(f"{name} must be above 0 and finite, got {given}; {advice}")
     return tensor
 
 
-def _check_shapes(logits: Tensor, targets: Tensor, per_class: Tensor | None, name: str) -> None:
-    """Refuse what broadcasting would accept in silence."""
+def _check_shapes(logits: Tensor, targets: Tensor, class_values: Tensor | None, name: str) -> None:
+    """Raise a ValueError for shapes that broadcasting would accept silently."""
     if logits.ndim != 2:
-        raise ValueError(f"logits must be of shape [B, C], got {list(logits.shape)}")
-    expected = logits.shape if targets.is_floating_point() else logits.shape[:1]
-    if targets.shape != expected:
+        raise ValueError(f"logits must have shape [B, C], got {list(logits.shape)}")
+    batch, classes = logits.shape
+    expected = [batch, classes] if targets.is_floating_point() else [batch]
+    if list(targets.shape) != expected:
         raise ValueError(
-            f"logits {list(logits.shape)} need labels int64 {list(logits.shape[:1])} or soft targets float "
-            f"{list(logits.shape)}, got {targets.dtype} {list(targets.shape)}"
+            f"logits {[batch, classes]} need labels int64 {[batch]} or soft targets float "
+            f"{[batch, classes]}, got {targets.dtype} {list(targets.shape)}"
         )
-    if per_class is not None and len(per_class) != logits.shape[1]:
-        raise ValueError(
-            f"{name} is of {len(per_class)} classes, but the logits are of {logits.shape[1]}"
-        )
+    if class_values is not None and len(class_values) != classes:
+        raise ValueError(f"{name} has {len(class_values)} classes, but the logits have {classes}")
 
 
-def _at_least_float32(logits: Tensor) -> Tensor:
+def _to_float32(logits: Tensor) -> Tensor:
+    """Convert to at least float32."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

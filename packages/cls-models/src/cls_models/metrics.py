@@ -1,4 +1,4 @@
-"""Metrics of a classifier, all through torchmetrics: update, compute, reset."""
+"""Classification metrics."""
 
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
@@ -7,13 +7,14 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 CLASS_ACCURACY = "class_accuracy"
 
 VALIDATION_METRICS = ("valid_loss", "valid_top1", "valid_top5", "valid_macro_f1")
-"""What a ClassificationModule logs of every validation, and so what a run can choose its best weights by."""
+"""Metrics that a `ClassificationModule` logs after every validation."""
 
 
-def classification_metrics(num_classes: int) -> MetricCollection:
-    """Return top1, top5, macro_f1 (all 0-1, scalar) and class_accuracy (float [C], 0 for a class without samples).
+def build_classification_metrics(num_classes: int) -> MetricCollection:
+    """Return a collection that is updated with logits float [B, C] and labels int64 [B].
 
-    They are updated with logits float [B, C] and labels int64 [B]. With fewer than 5 classes, top5 looks at all.
+    It computes top1, top5, and macro_f1 (scalars, 0-1), and class_accuracy (float [C], 0 for a
+    class without samples). With fewer than 5 classes, top5 considers all of them.
     """
     return MetricCollection(
         {
@@ -22,14 +23,14 @@ def classification_metrics(num_classes: int) -> MetricCollection:
             "macro_f1": MulticlassF1Score(num_classes, average="macro"),
             CLASS_ACCURACY: MulticlassAccuracy(num_classes, average="none"),
         },
-        # Those that count the same. Found out from the first batch, top5 would join the last two wherever it happens to
-        # count as they do, such as where every image of the batch is right, and stay with them.
+        # Metrics with equal states. torchmetrics would detect groups from the first batch, and put
+        # top5 into the last one if its counts happen to be equal, as in a batch without errors.
         compute_groups=[["top1"], ["top5"], ["macro_f1", CLASS_ACCURACY]],
     )
 
 
-def state_of(metric: Metric) -> dict[str, Tensor]:
-    """Return what a metric has gathered since its reset, on the CPU: all its states, each one tensor."""
+def get_metric_state(metric: Metric) -> dict[str, Tensor]:
+    """Return the state of a metric on the CPU; all its states must be tensors."""
     return {
         name: value.detach().cpu()
         for name, value in metric.metric_state.items()
@@ -37,7 +38,7 @@ def state_of(metric: Metric) -> dict[str, Tensor]:
     }
 
 
-def restore_state(metric: Metric, state: dict[str, Tensor]) -> None:
-    """Let a metric go on from what `state_of` returned."""
+def restore_metric_state(metric: Metric, state: dict[str, Tensor]) -> None:
+    """Set the state of a metric to the result of `get_metric_state`."""
     for name, value in state.items():
         setattr(metric, name, value.to(metric.device))

@@ -8,14 +8,14 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor, nn
 
-from cls_models import ClassificationModule, Compilation, CudaGraph
-from cls_models.acceleration.cuda_graph import reason_against
+from cls_models import ClassificationModule, CompileCallback, CudaGraphCallback
+from cls_models.acceleration.cuda_graph import get_unsupported_reason
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 class Launches(Callback):
-    """Counts by epoch how often a graph stood in for the network's forward."""
+    """Count the steps of each epoch in which the network's forward is replaced."""
 
     def __init__(self) -> None:
         self.by_epoch: list[int] = []
@@ -44,9 +44,12 @@ def fit(
     module = ClassificationModule(
         backbone, 2, nn.CrossEntropyLoss(), functools.partial(torch.optim.SGD, lr=0.01)
     )
-    draws = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(1)
     batches: Any = [
-        {"images": torch.randn(4, 3, 16, 16, generator=draws), "labels": torch.tensor([0, 1, 0, 1])}
+        {
+            "images": torch.randn(4, 3, 16, 16, generator=generator),
+            "labels": torch.tensor([0, 1, 0, 1]),
+        }
         for _ in range(6)
     ]
     loader = torch.utils.data.DataLoader(batches, batch_size=None)
@@ -72,13 +75,13 @@ def weights(module: ClassificationModule) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in module.state_dict().items()}
 
 
-def test_on_a_cpu_nothing_is_recorded(tmp_path: Path) -> None:
+def test_cuda_graph_callback_captures_nothing_on_a_cpu(tmp_path: Path) -> None:
     launches = Launches()
-    fit(tmp_path, "cpu", CudaGraph(), launches)
+    fit(tmp_path, "cpu", CudaGraphCallback(), launches)
     assert launches.by_epoch == [0, 0, 0]
 
 
-def test_a_graph_is_recorded_only_where_its_gradients_would_be_those_of_the_network() -> None:
+def test_unsupported_reason_is_none_only_where_gradients_are_correct() -> None:
     def reason(device: str = "cuda", **settings: Any) -> str | None:
         trainer = Trainer(
             accelerator="cpu",
@@ -87,41 +90,43 @@ def test_a_graph_is_recorded_only_where_its_gradients_would_be_those_of_the_netw
             enable_progress_bar=False,
             **settings,
         )
-        return reason_against(trainer, torch.device(device))
+        return get_unsupported_reason(trainer, torch.device(device))
 
     assert reason() is None
-    assert reason("cpu") == "the device is of type cpu"
-    assert reason(callbacks=[Compilation()]) == "Compilation is at work"
+    assert reason("cpu") == "the device type is cpu"
+    assert reason(callbacks=[CompileCallback()]) == "CompileCallback is active"
     assert reason(callbacks=[GradientAccumulationScheduler({1: 1})]) is None
-    for accumulated in (
+    for settings in (
         {"accumulate_grad_batches": 2},
         {"callbacks": [GradientAccumulationScheduler({1: 2})]},
     ):
-        assert reason(**accumulated) == "gradients are accumulated over batches"
+        assert reason(**settings) == "gradients are accumulated over batches"
 
 
 @needs_cuda
-def test_accumulated_gradients_are_those_of_a_training_without_a_graph(
+def test_cuda_graph_callback_captures_nothing_with_gradient_accumulation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    plain, launches = weights(fit(tmp_path, "gpu", accumulate_grad_batches=2)), Launches()
-    beside = fit(tmp_path, "gpu", CudaGraph(), launches, accumulate_grad_batches=2)
+    launches = Launches()
+    plain = weights(fit(tmp_path, "gpu", accumulate_grad_batches=2))
+    with_callback = fit(tmp_path, "gpu", CudaGraphCallback(), launches, accumulate_grad_batches=2)
     assert launches.by_epoch == [0, 0, 0]
-    assert all(torch.equal(plain[name], tensor) for name, tensor in weights(beside).items())
+    assert all(torch.equal(plain[name], tensor) for name, tensor in weights(with_callback).items())
 
 
 @needs_cuda
-def test_weights_and_statistics_are_those_of_a_training_without_a_graph(
+def test_cuda_graph_callback_trains_the_same_weights_and_statistics(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    plain, launches = weights(fit(tmp_path, "gpu")), Launches()
-    recorded = fit(tmp_path, "gpu", CudaGraph(), launches)
+    launches = Launches()
+    plain = weights(fit(tmp_path, "gpu"))
+    graphed = fit(tmp_path, "gpu", CudaGraphCallback(), launches)
     assert launches.by_epoch == [0, 0, 6]
-    assert all(torch.equal(plain[name], tensor) for name, tensor in weights(recorded).items())
+    assert all(torch.equal(plain[name], tensor) for name, tensor in weights(graphed).items())
 
 
 @needs_cuda
-def test_after_the_training_the_network_has_its_own_forward_back(tmp_path: Path) -> None:
-    assert "forward" not in vars(fit(tmp_path, "gpu", CudaGraph()).backbone)
+def test_cuda_graph_callback_restores_the_forward_after_training(tmp_path: Path) -> None:
+    assert "forward" not in vars(fit(tmp_path, "gpu", CudaGraphCallback()).backbone)

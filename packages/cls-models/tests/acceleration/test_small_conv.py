@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cls_models import SmallConv2d, build_backbone, replace_small_convs
-from cls_models.acceleration.small_conv import LEAST_CHANNELS, _Products
+from cls_models.acceleration.small_conv import MIN_CHANNELS, _TapProducts
 
 
-def both(outputs: int, stride: int = 1, kernel: int = 3) -> tuple[nn.Conv2d, nn.Conv2d]:
-    """Return a plain convolution and one that may train as products, with the same weights."""
-    plain = nn.Conv2d(LEAST_CHANNELS, outputs, kernel, stride, padding=kernel // 2, bias=False)
+def build_pair(outputs: int, stride: int = 1, kernel: int = 3) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """Return a plain and a small convolution with the same weights."""
+    plain = nn.Conv2d(MIN_CHANNELS, outputs, kernel, stride, padding=kernel // 2, bias=False)
     holder = nn.Sequential(copy.deepcopy(plain))
     assert replace_small_convs(holder) == 1
     return plain, holder[0]
@@ -32,7 +32,7 @@ def both(outputs: int, stride: int = 1, kernel: int = 3) -> tuple[nn.Conv2d, nn.
     st.sampled_from((torch.contiguous_format, torch.channels_last)),
 )
 @settings(deadline=None, max_examples=100)
-def test_the_products_give_the_convolutions_answers_and_gradients(
+def test_products_equal_the_convolution_and_its_gradients(
     batch: int,
     inputs: int,
     outputs: int,
@@ -48,79 +48,78 @@ def test_the_products_give_the_convolutions_answers_and_gradients(
     )
     images = torch.randn(batch, inputs, height, width).to(memory_format=layout).requires_grad_()
     expected = plain(images)
-    made = _Products.apply(images, plain.weight, stride)
-    assert made.shape == expected.shape
-    assert torch.allclose(made, expected, atol=1e-5)
+    output = _TapProducts.apply(images, plain.weight, stride)
+    assert output.shape == expected.shape
+    assert torch.allclose(output, expected, atol=1e-5)
     gradient = torch.randn_like(expected)
-    theirs = torch.autograd.grad(expected, (images, plain.weight), gradient)
-    ours = torch.autograd.grad(made, (images, plain.weight), gradient)
-    assert all(
-        torch.allclose(one, other, atol=1e-5) for one, other in zip(ours, theirs, strict=True)
-    )
+    expected_gradients = torch.autograd.grad(expected, (images, plain.weight), gradient)
+    gradients = torch.autograd.grad(output, (images, plain.weight), gradient)
+    for actual, wanted in zip(gradients, expected_gradients, strict=True):
+        assert torch.allclose(actual, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("size", "as_products"), [((4, 2), True), ((8, 1), True), ((2, 1), True), ((3, 3), False)]
 )
-def test_only_small_maps_train_as_products_and_only_in_training(
+def test_small_conv_uses_products_only_for_small_maps_in_training_mode(
     size: tuple[int, int], as_products: bool
 ) -> None:
-    _, conv = both(4)
-    images = torch.randn(2, LEAST_CHANNELS, *size)
-    assert ("_Products" in _origin(conv.train()(images))) == as_products
-    assert "_Products" not in _origin(conv.eval()(images))
+    _, conv = build_pair(4)
+    images = torch.randn(2, MIN_CHANNELS, *size)
+    assert ("_TapProducts" in _grad_fn_name(conv.train()(images))) == as_products
+    assert "_TapProducts" not in _grad_fn_name(conv.eval()(images))
 
 
 @pytest.mark.parametrize("frozen", ["weight", "images"])
-def test_what_is_frozen_gets_no_gradient_and_the_other_the_same(frozen: str) -> None:
-    _, conv = both(4)
-    images = torch.randn(2, LEAST_CHANNELS, 3, 2, requires_grad=True)
-    wanted = images if frozen == "weight" else conv.weight
-    (expected,) = torch.autograd.grad(conv.train()(images).square().sum(), wanted)
+def test_gradient_is_unchanged_when_the_other_input_is_frozen(frozen: str) -> None:
+    _, conv = build_pair(4)
+    images = torch.randn(2, MIN_CHANNELS, 3, 2, requires_grad=True)
+    trained = images if frozen == "weight" else conv.weight
+    (expected,) = torch.autograd.grad(conv.train()(images).square().sum(), trained)
     (conv.weight if frozen == "weight" else images).requires_grad_(False)
-    (alone,) = torch.autograd.grad(conv(images).square().sum(), wanted)
+    (alone,) = torch.autograd.grad(conv(images).square().sum(), trained)
     assert torch.equal(alone, expected)
 
 
-def test_a_compiled_network_has_the_convolutions_themselves_in_one_graph() -> None:
-    plain, conv = both(4)
+def test_small_conv_compiles_to_one_graph_with_a_convolution() -> None:
+    plain, conv = build_pair(4)
     compiled = torch.compile(conv.train(), fullgraph=True, backend="aot_eager")
-    images = torch.randn(2, LEAST_CHANNELS, 2, 2)
+    images = torch.randn(2, MIN_CHANNELS, 2, 2)
     assert torch.allclose(compiled(images), plain(images), atol=1e-6)
 
 
-def _origin(made: torch.Tensor) -> str:
-    assert made.grad_fn is not None
-    return made.grad_fn.name()
+def _grad_fn_name(output: torch.Tensor) -> str:
+    assert output.grad_fn is not None
+    return output.grad_fn.name()
 
 
-def test_another_precision_goes_through_the_plain_convolution() -> None:
-    plain, conv = both(4)
+def test_small_conv_uses_the_convolution_in_other_precisions() -> None:
+    plain, conv = build_pair(4)
     for dtype in (torch.float64, torch.bfloat16):
-        images = torch.randn(2, LEAST_CHANNELS, 2, 2, dtype=dtype)
+        images = torch.randn(2, MIN_CHANNELS, 2, 2, dtype=dtype)
         assert torch.equal(conv.to(dtype)(images), plain.to(dtype)(images))
 
 
-def test_under_autocast_convolutions_stay_with_the_library() -> None:
-    plain, conv = both(4)
-    images = torch.randn(2, LEAST_CHANNELS, 2, 2)
+def test_small_conv_uses_the_convolution_under_autocast() -> None:
+    plain, conv = build_pair(4)
+    images = torch.randn(2, MIN_CHANNELS, 2, 2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        made, expected = conv.train()(images), plain(images)
-    assert made.dtype == torch.bfloat16
-    assert torch.equal(made, expected)
-    made.float().sum().backward()
+        output, expected = conv.train()(images), plain(images)
+    assert output.dtype == torch.bfloat16
+    assert torch.equal(output, expected)
+    output.float().sum().backward()
     assert conv.weight.grad is not None
 
 
-def test_a_training_on_small_maps_is_that_of_the_plain_convolution() -> None:
+def test_training_with_products_gives_the_loss_of_the_convolution() -> None:
     losses = []
-    for layer in both(4, 2):
+    for layer in build_pair(4, 2):
         torch.manual_seed(1)
         model = nn.Sequential(
             layer.to(memory_format=torch.channels_last), nn.Flatten(), nn.Linear(8, 2)
         ).train()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        images, labels = torch.randn(8, LEAST_CHANNELS, 4, 2), torch.arange(8) % 2
+        images, labels = torch.randn(8, MIN_CHANNELS, 4, 2), torch.arange(8) % 2
         for _ in range(10):
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(images), labels)
@@ -130,13 +129,13 @@ def test_a_training_on_small_maps_is_that_of_the_plain_convolution() -> None:
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
-def test_a_whole_network_keeps_its_parameters_their_names_and_its_answers() -> None:
+def test_replace_small_convs_keeps_parameters_names_and_logits() -> None:
     torch.manual_seed(0)
     network = build_backbone("resnet18", 5)
     original = copy.deepcopy(network)
     parameters = dict(network.named_parameters())
     assert replace_small_convs(network) == 13
-    assert replace_small_convs(network) == 0, "a second time there is nothing left"
+    assert replace_small_convs(network) == 0, "all were replaced before"
     assert all(parameter is parameters[name] for name, parameter in network.named_parameters())
     assert list(network.state_dict()) == list(original.state_dict())
     images = torch.randn(4, 3, 48, 32)
@@ -144,8 +143,8 @@ def test_a_whole_network_keeps_its_parameters_their_names_and_its_answers() -> N
     assert torch.equal(copy.deepcopy(network).eval()(images), network.eval()(images))
 
 
-def test_what_cannot_be_written_out_is_left_alone() -> None:
-    def conv(kernel: int = 3, channels: int = LEAST_CHANNELS, **others: Any) -> nn.Conv2d:
+def test_replace_small_convs_skips_unsupported_layers() -> None:
+    def conv(kernel: int = 3, channels: int = MIN_CHANNELS, **others: Any) -> nn.Conv2d:
         return nn.Conv2d(
             channels, channels, kernel, **{"padding": kernel // 2, "bias": False, **others}
         )
@@ -159,41 +158,41 @@ def test_what_cannot_be_written_out_is_left_alone() -> None:
         conv(1, padding=1),
         conv(padding_mode="reflect"),
         conv(stride=3),
-        conv(channels=LEAST_CHANNELS - 1),
+        conv(channels=MIN_CHANNELS - 1),
     )
     assert replace_small_convs(layers) == 0
     assert not any(isinstance(layer, SmallConv2d) for layer in layers)
     assert replace_small_convs(nn.Sequential(conv(), conv(1), conv(stride=2))) == 3
 
 
-def test_a_layer_with_a_hook_is_left_alone() -> None:
+def test_replace_small_convs_skips_layers_with_hooks() -> None:
     seen: list[torch.Tensor] = []
-    plain, _ = both(LEAST_CHANNELS)
+    plain, _ = build_pair(MIN_CHANNELS)
     layers = nn.Sequential(plain, _weight_normed())
     layers[0].register_forward_hook(lambda _, inputs, output: seen.append(output))
     assert replace_small_convs(layers) == 0
     assert len(seen) == 0
-    layers(torch.randn(2, LEAST_CHANNELS, 2, 2))
+    layers(torch.randn(2, MIN_CHANNELS, 2, 2))
     assert len(seen) == 1
 
 
 def _weight_normed() -> nn.Module:
-    """Return a layer whose weight is no parameter: a hook computes it before each forward."""
+    """Return a layer with a hook that computes its weight before each forward."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        return torch.nn.utils.weight_norm(nn.Conv2d(LEAST_CHANNELS, 4, 3, padding=1, bias=False))
+        return torch.nn.utils.weight_norm(nn.Conv2d(MIN_CHANNELS, 4, 3, padding=1, bias=False))
 
 
-def test_an_exported_network_has_the_convolutions_themselves(tmp_path: Path) -> None:
+def test_onnx_export_contains_the_convolution(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
-    _, conv = both(4)
+    _, conv = build_pair(4)
     path = tmp_path / "model.onnx"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about itself
+        warnings.simplefilter("ignore")  # deprecations inside the exporter
         torch.onnx.export(
             conv.eval(),
-            (torch.randn(2, LEAST_CHANNELS, 2, 2),),
+            (torch.randn(2, MIN_CHANNELS, 2, 2),),
             str(path),
             dynamo=True,
             verbose=False,

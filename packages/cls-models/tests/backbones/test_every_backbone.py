@@ -1,4 +1,4 @@
-"""Each of torchvision's classifiers: one step of training, then the same answers from onnxruntime."""
+"""Train every torchvision classifier for one step, and compare its logits with onnxruntime's."""
 
 import os
 import shutil
@@ -14,17 +14,19 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torchvision.models.resnet import Bottleneck
 
-from cls_models.backbones.heads import head, head_name
+from cls_models.backbones.heads import find_head_name, get_head
 from cls_models.backbones.torchvision_backbones import BACKBONES, build_backbone
 
 CLASSES = 7
 TOLERANCE = 1e-3
 PROTOBUF_LIMIT = 2**31
-"""Bytes that an ONNX file can hold; weights above it can only lie in a second file."""
+"""Largest size of an ONNX file in bytes; larger weights need a second file."""
 
 SIDES = {"inception_v3": 139, "maxvit_t": 224, "vit_h_14": 56}
-"""Pixels; all others take 64. At 32 the last maps are single pixels, over which a small batch has no variance;
-Inception at less than 139 is so ill-conditioned before it is trained that float32 and float64 differ by 5e-4."""
+"""Image sides in pixels; all other networks use 64.
+
+At 32 the last maps are single pixels, which have no variance in a small batch. Below 139, an
+untrained Inception is so ill-conditioned that float32 and float64 differ by 5e-4."""
 
 SMALLEST_OF_FAMILIES = (
     "alexnet",
@@ -46,11 +48,11 @@ SMALLEST_OF_FAMILIES = (
     "vit_b_32",
 )
 
-DEAR = ("densenet121", "inception_v3", "maxvit_t")  # more than ten seconds each
+SLOW = ("densenet121", "inception_v3", "maxvit_t")  # more than ten seconds each
 
 
-class WithoutMemory(TorchFunctionMode):
-    """Parameters are made as shapes alone, and all else as ever: RegNet computes its widths with tensors."""
+class EmptyOnMeta(TorchFunctionMode):
+    """Create empty tensors on meta, and others as usual: RegNet computes widths with tensors."""
 
     def __torch_function__(
         self,
@@ -65,31 +67,31 @@ class WithoutMemory(TorchFunctionMode):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """Emptied after each test: all these files together would be 20 GB."""
+    """A folder that is deleted after each test, because all files together take 20 GB."""
     yield tmp_path
     shutil.rmtree(tmp_path)
 
 
-def test_there_are_the_classifiers_of_torchvision() -> None:
+def test_backbones_lists_all_torchvision_classifiers() -> None:
     assert len(BACKBONES) >= 80
     assert set(SMALLEST_OF_FAMILIES) | SIDES.keys() <= set(BACKBONES)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_the_head_is_found_and_has_a_row_for_each_class(name: str) -> None:
-    with WithoutMemory():
+def test_head_has_one_row_per_class_for_every_backbone(name: str) -> None:
+    with EmptyOnMeta():
         backbone = build_backbone(name, CLASSES)
-    last = head(backbone)
-    assert len(last.weight) == CLASSES
-    assert backbone.state_dict()[f"{head_name(backbone)}.weight"] is not None
-    others = [
+    head = get_head(backbone)
+    assert len(head.weight) == CLASSES
+    assert backbone.state_dict()[f"{find_head_name(backbone)}.weight"] is not None
+    sized = [
         module for module in backbone.modules() if getattr(module, "out_features", None) == CLASSES
     ]
-    assert others in ([last], []), "no auxiliary head"
+    assert sized in ([head], []), "no auxiliary head"
 
 
-@pytest.mark.parametrize("name", [name for name in SMALLEST_OF_FAMILIES if name not in DEAR])
-def test_the_smallest_of_each_family_trains_and_exports(name: str, folder: Path) -> None:
+@pytest.mark.parametrize("name", [name for name in SMALLEST_OF_FAMILIES if name not in SLOW])
+def test_smallest_backbone_of_each_family_trains_and_exports(name: str, folder: Path) -> None:
     train_export_compare(name, folder)
 
 
@@ -98,19 +100,19 @@ def test_the_smallest_of_each_family_trains_and_exports(name: str, folder: Path)
     "EVERY_BACKBONE" not in os.environ, reason="a quarter of an hour: set EVERY_BACKBONE=1"
 )
 @pytest.mark.parametrize(
-    "name", [name for name in BACKBONES if name not in SMALLEST_OF_FAMILIES or name in DEAR]
+    "name", [name for name in BACKBONES if name not in SMALLEST_OF_FAMILIES or name in SLOW]
 )
-def test_every_other_one_trains_and_exports(name: str, folder: Path) -> None:
+def test_every_other_backbone_trains_and_exports(name: str, folder: Path) -> None:
     train_export_compare(name, folder)
 
 
 def train_export_compare(name: str, folder: Path) -> float:
-    """Return the largest difference of a logit."""
+    """Return the largest difference between logits."""
     torch.manual_seed(0)
     side = SIDES.get(name, 64)
     backbone = build_backbone(name, CLASSES, image_size=(side, side), stem="standard")
     train_one_step(backbone, torch.randn(4, 3, side, side))
-    # Not before: where nothing can be exported, the step is tested all the same.
+    # Imported here, so that the training step is also tested without these packages.
     pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     ort = pytest.importorskip("onnxruntime")
@@ -121,37 +123,35 @@ def train_export_compare(name: str, folder: Path) -> float:
         expected: Tensor = backbone(images)
     del backbone
     session = ort.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    answers = session.run(["logits"], {"images": images.numpy()})[0]
-    assert answers.shape == (3, CLASSES)
-    difference = float(np.abs(answers - expected.numpy()).max())
-    spread = float(
-        expected.std(dim=0).max()
-    )  # from image to image: 1e-3 says nothing where logits hardly differ
+    logits = session.run(["logits"], {"images": images.numpy()})[0]
+    assert logits.shape == (3, CLASSES)
+    difference = float(np.abs(logits - expected.numpy()).max())
+    # Standard deviation between images; 1e-3 is too tolerant if logits differ by less.
+    spread = float(expected.std(dim=0).max())
     assert difference <= TOLERANCE * min(1, spread), (
-        f"{difference:.3g} where logits spread over {spread:.3g}"
+        f"difference {difference:.3g}, standard deviation {spread:.3g}"
     )
-    print(
-        f"{name}: largest difference {difference:.2e}, logits up to {float(expected.abs().max()):.2e}"
-    )
+    largest = float(expected.abs().max())
+    print(f"{name}: largest difference {difference:.2e}, logits up to {largest:.2e}")
     return difference
 
 
 def train_one_step(backbone: nn.Module, images: Tensor) -> None:
-    before = head(backbone).weight.detach().clone()
+    before = get_head(backbone).weight.detach().clone()
     logits = backbone.train()(images)
-    assert isinstance(logits, Tensor), "plain logits while training too"
+    assert isinstance(logits, Tensor), "plain logits in training mode too"
     assert logits.shape == (len(images), CLASSES)
     functional.cross_entropy(logits, torch.arange(len(images))).backward()
     torch.optim.SGD(backbone.parameters(), lr=1e-3).step()
     backbone.zero_grad(set_to_none=True)
-    assert not torch.equal(before, head(backbone).weight)
+    assert not torch.equal(before, get_head(backbone).weight)
 
 
 def settle_statistics(backbone: nn.Module, images: Tensor) -> None:
-    """Let batch norms hold what flows through them, as after a long training: or logits vanish, or are billions.
+    """Set batch norm statistics to those of the images, as after training.
 
-    Blocks of a deep ResNet come nearer to the identity, as they do in training: 152 random layers amplify the rounding
-    of float32 alone to 9e-4.
+    Logits would otherwise vanish or reach billions. Residual blocks are scaled towards the
+    identity, as in a trained ResNet, because 152 random layers amplify float32 rounding to 9e-4.
     """
     for layer in backbone.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -163,7 +163,7 @@ def settle_statistics(backbone: nn.Module, images: Tensor) -> None:
 
 
 def export(backbone: nn.Module, example: Tensor, path: Path) -> None:
-    """As cls_export does, but for networks that no single file can hold."""
+    """Export like cls_export, but with external data for networks above 2 GiB."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in backbone.state_dict().values())
     torch.onnx.export(
         backbone,

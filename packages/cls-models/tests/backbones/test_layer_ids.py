@@ -9,15 +9,15 @@ from torch import nn
 from torchvision.models import get_model, list_models
 from torchvision.models.regnet import BlockParams
 
-from cls_models.backbones.heads import head_name
-from cls_models.backbones.layer_ids import layer_ids, weight_names
+from cls_models.backbones.heads import find_head_name
+from cls_models.backbones.layer_ids import get_layer_ids, get_weight_names
 
 NAMES = list_models(module=torchvision.models)
 
 
 @pytest.fixture(autouse=True)
 def regnet_plans_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It computes the widths of its blocks with tensors, which have no values on the meta device."""
+    """RegNet computes block widths with tensors, which have no values on the meta device."""
     plan: Any = BlockParams.from_init_params
 
     def on_the_cpu(*args: Any, **kwargs: Any) -> Any:
@@ -27,7 +27,7 @@ def regnet_plans_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BlockParams, "from_init_params", on_the_cpu)
 
 
-def shape_of(name: str) -> nn.Module:
+def build_on_meta(name: str) -> nn.Module:
     settings = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     with torch.device("meta"):
         backbone: nn.Module = get_model(name, weights=None, **settings)
@@ -35,33 +35,35 @@ def shape_of(name: str) -> nn.Module:
 
 
 def layers(backbone: nn.Module) -> list[list[str]]:
-    numbers = layer_ids(backbone)
+    numbers = get_layer_ids(backbone)
     return [
         [name for name in numbers if numbers[name] == layer]
         for layer in range(max(numbers.values()) + 1)
     ]
 
 
-def test_torchvision_has_its_eighty_classifiers() -> None:
+def test_torchvision_has_at_least_eighty_classifiers() -> None:
     assert len(NAMES) >= 80
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_backbone_is_a_row_of_layers_from_its_stem_to_its_head(name: str) -> None:
-    backbone = shape_of(name)
-    found = layers(backbone)
-    assert sorted(chain.from_iterable(found)) == sorted(
+def test_layer_ids_number_every_backbone_from_stem_to_head(name: str) -> None:
+    backbone = build_on_meta(name)
+    names_by_layer = layers(backbone)
+    assert sorted(chain.from_iterable(names_by_layer)) == sorted(
         name for name, _ in backbone.named_parameters()
     )
-    head = {name for name in found[-1] if not name.lower().startswith("aux")}
+    head = {name for name in names_by_layer[-1] if not name.lower().startswith("aux")}
     assert head == {
-        f"{head_name(backbone)}.{part}"
-        for part, _ in backbone.get_submodule(head_name(backbone)).named_parameters()
+        f"{find_head_name(backbone)}.{part}"
+        for part, _ in backbone.get_submodule(find_head_name(backbone)).named_parameters()
     }
-    weights = weight_names(backbone)
-    assert all(not weights.isdisjoint(names) for names in found)
-    sizes = [sum(backbone.get_parameter(name).numel() for name in names) for names in found]
-    assert 8 <= len(found) <= 110
+    weights = get_weight_names(backbone)
+    assert all(not weights.isdisjoint(names) for names in names_by_layer)
+    sizes = [
+        sum(backbone.get_parameter(name).numel() for name in names) for names in names_by_layer
+    ]
+    assert 8 <= len(names_by_layer) <= 110
     if name.split("_")[0] not in (
         "alexnet",
         "vgg11",
@@ -71,9 +73,9 @@ def test_every_backbone_is_a_row_of_layers_from_its_stem_to_its_head(name: str) 
         "maxvit",
         "shufflenet",
     ):
-        assert max(sizes) < 0.65 * sum(sizes), "a whole stage or body was taken for one layer"
+        assert max(sizes) < 0.65 * sum(sizes), "a whole stage counts as one layer"
     first = next(iter(weights_in_order(backbone, weights)))
-    assert first in found[0]
+    assert first in names_by_layer[0]
 
 
 def weights_in_order(backbone: nn.Module, weights: frozenset[str]) -> Iterator[str]:
@@ -91,20 +93,20 @@ def weights_in_order(backbone: nn.Module, weights: frozenset[str]) -> Iterator[s
         ("densenet121", 63),
     ],
 )
-def test_blocks_are_layers(name: str, count: int) -> None:
-    assert len(layers(shape_of(name))) == count
+def test_layer_ids_count_blocks_as_layers(name: str, count: int) -> None:
+    assert len(layers(build_on_meta(name))) == count
 
 
-def test_a_norm_belongs_to_what_it_follows() -> None:
-    numbers = layer_ids(shape_of("resnet18"))
+def test_layer_ids_put_norms_into_the_layer_before_them() -> None:
+    numbers = get_layer_ids(build_on_meta("resnet18"))
     assert numbers["bn1.weight"] == numbers["conv1.weight"] == 0
     assert numbers["layer2.0.downsample.1.bias"] == numbers["layer2.0.conv1.weight"] == 3
-    numbers = layer_ids(shape_of("vgg11_bn"))
+    numbers = get_layer_ids(build_on_meta("vgg11_bn"))
     assert numbers["features.5.weight"] == numbers["features.4.weight"] == 1
 
 
-def test_embeddings_are_in_the_stem_and_the_last_norm_in_the_last_block() -> None:
-    numbers = layer_ids(shape_of("vit_b_16"))
+def test_layer_ids_put_embeddings_into_the_stem_and_the_final_norm_into_the_last_block() -> None:
+    numbers = get_layer_ids(build_on_meta("vit_b_16"))
     assert {
         numbers[name] for name in ("class_token", "conv_proj.weight", "encoder.pos_embedding")
     } == {0}
@@ -116,24 +118,24 @@ def test_embeddings_are_in_the_stem_and_the_last_norm_in_the_last_block() -> Non
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_auxiliary_heads_train_as_the_head_does(name: str) -> None:
-    numbers = layer_ids(shape_of(name))
+def test_layer_ids_put_auxiliary_heads_into_the_head_layer(name: str) -> None:
+    numbers = get_layer_ids(build_on_meta(name))
     auxiliary = {number for name, number in numbers.items() if name.lower().startswith("aux")}
     assert auxiliary == {numbers["fc.weight"]} == {max(numbers.values())}
 
 
-def test_gains_offsets_and_embeddings_are_no_weights() -> None:
+def test_weight_names_exclude_norms_biases_and_embeddings() -> None:
     for name in ("vit_b_16", "swin_v2_t", "convnext_tiny", "maxvit_t"):
-        backbone = shape_of(name)
+        backbone = build_on_meta(name)
         owners = {path: type(module).__name__ for path, module in backbone.named_modules()}
-        found = {owners[weight.rpartition(".")[0]] for weight in weight_names(backbone)}
-        assert found <= {
+        types = {owners[weight.rpartition(".")[0]] for weight in get_weight_names(backbone)}
+        assert types <= {
             "Linear",
             "Conv2d",
             "MultiheadAttention",
             "NonDynamicallyQuantizableLinear",
         }
-        others = {parameter for parameter, _ in backbone.named_parameters()} - weight_names(
+        others = {parameter for parameter, _ in backbone.named_parameters()} - get_weight_names(
             backbone
         )
         assert all(
@@ -152,11 +154,13 @@ def test_gains_offsets_and_embeddings_are_no_weights() -> None:
         )
 
 
-def test_a_norm_over_a_whole_map_is_no_weight() -> None:
-    assert weight_names(nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm((4, 6, 6)))) == {"0.weight"}
+def test_weight_names_exclude_multidimensional_norms() -> None:
+    assert get_weight_names(nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm((4, 6, 6)))) == {
+        "0.weight"
+    }
 
 
-def test_a_network_inside_another_is_opened() -> None:
+def test_layer_ids_number_the_blocks_of_a_wrapped_network() -> None:
     class Wrapped(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -166,10 +170,10 @@ def test_a_network_inside_another_is_opened() -> None:
         assert len(layers(Wrapped())) == 10
 
 
-def test_a_lone_linear_layer_is_all_head() -> None:
-    assert layer_ids(nn.Linear(3, 2)) == {"weight": 0, "bias": 0}
+def test_layer_ids_treat_a_single_linear_layer_as_head() -> None:
+    assert get_layer_ids(nn.Linear(3, 2)) == {"weight": 0, "bias": 0}
 
 
-def test_a_network_without_a_head_is_refused() -> None:
+def test_layer_ids_reject_a_network_without_a_head() -> None:
     with pytest.raises(ValueError, match="no classification layer"):
-        layer_ids(nn.Sequential(nn.BatchNorm2d(3)))
+        get_layer_ids(nn.Sequential(nn.BatchNorm2d(3)))

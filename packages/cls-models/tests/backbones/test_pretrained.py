@@ -10,10 +10,14 @@ from torchvision.models import get_model, get_model_weights
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from cls_models import BackboneError, build_backbone
-from cls_models.backbones.pretrained import PretrainedInput, get_pretrained_input, weights_entry
+from cls_models.backbones.pretrained import (
+    PretrainedInput,
+    find_published_weights,
+    get_pretrained_input,
+)
 
 
-def assert_same_answers(ours: nn.Module, theirs: nn.Module, side: int = 64) -> None:
+def assert_same_logits(ours: nn.Module, theirs: nn.Module, side: int = 64) -> None:
     images = torch.randn(2, 3, side, side)
     with torch.inference_mode():
         assert torch.equal(ours.eval()(images), theirs.eval()(images))
@@ -22,61 +26,57 @@ def assert_same_answers(ours: nn.Module, theirs: nn.Module, side: int = 64) -> N
 @pytest.mark.parametrize(
     "name", ["resnet18", "mobilenet_v3_small", "regnet_y_400mf", "squeezenet1_1", "swin_t"]
 )
-def test_weights_from_a_file_give_torchvisions_own_answers(tmp_path: Path, name: str) -> None:
+def test_weights_from_a_file_give_the_logits_of_torchvision(tmp_path: Path, name: str) -> None:
     torch.manual_seed(0)
     theirs = get_model(name, weights=None, num_classes=5)
     torch.save(theirs.state_dict(), tmp_path / "w.pth")
-    assert_same_answers(
-        build_backbone(name, num_classes=5, weights=str(tmp_path / "w.pth")), theirs
-    )
+    assert_same_logits(build_backbone(name, num_classes=5, weights=str(tmp_path / "w.pth")), theirs)
 
 
-def test_weights_from_a_file_give_torchvisions_own_features(tmp_path: Path) -> None:
+def test_weights_from_a_file_give_the_features_of_torchvision(tmp_path: Path) -> None:
     theirs = get_model("resnet18", weights=None)
     torch.save(theirs.state_dict(), tmp_path / "w.pth")
     ours: Any = build_backbone("resnet18", num_classes=5, weights=str(tmp_path / "w.pth"))
     ours.fc = theirs.fc = nn.Identity()
-    assert_same_answers(ours, theirs)
+    assert_same_logits(ours, theirs)
 
 
-def test_files_with_auxiliary_heads_are_loaded_without_them(tmp_path: Path) -> None:
-    """Published weights of these two also expect their input changed inside, as torchvision does for them."""
+def test_weights_with_auxiliary_heads_load_without_them(tmp_path: Path) -> None:
+    """Published weights of GoogLeNet also need `transform_input`."""
     options = {"init_weights": True, "transform_input": True}
     theirs = get_model("googlenet", weights=None, num_classes=5, **options)
     assert any(name.startswith("aux1.") for name in theirs.state_dict())
     torch.save(theirs.state_dict(), tmp_path / "w.pth")
-    assert_same_answers(
+    assert_same_logits(
         build_backbone("googlenet", num_classes=5, weights=str(tmp_path / "w.pth")), theirs
     )
 
 
-def test_the_older_names_in_published_densenets_are_understood(tmp_path: Path) -> None:
+def test_weights_with_old_densenet_names_load(tmp_path: Path) -> None:
     theirs = get_model("densenet121", weights=None, num_classes=5)
-    older = {}
+    old_names = {}
     for name, value in theirs.state_dict().items():
         for part in ("norm", "conv"):
             name = name.replace(f".{part}1.", f".{part}.1.").replace(f".{part}2.", f".{part}.2.")
-        older[name] = value
-    assert "features.denseblock1.denselayer1.norm.1.weight" in older
-    torch.save(older, tmp_path / "w.pth")
-    assert_same_answers(
+        old_names[name] = value
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old_names
+    torch.save(old_names, tmp_path / "w.pth")
+    assert_same_logits(
         build_backbone("densenet121", num_classes=5, weights=str(tmp_path / "w.pth")), theirs
     )
 
 
 @pytest.mark.parametrize("plain", [True, False])
-def test_a_mnasnet_loads_with_and_without_the_version_that_torchvision_asks_for(
-    tmp_path: Path, plain: bool
-) -> None:
+def test_mnasnet_weights_load_with_and_without_a_version(tmp_path: Path, plain: bool) -> None:
     theirs = get_model("mnasnet0_5", weights=None, num_classes=5)
     state = theirs.state_dict()
     torch.save(dict(state) if plain else state, tmp_path / "w.pth")
-    assert_same_answers(
+    assert_same_logits(
         build_backbone("mnasnet0_5", num_classes=5, weights=str(tmp_path / "w.pth")), theirs
     )
 
 
-def test_position_embeddings_are_interpolated_as_torchvision_does(tmp_path: Path) -> None:
+def test_position_embeddings_are_interpolated_like_torchvision(tmp_path: Path) -> None:
     torch.manual_seed(0)
     state = get_model("vit_b_32", weights=None, num_classes=5, image_size=128).state_dict()
     torch.save(state, tmp_path / "w.pth")
@@ -85,10 +85,10 @@ def test_position_embeddings_are_interpolated_as_torchvision_does(tmp_path: Path
     )
     theirs = get_model("vit_b_32", weights=None, num_classes=5, image_size=64)
     theirs.load_state_dict(interpolate_embeddings(64, 32, state))
-    assert_same_answers(ours, theirs)
+    assert_same_logits(ours, theirs)
 
 
-def test_a_head_of_another_size_stays_random_and_the_rest_is_loaded(
+def test_head_with_another_number_of_classes_stays_random(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     theirs = get_model("resnet18", weights=None, num_classes=1000)
@@ -97,13 +97,11 @@ def test_a_head_of_another_size_stays_random_and_the_rest_is_loaded(
         ours: Any = build_backbone("resnet18", num_classes=5, weights=str(tmp_path / "w.pth"))
     assert ours.fc.out_features == 5
     assert torch.equal(ours.layer4[0].conv1.weight, theirs.layer4[0].conv1.weight)
-    assert (
-        "have a head for 1000 classes, this network one for 5: its head starts from random weights"
-        in caplog.text
-    )
+    expected = "have a head for 1000 classes, this network one for 5: the head stays random"
+    assert expected in caplog.text
 
 
-def test_weights_of_the_standard_stem_leave_a_small_one_random(
+def test_small_stem_stays_random_when_weights_have_the_standard_stem(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     theirs = get_model("resnet18", weights=None, num_classes=5)
@@ -114,18 +112,18 @@ def test_weights_of_the_standard_stem_leave_a_small_one_random(
         )
     assert ours.conv1.weight.shape == (64, 3, 3, 3)
     assert torch.equal(ours.layer1[0].conv1.weight, theirs.layer1[0].conv1.weight)
-    assert "this network the small one: conv1 starts from random weights" in caplog.text
+    assert "this network the small one: conv1 stays random" in caplog.text
 
 
-def test_weights_of_a_small_stem_are_loaded_into_one(tmp_path: Path) -> None:
+def test_small_stem_loads_from_weights_with_a_small_stem(tmp_path: Path) -> None:
     theirs = build_backbone("resnet18", num_classes=5, stem="small")
     torch.save(theirs.state_dict(), tmp_path / "w.pth")
     ours = build_backbone("resnet18", num_classes=5, weights=str(tmp_path / "w.pth"), stem="small")
-    assert_same_answers(ours, theirs, side=32)
+    assert_same_logits(ours, theirs, side=32)
 
 
-def test_weights_without_batch_counters_are_loaded(tmp_path: Path) -> None:
-    """As torchvision's older files are."""
+def test_weights_without_batch_counters_load(tmp_path: Path) -> None:
+    """torchvision's older files have none."""
     theirs = get_model("resnet18", weights=None, num_classes=5)
     state = {
         name: value
@@ -134,12 +132,12 @@ def test_weights_without_batch_counters_are_loaded(tmp_path: Path) -> None:
     }
     assert len(state) == 102
     torch.save(state, tmp_path / "w.pth")
-    assert_same_answers(
+    assert_same_logits(
         build_backbone("resnet18", num_classes=5, weights=str(tmp_path / "w.pth")), theirs
     )
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_rejected(tmp_path: Path) -> None:
     torch.save(get_model("resnet34", weights=None).state_dict(), tmp_path / "w.pth")
     with pytest.raises(
         BackboneError, match="belong to another network: 0 tensors missing, 96 unknown"
@@ -147,7 +145,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         build_backbone("resnet18", num_classes=5, weights=str(tmp_path / "w.pth"))
 
 
-def test_a_head_that_expects_other_features_is_refused(tmp_path: Path) -> None:
+def test_head_with_another_number_of_features_is_rejected(tmp_path: Path) -> None:
     state = get_model("resnet18", weights=None, num_classes=7).state_dict()
     state["fc.weight"] = torch.zeros(7, 100)
     torch.save(state, tmp_path / "w.pth")
@@ -156,48 +154,56 @@ def test_a_head_that_expects_other_features_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+def test_weights_with_nonfinite_values_are_rejected(tmp_path: Path, value: float) -> None:
     state = get_model("resnet18", weights=None, num_classes=5).state_dict()
     state["layer2.0.conv1.weight"][3, 2, 1, 0] = value
     torch.save(state, tmp_path / "w.pth")
-    expected = r"weights '.*w\.pth' are damaged.*: 1 tensors hold .* not finite \(such as \['layer2.0.conv1.weight'\]\)"
+    expected = (
+        r"weights '.*w\.pth' are damaged.*: 1 tensors hold .* not finite "
+        r"\(such as \['layer2.0.conv1.weight'\]\)"
+    )
     with pytest.raises(BackboneError, match=expected):
         build_backbone("resnet18", num_classes=5, weights=str(tmp_path / "w.pth"))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a state dict"])
-def test_a_damaged_weights_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_damaged_weights_file_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "w.pth").write_bytes(content)
-    with pytest.raises(BackboneError, match="not a readable state dict"):
+    with pytest.raises(
+        BackboneError, match=r"cannot load weights: .*w.pth: not a readable PyTorch file"
+    ):
         build_backbone("resnet18", num_classes=5, weights=str(tmp_path / "w.pth"))
 
 
-def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_file_without_a_state_dict_is_rejected(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "w.pth")
     with pytest.raises(BackboneError, match="expected a state dict"):
         build_backbone("resnet18", num_classes=5, weights=str(tmp_path / "w.pth"))
 
 
-def test_a_missing_weights_file_is_refused() -> None:
+def test_missing_weights_file_is_rejected() -> None:
     with pytest.raises(BackboneError, match="no such file; expected null, DEFAULT, or the path"):
         build_backbone("resnet18", num_classes=5, weights="nowhere.pth")
 
 
-def test_an_unknown_name_of_weights_is_answered_with_the_nearest() -> None:
-    expected = "unknown weights 'imagenet1k_v3' of resnet50; did you mean 'IMAGENET1K_V[12]'\\? Known are IMAGENET1K_V1, "
+def test_unknown_weights_name_gets_a_suggestion() -> None:
+    expected = (
+        r"unknown weights 'imagenet1k_v3' for resnet50; did you mean 'IMAGENET1K_V[12]'\? "
+        r"Valid names: DEFAULT, IMAGENET1K_V1, "
+    )
     with pytest.raises(BackboneError, match=expected):
         build_backbone("resnet50", num_classes=5, weights="imagenet1k_v3")
 
 
-def test_a_name_of_weights_may_be_written_with_or_without_its_class() -> None:
+def test_find_published_weights_accepts_names_with_and_without_the_enum() -> None:
     v1 = get_model_weights("resnet50")["IMAGENET1K_V1"]
-    assert weights_entry("resnet50", "IMAGENET1K_V1") is v1
-    assert weights_entry("resnet50", "ResNet50_Weights.IMAGENET1K_V1") is v1
-    assert weights_entry("resnet50", "DEFAULT") is not v1
-    assert weights_entry("resnet50", "folder/file") is None
+    assert find_published_weights("resnet50", "IMAGENET1K_V1") is v1
+    assert find_published_weights("resnet50", "ResNet50_Weights.IMAGENET1K_V1") is v1
+    assert find_published_weights("resnet50", "DEFAULT") is not v1
+    assert find_published_weights("resnet50", "folder/file") is None
 
 
-def test_the_input_that_weights_expect_is_that_of_their_transforms() -> None:
+def test_get_pretrained_input_returns_the_transforms_of_the_weights() -> None:
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     assert get_pretrained_input("resnet18", None) is None
     assert get_pretrained_input("resnet18", "DEFAULT") == PretrainedInput(
@@ -213,7 +219,7 @@ def test_the_input_that_weights_expect_is_that_of_their_transforms() -> None:
     )
 
 
-def test_default_weights_offline_end_in_advice(
+def test_default_weights_offline_raise_an_error_with_advice(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def offline(*args: object, **kwargs: object) -> None:
@@ -226,23 +232,23 @@ def test_default_weights_offline_end_in_advice(
         build_backbone("resnet18", num_classes=5, weights="DEFAULT")
     message = str(caught.value)
     assert "model.weights=null" in message
-    assert f"put it at {tmp_path}/hub/checkpoints/resnet18-f37072fd.pth" in message
+    assert f"save it as {tmp_path}/hub/checkpoints/resnet18-f37072fd.pth" in message
 
 
-def test_default_weights_are_read_from_the_cache_when_they_lie_there(
+def test_default_weights_are_read_from_the_cache(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The real loading code, on a file in the place that the download would fill."""
+    """Runs torchvision's loading code on a file at the path of the download."""
     theirs = get_model("resnet18", weights=None)
     torch.save(theirs.state_dict(), cached_resnet18(monkeypatch, tmp_path))
     ours: Any = build_backbone("resnet18", num_classes=5, weights="DEFAULT")
     assert torch.equal(ours.conv1.weight, theirs.conv1.weight)
 
 
-def test_a_damaged_download_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    cached_resnet18(monkeypatch, tmp_path).write_bytes(b"a captive portal's page")
+def test_damaged_download_is_rejected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cached_resnet18(monkeypatch, tmp_path).write_bytes(b"not a PyTorch file")
     with pytest.raises(
-        BackboneError, match=r"is damaged (.|\n)*; delete .*resnet18-f37072fd.pth and repeat"
+        BackboneError, match=r"is damaged (.|\n)*; delete .*resnet18-f37072fd.pth and try again"
     ):
         build_backbone("resnet18", num_classes=5, weights="DEFAULT")
 
@@ -255,7 +261,7 @@ def cached_resnet18(monkeypatch: pytest.MonkeyPatch, home: Path) -> Path:
 
 
 class Payload:
-    """Pickled, it makes a file as soon as somebody reads it back."""
+    """An object whose unpickling creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -265,10 +271,10 @@ class Payload:
 
 
 @pytest.mark.faults
-def test_weights_with_a_pickled_payload_run_nothing(tmp_path: Path) -> None:
-    made, path = tmp_path / "made", tmp_path / "w.pth"
-    torch.save({"conv1.weight": Payload(made)}, path)
+def test_weights_with_a_pickled_payload_run_no_code(tmp_path: Path) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "w.pth"
+    torch.save({"conv1.weight": Payload(marker)}, path)
     for source in ({"weights": str(path)}, {"init_from": str(path)}):
         with pytest.raises(BackboneError, match=r"w\.pth"):
             build_backbone("resnet18", num_classes=2, classes=["a", "b"], **source)
-    assert not made.exists()
+    assert not marker.exists()

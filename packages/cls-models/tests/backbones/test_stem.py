@@ -19,36 +19,36 @@ from cls_models.backbones.stem import choose_stem, use_small_stem
         ("convnext_tiny", (32, 32), False, "standard"),
     ],
 )
-def test_auto_takes_the_small_stem_for_resnets_on_small_images_from_random_weights(
+def test_choose_stem_auto_is_small_for_random_resnets_on_small_images(
     name: str, size: tuple[int, int] | None, pretrained: bool, expected: str
 ) -> None:
     assert choose_stem(name, "auto", size, pretrained) == expected
 
 
-def test_a_stem_that_is_asked_for_is_had() -> None:
+def test_choose_stem_returns_the_explicit_setting() -> None:
     assert choose_stem("resnet18", "small", (224, 224), pretrained=True) == "small"
     assert choose_stem("resnet18", "standard", (32, 32), pretrained=False) == "standard"
 
 
-def test_what_auto_picked_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_choose_stem_auto_logs_the_small_stem(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="cls_models"):
         choose_stem("resnet18", "auto", (32, 32), pretrained=False)
-    assert "resnet18 gets its small stem: images of at most 32 px" in caplog.text
+    assert "resnet18 uses the small stem: images of at most 32 px" in caplog.text
 
 
-def test_a_small_stem_is_for_resnets_only() -> None:
+def test_choose_stem_rejects_small_for_other_networks() -> None:
     with pytest.raises(BackboneError, match="for resnet, resnext, wide_resnet only, not vgg11"):
         choose_stem("vgg11", "small", None, pretrained=False)
 
 
-def test_an_unknown_stem_is_refused() -> None:
+def test_choose_stem_rejects_an_unknown_name() -> None:
     with pytest.raises(
         BackboneError, match="unknown stem 'tiny'; expected one of auto, standard, small"
     ):
         choose_stem("resnet18", "tiny", None, pretrained=False)
 
 
-def test_the_first_stage_sees_the_image_at_its_full_size() -> None:
+def test_use_small_stem_keeps_the_full_image_size() -> None:
     backbone = get_model("resnet18", num_classes=5)
     shapes = []
     backbone.layer1.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))

@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from cls_export.contract.labels_mapping import LabelsMapping
+from cls_export.contract.preprocessing import Preprocessing
 from cls_models import ClassificationModule
 from cls_models.finetuning.distillation import (
-    Distillation,
     DistillationError,
-    distillation_from_run,
+    DistillationLoss,
+    build_distillation,
     distillation_loss,
     load_teacher,
 )
@@ -26,7 +28,7 @@ SIZE = (8, 6)
 
 
 class Network(nn.Module):
-    """A small network whose norm and dropout answer otherwise in training."""
+    """A small network whose norm and dropout depend on the mode."""
 
     def __init__(self, num_classes: int, hidden: int = 5) -> None:
         super().__init__()
@@ -52,7 +54,7 @@ def images_of(count: int = 4, size: tuple[int, int] = SIZE) -> Tensor:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run's folder with a teacher; its loss is weighted, so that not every key in the checkpoint is the network's."""
+    """A run folder with a teacher; its weighted loss adds a key to the checkpoint."""
     torch.manual_seed(3)
     module = ClassificationModule(
         Network(3),
@@ -60,18 +62,15 @@ def run(tmp_path: Path) -> Path:
         nn.CrossEntropyLoss(weight=torch.ones(3)),
         functools.partial(torch.optim.SGD, lr=0.1),
     )
-    module(images_of(16))  # the norm has seen something
+    module(images_of(16))  # updates the batch norm statistics
     folder = tmp_path / "teacher"
     (folder / "checkpoints").mkdir(parents=True)
     torch.save(
         {"state_dict": module.state_dict(), "epoch": 3}, folder / "checkpoints" / "best.ckpt"
     )
-    mapping = {
-        "class_to_idx": {name: index for index, name in enumerate(CLASSES)},
-        "normalization": {"mean": MEAN, "std": STD},
-        "preprocessing": {"size": SIZE, "resize": "squash"},
-    }
-    (folder / "labels_mapping.json").write_text(json.dumps(mapping))
+    class_to_idx = {name: index for index, name in enumerate(CLASSES)}
+    preprocessing = Preprocessing(size=SIZE, mean=MEAN, std=STD)
+    LabelsMapping.from_classes(class_to_idx, preprocessing).save(folder / "labels_mapping.json")
     return folder
 
 
@@ -91,7 +90,7 @@ def original(run: Path) -> Network:
     temperature=st.floats(0.3, 20),
 )
 @settings(deadline=None)
-def test_the_soft_part_is_its_formula_and_so_is_its_gradient(
+def test_distillation_loss_and_gradient_follow_the_formula(
     seed: int, count: int, classes: int, temperature: float
 ) -> None:
     student, teacher = (
@@ -110,7 +109,9 @@ def test_the_soft_part_is_its_formula_and_so_is_its_gradient(
 
 @given(seed=st.integers(0, 2**31), temperature=st.floats(0.3, 20), shift=st.floats(-5, 5))
 @settings(deadline=None)
-def test_equal_answers_cost_nothing(seed: int, temperature: float, shift: float) -> None:
+def test_distillation_loss_is_zero_for_equal_predictions(
+    seed: int, temperature: float, shift: float
+) -> None:
     logits = logits_of(seed, 3, 4)
     assert distillation_loss(logits + shift, logits, temperature).item() == pytest.approx(
         0, abs=1e-9
@@ -119,28 +120,28 @@ def test_equal_answers_cost_nothing(seed: int, temperature: float, shift: float)
 
 @given(seed=st.integers(0, 2**31), share=st.floats(0, 1), hard=st.floats(0, 10))
 @settings(deadline=None)
-def test_hard_and_soft_part_are_mixed_by_the_share(seed: int, share: float, hard: float) -> None:
+def test_distillation_mixes_both_losses_by_share(seed: int, share: float, hard: float) -> None:
     torch.manual_seed(seed % 1000)
     teacher = Network(3)
     student = logits_of(seed, 4, 3).float()
-    found = Distillation(teacher, 3.0, share)(images_of(), student, torch.tensor(hard))
+    loss = DistillationLoss(teacher, 3.0, share)(images_of(), student, torch.tensor(hard))
     soft = distillation_loss(student, teacher(images_of()), 3.0)
-    assert found.item() == pytest.approx(
+    assert loss.item() == pytest.approx(
         (1 - share) * hard + share * soft.item(), rel=1e-5, abs=1e-5
     )
 
 
-def test_without_a_share_the_teacher_is_not_asked() -> None:
-    class Unasked(nn.Module):
+def test_teacher_does_not_run_when_share_is_zero() -> None:
+    class Unused(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             raise AssertionError
 
     hard = torch.tensor(1.5)
-    assert Distillation(Unasked(), share=0)(images_of(), torch.zeros(4, 3), hard) is hard
+    assert DistillationLoss(Unused(), share=0)(images_of(), torch.zeros(4, 3), hard) is hard
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_and_extreme_logits_stay_finite(dtype: torch.dtype) -> None:
+def test_distillation_loss_is_finite_for_extreme_half_precision_logits(dtype: torch.dtype) -> None:
     student = torch.tensor([[6e4, -6e4, 0.0], [0.0, 0.0, 6e4]], dtype=dtype, requires_grad=True)
     teacher = torch.tensor([[-6e4, 6e4, 0.0], [0.0, 0.0, 6e4]], dtype=dtype)
     loss = distillation_loss(student, teacher, 4.0)
@@ -151,7 +152,7 @@ def test_half_precision_and_extreme_logits_stay_finite(dtype: torch.dtype) -> No
     assert student.grad.isfinite().all()
 
 
-def test_the_teacher_does_not_learn_and_is_no_part_of_the_student() -> None:
+def test_teacher_is_frozen_and_not_part_of_the_student() -> None:
     torch.manual_seed(0)
     teacher = Network(3)
     before = copy.deepcopy(teacher.state_dict())
@@ -159,7 +160,7 @@ def test_the_teacher_does_not_learn_and_is_no_part_of_the_student() -> None:
         Network(3), 3, nn.CrossEntropyLoss(), functools.partial(torch.optim.SGD, lr=0.1)
     )
     keys, parameters = set(student.state_dict()), len(list(student.parameters()))
-    student.distillation = Distillation(teacher)
+    student.distillation = DistillationLoss(teacher)
     assert set(student.state_dict()) == keys
     assert len(list(student.parameters())) == parameters
     student.train()
@@ -174,29 +175,27 @@ def test_the_teacher_does_not_learn_and_is_no_part_of_the_student() -> None:
     assert all(parameter.grad is not None for parameter in student.parameters())
 
 
-def test_distillation_teaches(run: Path) -> None:
-    """From the teacher alone, a student of the same kind comes to give its answers."""
-    distillation = distillation_from_run(
-        run, Network, CLASSES, MEAN, STD, temperature=2.0, share=1.0
-    )
+def test_student_learns_the_predictions_of_the_teacher(run: Path) -> None:
+    """A linear student is trained on the teacher's predictions only."""
+    distillation = build_distillation(run, Network, CLASSES, MEAN, STD, temperature=2.0, share=1.0)
     torch.manual_seed(1)
     student, images = nn.Sequential(nn.Flatten(), nn.Linear(3 * 48, 3)), images_of(32)
     optimizer = torch.optim.Adam(student.parameters(), lr=0.01)
-    found = []
+    losses = []
     for _ in range(60):
         loss = distillation(images, student(images), torch.tensor(0.0))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        found.append(loss.item())
-    assert found[-1] < 0.05 * found[0]
+        losses.append(loss.item())
+    assert losses[-1] < 0.05 * losses[0]
 
 
-def test_a_teacher_of_another_number_of_classes_is_refused() -> None:
+def test_distillation_rejects_another_number_of_classes() -> None:
     with pytest.raises(
-        DistillationError, match=r"student gives logits \[4, 3\], the teacher \[4, 5\]"
+        DistillationError, match=r"student's logits are \[4, 3\], the teacher's \[4, 5\]"
     ):
-        Distillation(Network(5))(images_of(), torch.zeros(4, 3), torch.tensor(0.0))
+        DistillationLoss(Network(5))(images_of(), torch.zeros(4, 3), torch.tensor(0.0))
 
 
 @pytest.mark.parametrize(
@@ -208,25 +207,25 @@ def test_a_teacher_of_another_number_of_classes_is_refused() -> None:
         ({"share": -0.1}, "share must be from 0"),
     ],
 )
-def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_distillation_rejects_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(DistillationError, match=message):
-        Distillation(Network(3), **settings)
+        DistillationLoss(Network(3), **settings)
 
 
-@pytest.mark.parametrize("named", [".", "checkpoints/best.ckpt"])
-def test_a_loaded_teacher_answers_as_the_run_did(run: Path, named: str) -> None:
-    teacher = load_teacher(str(run / named), Network, CLASSES, MEAN, STD)
+@pytest.mark.parametrize("path", [".", "checkpoints/best.ckpt"])
+def test_load_teacher_returns_the_logits_of_the_run(run: Path, path: str) -> None:
+    teacher = load_teacher(str(run / path), Network, CLASSES, MEAN, STD)
     assert torch.equal(teacher(images_of()), original(run)(images_of()))
 
 
-def test_a_checkpoint_that_lies_beside_its_labels_is_found(run: Path) -> None:
+def test_load_teacher_accepts_a_checkpoint_next_to_its_labels(run: Path) -> None:
     copied = run / "best.ckpt"
     copied.write_bytes((run / "checkpoints" / "best.ckpt").read_bytes())
     teacher = load_teacher(copied, Network, CLASSES, MEAN, STD)
     assert torch.equal(teacher(images_of()), original(run)(images_of()))
 
 
-def test_loading_a_teacher_leaves_the_random_state_alone(run: Path) -> None:
+def test_load_teacher_keeps_the_random_state(run: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -235,78 +234,77 @@ def test_loading_a_teacher_leaves_the_random_state_alone(run: Path) -> None:
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(CLASSES)))
-def test_classes_in_another_order_are_permuted(run: Path, order: tuple[str, ...]) -> None:
-    found = load_teacher(run, Network, order, MEAN, STD)(images_of())
+def test_load_teacher_permutes_logits_to_the_class_order_of_the_student(
+    run: Path, order: tuple[str, ...]
+) -> None:
+    logits = load_teacher(run, Network, order, MEAN, STD)(images_of())
     expected = original(run)(images_of())
     for index, name in enumerate(order):
-        assert torch.equal(found[:, index], expected[:, CLASSES.index(name)])
+        assert torch.equal(logits[:, index], expected[:, CLASSES.index(name)])
 
 
-def test_the_teacher_sees_the_students_images_as_it_knows_them(run: Path) -> None:
-    """Normalised by its own mean and std, whatever the student's are."""
+def test_teacher_gets_images_with_its_own_normalization(run: Path) -> None:
+    """The normalization of the student does not matter."""
     pixels = torch.rand(4, 3, *SIZE, generator=torch.Generator().manual_seed(0))
 
     def normalized(mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
         return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
     mean, std = (0.1, 0.9, 0.5), (1.0, 0.5, 0.1)
-    found = load_teacher(run, Network, CLASSES, mean, std)(normalized(mean, std))
-    assert torch.allclose(found, original(run)(normalized(MEAN, STD)), atol=1e-5)
+    logits = load_teacher(run, Network, CLASSES, mean, std)(normalized(mean, std))
+    assert torch.allclose(logits, original(run)(normalized(MEAN, STD)), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(16, 12), (4, 3), (6, 8)])
-def test_the_teacher_sees_images_of_its_own_size(run: Path, size: tuple[int, int]) -> None:
+def test_teacher_gets_images_of_its_own_size(run: Path, size: tuple[int, int]) -> None:
     images = torch.ones(2, 3, *size) * torch.tensor([[1.0], [-2.0]])[:, :, None, None]
     expected = torch.ones(2, 3, *SIZE) * torch.tensor([[1.0], [-2.0]])[:, :, None, None]
-    found = load_teacher(run, Network, CLASSES, MEAN, STD)(images)
-    assert torch.allclose(found, original(run)(expected), atol=1e-5)
+    logits = load_teacher(run, Network, CLASSES, MEAN, STD)(images)
+    assert torch.allclose(logits, original(run)(expected), atol=1e-5)
 
 
-def test_another_set_of_classes_is_refused(run: Path) -> None:
-    with pytest.raises(DistillationError) as caught:
+def test_load_teacher_rejects_other_classes(run: Path) -> None:
+    with pytest.raises(DistillationError) as error:
         load_teacher(run, Network, ("1", "45", "7", "8"), MEAN, STD)
-    message = str(caught.value)
-    assert "the teacher knows 3 classes and the student 4" in message
-    assert "2 of the student's are unknown to the teacher (such as ['45', '8'])" in message
-    assert "1 of the teacher's to the student (such as ['23'])" in message
+    message = str(error.value)
+    assert "the teacher has 3 classes and the student 4" in message
+    assert "2 are missing in the teacher (such as ['45', '8'])" in message
+    assert "1 are only in the teacher (such as ['23'])" in message
 
 
-def test_weights_of_another_network_are_refused(run: Path) -> None:
-    with pytest.raises(DistillationError, match="are of another network than the Network"):
+def test_load_teacher_rejects_weights_of_another_network(run: Path) -> None:
+    with pytest.raises(DistillationError, match="its weights do not fit the Network"):
         load_teacher(run, functools.partial(Network, hidden=6), CLASSES, MEAN, STD)
 
 
-def test_a_run_without_a_checkpoint_is_refused(run: Path) -> None:
+def test_load_teacher_rejects_a_run_without_a_checkpoint(run: Path) -> None:
     (run / "checkpoints" / "best.ckpt").unlink()
     with pytest.raises(
-        DistillationError, match=r"best.ckpt: no such checkpoint; name a run that has finished"
+        DistillationError,
+        match=r"best.ckpt: no such checkpoint; use a run that has finished an epoch",
     ):
         load_teacher(run, Network, CLASSES, MEAN, STD)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
-def test_a_damaged_checkpoint_is_refused(run: Path, content: bytes) -> None:
+def test_load_teacher_rejects_a_damaged_checkpoint(run: Path, content: bytes) -> None:
     (run / "checkpoints" / "best.ckpt").write_bytes(content)
-    with pytest.raises(DistillationError, match="not a readable checkpoint"):
+    with pytest.raises(DistillationError, match="not a readable PyTorch file"):
         load_teacher(run, Network, CLASSES, MEAN, STD)
 
 
 @pytest.mark.parametrize(
     "content", [[1, 2], {"weights": 1}, {"state_dict": {"fc.weight": torch.zeros(1)}}]
 )
-def test_a_file_of_something_else_is_refused(run: Path, content: object) -> None:
+def test_load_teacher_rejects_other_files(run: Path, content: object) -> None:
     torch.save(content, run / "checkpoints" / "best.ckpt")
-    with pytest.raises(
-        DistillationError, match=r"holds no weights of a cls_models.ClassificationModule"
-    ):
+    with pytest.raises(DistillationError, match=r"best.ckpt: not a checkpoint of"):
         load_teacher(run, Network, CLASSES, MEAN, STD)
 
 
-def test_a_checkpoint_without_labels_is_refused(run: Path) -> None:
+def test_load_teacher_rejects_a_checkpoint_without_labels(run: Path) -> None:
     (run / "labels_mapping.json").unlink()
-    with pytest.raises(
-        DistillationError, match=r"labels_mapping.json: cannot be read .* name a run's folder"
-    ):
+    with pytest.raises(DistillationError, match=r"labels_mapping.json: cannot be read"):
         load_teacher(run, Network, CLASSES, MEAN, STD)
 
 
@@ -322,15 +320,15 @@ def test_a_checkpoint_without_labels_is_refused(run: Path) -> None:
         {"preprocessing": {}},
     ],
 )
-def test_a_damaged_labels_mapping_is_refused(run: Path, damage: dict[str, Any]) -> None:
+def test_load_teacher_rejects_a_damaged_labels_mapping(run: Path, damage: dict[str, Any]) -> None:
     path = run / "labels_mapping.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
-    with pytest.raises(DistillationError, match=r"labels_mapping.json: not a run's labels mapping"):
+    with pytest.raises(DistillationError, match=r"labels_mapping.json is not a labels mapping"):
         load_teacher(run, Network, CLASSES, MEAN, STD)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff"])
-def test_labels_that_are_no_mapping_are_refused(run: Path, content: bytes) -> None:
+def test_load_teacher_rejects_a_file_that_is_not_a_mapping(run: Path, content: bytes) -> None:
     (run / "labels_mapping.json").write_bytes(content)
-    with pytest.raises(DistillationError, match=r"labels_mapping.json: not a run's labels mapping"):
+    with pytest.raises(DistillationError, match=r"labels_mapping.json is not a labels mapping"):
         load_teacher(run, Network, CLASSES, MEAN, STD)

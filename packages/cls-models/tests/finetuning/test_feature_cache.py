@@ -10,7 +10,7 @@ from torch.nn import functional
 from torchvision.models import get_model
 
 from cls_data import ClassificationBatch
-from cls_models.backbones.heads import DropoutLinear, head
+from cls_models.backbones.heads import DropoutLinear, get_head
 from cls_models.finetuning.feature_cache import (
     FeatureCache,
     FeatureCacheError,
@@ -23,9 +23,9 @@ ROWS = 11
 def network(*before_head: nn.Module, last: nn.Module | None = None) -> nn.Sequential:
     torch.manual_seed(0)
     body = (nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
-    built = nn.Sequential(*body, *(before_head or (nn.Flatten(),)), last or nn.Linear(6, 3))
-    built(images_of())  # the norm has seen something
-    return built
+    module = nn.Sequential(*body, *(before_head or (nn.Flatten(),)), last or nn.Linear(6, 3))
+    module(images_of())  # updates the batch norm statistics
+    return module
 
 
 def images_of(rows: int = ROWS, size: int = 6) -> Tensor:
@@ -43,7 +43,7 @@ def batches(
 
 def freeze(backbone: nn.Module) -> None:
     backbone.requires_grad_(False)
-    head(backbone).requires_grad_(True)
+    get_head(backbone).requires_grad_(True)
 
 
 @settings(deadline=None, max_examples=30)
@@ -52,7 +52,7 @@ def freeze(backbone: nn.Module) -> None:
     size=st.integers(1, ROWS),
     index=st.lists(st.integers(0, ROWS - 1)),
 )
-def test_a_row_gives_its_own_logits_whatever_the_batches(
+def test_cache_returns_the_logits_of_each_row_for_any_batches(
     order: list[int], size: int, index: list[int]
 ) -> None:
     backbone, images, rows = network().eval(), images_of(), torch.tensor(index, dtype=torch.int64)
@@ -66,7 +66,7 @@ def test_a_row_gives_its_own_logits_whatever_the_batches(
 @pytest.mark.parametrize(
     "name", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "convnext_tiny"]
 )
-def test_families_of_torchvision_can_be_cached(name: str) -> None:
+def test_cache_supports_torchvision_networks(name: str) -> None:
     backbone = get_model(name, weights=None, num_classes=3).eval()
     images = images_of(3, 64)
     cache = FeatureCache.compute(backbone, batches(images, size=2), 3)
@@ -76,23 +76,23 @@ def test_families_of_torchvision_can_be_cached(name: str) -> None:
         )
 
 
-def test_a_step_with_the_cache_is_a_step_without_it() -> None:
+def test_gradients_with_the_cache_equal_those_without_it() -> None:
     backbone, images, rows = network().eval(), images_of(), torch.tensor([7, 2, 2, 9])
     freeze(backbone)
     labels = torch.tensor([0, 1, 2, 0])
     gradients = []
     cache = FeatureCache.compute(backbone, batches(images), ROWS)
     for logits in (cache.logits(rows), backbone(images[rows])):
-        head(backbone).zero_grad()
+        get_head(backbone).zero_grad()
         functional.cross_entropy(logits, labels).backward()
-        gradients.append(head(backbone).weight.grad.clone())
+        gradients.append(get_head(backbone).weight.grad.clone())
     torch.testing.assert_close(*gradients)
     assert not cache.features.requires_grad
 
 
 @pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize("flatten_first", [False, True])
-def test_the_dropout_before_the_head_goes_on_dropping(flatten_first: bool, inplace: bool) -> None:
+def test_cache_applies_the_dropout_before_the_head(flatten_first: bool, inplace: bool) -> None:
     layers = [nn.Dropout(0.5, inplace=inplace), nn.Flatten()]
     backbone = network(*(reversed(layers) if flatten_first else layers))
     cache = FeatureCache.compute(backbone, batches(images_of()), ROWS)
@@ -106,7 +106,7 @@ def test_the_dropout_before_the_head_goes_on_dropping(flatten_first: bool, inpla
     assert torch.equal(cache.features, before)
 
 
-def test_a_dropout_further_in_is_not_the_heads() -> None:
+def test_cache_ignores_dropout_that_is_not_directly_before_the_head() -> None:
     layers = (
         nn.Flatten(),
         nn.Linear(6, 6),
@@ -118,7 +118,7 @@ def test_a_dropout_further_in_is_not_the_heads() -> None:
     assert FeatureCache.compute(network(*layers), batches(images_of()), ROWS).dropout == 0
 
 
-def test_a_head_with_its_own_dropout_drops_once() -> None:
+def test_dropout_linear_head_applies_dropout_once() -> None:
     backbone = network(last=DropoutLinear(6, 3, rate=0.5))
     cache = FeatureCache.compute(backbone, batches(images_of()), ROWS)
     assert cache.dropout == 0
@@ -126,9 +126,9 @@ def test_a_head_with_its_own_dropout_drops_once() -> None:
     assert not torch.equal(cache.logits(torch.arange(ROWS)), cache.logits(torch.arange(ROWS)))
 
 
-def test_computing_leaves_no_trace_in_the_backbone() -> None:
+def test_compute_does_not_change_the_backbone() -> None:
     backbone = network(nn.Dropout(0.5), nn.Flatten()).train()
-    backbone[1].eval()  # a batch norm that is kept frozen
+    backbone[1].eval()  # a frozen batch norm
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
     FeatureCache.compute(backbone, batches(images_of()), ROWS)
     assert [part.training for part in backbone] == [True, False, True, True, True, True, True]
@@ -136,7 +136,7 @@ def test_computing_leaves_no_trace_in_the_backbone() -> None:
     assert not any(part._forward_hooks for part in backbone.modules())
 
 
-def test_features_are_float32_within_autocast_too() -> None:
+def test_features_are_float32_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         cache = FeatureCache.compute(network(), batches(images_of()), ROWS)
         logits = cache.logits(torch.arange(2))
@@ -161,50 +161,48 @@ class HeadTwice(nn.Module):
     [
         (
             lambda: get_model("squeezenet1_1", weights=None, num_classes=3),
-            r"takes \[4, 512, .*one vector \[F\] an image",
+            r"takes \[4, 512, .*one vector \[F\] per image",
         ),
         (
             lambda: nn.Sequential(network(), nn.Softmax(1)),
-            "something follows the head 0.5 of this Sequential",
+            "the head 0.5 of Sequential is not the last operation",
         ),
-        (HeadTwice, "runs 2 times a forward"),
+        (HeadTwice, "runs 2 times per forward pass"),
         (
             lambda: network(nn.Dropout2d(0.5), nn.Flatten()),
-            "Dropout2d before the head 6 cannot be repeated",
+            "Dropout2d before the head 6 cannot be applied",
         ),
     ],
 )
-def test_what_cannot_be_cached_is_refused(backbone: Any, message: str) -> None:
+def test_compute_rejects_unsupported_networks(backbone: Any, message: str) -> None:
     with pytest.raises(FeatureCacheError, match=message):
         FeatureCache.compute(backbone(), batches(images_of(size=40)), ROWS)
 
 
-def test_batches_must_bring_every_row_with_its_index() -> None:
+def test_compute_rejects_missing_rows_and_indices() -> None:
     images = images_of()
-    with pytest.raises(FeatureCacheError, match="2 of 13 rows were not among the batches"):
+    with pytest.raises(FeatureCacheError, match="2 of 13 rows are missing in the batches"):
         FeatureCache.compute(network(), batches(images), 13)
-    with pytest.raises(FeatureCacheError, match="11 of 11 rows were not"):
+    with pytest.raises(FeatureCacheError, match="11 of 11 rows are missing"):
         FeatureCache.compute(network(), [], ROWS)
     with pytest.raises(FeatureCacheError, match=r"rows 8 to 10, outside 0\.\.9"):
         FeatureCache.compute(network(), batches(images), 10)
-    with pytest.raises(FeatureCacheError, match="a batch without index"):
+    with pytest.raises(FeatureCacheError, match="the batch has no index"):
         FeatureCache.compute(
             network(), [ClassificationBatch(images=images, labels=torch.zeros(ROWS))], ROWS
         )
 
 
-def test_a_cache_over_the_limit_is_refused_in_bytes() -> None:
+def test_compute_rejects_a_cache_above_the_memory_limit() -> None:
     with pytest.raises(
         FeatureCacheError,
-        match="11 rows of 6 float32 features takes 264 bytes, over the limit of 263",
+        match="11 rows of 6 float32 features takes 264 bytes, more than the limit of 263",
     ):
-        FeatureCache.compute(network(), batches(images_of()), ROWS, limit_bytes=263)
-    assert (
-        FeatureCache.compute(network(), batches(images_of()), ROWS, limit_bytes=264).nbytes == 264
-    )
+        FeatureCache.compute(network(), batches(images_of()), ROWS, max_bytes=263)
+    assert FeatureCache.compute(network(), batches(images_of()), ROWS, max_bytes=264).nbytes == 264
 
 
-def test_augmentation_mixing_and_training_before_the_head_are_refused() -> None:
+def test_check_features_cacheable_rejects_changing_images_and_trained_layers() -> None:
     backbone = network()
     freeze(backbone)
     check_features_cacheable(backbone, augmented=False, mixed=False)

@@ -1,4 +1,4 @@
-"""What the ClassificationModule does with a transfer, a teacher, and a schedule that waits for a metric, in real trainings."""
+"""Fit a ClassificationModule with a transfer, a teacher, and a plateau schedule."""
 
 import copy
 import functools
@@ -16,8 +16,8 @@ from cls_data import ClassificationDataModule, DataModuleConfig, SyntheticNumber
 from cls_export.contract.preprocessing import Preprocessing
 from cls_models import (
     ClassificationModule,
-    Distillation,
-    NotFiniteLossError,
+    DistillationLoss,
+    NonfiniteLossError,
     Transfer,
     plateau,
     warmup_linear,
@@ -71,8 +71,8 @@ def trainer(folder: Path, **settings: Any) -> Trainer:
     return Trainer(**arguments)
 
 
-class EveryEpoch(Callback):
-    """Keeps the backbone's weights and the learning rate, and writes a checkpoint, at the end of each epoch."""
+class EpochRecorder(Callback):
+    """Record the learning rate and the weights of each epoch, and save a checkpoint."""
 
     def __init__(self) -> None:
         self.weights: list[dict[str, torch.Tensor]] = []
@@ -91,7 +91,7 @@ def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def test_what_is_frozen_stays_bit_for_bit_its_statistics_too(
+def test_frozen_layers_and_statistics_are_bit_identical_after_fit(
     data: ClassificationDataModule, tmp_path: Path
 ) -> None:
     module = classifier(transfer=Transfer(frozen="all_but_head"))
@@ -100,34 +100,34 @@ def test_what_is_frozen_stays_bit_for_bit_its_statistics_too(
     assert changed(before, module.backbone.state_dict()) == {"4.weight", "4.bias"}
 
 
-def test_frozen_batch_norms_stay_bit_for_bit_while_all_else_trains(
+def test_frozen_batch_norms_are_bit_identical_while_other_layers_train(
     data: ClassificationDataModule, tmp_path: Path
 ) -> None:
     module = classifier(transfer=Transfer(batch_norm="frozen"))
     before = copy.deepcopy(module.backbone.state_dict())
     trainer(tmp_path).fit(module, datamodule=data)
-    moved = {"0.0.weight", "0.0.bias", "1.0.weight", "1.0.bias", "4.weight", "4.bias"}
-    assert changed(before, module.backbone.state_dict()) == moved
+    trained = {"0.0.weight", "0.0.bias", "1.0.weight", "1.0.bias", "4.weight", "4.bias"}
+    assert changed(before, module.backbone.state_dict()) == trained
 
 
-def test_layers_begin_to_train_when_they_are_unfrozen(
+def test_layers_train_from_the_epoch_that_unfreezes_them(
     data: ClassificationDataModule, tmp_path: Path
 ) -> None:
-    kept = EveryEpoch()
+    recorder = EpochRecorder()
     module = classifier(transfer=Transfer(frozen="all_but_head", unfreeze_at=(1, 3)))
     stages = [copy.deepcopy(module.backbone.state_dict())]
-    trainer(tmp_path, callbacks=[kept]).fit(module, datamodule=data)
-    stages += kept.weights
-    moved = [{name[0] for name in changed(*pair)} for pair in itertools.pairwise(stages)]
-    assert moved == [{"4"}, {"1", "4"}, {"1", "4"}, {"0", "1", "4"}]
+    trainer(tmp_path, callbacks=[recorder]).fit(module, datamodule=data)
+    stages += recorder.weights
+    trained = [{name[0] for name in changed(*pair)} for pair in itertools.pairwise(stages)]
+    assert trained == [{"4"}, {"1", "4"}, {"1", "4"}, {"0", "1", "4"}]
 
 
-def test_a_staged_training_that_is_resumed_ends_the_same(
+def test_resumed_gradual_unfreezing_gives_the_same_weights(
     data: ClassificationDataModule, tmp_path: Path
 ) -> None:
     transfer = Transfer(frozen="all_but_head", unfreeze_at=(1, 3), layer_decay=0.5)
     whole = classifier(transfer=transfer)
-    trainer(tmp_path, callbacks=[EveryEpoch()]).fit(whole, datamodule=data)
+    trainer(tmp_path, callbacks=[EpochRecorder()]).fit(whole, datamodule=data)
     for epoch in range(EPOCHS - 1):
         resumed = classifier(transfer=transfer)
         checkpoint = tmp_path / f"{epoch}.ckpt"
@@ -137,7 +137,7 @@ def test_a_staged_training_that_is_resumed_ends_the_same(
         assert changed(whole.backbone.state_dict(), resumed.backbone.state_dict()) == set(), epoch
 
 
-def test_cached_features_train_the_same_head(
+def test_cached_features_train_the_same_head_as_images(
     data: ClassificationDataModule, tmp_path: Path
 ) -> None:
     cached, plain = (
@@ -151,64 +151,64 @@ def test_cached_features_train_the_same_head(
     assert cached.state_dict().keys() == plain.state_dict().keys()
 
 
-def test_a_teacher_teaches_and_is_in_no_checkpoint(
+def test_teacher_trains_the_student_and_is_not_in_checkpoints(
     data: ClassificationDataModule, tmp_path: Path
 ) -> None:
     teacher = network()
     nn.init.constant_(teacher[4].weight, 0)
     teacher[4].bias.data = torch.tensor([9.0, 0.0, 0.0])
-    student = classifier(distillation=Distillation(teacher, temperature=1, share=1))
-    kept = EveryEpoch()
-    trainer(tmp_path, callbacks=[kept], max_epochs=20).fit(student, datamodule=data)
+    student = classifier(distillation=DistillationLoss(teacher, temperature=1, share=1))
+    recorder = EpochRecorder()
+    trainer(tmp_path, callbacks=[recorder], max_epochs=20).fit(student, datamodule=data)
     trainer(tmp_path).validate(student, datamodule=data, verbose=False)
     assert student.outputs is not None
-    assert (student.outputs.logits.argmax(dim=1) == 0).all(), "the teacher only ever says 0"
+    assert (student.outputs.logits.argmax(dim=1) == 0).all(), "the teacher always predicts class 0"
     assert student.state_dict().keys() == classifier().state_dict().keys()
     saved = torch.load(tmp_path / "0.ckpt", weights_only=True)
     assert saved["state_dict"].keys() == student.state_dict().keys()
     assert (
         sum(len(group["params"]) for group in saved["optimizer_states"][0]["param_groups"]) == 10
-    ), "the student's"
+    ), "only those of the student"
 
 
-def test_a_plateau_lowers_the_rate_and_a_resumed_run_has_the_same_rates(
+def test_plateau_lowers_the_rate_and_resumes_with_the_same_rates(
     data: ClassificationDataModule, tmp_path: Path
 ) -> None:
-    # No improvement is ever large enough: the rate is halved after each second look.
+    # No improvement reaches the threshold, so every second validation halves the rate.
     schedule = functools.partial(plateau, patience=1, threshold=2.0)
-    kept = EveryEpoch()
-    trainer(tmp_path, max_epochs=6, callbacks=[kept]).fit(
+    recorder = EpochRecorder()
+    trainer(tmp_path, max_epochs=6, callbacks=[recorder]).fit(
         classifier(scheduler=schedule), datamodule=data
     )
-    assert kept.rates == pytest.approx([0.1, 0.1, 0.1, 0.05, 0.05, 0.025])
+    assert recorder.rates == pytest.approx([0.1, 0.1, 0.1, 0.05, 0.05, 0.025])
     for epoch in range(5):
-        again = EveryEpoch()
+        again = EpochRecorder()
         trainer(tmp_path / "again", max_epochs=6, callbacks=[again]).fit(
             classifier(scheduler=schedule),
             datamodule=data,
             ckpt_path=tmp_path / f"{epoch}.ckpt",
             weights_only=True,
         )
-        assert again.rates == kept.rates[epoch + 1 :], epoch
+        assert again.rates == recorder.rates[epoch + 1 :], epoch
 
 
 @pytest.mark.parametrize("every", [1, 2, 1000, 0])
-def test_a_loss_that_is_not_finite_ends_training_with_advice(
+def test_nonfinite_loss_ends_training_with_advice(
     data: ClassificationDataModule, tmp_path: Path, every: int
 ) -> None:
     module = classifier(optimizer=functools.partial(torch.optim.SGD, lr=1e30))
     with pytest.raises(
-        NotFiniteLossError,
-        match=r"the training loss became (nan|inf) in epoch 1.*lower optimizer.lr",
+        NonfiniteLossError,
+        match=r"the training loss became (nan|inf) in epoch 1.*Lower optimizer.lr",
     ):
         trainer(tmp_path, log_every_n_steps=every).fit(module, datamodule=data)
 
 
 @pytest.mark.parametrize("every", [1, 3])
-def test_the_images_of_the_first_batch_whose_loss_is_not_finite_are_named(
+def test_nonfinite_loss_error_names_the_images_of_the_first_batch(
     data: ClassificationDataModule, tmp_path: Path, every: int
 ) -> None:
-    class Spoils(Callback):
+    class MakeNan(Callback):
         def __init__(self) -> None:
             self.paths: list[str] = []
 
@@ -221,32 +221,32 @@ def test_the_images_of_the_first_batch_whose_loss_is_not_finite_are_named(
                     str(data.records("train")[row].path) for row in batch["index"][:5].tolist()
                 ]
 
-    spoils = Spoils()
-    with pytest.raises(NotFiniteLossError) as raised:
-        trainer(tmp_path, log_every_n_steps=every, callbacks=[spoils]).fit(
+    make_nan = MakeNan()
+    with pytest.raises(NonfiniteLossError) as raised:
+        trainer(tmp_path, log_every_n_steps=every, callbacks=[make_nan]).fit(
             classifier(), datamodule=data
         )
-    assert f"first for the batch of {', '.join(spoils.paths)}" in str(raised.value)
+    assert f"First in the batch of {', '.join(make_nan.paths)}" in str(raised.value)
 
 
-def test_weights_that_the_last_step_spoilt_are_no_result_of_a_training(
+def test_nonfinite_validation_loss_ends_training_when_the_last_step_diverged(
     data: ClassificationDataModule, tmp_path: Path
 ) -> None:
     module = classifier(optimizer=functools.partial(torch.optim.SGD, lr=float("inf")))
     with pytest.raises(
-        NotFiniteLossError, match="the validation loss became nan in epoch 1, by step 1"
+        NonfiniteLossError, match="the validation loss became nan in epoch 1, at or before step 1"
     ):
         trainer(tmp_path, limit_train_batches=1, max_epochs=1).fit(module, datamodule=data)
 
 
-def test_the_learning_rate_is_logged(data: ClassificationDataModule, tmp_path: Path) -> None:
+def test_learning_rate_is_logged(data: ClassificationDataModule, tmp_path: Path) -> None:
     running = trainer(tmp_path)
     running.fit(classifier(), datamodule=data)
     assert float(running.callback_metrics["lr"]) == pytest.approx(0.1)
 
 
-class KeepsAll(Logger):
-    """Keeps what it is given, with the step that it is said to be of."""
+class RecordingLogger(Logger):
+    """Record metrics with their steps."""
 
     name, version = "all", 0
 
@@ -262,8 +262,8 @@ class KeepsAll(Logger):
         pass
 
 
-class EveryStep(Callback):
-    """Keeps the learning rate and the loss of each step."""
+class StepRecorder(Callback):
+    """Record the learning rate and the loss of each step."""
 
     def __init__(self) -> None:
         self.rates: list[float] = []
@@ -278,22 +278,22 @@ class EveryStep(Callback):
         self.losses.append(float(outputs["loss"]))
 
 
-def test_a_logger_gets_the_rate_and_the_loss_of_the_very_step_that_it_writes_down(
+def test_logger_gets_the_rate_and_loss_of_the_logged_step(
     data: ClassificationDataModule, tmp_path: Path
 ) -> None:
-    seen, logger = EveryStep(), KeepsAll()
+    recorder, logger = StepRecorder(), RecordingLogger()
     module = classifier(scheduler=functools.partial(warmup_linear, warmup=0.5))
-    trainer(tmp_path, callbacks=[seen], logger=logger, log_every_n_steps=3).fit(
+    trainer(tmp_path, callbacks=[recorder], logger=logger, log_every_n_steps=3).fit(
         module, datamodule=data
     )
     rows = [(step, row) for step, row in logger.rows if "lr" in row]
     assert [step for step, _ in rows] == [2, 5, 8, 11]
     for step, row in rows:
-        assert row["lr"] == pytest.approx(seen.rates[step])
-        assert row["train_loss_step"] == pytest.approx(seen.losses[step])
+        assert row["lr"] == pytest.approx(recorder.rates[step])
+        assert row["train_loss_step"] == pytest.approx(recorder.losses[step])
 
 
-def test_a_step_leaves_nothing_behind_for_devices_that_are_not_in_use(
+def test_seeding_queues_no_calls_for_unused_devices(
     data: ClassificationDataModule, tmp_path: Path
 ) -> None:
     before = len(torch.cuda._queued_calls)
@@ -302,7 +302,7 @@ def test_a_step_leaves_nothing_behind_for_devices_that_are_not_in_use(
 
 
 class SaveAt(Callback):
-    """Writes a checkpoint at the end of one training batch."""
+    """Save a checkpoint after one training batch."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -312,8 +312,8 @@ class SaveAt(Callback):
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "middle.ckpt")
 
 
-class EveryMetric(Callback):
-    """Keeps what each epoch logged."""
+class MetricRecorder(Callback):
+    """Record the metrics of each epoch."""
 
     def __init__(self) -> None:
         self.epochs: list[dict[str, float]] = []
@@ -323,12 +323,12 @@ class EveryMetric(Callback):
 
 
 @pytest.mark.parametrize("every", [1, 1000])
-def test_an_epoch_that_goes_on_in_its_middle_logs_what_an_uninterrupted_one_does(
+def test_epoch_resumed_in_the_middle_logs_the_same_metrics(
     data: ClassificationDataModule, tmp_path: Path, every: int
 ) -> None:
     settings: dict[str, Any] = {"max_epochs": 2, "log_every_n_steps": every}
     schedule = functools.partial(warmup_linear, warmup=0.5)
-    whole, rest = EveryMetric(), EveryMetric()
+    whole, rest = MetricRecorder(), MetricRecorder()
     trainer(tmp_path, callbacks=[whole, SaveAt(4)], **settings).fit(
         classifier(scheduler=schedule), datamodule=data
     )

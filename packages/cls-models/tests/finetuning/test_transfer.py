@@ -1,5 +1,6 @@
 import copy
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from cls_models.backbones.layer_ids import layer_ids
+from cls_models.backbones.layer_ids import get_layer_ids
 from cls_models.finetuning.transfer import Transfer
 from cls_models.optim.muon import Muon
 from cls_models.optim.param_groups import build_optimizer
@@ -29,7 +30,7 @@ class Block(nn.Module):
 
 
 def network() -> nn.Sequential:
-    """Six layers: the stem, four blocks, the head."""
+    """Return a network of six layers: the stem, four blocks, and the head."""
     torch.manual_seed(0)
     stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     return nn.Sequential(
@@ -66,40 +67,40 @@ FACTORIES: list[Any] = [
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
-def test_frozen_layers_stay_as_they_are_to_the_bit(factory: Callable[..., Optimizer]) -> None:
+def test_frozen_layers_are_bit_identical_after_training(factory: Callable[..., Optimizer]) -> None:
     backbone = network()
     transfer = Transfer(frozen=3)
     optimizer = build_optimizer(factory, backbone, transfer)
-    transfer.apply(backbone, 0)
+    transfer.freeze_for_epoch(backbone, 0)
     before = copy.deepcopy(backbone.state_dict())
     for _ in range(3):
         backbone.train()
-        transfer.hold(backbone)
+        transfer.set_frozen_to_eval(backbone)
         step(backbone, optimizer)
     frozen = ("0.", "1.", "2.")
     assert changed(before, backbone) == {name for name in before if not name.startswith(frozen)}
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
-def test_momentum_of_an_earlier_training_does_not_move_what_is_frozen_now(
+def test_existing_momentum_does_not_change_layers_that_are_frozen_later(
     factory: Callable[..., Optimizer],
 ) -> None:
     backbone = network()
     optimizer = build_optimizer(factory, backbone, Transfer())
-    step(backbone, optimizer)  # leaves gradients, too
-    Transfer(frozen="all_but_head").apply(backbone, 0)
+    step(backbone, optimizer)  # also leaves gradients
+    Transfer(frozen="all_but_head").freeze_for_epoch(backbone, 0)
     before = copy.deepcopy(backbone.state_dict())
     optimizer.step()
     step(backbone, optimizer)
     assert changed(before, backbone) == {"7.weight", "7.bias"}
 
 
-def test_a_staged_run_that_resumes_ends_as_one_that_did_not_stop() -> None:
+def test_resumed_gradual_unfreezing_equals_an_uninterrupted_run() -> None:
     transfer = Transfer(frozen="all_but_head", unfreeze_at=[1, 3], layer_decay=0.8)
 
     def run(backbone: nn.Module, optimizer: Optimizer, epochs: range) -> None:
         for epoch in epochs:
-            transfer.apply(backbone, epoch)
+            transfer.freeze_for_epoch(backbone, epoch)
             torch.manual_seed(epoch)
             step(backbone, optimizer)
 
@@ -121,28 +122,28 @@ def test_a_staged_run_that_resumes_ends_as_one_that_did_not_stop() -> None:
     starts=st.lists(st.integers(1, 30), min_size=1, max_size=6, unique=True).map(sorted),
     epochs=st.lists(st.integers(0, 40), min_size=1, max_size=10),
 )
-def test_unfreezing_is_a_function_of_the_epoch_and_goes_down_to_the_stem(
+def test_unfreezing_depends_only_on_the_epoch_and_reaches_the_stem(
     layers: int, starts: list[int], epochs: list[int]
 ) -> None:
     transfer = Transfer(frozen="all_but_head", unfreeze_at=starts)
-    by_epoch = [transfer.frozen_layers(layers, epoch) for epoch in range(41)]
-    assert [transfer.frozen_layers(layers, epoch) for epoch in epochs] == [
+    by_epoch = [transfer.count_frozen_layers(layers, epoch) for epoch in range(41)]
+    assert [transfer.count_frozen_layers(layers, epoch) for epoch in epochs] == [
         by_epoch[epoch] for epoch in epochs
     ]
     assert by_epoch == sorted(by_epoch, reverse=True)
     assert by_epoch[0] == by_epoch[starts[0] - 1] == layers - 1
     assert by_epoch[starts[-1]] == 0
-    freed = [by_epoch[start - 1] - by_epoch[start] for start in starts]
-    assert max(freed) - min(freed) <= 1
+    unfrozen = [by_epoch[start - 1] - by_epoch[start] for start in starts]
+    assert max(unfrozen) - min(unfrozen) <= 1
 
 
-def test_what_trains_does_not_depend_on_what_was_frozen_before() -> None:
+def test_freeze_for_epoch_does_not_depend_on_earlier_calls() -> None:
     transfer = Transfer(frozen=4, unfreeze_at=(2, 4), batch_norm="frozen")
     backbone = network()
     for epoch in (5, 0, 3, 4, 1, 2):
-        transfer.apply(backbone, epoch)
+        transfer.freeze_for_epoch(backbone, epoch)
         fresh = network()
-        transfer.apply(fresh, epoch)
+        transfer.freeze_for_epoch(fresh, epoch)
         for one, other in zip(backbone.modules(), fresh.modules(), strict=True):
             assert one.training == other.training
         states = [
@@ -150,24 +151,24 @@ def test_what_trains_does_not_depend_on_what_was_frozen_before() -> None:
             for module in (backbone, fresh)
         ]
         assert states[0] == states[1]
-        numbers = layer_ids(backbone)
+        numbers = get_layer_ids(backbone)
         trains = {
             numbers[name]
             for name, parameter in backbone.named_parameters()
             if parameter.requires_grad
         }
-        assert trains == set(range(transfer.frozen_layers(6, epoch), 6))
+        assert trains == set(range(transfer.count_frozen_layers(6, epoch), 6))
 
 
-def test_frozen_batch_norm_keeps_its_statistics_and_its_scale_to_the_bit() -> None:
+def test_frozen_batch_norms_are_bit_identical_after_training() -> None:
     backbone = network()
     transfer = Transfer(batch_norm="frozen")
     optimizer = build_optimizer(sgd, backbone, transfer)
-    transfer.apply(backbone, 0)
+    transfer.freeze_for_epoch(backbone, 0)
     before = copy.deepcopy(backbone.state_dict())
     for _ in range(2):
         backbone.train()
-        transfer.hold(backbone)
+        transfer.set_frozen_to_eval(backbone)
         step(backbone, optimizer)
     norms = {
         f"{path}."
@@ -180,33 +181,33 @@ def test_frozen_batch_norm_keeps_its_statistics_and_its_scale_to_the_bit() -> No
     }
 
 
-def test_a_frozen_layer_is_the_same_function_at_every_step() -> None:
+def test_frozen_layers_are_deterministic() -> None:
     backbone = network()
-    Transfer(frozen=3).apply(backbone, 0)
+    Transfer(frozen=3).freeze_for_epoch(backbone, 0)
     images = torch.randn(4, 3, 8, 8)
     assert torch.equal(backbone[:3](images), backbone[:3](images))
     assert not torch.equal(backbone[:4](images), backbone[:4](images))
-    assert backbone[6].training  # the dropout that stands before the head
+    assert backbone[6].training  # the dropout before the head
 
 
-def test_a_layer_that_thaws_trains_in_training_mode() -> None:
+def test_unfrozen_layers_return_to_training_mode() -> None:
     backbone, transfer = network(), Transfer(frozen=3, unfreeze_at=[1])
-    transfer.apply(backbone, 0)
+    transfer.freeze_for_epoch(backbone, 0)
     assert not backbone[1].norm.training
-    transfer.apply(backbone, 1)
+    transfer.freeze_for_epoch(backbone, 1)
     assert all(module.training for module in backbone.modules())
 
 
-def test_evaluation_mode_is_left_alone() -> None:
+def test_freeze_for_epoch_keeps_evaluation_mode() -> None:
     backbone = network().eval()
-    Transfer(frozen=3).apply(backbone, 0)
+    Transfer(frozen=3).freeze_for_epoch(backbone, 0)
     assert not any(module.training for module in backbone.modules())
 
 
-def test_the_head_alone_is_told_from_the_head_at_first() -> None:
-    assert Transfer(frozen="all_but_head").head_only
-    assert not Transfer(frozen="all_but_head", unfreeze_at=[1]).head_only
-    assert not Transfer().head_only
+def test_trains_head_only_is_false_with_unfreezing() -> None:
+    assert Transfer(frozen="all_but_head").trains_head_only
+    assert not Transfer(frozen="all_but_head", unfreeze_at=[1]).trains_head_only
+    assert not Transfer().trains_head_only
 
 
 @pytest.mark.parametrize(
@@ -214,14 +215,14 @@ def test_the_head_alone_is_told_from_the_head_at_first() -> None:
     [
         (
             {"frozen": "all"},
-            "frozen must be 'none', 'all_but_head' or a number of layers, got 'all'",
+            "frozen must be 'none', 'all_but_head', or a number of layers, got 'all'",
         ),
         ({"frozen": -1}, "frozen must be"),
         ({"frozen": True}, "frozen must be"),
         ({"frozen": None}, "frozen must be"),
-        ({"frozen": 3, "unfreeze_at": [2, 2]}, r"rising epochs from 1 on, got \[2, 2\]"),
-        ({"frozen": 3, "unfreeze_at": [0]}, "rising epochs from 1 on"),
-        ({"frozen": 3, "unfreeze_at": [1.5]}, "rising epochs from 1 on"),
+        ({"frozen": 3, "unfreeze_at": [2, 2]}, r"increasing epochs of at least 1, got \[2, 2\]"),
+        ({"frozen": 3, "unfreeze_at": [0]}, "increasing epochs of at least 1"),
+        ({"frozen": 3, "unfreeze_at": [1.5]}, "increasing epochs of at least 1"),
         ({"unfreeze_at": [1]}, "nothing to unfreeze; set frozen as well"),
         ({"layer_decay": 0.0}, "layer_decay must be above 0 and at most 1"),
         ({"layer_decay": 1.5}, "layer_decay must be above 0 and at most 1"),
@@ -233,16 +234,16 @@ def test_the_head_alone_is_told_from_the_head_at_first() -> None:
         ({"batch_norm": "eval"}, "batch_norm must be 'train' or 'frozen', got 'eval'"),
     ],
 )
-def test_settings_out_of_range_are_refused(wrong: dict[str, Any], message: str) -> None:
+def test_transfer_rejects_settings_out_of_range(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Transfer(**wrong)
 
 
-def test_the_head_cannot_be_frozen() -> None:
+def test_freeze_for_epoch_rejects_freezing_the_head() -> None:
     with pytest.raises(
-        ValueError, match="6 layers, but the backbone has 6, and the head, its last, has to train"
+        ValueError, match="6 layers, but the backbone has 6 and its last one, the head, must train"
     ):
-        Transfer(frozen=6).apply(network(), 0)
+        Transfer(frozen=6).freeze_for_epoch(network(), 0)
 
 
 @pytest.mark.parametrize(
@@ -252,32 +253,31 @@ def test_the_head_cannot_be_frozen() -> None:
             Transfer(frozen=4, unfreeze_at=[1, 9]),
             r"unfreeze_at \[9\] is not reached in 5 epochs, so 2 of 6 layers",
         ),
-        (Transfer(frozen=1, unfreeze_at=[1, 2]), "unfreeze_at names 2 epochs for 1 layers"),
+        (Transfer(frozen=1, unfreeze_at=[1, 2]), "unfreeze_at has 2 epochs for 1 layers"),
         (
             Transfer(frozen="all_but_head", layer_decay=0.5),
             "layer_decay 0.5 has no effect: only the head trains",
         ),
         (
             Transfer(layer_decay=0.1),
-            "lowest layer that trains, of 6, 1e-05 of the learning rate; 0.55 would leave",
+            "lowest trained layer of 6 with 1e-05 of the learning rate; 0.55 would leave",
         ),
     ],
 )
-def test_settings_without_effect_are_noted(transfer: Transfer, note: str) -> None:
-    import re
-
-    found = transfer.notes(network(), 5)
-    assert len(found) == 1
-    assert re.search(note, found[0])
+def test_ineffective_settings_are_reported(transfer: Transfer, note: str) -> None:
+    notes = transfer.find_ineffective_settings(network(), 5)
+    assert len(notes) == 1
+    assert re.search(note, notes[0])
 
 
-def test_frozen_batch_norm_is_noted_where_there_is_none() -> None:
+def test_frozen_batch_norm_is_reported_without_batch_norms() -> None:
     plain = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
-    assert "has no batch norm" in Transfer(batch_norm="frozen").notes(plain, 3)[0]
+    notes = Transfer(batch_norm="frozen").find_ineffective_settings(plain, 3)
+    assert "has no batch norm" in notes[0]
 
 
 @pytest.mark.parametrize(
     "transfer", [Transfer(), Transfer(frozen=4, unfreeze_at=[1, 2], layer_decay=0.8)]
 )
-def test_settings_that_work_are_not_noted(transfer: Transfer) -> None:
-    assert transfer.notes(network(), 5) == []
+def test_effective_settings_are_not_reported(transfer: Transfer) -> None:
+    assert transfer.find_ineffective_settings(network(), 5) == []

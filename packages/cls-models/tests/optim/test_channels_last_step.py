@@ -14,7 +14,7 @@ ADAMW = functools.partial(torch.optim.AdamW, lr=0.1)
 
 
 def network() -> nn.Module:
-    """Return a small network, its weights channels-last."""
+    """Return a small network with channels-last weights."""
     torch.manual_seed(0)
     first, second = nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(8, 3, 3)
     layers = nn.Sequential(first, nn.BatchNorm2d(8), second, nn.Flatten(), nn.Linear(12, 2))
@@ -28,7 +28,7 @@ def train(module: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 3) -
 
         def closure() -> float:
             optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(module(images), labels)  # noqa: B023  # called in this very round
+            loss = nn.functional.cross_entropy(module(images), labels)  # noqa: B023  # called in this iteration
             loss.backward()
             return float(loss.detach())
 
@@ -36,28 +36,28 @@ def train(module: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 3) -
 
 
 def values(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    """Return all parameters and their state, as they are to the user."""
+    """Return all parameters and their optimizer state."""
     tensors = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states = [value for tensor in tensors for value in optimizer.state[tensor].values()]
     return [*tensors, *(state for state in states if isinstance(state, torch.Tensor))]
 
 
 @pytest.mark.parametrize("factory", [SGD, ADAMW])
-def test_fused_steps_on_channels_last_weights_are_those_of_the_plain_loop(
+def test_fused_steps_on_channels_last_weights_equal_the_plain_loop(
     factory: functools.partial[Any],
 ) -> None:
-    made = []
+    results = []
     for fused in (True, False):
         module = network()
         optimizer = build_optimizer(factory, module, fused=fused)
         train(module, optimizer)
-        made.append(values(optimizer))
-    for one, other in zip(*made, strict=True):
+        results.append(values(optimizer))
+    for one, other in zip(*results, strict=True):
         assert one.shape == other.shape
         assert torch.allclose(one, other, atol=1e-5)
 
 
-def test_a_step_leaves_shapes_and_layouts_as_they_were() -> None:
+def test_step_keeps_shapes_and_strides() -> None:
     module = network()
     optimizer = build_optimizer(SGD, module)
     before = [(parameter.shape, parameter.stride()) for parameter in module.parameters()]
@@ -70,19 +70,19 @@ def test_a_step_leaves_shapes_and_layouts_as_they_were() -> None:
         assert optimizer.state[parameter]["momentum_buffer"].stride() == parameter.stride()
 
 
-def test_no_gradient_is_copied() -> None:
+def test_step_copies_no_gradient() -> None:
     module = network()
     optimizer = build_optimizer(SGD, module)
     train(module, optimizer)
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
         optimizer.step()
-    assert "aten::_fused_sgd_" in {event.key for event in seen.key_averages()}
-    assert "aten::copy_" not in {event.key for event in seen.key_averages()}
+    assert "aten::_fused_sgd_" in {event.key for event in profiler.key_averages()}
+    assert "aten::copy_" not in {event.key for event in profiler.key_averages()}
 
 
-def test_a_momentum_that_comes_in_another_layout_goes_to_its_own_weights() -> None:
-    """As from the checkpoint of a run on a GPU in float32, whose weights are not channels-last."""
-    made = []
+def test_momentum_with_another_layout_updates_the_right_weights() -> None:
+    """As in a checkpoint from a GPU in float32, whose weights are not channels-last."""
+    results = []
     for fused in (True, False):
         module = network()
         optimizer = build_optimizer(SGD, module, fused=fused)
@@ -92,19 +92,20 @@ def test_a_momentum_that_comes_in_another_layout_goes_to_its_own_weights() -> No
             entry["momentum_buffer"] = entry["momentum_buffer"].contiguous()
         optimizer.load_state_dict(state)
         train(module, optimizer)
-        made.append(values(optimizer))
-    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(*made, strict=True))
+        results.append(values(optimizer))
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(*results, strict=True))
 
 
-def test_so_does_an_optimiser_that_is_asked_to_be_fused() -> None:
-    optimizer = build_optimizer(functools.partial(SGD, fused=True), module := network())
+def test_step_copies_no_gradient_when_the_factory_sets_fused() -> None:
+    module = network()
+    optimizer = build_optimizer(functools.partial(SGD, fused=True), module)
     train(module, optimizer)
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
         optimizer.step()
-    assert "aten::copy_" not in {event.key for event in seen.key_averages()}
+    assert "aten::copy_" not in {event.key for event in profiler.key_averages()}
 
 
-def test_a_schedule_takes_such_an_optimiser() -> None:
+def test_schedule_accepts_a_patched_optimizer() -> None:
     module = network()
     optimizer = build_optimizer(SGD, module)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer)
@@ -113,14 +114,16 @@ def test_a_schedule_takes_such_an_optimiser() -> None:
     assert optimizer.param_groups[0]["lr"] > 0.1 / 3
 
 
-def test_an_error_in_a_step_leaves_everything_as_it_was() -> None:
+def test_error_in_a_step_restores_shapes() -> None:
     module = network()
     optimizer = build_optimizer(SGD, module)
     train(module, optimizer)
     shapes = [value.shape for value in values(optimizer)]
 
     def fail(*_: Any) -> None:
-        assert [value.shape for value in values(optimizer)] != shapes, "this is within the step"
+        assert [value.shape for value in values(optimizer)] != shapes, (
+            "the hook runs inside the step"
+        )
         raise ValueError("on purpose")
 
     optimizer.register_step_pre_hook(fail)

@@ -44,7 +44,7 @@ def train(module: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> 
 
 
 @pytest.mark.parametrize("fused", [None, True])
-def test_it_learns(fused: bool | None) -> None:
+def test_muon_lowers_the_loss(fused: bool | None) -> None:
     module = perceptron()
     losses = train(
         module, build_optimizer(functools.partial(make, fused=fused), module), range(150)
@@ -52,7 +52,7 @@ def test_it_learns(fused: bool | None) -> None:
     assert sum(losses[-10:]) / 10 < 0.4 * losses[0]
 
 
-def test_hidden_matrices_are_its_own_and_the_rest_is_for_adamw() -> None:
+def test_muon_updates_hidden_matrices_and_adamw_the_rest() -> None:
     module = perceptron()
     optimizer = build_optimizer(make, module)
     train(module, optimizer, range(2))
@@ -68,7 +68,7 @@ def test_hidden_matrices_are_its_own_and_the_rest_is_for_adamw() -> None:
     }
 
 
-def test_what_adamw_moves_it_moves_as_adamw() -> None:
+def test_other_parameters_are_updated_exactly_like_adamw() -> None:
     module = perceptron()
     reference = copy.deepcopy(module)
     optimizer = build_optimizer(make, module, fused=False)
@@ -76,15 +76,15 @@ def test_what_adamw_moves_it_moves_as_adamw() -> None:
         [reference[0].weight, reference[6].weight], lr=3e-3, weight_decay=0.01
     )
     images = torch.randn(4, 8)
-    for network, mover in ((module, optimizer), (reference, plain)):
+    for network, each in ((module, optimizer), (reference, plain)):
         network(images).square().sum().backward()
-        mover.step()
+        each.step()
     assert torch.equal(module[0].weight, reference[0].weight)
     assert torch.equal(module[6].weight, reference[6].weight)
 
 
-def test_on_a_matrix_it_is_torchs_own_muon() -> None:
-    """Torch computes in bfloat16, and so only nearly the same."""
+def test_matrices_are_updated_like_torch_muon() -> None:
+    """torch computes in bfloat16, so the results are only close."""
     weight = torch.randn(6, 4)
     ours, theirs = nn.Parameter(weight.clone()), nn.Parameter(weight.clone())
     rest = nn.Parameter(torch.zeros(1))
@@ -102,7 +102,7 @@ def test_on_a_matrix_it_is_torchs_own_muon() -> None:
 
 
 @pytest.mark.parametrize("fused", [None, True])
-def test_a_resumed_run_is_the_same_to_the_bit(fused: bool | None) -> None:
+def test_resumed_muon_is_bit_identical(fused: bool | None) -> None:
     factory = functools.partial(make, fused=fused)
     module = perceptron()
     optimizer = build_optimizer(factory, module, Transfer(layer_decay=0.8))
@@ -124,20 +124,22 @@ def test_a_resumed_run_is_the_same_to_the_bit(fused: bool | None) -> None:
 
 @given(rows=st.integers(1, 40), columns=st.integers(1, 40), seed=st.integers(0, 9))
 @settings(deadline=None, max_examples=50)
-def test_singular_values_come_near_one_and_their_vectors_stay(
+def test_orthogonalize_brings_singular_values_close_to_one(
     rows: int, columns: int, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     left, _ = torch.linalg.qr(torch.randn(rows, min(rows, columns), generator=generator))
     right, _ = torch.linalg.qr(torch.randn(columns, min(rows, columns), generator=generator))
     values = 0.2 + torch.rand(min(rows, columns), generator=generator)
-    found = left.mT @ orthogonalize((left * values @ right.mT)[None])[0] @ right
-    assert torch.allclose(found, found.diag().diag(), atol=1e-4)
-    assert 0.6 < float(found.diag().min()) <= float(found.diag().max()) < 1.3
+    matrix = left * values @ right.mT
+    result = left.mT @ orthogonalize(matrix[None])[0] @ right
+    singular_values = result.diag()
+    assert torch.allclose(result, singular_values.diag(), atol=1e-4)
+    assert 0.6 < float(singular_values.min()) <= float(singular_values.max()) < 1.3
 
 
-def test_filters_are_matrices_in_whatever_order_they_lie_in_memory() -> None:
-    def moved(memory_format: torch.memory_format) -> torch.Tensor:
+def test_muon_update_does_not_depend_on_the_memory_format() -> None:
+    def get_update(memory_format: torch.memory_format) -> torch.Tensor:
         torch.manual_seed(0)
         network = nn.Sequential(
             nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3), nn.Flatten(), nn.Linear(6 * 16, 2)
@@ -150,10 +152,12 @@ def test_filters_are_matrices_in_whatever_order_they_lie_in_memory() -> None:
         assert network[1].weight.is_contiguous(memory_format=memory_format)
         return network[1].weight.detach() - before
 
-    assert torch.allclose(moved(torch.contiguous_format), moved(torch.channels_last), atol=1e-6)
+    assert torch.allclose(
+        get_update(torch.contiguous_format), get_update(torch.channels_last), atol=1e-6
+    )
 
 
-def test_a_matrix_without_a_gradient_stays() -> None:
+def test_matrices_without_gradients_do_not_change() -> None:
     module = perceptron()
     optimizer = build_optimizer(make, module)
     train(module, optimizer, range(2))
@@ -163,7 +167,7 @@ def test_a_matrix_without_a_gradient_stays() -> None:
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
 
 
-def test_a_closure_is_evaluated_with_gradients() -> None:
+def test_closure_runs_with_gradients() -> None:
     module = perceptron()
     optimizer = build_optimizer(make, module)
 
@@ -177,7 +181,7 @@ def test_a_closure_is_evaluated_with_gradients() -> None:
     assert all(parameter.grad is not None for parameter in module.parameters())
 
 
-def test_a_network_without_hidden_matrices_is_refused() -> None:
+def test_muon_rejects_a_network_without_hidden_matrices() -> None:
     with pytest.raises(ValueError, match="needs weight matrices between the stem and the head"):
         build_optimizer(
             make,
@@ -189,6 +193,6 @@ def test_a_network_without_hidden_matrices_is_refused() -> None:
     ("wrong", "message"),
     [({"momentum": 1.0}, "momentum must be"), ({"iterations": 0}, "iterations must be at least 1")],
 )
-def test_settings_out_of_range_are_refused(wrong: dict[str, Any], message: str) -> None:
+def test_muon_rejects_settings_out_of_range(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_optimizer(functools.partial(make, **wrong), perceptron())

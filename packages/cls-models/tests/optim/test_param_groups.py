@@ -11,10 +11,10 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torchvision.models import get_model
 
-from cls_models.backbones.layer_ids import layer_ids
+from cls_models.backbones.layer_ids import get_layer_ids
 from cls_models.finetuning.transfer import Transfer
 from cls_models.optim.muon import Muon
-from cls_models.optim.param_groups import build_optimizer, fused_allowed, param_groups
+from cls_models.optim.param_groups import build_optimizer, build_param_groups, is_fused_allowed
 from cls_models.optim.schedules import warmup_cosine
 
 
@@ -40,9 +40,9 @@ def names_of(backbone: nn.Module, group: dict[str, Any]) -> set[str]:
     return {names[parameter] for parameter in group["params"]}
 
 
-def test_norms_and_biases_do_not_decay() -> None:
+def test_norms_and_biases_have_no_weight_decay() -> None:
     backbone = resnet()
-    optimizer = torch.optim.AdamW(param_groups(backbone), lr=0.1, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(build_param_groups(backbone), lr=0.1, weight_decay=0.05)
     for group in optimizer.param_groups:
         decays = {
             "conv" in name or "downsample.0" in name or name == "fc.weight"
@@ -53,59 +53,54 @@ def test_norms_and_biases_do_not_decay() -> None:
 
 
 @pytest.mark.parametrize("name", ["vit_b_32", "swin_v2_t", "convnext_tiny", "maxvit_t"])
-def test_embeddings_and_layer_scales_do_not_decay(name: str) -> None:
+def test_embeddings_and_layer_scales_have_no_weight_decay(name: str) -> None:
     with torch.device("meta"):
         backbone = get_model(name, weights=None)
-    plain = next(group for group in param_groups(backbone) if group.get("weight_decay") == 0.0)
-    kept = [
-        parameter
-        for parameter, value in backbone.named_parameters()
-        if not parameter.endswith("weight")
-    ]
-    assert set(kept) - {name for name in kept if name.endswith("in_proj_weight")} <= names_of(
-        backbone, plain
-    )
+    groups = build_param_groups(backbone)
+    no_decay = next(group for group in groups if group.get("weight_decay") == 0.0)
+    names = {name for name, _ in backbone.named_parameters() if not name.endswith("weight")}
+    assert names <= names_of(backbone, no_decay)
 
 
 @given(decay=st.floats(0.3, 1.0), frozen=st.integers(0, 9), frozen_norms=st.booleans())
 @settings(deadline=None, max_examples=15)
-def test_groups_hold_every_parameter_exactly_once(
+def test_groups_contain_every_parameter_exactly_once(
     decay: float, frozen: int, frozen_norms: bool
 ) -> None:
     backbone = resnet()
     transfer = Transfer(
         frozen=frozen, layer_decay=decay, batch_norm="frozen" if frozen_norms else "train"
     )
-    before = [[id(p) for p in group["params"]] for group in param_groups(backbone, transfer)]
+    before = [[id(p) for p in group["params"]] for group in build_param_groups(backbone, transfer)]
     assert sorted(chain.from_iterable(before)) == sorted(
         id(parameter) for parameter in backbone.parameters()
     )
-    transfer.apply(backbone, 0)
+    transfer.freeze_for_epoch(backbone, 0)
     assert [
-        [id(p) for p in group["params"]] for group in param_groups(backbone, transfer)
+        [id(p) for p in group["params"]] for group in build_param_groups(backbone, transfer)
     ] == before
 
 
-def test_without_a_transfer_what_is_frozen_by_hand_is_left_out() -> None:
+def test_groups_exclude_frozen_parameters_without_a_transfer() -> None:
     module = nn.Linear(2, 2)
     module.weight.requires_grad_(False)
-    assert [group["params"] for group in param_groups(module)] == [[module.bias]]
+    assert [group["params"] for group in build_param_groups(module)] == [[module.bias]]
 
 
-def test_hidden_matrices_are_told_apart_from_stem_head_and_grouped_filters() -> None:
+def test_matrices_exclude_stem_head_and_grouped_convolutions() -> None:
     backbone = resnet()
-    matrices = [group for group in param_groups(backbone) if group["matrices"]]
+    matrices = [group for group in build_param_groups(backbone) if group["matrices"]]
     assert len(matrices) == 1
     assert {"conv1.weight", "fc.weight"}.isdisjoint(names_of(backbone, matrices[0]))
     assert len(matrices[0]["params"]) == 19
     grouped = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, groups=4), nn.Linear(4, 2))
-    assert not any(group["matrices"] for group in param_groups(grouped))
+    assert not any(group["matrices"] for group in build_param_groups(grouped))
 
 
-def test_parameters_of_a_loss_train_at_the_full_rate() -> None:
+def test_parameters_of_extra_modules_have_the_full_rate() -> None:
     loss, backbone = nn.Bilinear(2, 2, 3), small()
     teacher = nn.Linear(2, 2).requires_grad_(False)
-    groups = param_groups(backbone, Transfer(layer_decay=0.5), [loss, teacher, backbone])
+    groups = build_param_groups(backbone, Transfer(layer_decay=0.5), [loss, teacher, backbone])
     together = [parameter for group in groups for parameter in group["params"]]
     assert len(together) == len({id(parameter) for parameter in together}) == 7 + 2
     scales = [
@@ -119,19 +114,19 @@ def test_parameters_of_a_loss_train_at_the_full_rate() -> None:
 
 @given(decay=st.floats(0.1, 1.0), lr=st.floats(1e-5, 1.0))
 @settings(deadline=None, max_examples=20)
-def test_a_layers_rate_falls_with_its_distance_from_the_head(decay: float, lr: float) -> None:
+def test_layer_decay_scales_rates_by_distance_from_the_head(decay: float, lr: float) -> None:
     backbone = resnet()
     optimizer = build_optimizer(
         functools.partial(torch.optim.SGD, lr=lr), backbone, Transfer(layer_decay=decay)
     )
-    numbers = layer_ids(backbone)
+    numbers = get_layer_ids(backbone)
     for group in optimizer.param_groups:
         for name in names_of(backbone, group):
             assert group["lr"] == pytest.approx(lr * decay ** (9 - numbers[name]))
     assert optimizer.param_groups[0]["lr"] == lr
 
 
-def test_a_schedule_keeps_the_layers_shares() -> None:
+def test_schedule_keeps_the_scales_of_layers() -> None:
     backbone = small()
     optimizer = build_optimizer(
         functools.partial(torch.optim.SGD, lr=1.0), backbone, Transfer(layer_decay=0.5)
@@ -165,7 +160,7 @@ def test_a_schedule_keeps_the_layers_shares() -> None:
         )
     ],
 )
-def test_any_optimiser_takes_the_groups(factory: Any) -> None:
+def test_torch_optimizers_accept_the_groups(factory: Any) -> None:
     backbone = small()
     optimizer = build_optimizer(
         functools.partial(factory, lr=1e-2), backbone, Transfer(layer_decay=0.5)
@@ -178,7 +173,7 @@ def test_any_optimiser_takes_the_groups(factory: Any) -> None:
     assert min(group["lr"] for group in optimizer.param_groups) == pytest.approx(1e-2 * 0.25)
 
 
-def test_fused_kernels_are_used_where_there_are_any() -> None:
+def test_fused_kernels_are_used_if_supported() -> None:
     fused = build_optimizer(functools.partial(torch.optim.AdamW, lr=0.1), small())
     assert fused.defaults["fused"] is True
     on_meta = build_optimizer(functools.partial(torch.optim.AdamW, lr=0.1), resnet())
@@ -188,25 +183,25 @@ def test_fused_kernels_are_used_where_there_are_any() -> None:
 
 
 @pytest.mark.parametrize(
-    "stated", [{"fused": None}, {"fused": False}, {"foreach": True}, {"differentiable": True}]
+    "options", [{"fused": None}, {"fused": False}, {"foreach": True}, {"differentiable": True}]
 )
-def test_what_the_factory_says_of_its_kernels_holds(stated: dict[str, Any]) -> None:
-    optimizer = build_optimizer(functools.partial(torch.optim.AdamW, lr=0.1, **stated), small())
+def test_kernel_settings_of_the_factory_are_kept(options: dict[str, Any]) -> None:
+    optimizer = build_optimizer(functools.partial(torch.optim.AdamW, lr=0.1, **options), small())
     assert not optimizer.defaults["fused"]
-    assert optimizer.defaults.items() >= stated.items()
+    assert optimizer.defaults.items() >= options.items()
 
 
-def test_fused_kernels_can_be_declined() -> None:
+def test_fused_false_disables_fused_kernels() -> None:
     optimizer = build_optimizer(functools.partial(torch.optim.AdamW, lr=0.1), small(), fused=False)
     assert optimizer.defaults["fused"] is None
 
 
-def test_an_optimisers_own_refusal_comes_through() -> None:
+def test_errors_of_the_optimizer_are_raised() -> None:
     with pytest.raises(ValueError, match="Invalid learning rate"):
         build_optimizer(functools.partial(torch.optim.AdamW, lr=-1.0), small())
 
 
-def test_clipping_under_mixed_precision_and_loss_scaling_forbid_fused_kernels() -> None:
+def test_fused_is_not_allowed_with_mixed_precision_clipping_or_loss_scaling() -> None:
     def trainer(**arguments: Any) -> Trainer:
         return Trainer(
             accelerator="cpu",
@@ -216,7 +211,7 @@ def test_clipping_under_mixed_precision_and_loss_scaling_forbid_fused_kernels() 
             **arguments,
         )
 
-    assert fused_allowed(trainer(gradient_clip_val=1.0))
-    assert fused_allowed(trainer(precision="bf16-mixed"))
-    assert not fused_allowed(trainer(gradient_clip_val=1.0, precision="bf16-mixed"))
-    assert not fused_allowed(trainer(plugins=MixedPrecision("16-mixed", "cpu")))
+    assert is_fused_allowed(trainer(gradient_clip_val=1.0))
+    assert is_fused_allowed(trainer(precision="bf16-mixed"))
+    assert not is_fused_allowed(trainer(gradient_clip_val=1.0, precision="bf16-mixed"))
+    assert not is_fused_allowed(trainer(plugins=MixedPrecision("16-mixed", "cpu")))

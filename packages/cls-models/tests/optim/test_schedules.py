@@ -35,45 +35,45 @@ def sgd() -> torch.optim.SGD:
 def rates(factory: Factory, total: int, **settings: Any) -> list[float]:
     optimizer = sgd()
     schedule = factory(optimizer, total, **settings)
-    found = []
+    result = []
     for _ in range(total):
-        found.append(optimizer.param_groups[0]["lr"])
+        result.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    return found
+    return result
 
 
 @given(total=st.integers(1, 300), warmup=st.floats(0, 0.9), final=st.floats(0, 0.5))
 @settings(deadline=None, max_examples=50)
 @pytest.mark.parametrize("factory", [warmup_cosine, warmup_linear])
-def test_the_rate_rises_to_its_peak_and_falls_to_its_last_share(
+def test_warmup_schedules_rise_to_the_peak_and_decay_to_the_final_rate(
     factory: Factory, total: int, warmup: float, final: float
 ) -> None:
-    found = rates(factory, total, warmup=warmup, final=final)
+    result = rates(factory, total, warmup=warmup, final=final)
     rise = max(1, round(warmup * total))
-    assert found[0] == pytest.approx(PEAK / rise)
-    assert max(found) == found[min(rise, total) - 1] == pytest.approx(PEAK)
-    assert found[:rise] == sorted(found[:rise])
-    assert found[rise - 1 :] == sorted(found[rise - 1 :], reverse=True)
+    assert result[0] == pytest.approx(PEAK / rise)
+    assert max(result) == result[min(rise, total) - 1] == pytest.approx(PEAK)
+    assert result[:rise] == sorted(result[:rise])
+    assert result[rise - 1 :] == sorted(result[rise - 1 :], reverse=True)
     if total > rise:
         share = (total - 1 - rise) / (total - rise)
         fallen = (1 - math.cos(math.pi * share)) / 2 if factory is warmup_cosine else share
-        assert found[-1] == pytest.approx(PEAK * (1 - (1 - final) * fallen), abs=1e-9)
+        assert result[-1] == pytest.approx(PEAK * (1 - (1 - final) * fallen), abs=1e-9)
 
 
 @given(total=st.integers(1, 300), warmup=st.floats(0, 0.9))
 @settings(deadline=None, max_examples=50)
-def test_after_its_rise_a_constant_rate_stays(total: int, warmup: float) -> None:
-    found = rates(warmup_constant, total, warmup=warmup)
+def test_warmup_constant_keeps_the_peak_after_the_warmup(total: int, warmup: float) -> None:
+    result = rates(warmup_constant, total, warmup=warmup)
     rise = max(1, round(warmup * total))
-    assert found == pytest.approx([PEAK * min(1.0, (step + 1) / rise) for step in range(total)])
+    assert result == pytest.approx([PEAK * min(1.0, (step + 1) / rise) for step in range(total)])
 
 
-def test_the_cosine_follows_its_formula() -> None:
-    found = rates(warmup_cosine, 100, warmup=0.1, final=0.0)
-    assert found[0] == pytest.approx(0.2)
-    assert found[9] == pytest.approx(2.0)
-    assert found[55] == pytest.approx(2.0 * (1 + math.cos(math.pi * 45 / 90)) / 2)
+def test_warmup_cosine_follows_the_formula() -> None:
+    result = rates(warmup_cosine, 100, warmup=0.1, final=0.0)
+    assert result[0] == pytest.approx(0.2)
+    assert result[9] == pytest.approx(2.0)
+    assert result[55] == pytest.approx(2.0 * (1 + math.cos(math.pi * 45 / 90)) / 2)
 
 
 @given(
@@ -87,17 +87,17 @@ def test_the_cosine_follows_its_formula() -> None:
 def test_one_cycle_rises_once_and_falls_once(
     total: int, warmup: float, initial: float, final: float, shape: str
 ) -> None:
-    found = rates(one_cycle, total, warmup=warmup, initial=initial, final=final, shape=shape)
+    result = rates(one_cycle, total, warmup=warmup, initial=initial, final=final, shape=shape)
     peak = min(max(2, round(warmup * total)), total - 1) - 1
-    assert found[0] == pytest.approx(PEAK * initial)
-    assert found[peak] == pytest.approx(PEAK)
-    assert found[-1] == pytest.approx(PEAK * final)
-    middle = found[(peak + total - 1) // 2]
+    assert result[0] == pytest.approx(PEAK * initial)
+    assert result[peak] == pytest.approx(PEAK)
+    assert result[-1] == pytest.approx(PEAK * final)
+    middle = result[(peak + total - 1) // 2]
     share = ((peak + total - 1) // 2 - peak) / (total - 1 - peak)
     fallen = (1 - math.cos(math.pi * share)) / 2 if shape == "cosine" else share
     assert middle == pytest.approx(PEAK * (1 - (1 - final) * fallen))
-    assert all(a <= b + 1e-9 for a, b in pairwise(found[: peak + 1]))
-    assert all(a >= b - 1e-9 for a, b in pairwise(found[peak:]))
+    assert all(a <= b + 1e-9 for a, b in pairwise(result[: peak + 1]))
+    assert all(a >= b - 1e-9 for a, b in pairwise(result[peak:]))
 
 
 def matrices_and_more() -> list[dict[str, Any]]:
@@ -115,7 +115,7 @@ def matrices_and_more() -> list[dict[str, Any]]:
         lambda: Muon(matrices_and_more(), lr=PEAK),
     ],
 )
-def test_one_cycle_moves_the_momentum_against_the_rate(make: Callable[[], Optimizer]) -> None:
+def test_one_cycle_moves_momentum_opposite_to_the_rate(make: Callable[[], Optimizer]) -> None:
     optimizer = make()
     schedule = one_cycle(optimizer, 10, warmup=0.5, momentum=[0.8, 0.9])
 
@@ -123,16 +123,16 @@ def test_one_cycle_moves_the_momentum_against_the_rate(make: Callable[[], Optimi
         group = optimizer.param_groups[-1]
         return float(group["betas"][0] if "betas" in group else group["momentum"])
 
-    found = [momentum()]
+    result = [momentum()]
     for _ in range(9):
         optimizer.step()
         schedule.step()
-        found.append(momentum())
-    assert (found[0], min(found), found[4]) == pytest.approx((0.9, 0.8, 0.8))
-    assert found[-1] == pytest.approx(0.9)
+        result.append(momentum())
+    assert (result[0], min(result), result[4]) == pytest.approx((0.9, 0.8, 0.8))
+    assert result[-1] == pytest.approx(0.9)
 
 
-def test_one_cycle_can_leave_the_momentum_alone() -> None:
+def test_one_cycle_keeps_momentum_when_it_is_none() -> None:
     optimizer = sgd()
     one_cycle(optimizer, 10, momentum=None)
     assert optimizer.param_groups[0]["momentum"] == 0.9
@@ -142,8 +142,8 @@ def test_one_cycle_can_leave_the_momentum_alone() -> None:
 @pytest.mark.parametrize("factory", [warmup_cosine, warmup_linear, warmup_constant, one_cycle])
 @given(stop=st.integers(1, 19))
 @settings(deadline=None, max_examples=10)
-def test_a_resumed_schedule_goes_on_with_the_same_rates(factory: Factory, stop: int) -> None:
-    whole = rates(factory, 20)
+def test_resumed_schedule_gives_the_same_rates(factory: Factory, stop: int) -> None:
+    expected = rates(factory, 20)
     first = sgd()
     schedule = factory(first, 20)
     for _ in range(stop):
@@ -153,18 +153,18 @@ def test_a_resumed_schedule_goes_on_with_the_same_rates(factory: Factory, stop: 
     resumed = factory(second, 20)
     second.load_state_dict(first.state_dict())
     resumed.load_state_dict(schedule.state_dict())
-    found = []
+    result = []
     for _ in range(20 - stop):
-        found.append(second.param_groups[0]["lr"])
+        result.append(second.param_groups[0]["lr"])
         second.step()
         resumed.step()
-    assert found == whole[stop:]
+    assert result == expected[stop:]
 
 
-def test_a_cycle_of_another_length_does_not_go_on() -> None:
+def test_one_cycle_rejects_the_state_of_another_length() -> None:
     saved = one_cycle(sgd(), 20).state_dict()
     with pytest.raises(
-        ValueError, match="began a one-cycle of 20 steps and cannot go on with one of 30"
+        ValueError, match="started a one_cycle schedule of 20 steps and cannot resume with 30"
     ):
         one_cycle(sgd(), 30).load_state_dict(saved)
 
@@ -175,7 +175,7 @@ def test_a_cycle_of_another_length_does_not_go_on() -> None:
     stop=st.integers(0, 30),
 )
 @settings(deadline=None, max_examples=50)
-def test_a_plateau_lowers_the_rates_when_the_metric_stands_still(
+def test_plateau_lowers_rates_when_the_metric_does_not_improve(
     scores: list[float], patience: int, stop: int
 ) -> None:
     def make() -> tuple[Optimizer, Plateau]:
@@ -204,8 +204,8 @@ def test_a_plateau_lowers_the_rates_when_the_metric_stands_still(
         )
 
 
-class Watched(LightningModule):
-    """Steps a plateau as a module has to: within the validation that gave the metric."""
+class PlateauModule(LightningModule):
+    """Step a plateau schedule at the end of validation, like ClassificationModule."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -233,7 +233,7 @@ class Watched(LightningModule):
         }
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Leave a plateau alone."""
+        """Do not step the plateau schedule."""
 
 
 class SaveEachEpoch(Callback):
@@ -241,9 +241,9 @@ class SaveEachEpoch(Callback):
         trainer.save_checkpoint(Path(trainer.default_root_dir) / f"{trainer.current_epoch}.ckpt")
 
 
-def test_a_plateau_resumes_from_the_checkpoint_of_any_epoch(tmp_path: Path) -> None:
+def test_plateau_resumes_from_the_checkpoint_of_any_epoch(tmp_path: Path) -> None:
     def fit(**arguments: Any) -> list[float]:
-        module = Watched()
+        module = PlateauModule()
         trainer = Trainer(
             accelerator="cpu",
             max_epochs=6,
@@ -259,43 +259,51 @@ def test_a_plateau_resumes_from_the_checkpoint_of_any_epoch(tmp_path: Path) -> N
         trainer.fit(module, loader, loader, **arguments)
         return module.rates
 
-    whole = fit()
-    assert whole == [1.0, 1.0, 1.0, 0.5, 0.5, 0.25]
+    expected = fit()
+    assert expected == [1.0, 1.0, 1.0, 0.5, 0.5, 0.25]
     for epoch in range(5):
-        assert fit(ckpt_path=tmp_path / f"{epoch}.ckpt", weights_only=True) == whole[epoch + 1 :]
+        assert fit(ckpt_path=tmp_path / f"{epoch}.ckpt", weights_only=True) == expected[epoch + 1 :]
 
 
 @pytest.mark.parametrize(
     ("factory", "total", "wrong", "message"),
     [
-        (warmup_cosine, 10, {"warmup": -0.1}, "share of the training steps"),
-        (warmup_linear, 10, {"warmup": 1.0}, "cannot be as long as the training"),
-        (warmup_constant, 10, {"warmup": 5}, "share of the training steps, 0 to below 1; got 5"),
-        (warmup_cosine, 10, {"final": 2.0}, "final is a share of the peak"),
-        (warmup_linear, 10, {"final": -1.0}, "final is a share of the peak"),
+        (warmup_cosine, 10, {"warmup": -0.1}, "fraction of the training steps"),
+        (warmup_linear, 10, {"warmup": 1.0}, "For a warmup of n of N steps, set n / N"),
+        (
+            warmup_constant,
+            10,
+            {"warmup": 5},
+            "fraction of the training steps, at least 0 and below 1; got 5",
+        ),
+        (warmup_cosine, 10, {"final": 2.0}, "final is a fraction of the peak"),
+        (warmup_linear, 10, {"final": -1.0}, "final is a fraction of the peak"),
         (warmup_cosine, 0, {}, "at least 1 optimizer step, got 0"),
-        (one_cycle, 2, {}, "at least 3 optimizer steps to rise and fall in, got 2"),
+        (one_cycle, 2, {}, "at least 3 optimizer steps, got 2"),
         (one_cycle, 10, {"warmup": 0}, "above 0 and below 1; got 0"),
-        (one_cycle, 10, {"final": 0}, "final is a share of the peak and must be above 0"),
-        (one_cycle, 10, {"initial": 2}, "initial is a share of the peak"),
+        (
+            one_cycle,
+            10,
+            {"final": 0},
+            "final is a fraction of the peak learning rate and must be above 0",
+        ),
+        (one_cycle, 10, {"initial": 2}, "initial is a fraction of the peak"),
         (one_cycle, 10, {"shape": "cos"}, "shape must be 'cosine' or 'linear'"),
         (one_cycle, 10, {"momentum": [0.9, 0.8]}, r"momentum must be \[lowest, highest\]"),
         (plateau, 10, {"mode": "maximum"}, "mode must be 'max' or 'min', got 'maximum'"),
         (plateau, 10, {"factor": 1.0}, "factor must be above 0 and below 1"),
         (plateau, 10, {"patience": -1}, "patience and threshold must be 0 or more"),
-        (plateau, 10, {"final": -1}, "final is a share of the peak"),
+        (plateau, 10, {"final": -1}, "final is a fraction of the peak"),
     ],
 )
-def test_settings_out_of_range_are_refused(
+def test_schedules_reject_settings_out_of_range(
     factory: Factory, total: int, wrong: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         factory(sgd(), total, **wrong)
 
 
-def test_momentum_that_an_optimiser_lacks_cannot_cycle() -> None:
+def test_one_cycle_rejects_an_optimizer_without_momentum() -> None:
     make = functools.partial(torch.optim.Adagrad, [nn.Parameter(torch.zeros(1))])
-    with pytest.raises(
-        ValueError, match="Adagrad has no momentum that could cycle; set momentum: null"
-    ):
+    with pytest.raises(ValueError, match="Adagrad has no momentum to cycle; set momentum: null"):
         one_cycle(make(), 10)

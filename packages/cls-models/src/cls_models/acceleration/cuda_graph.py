@@ -1,8 +1,9 @@
-"""The network's training step as one CUDA graph: launched at once, where its hundreds of kernels wait for Python.
+"""Run the network's forward and backward pass as one CUDA graph.
 
-On a fast GPU a step of a small network takes as long as the host needs to launch it: a ResNet-18 on 256 images of 64 px
-keeps an H100 busy for a fraction of that time. A graph is recorded once and launched as a whole. What it brings is
-measured by `benchmarks/training.py overhead --trainer gpu`.
+On a fast GPU, a step of a small network takes as long as the host needs to launch its hundreds of
+kernels: a ResNet-18 on 256 images of 64 px keeps an H100 busy for a fraction of that time. A CUDA
+graph is captured once and launched as a whole. `benchmarks/training.py overhead --trainer gpu`
+measures the gain.
 """
 
 import logging
@@ -13,168 +14,170 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor, nn
 
-from cls_models.acceleration.compilation import Compilation
-from cls_models.acceleration.hardware import DeviceClock
+from cls_models.acceleration.compilation import CompileCallback
+from cls_models.acceleration.step_timers import DeviceStepTimer
 
 _log = logging.getLogger(__name__)
 
-_PLAIN_EPOCHS = 2
-"""At the beginning, of which the last is compared with: in the first one kernels are chosen and memory is taken."""
+_EAGER_EPOCHS = 2
+"""Epochs before the capture. The first selects kernels and allocates memory; the last is timed."""
 
 
-class CudaGraph(Callback):
-    """Records forward and backward pass of the backbone behind the second epoch, and keeps the record if it is faster.
+class CudaGraphCallback(Callback):
+    """Capture the backbone's training pass after two epochs, and keep the graph if it is faster.
 
-    It is where the host is the limit: at 64 px a ResNet-18 trains 1.65 times as fast on an H100, and 1.7 to 2 times on
-    an H200; at 224 px, where the device is, it makes no difference that lasts. So the mean step of an epoch with the
-    graph is compared with one of the second epoch: the first one is slow itself.
+    It helps where the host is the bottleneck: at 64 px a ResNet-18 trains 1.65 times as fast on an
+    H100, and 1.7 to 2 times on an H200. At 224 px, where the device is the bottleneck, it makes no
+    lasting difference. So the mean step of the first epoch with the graph is compared with that of
+    the second epoch.
 
-    Where a batch, the frozen layers or the mode differ from what was recorded, as in a validation, the network runs as
-    it is; what an epoch found different is recorded for the next. Nothing is recorded on other devices, in a training
-    on several, beside `Compilation`, where gradients are accumulated over batches, or of a network that cannot be
-    recorded, which is logged.
+    If a batch's shape, the frozen layers, or the mode differ from the capture, as in validation,
+    the network runs eagerly, and the next epoch captures it again. Nothing is captured on other
+    devices, with several devices, with `CompileCallback`, with gradient accumulation, or if the
+    network does not support it; the reason is logged.
     """
 
     def __init__(self) -> None:
-        self._met: Tensor | None = None
-        self._recorded: _Recorded | None = None
-        self._given_up = False
-        self._clock: DeviceClock | None = None
+        self._last_images: Tensor | None = None
+        self._graphed: _GraphedBackbone | None = None
+        self._is_disabled = False
+        self._timer: DeviceStepTimer | None = None
         self._epochs = 0
-        self._plain_seconds: float | None = None
+        self._eager_seconds: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget an earlier fit."""
+        """Reset the state of an earlier fit."""
         self._release()
-        self._met, self._plain_seconds, self._epochs = None, None, 0
-        reason = reason_against(trainer, pl_module.device)
-        self._given_up = reason is not None
+        self._last_images = None
+        self._eager_seconds = None
+        self._epochs = 0
+        reason = get_unsupported_reason(trainer, pl_module.device)
+        self._is_disabled = reason is not None
         if reason is not None:
-            _log.info("the network is not run as a CUDA graph, since %s", reason)
+            _log.info("CUDA graph disabled: %s", reason)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record, or record anew. No thread makes batches at this moment, which would break the recording off."""
+        """Capture, at a time when no thread prepares batches, which would abort the capture."""
         self._epochs += 1
-        self._clock = None if self._given_up else DeviceClock(pl_module.device)
-        if self._given_up or self._met is None or self._epochs <= _PLAIN_EPOCHS:
+        self._timer = None if self._is_disabled else DeviceStepTimer(pl_module.device)
+        if self._is_disabled or self._last_images is None or self._epochs <= _EAGER_EPOCHS:
             return
-        if self._recorded is not None:
-            self._recorded.launches = 0
-            if self._recorded.still_fits(self._met):
+        if self._graphed is not None:
+            self._graphed.launches = 0
+            if self._graphed.matches(self._last_images):
                 return
             self._release()
         backbone = pl_module.backbone
         assert isinstance(backbone, nn.Module)
         try:
             with trainer.precision_plugin.forward_context():
-                self._recorded = _Recorded(backbone, self._met)
-        except Exception as error:  # whatever a layer does that cannot be recorded
-            self._given_up = True
-            _log.warning(
-                "the network is not run as a CUDA graph, since it cannot be recorded: %s", error
-            )
+                self._graphed = _GraphedBackbone(backbone, self._last_images)
+        except Exception as error:  # layers that cannot be captured raise many exception types
+            self._is_disabled = True
+            _log.warning("CUDA graph disabled: the network cannot be captured: %s", error)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Learn the shape of a batch, and time the step."""
-        self._met = batch["images"]
-        if self._clock is not None:
-            self._clock.tick()
-            if (
-                trainer.is_last_batch
-            ):  # what other callbacks do at an epoch's end is no part of a step
-                self._clock.pause()
+        """Remember the batch's shape and time the step."""
+        self._last_images = batch["images"]
+        if self._timer is not None:
+            self._timer.tick()
+            if trainer.is_last_batch:  # exclude other callbacks' work at the end of the epoch
+                self._timer.pause()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do not count a validation as a step."""
-        if self._clock is not None:
-            self._clock.pause()
+        """Pause timing."""
+        if self._timer is not None:
+            self._timer.pause()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop the graph where steps were faster without it."""
-        seconds = None if self._clock is None else self._clock.seconds
-        if seconds is None or self._given_up:
+        """Drop the graph if eager steps are faster."""
+        seconds = None if self._timer is None else self._timer.seconds
+        if seconds is None or self._is_disabled:
             return
-        if self._recorded is None or self._recorded.launches == 0:
-            self._plain_seconds = seconds
-        elif self._plain_seconds is not None:
-            figures = f"a step takes {seconds:.3g} s as a CUDA graph, and {self._plain_seconds:.3g} s without"
-            if seconds < self._plain_seconds:
-                _log.info("%s", figures)
-                self._plain_seconds = None  # it is said, and decided, once for what was recorded
+        if self._graphed is None or self._graphed.launches == 0:
+            self._eager_seconds = seconds
+        elif self._eager_seconds is not None:
+            comparison = (
+                f"a step takes {seconds:.3g} s with the CUDA graph and "
+                f"{self._eager_seconds:.3g} s without it"
+            )
+            if seconds < self._eager_seconds:
+                _log.info("%s", comparison)
+                self._eager_seconds = None  # compare and log once per capture
             else:
-                _log.info("%s, so it is dropped", figures)
-                self._given_up = True
+                _log.info("%s; dropping the graph", comparison)
+                self._is_disabled = True
                 self._release()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the network its own forward back, and the graph's memory to others."""
+        """Restore the network's forward and free the graph's memory."""
         self._release()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Give the network its own forward back."""
+        """Restore the network's forward."""
         self._release()
 
     def _release(self) -> None:
-        if self._recorded is not None:
-            self._recorded.release()
-            self._recorded = None
+        if self._graphed is not None:
+            self._graphed.release()
+            self._graphed = None
 
 
-def reason_against(trainer: Trainer, device: torch.device) -> str | None:
-    """Say why nothing is recorded in a training on this device, as the end of a sentence; None where it can be."""
+def get_unsupported_reason(trainer: Trainer, device: torch.device) -> str | None:
+    """Return why a CUDA graph cannot be used for a training run, or None if it can."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set undeclared
     if device.type != "cuda":
-        return f"the device is of type {device.type}"
+        return f"the device type is {device.type}"
     if trainer.world_size > 1:
-        return "the training is on several devices"
-    if any(isinstance(each, Compilation) for each in callbacks):
-        return "Compilation is at work"
-    # A launch leaves the graph's own memory as gradients, which the next one writes over instead of adding to it.
-    if trainer.accumulate_grad_batches > 1 or any(
-        isinstance(each, GradientAccumulationScheduler) and each.going_to_accumulate_grad_batches()
-        for each in callbacks
-    ):
-        return "gradients are accumulated over batches"
-    return None
+        return "training runs on several devices"
+    if any(isinstance(callback, CompileCallback) for callback in callbacks):
+        return "CompileCallback is active"
+    # The graph writes gradients into its own memory; the next launch overwrites them.
+    accumulates = trainer.accumulate_grad_batches > 1
+    for callback in callbacks:
+        if isinstance(callback, GradientAccumulationScheduler):
+            accumulates = accumulates or callback.going_to_accumulate_grad_batches()
+    return "gradients are accumulated over batches" if accumulates else None
 
 
-class _Recorded:
-    """A network whose forward launches a graph wherever one was recorded for what it is given."""
+class _GraphedBackbone:
+    """Replace a network's forward by a CUDA graph for inputs that match the captured ones."""
 
     def __init__(self, backbone: nn.Module, example: Tensor) -> None:
         self._backbone = backbone
-        self._parameters, self._modules = list(backbone.parameters()), list(backbone.modules())
-        self._own_forward = backbone.forward
-        self._for = self._state(example)
-        self._graph = _recorded_as_graph(backbone, example)
+        self._parameters = list(backbone.parameters())
+        self._modules = list(backbone.modules())
+        self._eager_forward = backbone.forward
+        self._captured_state = self._get_state(example)
+        self._graph = _capture_graph(backbone, example)
         self.launches = 0
         backbone.forward = self._forward
-        # Gradients come from the stream of the recording; the order between streams is kept, and told as a warning.
+        # Gradients come from the capture stream. The order of streams is right, but torch warns.
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
 
-    def still_fits(self, images: Tensor) -> bool:
-        """Say whether the network would be recorded as it was."""
-        return self._for == self._state(images)
+    def matches(self, images: Tensor) -> bool:
+        """Return whether a capture with these images would equal the existing one."""
+        return self._captured_state == self._get_state(images)
 
     def release(self) -> None:
-        """Leave the network as it was."""
-        torch.cuda.synchronize()  # the device may be at it
-        del self._backbone.forward  # the one that hides the class's own
+        """Restore the network's own forward."""
+        torch.cuda.synchronize()  # the graph may still be running
+        del self._backbone.forward  # the instance attribute, which hides the class's method
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(True)
 
     def _forward(self, images: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and self._for == self._state(images):
+        if torch.is_grad_enabled() and self.matches(images):
             self.launches += 1
             logits: Tensor = self._graph(images)
             return logits
-        return self._own_forward(images)  # type: ignore[no-any-return]
+        return self._eager_forward(images)  # type: ignore[no-any-return]
 
-    def _state(self, images: Tensor) -> tuple[object, ...]:
-        """Return what a graph holds fixed."""
+    def _get_state(self, images: Tensor) -> tuple[object, ...]:
+        """Return everything that a captured graph fixes."""
         return (
             images.shape,
             images.dtype,
@@ -184,8 +187,8 @@ class _Recorded:
         )
 
 
-class _Whole(nn.Module):
-    """A module around the backbone, as recording replaces the forward of the module that it is given."""
+class _BackboneWrapper(nn.Module):
+    """A module around the backbone, because capturing replaces the forward of its argument."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -197,25 +200,26 @@ class _Whole(nn.Module):
         return logits
 
 
-def _recorded_as_graph(backbone: nn.Module, example: Tensor) -> nn.Module:
-    """Record, and leave statistics and random state as they were: warming up takes steps on random images."""
-    kept = [buffer.clone() for buffer in backbone.buffers()]
-    torch.cuda.empty_cache()  # the graph has memory of its own, and the steps before it leave theirs unused
+def _capture_graph(backbone: nn.Module, example: Tensor) -> nn.Module:
+    """Capture a graph without changing buffers or random state: warm-up steps use random images."""
+    buffers_before = [buffer.clone() for buffer in backbone.buffers()]
+    torch.cuda.empty_cache()  # the graph allocates its own memory; free what earlier steps cached
+    wrapper = _BackboneWrapper(backbone)
     with (
         torch.random.fork_rng(devices=[example.device]),
         torch.autocast(
             "cuda",
             dtype=torch.get_autocast_dtype("cuda"),
             enabled=torch.is_autocast_enabled("cuda"),
-            cache_enabled=False,  # a weight that was cast outside the graph would never change in it
+            cache_enabled=False,  # weights cast outside the graph would never be updated in it
         ),
     ):
-        # Some networks have parameters that a step does not use.
-        graph = _Whole(backbone)
         torch.cuda.make_graphed_callables(
-            graph, (torch.randn_like(example),), allow_unused_input=True
+            wrapper,
+            (torch.randn_like(example),),
+            allow_unused_input=True,  # some networks have parameters that a step does not use
         )
     with torch.no_grad():
-        for buffer, before in zip(backbone.buffers(), kept, strict=True):
+        for buffer, before in zip(backbone.buffers(), buffers_before, strict=True):
             buffer.copy_(before)
-    return graph
+    return wrapper

@@ -1,6 +1,6 @@
-"""The last layers of a classifier: finding its head, and changing what stands in front of it.
+"""Find the classification head of a network, and set its dropout and pooling.
 
-Shapes: F features in front of the head, C classes.
+Shapes: F features before the head, C classes.
 """
 
 from torch import Tensor, nn
@@ -8,13 +8,13 @@ from torch.nn import functional
 
 
 class BackboneError(ValueError):
-    """A backbone or its weights cannot be had as asked. The message says what to do instead."""
+    """A backbone or its weights cannot be built or loaded. The message says what to do instead."""
 
 
 class DropoutLinear(nn.Linear):
-    """A linear layer that zeroes a share `rate` of its input features while training, and scales up the rest.
+    """A linear layer with dropout on its input.
 
-    It has the tensors of a plain `nn.Linear`, so a state dict fits whether the features are dropped or not.
+    Its parameters have the names of `nn.Linear`, so state dicts fit with and without dropout.
     """
 
     def __init__(
@@ -28,111 +28,113 @@ class DropoutLinear(nn.Linear):
         return super().forward(functional.dropout(features, self.rate, self.training))
 
     def extra_repr(self) -> str:
-        """Show the rate beside the sizes."""
+        """Return the sizes and the dropout rate."""
         return f"{super().extra_repr()}, rate={self.rate}"
 
 
-def head_name(backbone: nn.Module) -> str:
-    """Return the dotted name of the layer that gives the logits, such as `fc`, `classifier.6` or `heads.head`.
+def find_head_name(backbone: nn.Module) -> str:
+    """Return the dotted name of the layer that computes the logits, such as `fc` or `classifier.6`.
 
-    That is the last `nn.Linear` in the order of registration; in a network without any (SqueezeNet), the last
-    `nn.Conv2d`.
+    It is the last registered `nn.Linear`, or the last `nn.Conv2d` in a network without linear
+    layers (SqueezeNet).
 
     Raises:
-        BackboneError: there is neither.
+        BackboneError: The network has neither.
     """
-    for kind in (nn.Linear, nn.Conv2d):
+    for layer_type in (nn.Linear, nn.Conv2d):
         names: list[str] = [
-            name for name, module in backbone.named_modules() if isinstance(module, kind)
+            name for name, module in backbone.named_modules() if isinstance(module, layer_type)
         ]
         if names:
             return names[-1]
     raise BackboneError(
-        f"{type(backbone).__name__} has no classification layer that can be found: expected its last nn.Linear, "
-        "or its last nn.Conv2d where it has no nn.Linear"
+        f"{type(backbone).__name__} has no classification layer: expected an nn.Linear, "
+        "or an nn.Conv2d in a network without linear layers"
     )
 
 
-def head(backbone: nn.Module) -> nn.Linear | nn.Conv2d:
-    """Return the layer that gives the logits: its `weight` is [C, F], or [C, F, 1, 1] for a convolution.
+def get_head(backbone: nn.Module) -> nn.Linear | nn.Conv2d:
+    """Return the layer that computes the logits; its weight is [C, F], or [C, F, 1, 1].
 
     Raises:
-        BackboneError: as for `head_name`.
+        BackboneError: As for `find_head_name`.
     """
-    found = backbone.get_submodule(head_name(backbone))
-    assert isinstance(found, nn.Linear | nn.Conv2d)
-    return found
+    head = backbone.get_submodule(find_head_name(backbone))
+    assert isinstance(head, nn.Linear | nn.Conv2d)
+    return head
 
 
 def set_dropout(backbone: nn.Module, rate: float) -> None:
-    """Drop this share of the features in front of the head while training.
+    """Set the dropout rate of the features before the head.
 
-    Where the family has dropout layers beside its head (AlexNet, EfficientNet, Inception, MobileNet, VGG, ...), their
-    rate is set, all of them alike. Where it has none, the head becomes a `DropoutLinear` with the same tensors. Dropout
-    inside blocks and stochastic depth stay as they are.
+    If the head's parent module has dropout layers (AlexNet, EfficientNet, Inception, MobileNet,
+    VGG, ...), the rate of all of them is set. Otherwise the head becomes a `DropoutLinear` with the
+    same parameters. Dropout inside blocks and stochastic depth do not change.
 
     Raises:
-        BackboneError: `rate` lies outside 0 <= rate < 1.
+        BackboneError: The rate is not in 0 <= rate < 1, or the head is a convolution without
+            dropout layers next to it.
     """
-    check_rate(rate)
-    name = head_name(backbone)
-    beside = [
-        module for module in _parent(backbone, name).children() if isinstance(module, nn.Dropout)
-    ]
-    for layer in beside:
+    check_dropout_rate(rate)
+    name = find_head_name(backbone)
+    parent = backbone.get_submodule(name.rpartition(".")[0])
+    dropout_layers = [layer for layer in parent.children() if isinstance(layer, nn.Dropout)]
+    for layer in dropout_layers:
         layer.p = rate
-    if not beside:
-        plain = backbone.get_submodule(name)
-        if not isinstance(plain, nn.Linear):
-            raise BackboneError(
-                f"dropout needs a linear head or a dropout layer beside it; {name} is a convolution"
-            )
-        backbone.set_submodule(name, _with_dropout(plain, rate))
+    if dropout_layers:
+        return
+    head = backbone.get_submodule(name)
+    if not isinstance(head, nn.Linear):
+        raise BackboneError(
+            f"dropout needs a linear head or a dropout layer next to it; {name} is a convolution"
+        )
+    backbone.set_submodule(name, _add_dropout(head, rate))
 
 
-def check_rate(rate: float) -> None:
-    """Refuse a dropout rate outside 0 <= rate < 1 by a BackboneError."""
+def check_dropout_rate(rate: float) -> None:
+    """Raise a BackboneError unless 0 <= rate < 1."""
     if not 0 <= rate < 1:
         raise BackboneError(f"dropout must be at least 0 and less than 1, got {rate}")
 
 
 def set_pooling(backbone: nn.Module, pooling: str) -> None:
-    """Reduce the last feature map to one vector by its `average`, as published, or by its `max`.
+    """Pool the last feature map by `average` (as published) or by `max`.
 
     Raises:
-        BackboneError: another word, or `max` for a family whose last pool is not a layer with one value per channel.
+        BackboneError: The name is unknown, or `max` is requested for a network without a global
+            average pooling layer.
     """
     if pooling not in ("average", "max"):
         raise BackboneError(f"unknown pooling {pooling!r}; expected 'average' or 'max'")
     if pooling == "average":
         return
-    name = _final_pool(backbone)
+    name = _find_global_pool(backbone)
     if name is None:
         raise BackboneError(
-            f"pooling 'max' cannot be had: {type(backbone).__name__} has no layer that averages its last feature map "
-            "to one value per channel; use pooling 'average', or a ResNet, RegNet, EfficientNet, ConvNeXt or Swin"
+            f"pooling 'max' is not supported: {type(backbone).__name__} has no layer that averages "
+            "its last feature map to one value per channel. Use pooling 'average', or a ResNet, "
+            "RegNet, EfficientNet, ConvNeXt, or Swin"
         )
     backbone.set_submodule(name, nn.AdaptiveMaxPool2d(1))
 
 
-def _with_dropout(plain: nn.Linear, rate: float) -> DropoutLinear:
-    dropped = DropoutLinear(plain.in_features, plain.out_features, plain.bias is not None, rate)
-    dropped.weight, dropped.bias = plain.weight, plain.bias
-    return dropped.train(plain.training)
+def _add_dropout(linear: nn.Linear, rate: float) -> DropoutLinear:
+    has_bias = linear.bias is not None
+    layer = DropoutLinear(linear.in_features, linear.out_features, has_bias, rate)
+    layer.weight = linear.weight
+    layer.bias = linear.bias
+    return layer.train(linear.training)
 
 
-def _final_pool(backbone: nn.Module) -> str | None:
-    """Pools of squeeze-and-excitation lie inside blocks; the last one is the network's own child, or the head's."""
-    beside = head_name(backbone).rpartition(".")[0]
-    names = [
-        name
-        for name, module in backbone.named_modules()
-        if isinstance(module, nn.AdaptiveAvgPool2d)
-        and module.output_size in (1, (1, 1))
-        and name.rpartition(".")[0] in ("", beside)
-    ]
-    return names[-1] if names else None
+def _find_global_pool(backbone: nn.Module) -> str | None:
+    """Return the last global pool that is a child of the network or of the head's parent.
 
-
-def _parent(backbone: nn.Module, name: str) -> nn.Module:
-    return backbone.get_submodule(name.rpartition(".")[0])
+    Pools of squeeze-and-excitation are inside blocks.
+    """
+    head_parent = find_head_name(backbone).rpartition(".")[0]
+    last = None
+    for name, module in backbone.named_modules():
+        is_global = isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))
+        if is_global and name.rpartition(".")[0] in ("", head_parent):
+            last = name
+    return last

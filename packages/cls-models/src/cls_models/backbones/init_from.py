@@ -1,6 +1,6 @@
-"""Weights of an earlier run for a backbone whose classes have changed: the head's rows find their class by its name.
+"""Initialize a backbone from an earlier run, and match the head's rows by class name.
 
-Shapes: C classes now, D classes then, F features before the head.
+Shapes: C classes now, D classes of the earlier run, F features before the head.
 """
 
 import json
@@ -11,56 +11,55 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from cls_models.backbones.heads import BackboneError, head_name
+from cls_export.contract.bundle_layout import LABELS_FILE, MODEL_FILE
+from cls_export.contract.run_layout import RunPaths
+from cls_models.backbones.heads import BackboneError, find_head_name
+from cls_models.torch_file import TorchFileError, get_backbone_state, read_torch_file
 
 _log = logging.getLogger(__name__)
-_LABELS = "labels_mapping.json"
-_BEST = Path("checkpoints", "best.ckpt")
-_ONNX = "model.onnx"
-_PREFIX = "backbone."
-"""Where a ClassificationModule's checkpoint keeps the network."""
+_MAX_NAMES = 10
+"""Class names listed in a message."""
 
 
 @dataclass(frozen=True, slots=True)
-class RemappedHead:
-    """What became of the head's rows, by class name.
+class ClassMatchResult:
+    """Classes of an earlier run and of a new network, matched by name.
 
     Attributes:
-        checkpoint: the file whose weights were taken.
-        kept: classes whose rows were copied, in the order of the new indices.
-        new: classes that the earlier run did not know; their rows stay random.
-        dropped: classes of the earlier run that are gone.
+        checkpoint: The file that the weights come from.
+        shared: Classes whose head rows were copied, in the order of the new indices.
+        added: Classes that the earlier run does not have; their rows stay random.
+        removed: Classes that only the earlier run has.
     """
 
     checkpoint: Path
-    kept: tuple[str, ...]
-    new: tuple[str, ...]
-    dropped: tuple[str, ...]
+    shared: tuple[str, ...]
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
 
     @property
     def summary(self) -> str:
         """One sentence for the log."""
-        parts = [
-            f"{len(self.kept)} of {len(self.kept) + len(self.new)} classes keep their rows of the head"
-        ]
-        if self.new:
-            parts.append(f"{len(self.new)} are new and start at random ({_few(self.new)})")
-        if self.dropped:
-            parts.append(f"{len(self.dropped)} are gone ({_few(self.dropped)})")
-        return f"initialised from {self.checkpoint}: {', '.join(parts)}"
+        total = len(self.shared) + len(self.added)
+        counts = [f"copied head rows of {len(self.shared)} of {total} classes"]
+        if self.added:
+            names = _join_names(self.added)
+            counts.append(f"{len(self.added)} new classes start from random rows ({names})")
+        if self.removed:
+            counts.append(f"{len(self.removed)} classes were removed ({_join_names(self.removed)})")
+        return f"initialized from {self.checkpoint}: {', '.join(counts)}"
 
 
 @dataclass(frozen=True, slots=True)
-class SourceRun:
-    """Where the weights of an earlier run lie.
+class InitCheckpoint:
+    """The files of an earlier run that a network is initialized from.
 
     Attributes:
-        checkpoint: the file to read them from.
-        labels: the labels mapping beside them.
-        bundle: the bundle that was named instead of the run; None where it was not.
+        checkpoint: The checkpoint.
+        labels: Its labels mapping.
+        bundle: The bundle that was given instead of the run, or None.
     """
 
     checkpoint: Path
@@ -68,106 +67,109 @@ class SourceRun:
     bundle: Path | None = None
 
     @property
-    def model(self) -> str:
-        """What config.yaml names under `model`, for messages; as much as can be said without it."""
-        config = self.labels.with_name("config.yaml")
+    def model_description(self) -> str:
+        """The name or target under `model` in the run's config.yaml, for messages."""
+        config = RunPaths(self.labels.parent).config
         text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
         for key in ("name", "_target_"):
-            if found := re.search(rf"^model:\n(?: +.*\n)*?  {key}: *(\S+)", text, re.MULTILINE):
-                return f"model {found[1]}"
-        return "a model that it does not name"
+            match = re.search(rf"^model:\n(?: +.*\n)*?  {key}: *(\S+)", text, re.MULTILINE)
+            if match:
+                return f"model {match[1]}"
+        return "an unknown model"
 
 
-def load_by_class_name(backbone: nn.Module, source: str, classes: Sequence[str]) -> RemappedHead:
-    """Give a backbone the best weights of an earlier run, the head's rows moved to where their classes are now.
+def load_by_class_name(
+    backbone: nn.Module, source: str, classes: Sequence[str]
+) -> ClassMatchResult:
+    """Load the best weights of an earlier run, and match the head's rows by class name.
 
-    Rows of the head (weight [C, F] or [C, F, 1, 1], bias [C]) whose class the earlier run knew are copied; those of
-    new classes stay as they are. All other tensors must fit exactly. Nothing is changed if an error is raised. What
-    became of the rows is logged, as a warning if no class is shared.
+    Head rows (weight [C, F] or [C, F, 1, 1], bias [C]) of classes that the earlier run has are
+    copied; rows of new classes stay random. All other tensors must fit exactly. Nothing changes if
+    an error is raised. The result is logged, as a warning if no class is shared.
 
-    A bundle serves only inside its run's folder, whose checkpoint is then read: the ONNX file does not hold the
-    weights that were trained. The exporter folds batch norms into convolutions, which drops their scales and means;
-    it transposes matrices, merges equal tensors, and gives them names of its own.
+    A bundle is accepted only inside its run folder, whose checkpoint is then read: the ONNX file
+    does not contain the trained weights. The exporter folds batch norms into convolutions,
+    transposes matrices, merges equal tensors, and renames them.
 
     Args:
-        backbone: maps images to logits [N, C].
-        source: a run's folder, a checkpoint inside it, or the bundle (`export/`) inside it.
-        classes: the C class names, in index order.
+        backbone: Maps images to logits [N, C]. Changed in place.
+        source: A run folder, a checkpoint inside it, or the bundle (`export/`) inside it.
+        classes: The C class names in index order.
 
     Raises:
-        BackboneError: nothing usable at `source`, another architecture, or `classes` that do not fit the head.
+        BackboneError: `source` is not usable, its network differs, or `classes` do not fit the
+            head.
     """
-    origin = find_source_run(source)
-    old_classes = _classes(_json(origin.labels), origin.labels)
-    state = _backbone_state(origin)
-    head = head_name(backbone)
-    _refuse_another_network(backbone, head, state, origin)
-    _refuse_another_class_count(backbone.state_dict()[f"{head}.weight"], classes, "this backbone")
-    _refuse_another_class_count(state[f"{head}.weight"], old_classes, str(origin.checkpoint))
-    backbone.load_state_dict(_remapped_state(backbone, head, state, old_classes, classes))
-    known = set(old_classes)
-    remapped = RemappedHead(
+    origin = find_init_checkpoint(source)
+    old_classes = _get_classes(_read_json(origin.labels), origin.labels)
+    state = _read_backbone_state(origin)
+    head = find_head_name(backbone)
+    _check_same_network(backbone, head, state, origin)
+    _check_class_count(backbone.state_dict()[f"{head}.weight"], classes, "this backbone")
+    _check_class_count(state[f"{head}.weight"], old_classes, str(origin.checkpoint))
+    backbone.load_state_dict(_match_state(backbone, head, state, old_classes, classes))
+    result = ClassMatchResult(
         origin.checkpoint,
-        kept=tuple(name for name in classes if name in known),
-        new=tuple(name for name in classes if name not in known),
-        dropped=tuple(name for name in old_classes if name not in set(classes)),
+        shared=tuple(name for name in classes if name in old_classes),
+        added=tuple(name for name in classes if name not in old_classes),
+        removed=tuple(name for name in old_classes if name not in classes),
     )
-    if remapped.kept:
-        _log.info("%s", remapped.summary)
+    if result.shared:
+        _log.info("%s", result.summary)
     else:
-        _log.warning(
-            "%s; no class name is shared, so the whole head starts at random", remapped.summary
-        )
-    return remapped
+        _log.warning("%s; no class name is shared, so the whole head is random", result.summary)
+    return result
 
 
-def find_source_run(source: str) -> SourceRun:
-    """Find the weights that a backbone starts from, as `load_by_class_name` does; `source` is what is named there.
+def find_init_checkpoint(source: str) -> InitCheckpoint:
+    """Find the files that `load_by_class_name` reads.
 
     Raises:
-        BackboneError: nothing usable there.
+        BackboneError: `source` is not a run folder, a checkpoint with a labels mapping, or a bundle
+            inside its run.
     """
     path = Path(source).resolve()
     if not path.exists():
         raise BackboneError(
-            f"{path}: no such run; expected a run's folder, a .ckpt in it, or its export/ folder"
+            f"{path}: no such run; expected a run folder, a .ckpt in it, or its export/ folder"
         )
-    if path.suffix == ".onnx" or (path / _ONNX).is_file():
-        return _locate_run_of(path.parent if path.is_file() else path)
+    if path.suffix == ".onnx" or (path / MODEL_FILE).is_file():
+        return _find_run_of_bundle(path.parent if path.is_file() else path)
     if path.is_file():
-        labels = next(
-            (at / _LABELS for at in list(path.parents)[:2] if (at / _LABELS).is_file()), None
+        for folder in (path.parent, path.parent.parent):
+            if (folder / LABELS_FILE).is_file():
+                return InitCheckpoint(path, folder / LABELS_FILE)
+        raise BackboneError(
+            f"{path}: neither its folder nor the parent folder has {LABELS_FILE}, which gives the "
+            "class of each head row. Give the run folder, or copy that file next to the checkpoint"
         )
-        if labels is None:
+    run = RunPaths(path)
+    for file in (run.labels, run.best):
+        if not file.is_file():
             raise BackboneError(
-                f"{path}: neither its folder nor the one above holds {_LABELS}, which says which row of the head is "
-                "which class; give the run's folder, or put that file beside the checkpoint"
+                f"{path}: {file.relative_to(path)} is missing; expected the folder of a run that "
+                "finished an epoch"
             )
-        return SourceRun(path, labels)
-    for name in (_LABELS, _BEST):
-        if not (path / name).is_file():
-            raise BackboneError(
-                f"{path}: {name} is missing; expected the folder of a run that finished an epoch"
-            )
-    return SourceRun(path / _BEST, path / _LABELS)
+    return InitCheckpoint(run.best, run.labels)
 
 
-def _locate_run_of(bundle: Path) -> SourceRun:
-    labels = bundle / _LABELS
-    mapping = _json(labels) if labels.is_file() else {}
-    run = bundle.parent
-    inside_run = (run / _LABELS).is_file() and (run / _BEST).is_file()
-    if inside_run and mapping.get("class_to_idx") == _json(run / _LABELS).get("class_to_idx"):
-        return SourceRun(run / _BEST, run / _LABELS, bundle)
+def _find_run_of_bundle(bundle: Path) -> InitCheckpoint:
+    labels = bundle / LABELS_FILE
+    mapping = _read_json(labels) if labels.is_file() else {}
+    run = RunPaths(bundle.parent)
+    is_in_run = run.labels.is_file() and run.best.is_file()
+    if is_in_run and mapping.get("class_to_idx") == _read_json(run.labels).get("class_to_idx"):
+        return InitCheckpoint(run.best, run.labels, bundle)
     name = (mapping.get("provenance") or {}).get("run")
     folder = f"the folder of run {name!r}" if name else "the folder of the run that exported it"
     raise BackboneError(
-        f"{bundle}: training cannot start from a bundle alone. Its ONNX file holds no trained batch norms (they are "
-        f"folded into the convolutions) and renames other tensors. Give {folder}, with its checkpoints/, instead"
+        f"{bundle}: training cannot start from a bundle alone, because its ONNX file does not "
+        "contain the trained weights (batch norms are folded into convolutions). "
+        f"Give {folder}, with its checkpoints/"
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -179,108 +181,107 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _classes(mapping: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+def _get_classes(mapping: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     """Return the class names in index order."""
-    indices = mapping.get("class_to_idx")
-    if not isinstance(indices, dict) or sorted(map(str, indices.values())) != sorted(
-        map(str, range(len(indices)))
-    ):
+    class_to_idx: Any = mapping.get("class_to_idx")
+    is_valid = isinstance(class_to_idx, dict)
+    if is_valid:
+        # Compared as text, because True equals 1 but is not an index.
+        indices = sorted(map(str, class_to_idx.values()))
+        is_valid = indices == sorted(map(str, range(len(class_to_idx))))
+    if not is_valid:
         raise BackboneError(
-            f"{path}: class_to_idx must give each class name its own index from 0 on; it does not"
+            f"{path}: class_to_idx must map the class names to the indices 0, 1, 2, ..., each once"
         )
-    return tuple(sorted(indices, key=lambda name: int(indices[name])))
+    return tuple(sorted(class_to_idx, key=lambda name: int(class_to_idx[name])))
 
 
-def _backbone_state(origin: SourceRun) -> dict[str, Tensor]:
-    path = origin.checkpoint
+def _read_backbone_state(origin: InitCheckpoint) -> dict[str, Tensor]:
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load reports a damaged or hostile file by many exceptions
-        raise BackboneError(f"{path}: not a readable checkpoint ({error})") from error
-    state = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
-    if not isinstance(state, Mapping):
-        raise BackboneError(
-            f"{path}: holds no state_dict, so it is not a checkpoint of a run (model.weights takes those)"
-        )
-    network = {
-        key.removeprefix(_PREFIX): value for key, value in state.items() if key.startswith(_PREFIX)
-    }
-    if not network:
-        raise BackboneError(
-            f"{path}: its state_dict has no tensor under {_PREFIX!r}, where a run keeps the network"
-        )
+        checkpoint = read_torch_file(origin.checkpoint)
+        state = get_backbone_state(checkpoint, origin.checkpoint)
+    except TorchFileError as error:
+        raise BackboneError(str(error)) from error
     if origin.bundle is not None:
-        _refuse_later_weights(checkpoint, origin)
-    return network
+        _check_exported_step(checkpoint, origin, origin.bundle)
+    return state
 
 
-def _refuse_later_weights(checkpoint: Mapping[str, Any], origin: SourceRun) -> None:
-    """A run that went on after its export has another best.ckpt than the one that the bundle was made of."""
-    assert origin.bundle is not None
-    metric = (_json(origin.bundle / _LABELS).get("provenance") or {}).get("metric") or {}
-    exported, now = metric.get("step"), (checkpoint.get("scored") or {}).get("step")
-    if exported != now:
+def _check_exported_step(
+    checkpoint: Mapping[str, Any], origin: InitCheckpoint, bundle: Path
+) -> None:
+    """Check that best.ckpt is still the one that was exported: the run may have been resumed."""
+    provenance = _read_json(bundle / LABELS_FILE).get("provenance") or {}
+    exported = (provenance.get("metric") or {}).get("step")
+    current = (checkpoint.get("scored") or {}).get("step")
+    if exported != current:
         raise BackboneError(
-            f"{origin.bundle} was exported from step {exported}, but {origin.checkpoint} is now of step {now}; "
-            f"to start from that one, give {origin.labels.parent}"
+            f"{bundle} was exported from step {exported}, but {origin.checkpoint} is from step "
+            f"{current}; to start from that one, give {origin.labels.parent}"
         )
 
 
-def _refuse_another_network(
-    backbone: nn.Module, head: str, state: Mapping[str, Tensor], origin: SourceRun
+def _check_same_network(
+    backbone: nn.Module, head: str, state: Mapping[str, Tensor], origin: InitCheckpoint
 ) -> None:
     own = backbone.state_dict()
-    missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    misshapen = []
+    missing = sorted(own.keys() - state.keys())
+    unknown = sorted(state.keys() - own.keys())
+    mismatched = []
     for key in sorted(own.keys() & state.keys()):
-        of_head = key in (f"{head}.weight", f"{head}.bias")
-        then, now = (
-            tuple(tensor.shape[1:] if of_head else tensor.shape)
-            for tensor in (state[key], own[key])
-        )
-        if then != now:
-            misshapen.append(f"{key} {list(state[key].shape)} there, {list(own[key].shape)} here")
-    if wrong := [
-        *misshapen,
-        *(f"{key} not there" for key in missing),
-        *(f"{key} only there" for key in surplus),
-    ]:
+        first_axis = 1 if key in (f"{head}.weight", f"{head}.bias") else 0  # rows may differ
+        if state[key].shape[first_axis:] != own[key].shape[first_axis:]:
+            shapes = f"{list(state[key].shape)} in the run, {list(own[key].shape)} here"
+            mismatched.append(f"{key} is {shapes}")
+    problems = [
+        *mismatched,
+        *(f"{key} is missing in the run" for key in missing),
+        *(f"{key} is only in the run" for key in unknown),
+    ]
+    if problems:
         raise BackboneError(
-            f"{origin.checkpoint} comes from {origin.model} and does not fit this {type(backbone).__name__}: "
-            f"{len(missing)} tensors missing, {len(surplus)} unknown, {len(misshapen)} of another shape "
-            f"({'; '.join(wrong[:3])}). Build the same model, stem and options as that run, or start without it"
+            f"{origin.checkpoint} is from {origin.model_description} and does not fit this "
+            f"{type(backbone).__name__}: {len(missing)} tensors missing, {len(unknown)} unknown, "
+            f"{len(mismatched)} of another shape ({'; '.join(problems[:3])}). Use the model, stem, "
+            "and options of that run, or remove init_from"
         )
 
 
-def _refuse_another_class_count(weight: Tensor, classes: Sequence[str], owner: str) -> None:
-    if len(weight) != len(classes) or len(set(classes)) != len(classes):
+def _check_class_count(weight: Tensor, classes: Sequence[str], owner: str) -> None:
+    distinct = len(set(classes))
+    if len(weight) != len(classes) or distinct != len(classes):
         raise BackboneError(
-            f"the head of {owner} has {len(weight)} rows, so it takes as many class names, each once; "
-            f"there are {len(classes)}, {len(set(classes))} of them distinct"
+            f"the head of {owner} has {len(weight)} rows and needs as many distinct class names; "
+            f"got {len(classes)} names, {distinct} of them distinct"
         )
 
 
-def _remapped_state(
+def _match_state(
     backbone: nn.Module,
     head: str,
     state: Mapping[str, Tensor],
-    old: Sequence[str],
-    new: Sequence[str],
+    old_classes: Sequence[str],
+    new_classes: Sequence[str],
 ) -> dict[str, Tensor]:
-    row_then = {name: row for row, name in enumerate(old)}
-    rows = [(now, row_then[name]) for now, name in enumerate(new) if name in row_then]
-    to, of = (torch.tensor([pair[side] for pair in rows], dtype=torch.long) for side in (0, 1))
-    result: dict[str, Tensor] = (
-        backbone.state_dict()
-    )  # not a new one: MNASNet wants the version that comes with it
+    """Return the run's tensors, with head rows in the order of the new classes."""
+    old_row = {name: row for row, name in enumerate(old_classes)}
+    new_rows = []
+    old_rows = []
+    for row, name in enumerate(new_classes):
+        if name in old_row:
+            new_rows.append(row)
+            old_rows.append(old_row[name])
+    # The backbone's own dict, because MNASNet needs the version in its metadata.
+    result: dict[str, Tensor] = backbone.state_dict()
     for key in state:
         if key in (f"{head}.weight", f"{head}.bias"):
             result[key] = result[key].cpu().clone()
-            result[key][to] = state[key][of]
+            result[key][new_rows] = state[key][old_rows]
         else:
             result[key] = state[key]
     return result
 
 
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:10])) + (", …" if len(names) > 10 else "")
+def _join_names(names: Sequence[str]) -> str:
+    listed = ", ".join(repr(name) for name in names[:_MAX_NAMES])
+    return listed + (", …" if len(names) > _MAX_NAMES else "")

@@ -1,6 +1,5 @@
-"""Published and own weights: which there are, what input they expect, and how they get into a network."""
+"""Load pretrained weights, published or from a file, and describe the input they expect."""
 
-import difflib
 import logging
 import re
 from collections import OrderedDict
@@ -16,26 +15,28 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer, WeightsEnum, get_model_weights
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from cls_models.backbones.heads import BackboneError, head_name
+from cls_export.contract.suggestions import did_you_mean
+from cls_models.backbones.heads import BackboneError, find_head_name
+from cls_models.torch_file import TorchFileError, read_torch_file
 
 _log = logging.getLogger(__name__)
 
-_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
-"""Heads in the midst of GoogLeNet and Inception, which our networks do without."""
+_AUXILIARY_PREFIXES = ("aux1.", "aux2.", "AuxLogits.")
+"""Auxiliary heads of GoogLeNet and Inception, which our networks do not have."""
 
-_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
-"""Files from before names could hold dots: norm.1 is norm1 today."""
+_OLD_DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+"""Names in old files, such as norm.1, which is now norm1."""
 
 
 @dataclass(frozen=True)
 class PretrainedInput:
-    """The input that weights were trained for.
+    """The input that weights were trained on.
 
     Attributes:
-        mean: red, green, blue, of values scaled to 0-1.
-        std: likewise.
-        size: height and width of the crop, in pixels.
-        resize_size: length of the shorter side before the crop, in pixels.
+        mean: Channel means of R, G, B, for values scaled to 0-1.
+        std: Channel standard deviations, likewise.
+        size: Height and width of the crop in pixels.
+        resize_size: Shorter side before the crop in pixels.
         interpolation: `nearest`, `bilinear`, `bicubic`, ...
     """
 
@@ -47,67 +48,64 @@ class PretrainedInput:
 
 
 def get_pretrained_input(name: str, weights: str | None) -> PretrainedInput | None:
-    """Say what input a torchvision backbone's weights expect; nothing is downloaded.
+    """Return the input that the weights of a torchvision backbone expect, without a download.
 
     Args:
-        name: one of `BACKBONES`.
-        weights: as for `build_backbone`. Of a path it is unknown, and the answer for `DEFAULT` is given.
+        name: One of `BACKBONES`.
+        weights: As for `build_backbone`. For a path, the input of `DEFAULT` is returned.
 
     Returns:
         None for random weights.
 
     Raises:
-        BackboneError: a word that is neither a path nor the name of weights.
+        BackboneError: `weights` is neither a published name nor a path.
     """
     if weights is None:
         return None
-    entry = weights_entry(name, weights) or get_model_weights(name)["DEFAULT"]
+    entry = find_published_weights(name, weights) or get_model_weights(name)["DEFAULT"]
     transforms = entry.transforms()
-    (crop,), (resize,) = transforms.crop_size, transforms.resize_size
-    red, green, blue = transforms.mean
-    of_red, of_green, of_blue = transforms.std
+    (crop,) = transforms.crop_size
+    (resize,) = transforms.resize_size
     return PretrainedInput(
-        (red, green, blue),
-        (of_red, of_green, of_blue),
-        (crop, crop),
-        resize,
-        transforms.interpolation.value,
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+        size=(crop, crop),
+        resize_size=resize,
+        interpolation=transforms.interpolation.value,
     )
 
 
-def weights_entry(name: str, weights: str) -> WeightsEnum | None:
-    """Return torchvision's entry for a name of weights, None for a path.
+def find_published_weights(name: str, weights: str) -> WeightsEnum | None:
+    """Return torchvision's entry for a name of weights, or None for a path.
+
+    A word counts as a path if it has a suffix or a slash, or if such a file exists.
 
     Raises:
-        BackboneError: a word that is neither: without a suffix, a slash, or a file of that name.
+        BackboneError: `weights` is neither.
     """
     try:
         entries = get_model_weights(name)
     except ValueError as error:
-        raise BackboneError(
-            f"unknown backbone {name!r}, so there are no weights of it ({error})"
-        ) from error
+        raise BackboneError(f"no weights for unknown backbone {name!r} ({error})") from error
     word = weights.removeprefix(f"{entries.__name__}.")
     if word in entries.__members__:
         return entries[word]
     path = Path(weights)
     if path.suffix or len(path.parts) > 1 or path.exists():
         return None
-    known = tuple(entries.__members__)
-    nearest = difflib.get_close_matches(weights.upper(), known, n=1, cutoff=0.0)[0]
+    hint = did_you_mean(weights.upper(), entries.__members__)
     raise BackboneError(
-        f"unknown weights {weights!r} of {name}; did you mean {nearest!r}? Known are {', '.join(known)}, "
-        "null, or the path of a state dict"
+        f"unknown weights {weights!r} for {name}; {hint}, null, or the path of a state dict"
     )
 
 
 def load_weights(network: nn.Module, name: str, weights: str) -> None:
-    """Load published or own weights into a torchvision backbone, as `build_backbone` describes.
+    """Load published weights, or weights from a file, into a torchvision backbone.
 
     Raises:
-        BackboneError: weights that cannot be downloaded, read or fitted.
+        BackboneError: The weights cannot be downloaded or read, or do not fit.
     """
-    entry = weights_entry(name, weights)
+    entry = find_published_weights(name, weights)
     state = read_state_dict(weights) if entry is None else _download(entry)
     fit_state_dict(network, state, f"{name} weights {weights!r}")
 
@@ -116,112 +114,117 @@ def read_state_dict(weights: str) -> Mapping[str, Tensor]:
     """Read a file that maps names to tensors.
 
     Raises:
-        BackboneError: there is no such file, it is damaged, or it holds something else.
+        BackboneError: The file is missing, damaged, or holds something else.
     """
-    path = Path(weights)
-    if not path.is_file():
+    if not Path(weights).is_file():
         raise BackboneError(
-            f"weights {weights!r}: no such file; expected null, DEFAULT, or the path of a state dict"
+            f"weights {weights!r}: no such file; expected null, DEFAULT, or the path of a "
+            "state dict"
         )
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load reports a damaged or hostile file by many exceptions
-        raise BackboneError(f"weights {weights!r}: not a readable state dict ({error})") from error
-    if not isinstance(state, Mapping) or not all(
+        state = read_torch_file(weights)
+    except TorchFileError as error:
+        raise BackboneError(f"cannot load weights: {error}") from error
+    is_state_dict = isinstance(state, Mapping) and all(
         isinstance(value, Tensor) for value in state.values()
-    ):
+    )
+    if not is_state_dict:
         raise BackboneError(
-            f"weights {weights!r}: expected a state dict, a mapping from names to tensors; "
-            "the checkpoint of a run is loaded by model.init_from"
+            f"weights {weights!r}: expected a state dict, a mapping from names to tensors. "
+            "To start from the checkpoint of a run, use model.init_from"
         )
-    return state
+    return state  # type: ignore[no-any-return]
 
 
 def fit_state_dict(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load a state dict: the head's rows may be another number, everything else must fit exactly.
+    """Load a state dict into a network; all tensors but those of the head must fit exactly.
 
-    A head with another number of rows stays random, and so does the first convolution of a small stem where the file
-    has the standard one; each is logged.
+    A head with another number of rows stays random, and so does the first convolution of a small
+    stem if the file has the standard stem. Both are logged.
 
     Args:
-        network: changed in place.
-        state: not changed. Auxiliary heads and torchvision's older names are understood, the position embeddings of a
-            vision transformer are interpolated to its grid.
-        source: what to call these weights in messages.
+        network: Changed in place.
+        state: Not changed. Auxiliary heads are dropped, old names of torchvision are translated,
+            and position embeddings of a vision transformer are interpolated to its grid.
+        source: A name of these weights for messages.
 
     Raises:
-        BackboneError: a tensor is missing, unknown, of another shape, or not finite.
+        BackboneError: A tensor is missing, unknown, of another shape, or not finite.
     """
     own = network.state_dict()
-    fitting = _adapted(network, state)
-    if broken := [
-        key
-        for key, value in fitting.items()
-        if value.is_floating_point() and not value.isfinite().all()
-    ]:
-        raise BackboneError(
-            f"{source} are damaged, or of a training that diverged: {len(broken)} tensors hold values that are not "
-            f"finite (such as {broken[:3]}); get the file anew, or name other weights"
-        )
-    misshapen = {key for key in fitting.keys() & own.keys() if fitting[key].shape != own[key].shape}
-    random = _foreign_head(network, fitting, misshapen, source) | _foreign_stem(
-        network, misshapen, source
-    )
-    for key in misshapen:
-        del fitting[key]
-    outcome = network.load_state_dict(fitting, strict=False)
-    # Files from before torch 0.4.1 do not count batches; torchvision still publishes some, and nothing reads the count.
-    missing = {
-        key for key in outcome.missing_keys if not key.endswith("num_batches_tracked")
-    } - random
-    surplus = set(outcome.unexpected_keys)
-    if wrong := sorted((missing | surplus | misshapen) - random):
-        raise BackboneError(
-            f"{source} belong to another network: {len(missing)} tensors missing, {len(surplus)} unknown, "
-            f"{len(misshapen - random)} of another shape (such as {wrong[:3]})"
-        )
-
-
-def _foreign_head(
-    network: nn.Module, state: Mapping[str, Tensor], misshapen: Collection[str], source: str
-) -> set[str]:
-    name = head_name(network)
-    own = network.state_dict()
-    foreign = {
-        key
-        for key in misshapen
-        if key.rpartition(".")[0] == name and state[key].shape[1:] == own[key].shape[1:]
+    adapted = _adapt_state(network, state)
+    _check_finite(adapted, source)
+    mismatched = {
+        key for key in adapted.keys() & own.keys() if adapted[key].shape != own[key].shape
     }
-    if f"{name}.weight" in foreign:
-        rows = [len(tensors[f"{name}.weight"]) for tensors in (state, own)]
-        _log.info(
-            "%s have a head for %d classes, this network one for %d: its head starts from random weights, "
-            "all else is loaded. To keep rows by the names of classes, use model.init_from",
-            source,
-            *rows,
+    random = _skip_other_head(network, adapted, mismatched, source)
+    random |= _skip_other_stem(network, mismatched, source)
+    for key in mismatched:
+        del adapted[key]
+    result = network.load_state_dict(adapted, strict=False)
+    # Files from before torch 0.4.1 have no batch counters. torchvision still publishes some of
+    # them, and nothing reads the counters.
+    missing = {key for key in result.missing_keys if not key.endswith("num_batches_tracked")}
+    missing -= random
+    unknown = set(result.unexpected_keys)
+    wrong = sorted((missing | unknown | mismatched) - random)
+    if wrong:
+        raise BackboneError(
+            f"{source} belong to another network: {len(missing)} tensors missing, {len(unknown)} "
+            f"unknown, {len(mismatched - random)} of another shape (such as {wrong[:3]})"
         )
-    return foreign
 
 
-def _foreign_stem(network: nn.Module, misshapen: Collection[str], source: str) -> set[str]:
-    if getattr(network, "stem_kind", "standard") != "small" or "conv1.weight" not in misshapen:
+def _check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    broken = []
+    for key, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            broken.append(key)
+    if broken:
+        raise BackboneError(
+            f"{source} are damaged, or their training diverged: {len(broken)} tensors hold values "
+            f"that are not finite (such as {broken[:3]}). Download the file again, or use others"
+        )
+
+
+def _skip_other_head(
+    network: nn.Module, state: Mapping[str, Tensor], mismatched: Collection[str], source: str
+) -> set[str]:
+    """Return the tensors of a head with another number of rows, which stay random."""
+    name = find_head_name(network)
+    own = network.state_dict()
+    skipped = set()
+    for key in mismatched:
+        is_in_head = key.rpartition(".")[0] == name
+        if is_in_head and state[key].shape[1:] == own[key].shape[1:]:
+            skipped.add(key)
+    weight = f"{name}.weight"
+    if weight in skipped:
+        _log.info(
+            "%s have a head for %d classes, this network one for %d: the head stays random. "
+            "To keep the rows of known classes, use model.init_from",
+            source,
+            len(state[weight]),
+            len(own[weight]),
+        )
+    return skipped
+
+
+def _skip_other_stem(network: nn.Module, mismatched: Collection[str], source: str) -> set[str]:
+    """Return the first convolution of a small stem if the weights have the standard stem."""
+    if getattr(network, "stem_kind", "standard") != "small" or "conv1.weight" not in mismatched:
         return set()
-    _log.info(
-        "%s have the standard stem, this network the small one: conv1 starts from random weights",
-        source,
-    )
+    _log.info("%s have the standard stem, this network the small one: conv1 stays random", source)
     return {"conv1.weight"}
 
 
-def _adapted(network: nn.Module, state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
-    """Rename, drop and interpolate what torchvision itself would when it loads its own files."""
-    tensors = {
-        _OLD_DENSENET.sub(r"\1\2", key): value
-        for key, value in state.items()
-        if not key.startswith(_AUXILIARY)
-    }
-    adapted: Any = OrderedDict(tensors)
-    # MNASNet refuses a state dict that does not tell its version; a file saved as a plain dict tells none.
+def _adapt_state(network: nn.Module, state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """Apply the renames and conversions of torchvision's own loading code."""
+    adapted: Any = OrderedDict()
+    for key, value in state.items():
+        if not key.startswith(_AUXILIARY_PREFIXES):
+            adapted[_OLD_DENSENET_NAME.sub(r"\1\2", key)] = value
+    # MNASNet refuses a state dict without a version; a file saved as a plain dict has none.
     adapted._metadata = {"": {"version": 2}, **getattr(state, "_metadata", {})}
     if isinstance(network, VisionTransformer) and "encoder.pos_embedding" in adapted:
         try:
@@ -239,13 +242,12 @@ def _download(weights: WeightsEnum) -> Mapping[str, Tensor]:
         state: Mapping[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
     except (URLError, OSError) as error:
         raise BackboneError(
-            f"{weights} could not be downloaded ({error}). Train from random weights with model.weights=null, "
-            f"or fetch {weights.url} elsewhere and put it at {cache}, or name its place with model.weights=PATH"
+            f"{weights} could not be downloaded ({error}). Train from random weights with "
+            f"model.weights=null, or download {weights.url} elsewhere and save it as {cache} or "
+            "pass its path with model.weights=PATH"
         ) from error
-    except (
-        Exception
-    ) as error:  # a wrong hash is a RuntimeError; a damaged file can be nearly anything
+    except Exception as error:  # RuntimeError for a wrong hash; nearly anything for other damage
         raise BackboneError(
-            f"{weights}: what was downloaded is damaged ({error}); delete {cache} and repeat"
+            f"{weights}: the downloaded file is damaged ({error}); delete {cache} and try again"
         ) from error
     return state

@@ -1,9 +1,8 @@
-"""Every classifier of torchvision by name, from random or from given weights.
+"""Build torchvision's classifiers by name.
 
 Shapes: N images of H x W pixels.
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -14,25 +13,27 @@ from torch import nn
 from torch.func import functional_call
 from torchvision.models import get_model, list_models
 
-from cls_models.backbones.heads import BackboneError as BackboneError  # its public place
-from cls_models.backbones.heads import set_dropout, set_pooling
+from cls_data import evaluation_mode
+from cls_export.contract.suggestions import closest_names
+from cls_models.backbones.heads import BackboneError, set_dropout, set_pooling
 from cls_models.backbones.init_from import load_by_class_name
 from cls_models.backbones.pretrained import get_pretrained_input, load_weights
 from cls_models.backbones.stem import choose_stem, use_small_stem
 
 BACKBONES: tuple[str, ...] = tuple(list_models(module=torchvision.models))
-"""The names of torchvision's classifiers."""
+"""Names of torchvision's classifiers."""
 
-_SEARCH_TO = 1024
+_MAX_SIDE = 1024
+"""Largest square that is tried for a suggestion, in pixels."""
 _COMMON_SIDES = (224, 256, 384, 518)
-"""Of published networks, in pixels; 518 is a multiple of 14."""
+"""Sides of published networks in pixels; 518 is a multiple of 14."""
 
-_OPTIONS: dict[str, dict[str, Any]] = {
-    # Their published weights take ImageNet's mean and std, as everybody's do, and change to their own inside. So do
-    # ours, pretrained or not: one state dict means one network. Where init_weights is not said, torchvision warns.
-    "googlenet": {"aux_logits": False, "transform_input": True, "init_weights": True},
-    "inception_v3": {"aux_logits": False, "transform_input": True, "init_weights": True},
-}
+_INCEPTION_OPTIONS = {"aux_logits": False, "transform_input": True, "init_weights": True}
+"""Options of GoogLeNet and Inception v3.
+
+With `transform_input` they take ImageNet's mean and std, like all other networks, and convert the
+input themselves. Random networks use it too, so one state dict means one network. torchvision warns
+unless `init_weights` is set."""
 
 
 def build_backbone(
@@ -49,36 +50,38 @@ def build_backbone(
 ) -> nn.Module:
     """Build a network that maps float32 [N, 3, H, W] to logits float32 [N, num_classes].
 
-    The network's attribute `stem_kind` records which stem was built, `standard` or `small`.
+    The network's attribute `stem_kind` is the stem that was built, `standard` or `small`.
 
     Args:
-        name: one of `BACKBONES`. Auxiliary outputs (GoogLeNet, Inception) are left out.
-        num_classes: at least 2.
-        weights: None for random ones; `DEFAULT` for torchvision's best or another of its names (IMAGENET1K_V1, ...),
-            downloaded once; else the path of a state dict as torchvision publishes them. A head of another size than
-            `num_classes` stays random, which is logged.
-        image_size: H and W. Vision transformers and MaxViT are built for it, and an image that is too small for the
-            network is refused. None stands for what the weights were trained on, else 224 x 224.
-        stem: for ResNets, `standard` or `small` (3x3, stride 1, no max-pool). `auto` is `small` where H and W are at
-            most 32 and `weights` is None. With `small` and weights, the first convolution stays random.
-        dropout: the share of features dropped in front of the head while training; None leaves the family's own.
-        pooling: `average`, or `max` where the family has a last pooling layer.
-        init_from: a run or checkpoint of ours to start from, its head's rows matched by the names of classes.
-        classes: the names of this network's classes in index order; needed with `init_from` only.
+        name: One of `BACKBONES`. Auxiliary outputs (GoogLeNet, Inception) are left out.
+        num_classes: At least 2.
+        weights: None for random weights; `DEFAULT` or another of torchvision's names, such as
+            IMAGENET1K_V1, for published weights, downloaded once; or the path of a state dict in
+            torchvision's format. A head with another number of rows stays random.
+        image_size: H and W. Vision transformers and MaxViT are built for this size. None uses the
+            size that the weights were trained on, or 224x224.
+        stem: For ResNets, `standard` or `small` (3x3, stride 1, no max-pool). `auto` is `small` if
+            H and W are at most 32 and `weights` is None. With `small` and weights, the first
+            convolution stays random.
+        dropout: Dropout rate of the features before the head; None keeps the default of the
+            network.
+        pooling: `average`, or `max` if the network has a global pooling layer.
+        init_from: A run or checkpoint to start from; head rows are matched by class name.
+        classes: Class names in index order; required with `init_from`.
 
     Raises:
-        BackboneError: an unknown name or word, fewer than 2 classes, an image size that the network cannot take, or
-            weights that cannot be downloaded, read or fitted.
+        BackboneError: A name is unknown, a setting is out of range, the network does not support
+            the image size, or the weights cannot be downloaded, read, or fitted.
     """
     if name not in BACKBONES:
-        near = difflib.get_close_matches(name, BACKBONES, n=3, cutoff=0.0)
+        first, second, third = closest_names(name, BACKBONES, limit=3, cutoff=0.0)
         raise BackboneError(
-            f"unknown backbone {name!r}; did you mean {near[0]!r}, {near[1]!r} or {near[2]!r}?"
+            f"unknown backbone {name!r}; did you mean {first!r}, {second!r}, or {third!r}?"
         )
-    check_classes(num_classes, weights, init_from, classes)
-    size = as_size(image_size)
+    check_class_arguments(num_classes, weights, init_from, classes)
+    size = parse_image_size(image_size)
     stem_kind = choose_stem(name, stem, size, pretrained=weights is not None)
-    network = _network(name, num_classes, weights, size)
+    network = _build_network(name, num_classes, weights, size)
     network.stem_kind = stem_kind
     if stem_kind == "small":
         use_small_stem(network)
@@ -92,13 +95,14 @@ def build_backbone(
     return network  # type: ignore[no-any-return]
 
 
-def check_classes(
+def check_class_arguments(
     num_classes: int, weights: str | None, init_from: str | None, classes: Sequence[str] | None
 ) -> None:
-    """Check what `build_backbone` is told of classes.
+    """Check the arguments of `build_backbone` that depend on the classes.
 
     Raises:
-        BackboneError: fewer than 2 classes, or `init_from` with weights beside it or without the names of classes.
+        BackboneError: There are fewer than 2 classes, or `init_from` is combined with `weights` or
+            lacks the class names.
     """
     if num_classes < 2:
         raise BackboneError(f"num_classes must be at least 2, got {num_classes}")
@@ -106,18 +110,19 @@ def check_classes(
         return
     if weights is not None:
         raise BackboneError(
-            f"init_from {init_from!r} replaces all weights, so weights={weights!r} has no effect; drop one"
+            f"init_from {init_from!r} replaces all weights, so weights={weights!r} has no effect; "
+            "remove one of them"
         )
     if classes is None or len(classes) != num_classes:
         given = "none" if classes is None else len(classes)
         raise BackboneError(f"init_from needs the names of the {num_classes} classes, got {given}")
 
 
-def as_size(image_size: Sequence[int] | None) -> tuple[int, int] | None:
-    """Check H and W.
+def parse_image_size(image_size: Sequence[int] | None) -> tuple[int, int] | None:
+    """Return H and W as a tuple, or None.
 
     Raises:
-        BackboneError: not two numbers of at least 1.
+        BackboneError: The size is not two numbers of at least 1.
     """
     if image_size is None:
         return None
@@ -130,74 +135,87 @@ def as_size(image_size: Sequence[int] | None) -> tuple[int, int] | None:
 
 
 def check_image_size(
-    name: str, size: tuple[int, int], takes: Callable[[tuple[int, int]], bool]
+    name: str, size: tuple[int, int], accepts: Callable[[tuple[int, int]], bool]
 ) -> None:
-    """Refuse H and W that a network cannot take, and name square sizes that it can.
+    """Check that a network supports an image size; the error suggests square sizes that work.
 
     Args:
-        name: of the network, for the message.
+        name: The network, for the message.
         size: H and W.
-        takes: says whether the network takes a height and a width.
+        accepts: Returns whether the network supports H and W.
 
     Raises:
-        BackboneError: `takes` refuses `size`, and accepts some usual one.
+        BackboneError: `accepts` rejects `size`, but accepts a common size.
     """
-    if takes(size):
+    if accepts(size):
         return
-    if not any(takes((side, side)) for side in _COMMON_SIDES):
-        return  # no evidence against this size: such a network cannot be tried on shapes alone
-    smallest = _next_square(1, takes)
-    message = f"{name} cannot take images of {size[0]}x{size[1]} pixels; the smallest square that works is {smallest}"
-    if (larger := _next_square(max(size), takes)) not in (None, smallest):
-        message += f", the next from here {larger}"
-    raise BackboneError(f"{message}. Set the size of the preprocessing, or choose another network")
+    if not any(accepts((side, side)) for side in _COMMON_SIDES):
+        return  # no size works, so this network cannot be tested on meta tensors
+    smallest = _find_square(1, accepts)
+    next_larger = _find_square(max(size), accepts)
+    message = (
+        f"{name} does not support images of {size[0]}x{size[1]} pixels; the smallest square that "
+        f"works is {smallest}"
+    )
+    if next_larger not in (None, smallest):
+        message += f", the next larger one {next_larger}"
+    raise BackboneError(f"{message}. Change preprocessing.size, or choose another network")
 
 
-def runs_at(network: nn.Module, size: tuple[int, int]) -> bool:
-    """Say whether a network takes images of H x W: one forward on shapes alone, in milliseconds for any network."""
-    tensors = [*network.named_parameters(), *network.named_buffers()]
-    shapes = {name: tensor.detach().to("meta") for name, tensor in tensors}
-    training = network.training
-    network.eval()
+def accepts_size(network: nn.Module, size: tuple[int, int]) -> bool:
+    """Return whether a network runs on images of H x W.
+
+    Runs one forward pass on meta tensors, which takes milliseconds for any network.
+    """
+    meta_tensors = {}
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        meta_tensors[name] = tensor.detach().to("meta")
+    images = torch.empty(2, 3, *size, device="meta")
     try:
-        with torch.no_grad():
-            functional_call(network, shapes, (torch.empty(2, 3, *size, device="meta"),))
+        with torch.no_grad(), evaluation_mode(network):
+            functional_call(network, meta_tensors, (images,))
     except (RuntimeError, AssertionError, ValueError):
         return False
-    finally:
-        network.train(training)
     return True
 
 
-def _network(name: str, num_classes: int, weights: str | None, size: tuple[int, int] | None) -> Any:
-    """Build with random weights; a network whose layers depend on the image size is tried on shapes alone first."""
+def _build_network(
+    name: str, num_classes: int, weights: str | None, size: tuple[int, int] | None
+) -> Any:
+    """Build a network with random weights, and check that it supports the image size."""
     if not name.startswith(("vit_", "maxvit_")):
-        network = get_model(name, weights=None, num_classes=num_classes, **_OPTIONS.get(name, {}))
+        options: dict[str, Any] = {}
+        if name in ("googlenet", "inception_v3"):
+            options = _INCEPTION_OPTIONS
+        network = get_model(name, weights=None, num_classes=num_classes, **options)
         if size is not None:
-            check_image_size(name, size, partial(runs_at, network))
+            check_image_size(name, size, partial(accepts_size, network))
         return network
-    if size is None and (trained_on := get_pretrained_input(name, weights)):
-        size = trained_on.size
+    # The layers of these networks depend on the image size, so it is checked before building.
+    pretrained_input = get_pretrained_input(name, weights)
+    if size is None and pretrained_input is not None:
+        size = pretrained_input.size
     if size is None:
         return get_model(name, weights=None, num_classes=num_classes)
-    check_image_size(name, size, partial(_sized_runs_at, name))
-    return get_model(name, weights=None, num_classes=num_classes, **_sized(name, size))
+    check_image_size(name, size, partial(_built_network_accepts_size, name))
+    return get_model(name, weights=None, num_classes=num_classes, **_size_option(name, size))
 
 
-def _sized(name: str, size: tuple[int, int]) -> dict[str, Any]:
+def _size_option(name: str, size: tuple[int, int]) -> dict[str, Any]:
     return {"image_size": size[0]} if name.startswith("vit_") else {"input_size": size}
 
 
-def _sized_runs_at(name: str, size: tuple[int, int]) -> bool:
+def _built_network_accepts_size(name: str, size: tuple[int, int]) -> bool:
     try:
         with torch.device("meta"):
-            network = get_model(name, weights=None, **_sized(name, size))
+            network = get_model(name, weights=None, **_size_option(name, size))
     except (AssertionError, ValueError):
         return False
-    return runs_at(network, size)
+    return accepts_size(network, size)
 
 
-def _next_square(start: int, takes: Callable[[tuple[int, int]], bool]) -> str | None:
-    return next(
-        (f"{side}x{side}" for side in range(start, _SEARCH_TO) if takes((side, side))), None
-    )
+def _find_square(start: int, accepts: Callable[[tuple[int, int]], bool]) -> str | None:
+    for side in range(start, _MAX_SIDE):
+        if accepts((side, side)):
+            return f"{side}x{side}"
+    return None

@@ -1,10 +1,9 @@
-"""Features of a frozen backbone, computed once: afterwards a step of training does without the backbone.
+"""Compute the features of a frozen backbone once, and train the head on them.
 
 Shapes: N rows of the training split, B images in a batch, F features before the head, C classes.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Self
 
 import torch
@@ -12,61 +11,63 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.dropout import _DropoutNd
 
-from cls_data import ClassificationBatch
-from cls_models.backbones.heads import head_name
+from cls_data import ClassificationBatch, evaluation_mode
+from cls_models.backbones.heads import find_head_name
 
-LIMIT_BYTES = 2 * 2**30
-"""Memory that a cache may take unless told otherwise: 2 GiB, such as 262,144 rows of 2,048 features."""
+MAX_CACHE_BYTES = 2 * 2**30
+"""Default memory limit of a cache: 2 GiB, for example 262,144 rows of 2,048 features."""
 
 
 class FeatureCacheError(ValueError):
-    """Features that cannot stand in for the images. The message says why, and what to set instead."""
+    """Features cannot be cached. The message gives the reason and what to set instead."""
 
 
 def check_features_cacheable(backbone: nn.Module, *, augmented: bool, mixed: bool) -> None:
-    """Check that a row has the same features in every epoch.
+    """Check that each row has the same features in every epoch.
 
     Args:
-        backbone: as it is to be trained, frozen parameters having `requires_grad=False`.
-        augmented: training images are augmented.
-        mixed: training images are mixed with each other.
+        backbone: Its frozen parameters have `requires_grad=False`.
+        augmented: Whether training images are augmented.
+        mixed: Whether training images are mixed with each other.
 
     Raises:
-        FeatureCacheError: they are, a parameter before the head is trained, or the head is not.
+        FeatureCacheError: The images change, a parameter before the head is trained, or the head is
+            not trained.
     """
     for changes, setting in ((augmented, "augmentation"), (mixed, "mixing")):
         if changes:
             raise FeatureCacheError(
-                f"features cannot be cached with {setting}: every epoch shows other images. "
-                f"Set {setting}=none, or train without the cache"
+                f"features cannot be cached with {setting}, because images differ in every epoch. "
+                f"Set {setting}=none, or train without cache_features"
             )
-    head = backbone.get_submodule(head_name(backbone))
-    own = set(head.parameters())
+    head = backbone.get_submodule(find_head_name(backbone))
+    head_parameters = set(head.parameters())
     trained = [
         name
         for name, value in backbone.named_parameters()
-        if value.requires_grad and value not in own
+        if value.requires_grad and value not in head_parameters
     ]
     if trained:
         raise FeatureCacheError(
-            f"features cannot be cached while {len(trained)} tensors before the head are trained (such as "
-            f"{trained[0]}): freeze all of the backbone but its head, or train without the cache"
+            f"features cannot be cached while {len(trained)} tensors before the head are trained "
+            f"(such as {trained[0]}). Freeze everything but the head, or train without "
+            "cache_features"
         )
-    if not any(parameter.requires_grad for parameter in own):
+    if not any(parameter.requires_grad for parameter in head_parameters):
         raise FeatureCacheError("the head is frozen too, so nothing is trained; unfreeze it")
 
 
 class FeatureCache:
-    """What goes into the head for every row of a split, and the way from there to logits.
+    """The head's input for every row of a split, and the computation of logits from it.
+
+    The backbone runs in evaluation mode: batch norms use their running statistics, and dropout and
+    stochastic depth inside it are off. Training without a cache differs unless its frozen part is
+    in evaluation mode as well.
 
     Attributes:
         features: float32 [N, F] on the backbone's device.
-        dropout: probability of the dropout layer right before the head; features are from before it, so that each
-            step draws anew. A head that drops its own input (`DropoutLinear`) goes on doing so.
-
-    The part before the head is taken as in evaluation: batch norms use their running statistics, and a dropout or a
-    stochastic depth further in does nothing. This is not how the same network trains without a cache, unless its
-    frozen part is kept in evaluation mode there as well.
+        dropout: Rate of a dropout layer directly before the head. Features are taken before it, so
+            each step draws a new mask. A `DropoutLinear` head applies its own dropout.
     """
 
     def __init__(self, features: Tensor, head: nn.Module, dropout: float = 0.0) -> None:
@@ -81,159 +82,153 @@ class FeatureCache:
         batches: Iterable[ClassificationBatch],
         rows: int,
         *,
-        limit_bytes: int = LIMIT_BYTES,
+        max_bytes: int = MAX_CACHE_BYTES,
     ) -> Self:
-        """Run the backbone once over a split, in evaluation mode, in float32; its own mode stays as it was.
+        """Run the backbone once over a split, in evaluation mode and float32.
 
         Args:
-            backbone: maps images to logits. One that is compiled would be compiled anew for the hooks used here.
-            batches: model input on the backbone's device, not augmented, each with its `index`, in any order. A row
-                that comes twice counts once.
+            backbone: Maps images to logits. A compiled backbone is compiled again for the hooks
+                used here.
+            batches: Unaugmented model input on the backbone's device, each with its `index`, in
+                any order. Rows may repeat.
             rows: N.
-            limit_bytes: refuse to hold more than this.
+            max_bytes: Memory limit of the cache.
 
         Raises:
-            FeatureCacheError: the head does not take [B, F] or is not the last operation; a batch has no `index`; a
-                row is missing or outside 0..N-1; the cache would be too large.
+            FeatureCacheError: The head does not take [B, F] or is not the last operation, a batch
+                has no `index`, a row is missing or outside 0..N-1, or the cache exceeds the limit.
         """
         features: Tensor | None = None
-        seen = torch.zeros(rows, dtype=torch.bool)
+        is_filled = torch.zeros(rows, dtype=torch.bool)
         dropout = 0.0
-        with _Capture(backbone) as capture:
+        with _HeadInputRecorder(backbone) as recorder:
             for batch in batches:
-                index = _index(batch, rows)
-                found = capture.features(batch["images"])
+                index = _get_index(batch, rows)
+                batch_features = recorder.get_features(batch["images"])
                 if features is None:
-                    dropout = capture.dropout(found)
-                    _refuse_too_much(rows, found.shape[1], limit_bytes)
-                    features = found.new_empty(rows, found.shape[1])
-                features[index.to(features.device)] = found
-                seen[index.cpu()] = True
-        if features is None or not seen.all():
+                    dropout = recorder.get_dropout(batch_features)
+                    width = batch_features.shape[1]
+                    _check_memory(rows, width, max_bytes)
+                    features = batch_features.new_empty(rows, width)
+                features[index.to(features.device)] = batch_features
+                is_filled[index.cpu()] = True
+        if features is None or not is_filled.all():
             raise FeatureCacheError(
-                f"{int((~seen).sum())} of {rows} rows were not among the batches given; give every row of the "
-                "split once, in order (one process alone; each rank of several sees its own share)"
+                f"{int((~is_filled).sum())} of {rows} rows are missing in the batches; pass every "
+                "row of the split at least once, in a single process (with several ranks, each "
+                "gets only its share)"
             )
-        return cls(features, capture.head, dropout)
+        return cls(features, recorder.head, dropout)
 
     @property
     def nbytes(self) -> int:
-        """Memory taken, in bytes."""
+        """Size of the features in bytes."""
         return self.features.nbytes
 
     def __call__(self, index: Tensor) -> Tensor:
-        """Return the features [B, F] of rows `index` int64 [B], from before the head's dropout."""
+        """Return the features [B, F] of rows `index` int64 [B], before dropout."""
         return self.features[index.to(self.features.device)]
 
     def logits(self, index: Tensor) -> Tensor:
-        """Return the head's logits [B, C] of rows `index` int64 [B], with dropout if the head is in training mode."""
-        logits: Tensor = self._head(
-            functional.dropout(self(index), self.dropout, self._head.training)
-        )
+        """Return the head's logits [B, C] of rows `index` int64 [B]; dropout follows its mode."""
+        dropped = functional.dropout(self(index), self.dropout, self._head.training)
+        logits: Tensor = self._head(dropped)
         return logits
 
 
-class _Capture:
-    """Hooks that see what goes into the head, and which dropouts it went through last."""
+class _HeadInputRecorder:
+    """Record the input of the head, and the outputs of all dropout layers, with forward hooks."""
 
     def __init__(self, backbone: nn.Module) -> None:
         self._backbone = backbone
-        self._head_name = head_name(backbone)
+        self._head_name = find_head_name(backbone)
         self.head = backbone.get_submodule(self._head_name)
-        self._calls: list[tuple[Tensor, Tensor]] = []
-        self._dropped: list[tuple[_DropoutNd, Tensor]] = []
+        self._head_calls: list[tuple[Tensor, Tensor]] = []
+        self._dropout_calls: list[tuple[_DropoutNd, Tensor]] = []
 
     def __enter__(self) -> Self:
-        self._handles = [self.head.register_forward_hook(self._at_head)]
-        dropouts = (part for part in self._backbone.modules() if isinstance(part, _DropoutNd))
-        self._handles += [part.register_forward_hook(self._at_dropout) for part in dropouts]
+        self._handles = [self.head.register_forward_hook(self._record_head)]
+        for module in self._backbone.modules():
+            if isinstance(module, _DropoutNd):
+                self._handles.append(module.register_forward_hook(self._record_dropout))
         return self
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def features(self, images: Tensor) -> Tensor:
-        """Return the head's input float32 [B, F]."""
-        self._calls, self._dropped = [], []
-        # Not inference_mode: the head could not keep such tensors for its backward pass.
+    def get_features(self, images: Tensor) -> Tensor:
+        """Return the head's input, float32 [B, F]."""
+        self._head_calls = []
+        self._dropout_calls = []
+        # Not inference_mode, because its tensors cannot be saved for the head's backward pass.
         with (
             torch.no_grad(),
-            _evaluating(self._backbone),
+            evaluation_mode(self._backbone),
             torch.autocast(images.device.type, enabled=False),
         ):
             logits = self._backbone(images.float())
-        name = f"the head {self._head_name} of this {type(self._backbone).__name__}"
-        if len(self._calls) != 1:
+        description = f"the head {self._head_name} of {type(self._backbone).__name__}"
+        if len(self._head_calls) != 1:
             raise FeatureCacheError(
-                f"{name} runs {len(self._calls)} times a forward; a cache needs it to run once"
+                f"{description} runs {len(self._head_calls)} times per forward pass; a cache needs "
+                "it to run once"
             )
-        found, answer = self._calls[0]
-        if found.ndim != 2:
+        features, head_output = self._head_calls[0]
+        if features.ndim != 2:
             raise FeatureCacheError(
-                f"{name} takes {list(found.shape)}, and a cache holds one vector [F] an image; train without the cache"
+                f"{description} takes {list(features.shape)}, but a cache holds one vector [F] per "
+                "image; train without cache_features"
             )
-        if logits.shape != answer.shape or not torch.equal(logits, answer):
+        if logits.shape != head_output.shape or not torch.equal(logits, head_output):
             raise FeatureCacheError(
-                f"something follows {name}, so its features do not give the logits alone"
+                f"{description} is not the last operation, so its input does not determine the "
+                "logits; train without cache_features"
             )
-        return found
+        return features
 
-    def dropout(self, features: Tensor) -> float:
-        """Return the probability of the dropout whose output these features are; 0 where there is none.
+    def get_dropout(self, features: Tensor) -> float:
+        """Return the rate of the dropout layer that returned these features, or 0.
 
-        In evaluation a dropout returns the tensor that it was given, so that the head's input, flattened or not, lies
-        in the same memory. All outputs are held until here: freed memory would be given out again.
+        In evaluation mode, dropout returns its input, so the head's input has the same memory
+        address, flattened or not. All outputs are kept until here, because freed memory would be
+        reused.
         """
-        before = [
-            part
-            for part, out in self._dropped
-            if out.data_ptr() == features.data_ptr() and part.p > 0
-        ]
-        if len(before) > 1 or not all(isinstance(part, nn.Dropout) for part in before):
+        layers = []
+        for layer, output in self._dropout_calls:
+            if output.data_ptr() == features.data_ptr() and layer.p > 0:
+                layers.append(layer)
+        if len(layers) > 1 or not all(isinstance(layer, nn.Dropout) for layer in layers):
+            types = ", ".join(type(layer).__name__ for layer in layers)
             raise FeatureCacheError(
-                f"{', '.join(type(part).__name__ for part in before)} before the head {self._head_name} cannot be "
-                "repeated on cached features; train without the cache"
+                f"{types} before the head {self._head_name} cannot be applied to cached features; "
+                "train without cache_features"
             )
-        return before[0].p if before else 0.0
+        return layers[0].p if layers else 0.0
 
-    def _at_head(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self._calls.append((inputs[0], output))
+    def _record_head(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self._head_calls.append((inputs[0], output))
 
-    def _at_dropout(self, module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+    def _record_dropout(self, module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(module, _DropoutNd)
-        self._dropped.append((module, output))
+        self._dropout_calls.append((module, output))
 
 
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Put every part into evaluation mode, and each back into its own: some may be frozen, and so be in it already."""
-    modes = {part: part.training for part in module.modules()}
-    try:
-        module.eval()
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
-
-
-def _index(batch: ClassificationBatch, rows: int) -> Tensor:
+def _get_index(batch: ClassificationBatch, rows: int) -> Tensor:
     index = batch.get("index")
     if index is None:
-        raise FeatureCacheError(
-            "a batch without index: the cache must know which row of the split each image is"
-        )
+        raise FeatureCacheError("the batch has no index; the cache needs the row of each image")
     if len(index) and not 0 <= int(index.min()) <= int(index.max()) < rows:
         raise FeatureCacheError(
-            f"a batch holds rows {int(index.min())} to {int(index.max())}, outside 0..{rows - 1}"
+            f"the batch has rows {int(index.min())} to {int(index.max())}, outside 0..{rows - 1}"
         )
     return index
 
 
-def _refuse_too_much(rows: int, width: int, limit_bytes: int) -> None:
+def _check_memory(rows: int, width: int, max_bytes: int) -> None:
     needed = rows * width * torch.float32.itemsize
-    if needed > limit_bytes:
+    if needed > max_bytes:
         raise FeatureCacheError(
-            f"caching {rows:,} rows of {width:,} float32 features takes {needed:,} bytes, over the limit of "
-            f"{limit_bytes:,}; train without the cache"
+            f"caching {rows:,} rows of {width:,} float32 features takes {needed:,} bytes, more "
+            f"than the limit of {max_bytes:,}; train without cache_features"
         )

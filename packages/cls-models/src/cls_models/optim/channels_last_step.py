@@ -1,9 +1,14 @@
-"""Steps of fused optimizers on channels-last weights of a CPU.
+"""Fused optimizer steps for channels-last weights on a CPU.
 
-The fused kernels go through parameter, gradient and state in the order in which each lies in memory. Of channels-last
-tensors that is right if all three lie so, but torch 2.15 copies every gradient that is not contiguous first, and leaves
-the copy unused: on ResNet-18 half of the step's time. And a momentum that lies otherwise, since it comes from the
-checkpoint of a GPU's run, is added to the wrong weights. For the time of a step each is shown as what it is in memory.
+Fused kernels process parameter, gradient, and state in memory order, which is right for
+channels-last tensors if all three have that layout. There are two traps:
+
+- torch 2.15 first copies every gradient that is not contiguous, and does not use the copy. For a
+  ResNet-18 this takes half of the step's time.
+- A momentum with another layout, such as one from a GPU run's checkpoint, is added to the wrong
+  weights.
+
+During a step, all three are therefore replaced by views whose shape is their memory order.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,49 +20,47 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-_TO_MEMORY = (0, 2, 3, 1)
-_FROM_MEMORY = (0, 3, 1, 2)
+_TO_MEMORY_ORDER = (0, 2, 3, 1)
+_FROM_MEMORY_ORDER = (0, 3, 1, 2)
 
 
 def patch_channels_last_step(optimizer: Optimizer) -> None:
-    """Let an optimizer that moves each value by itself see channels-last tensors of a CPU as [O, H, W, I] in its steps.
+    """Make an elementwise optimizer update channels-last tensors on a CPU as [O, H, W, I].
 
-    Its parameters, gradients and state are before and after each step what they are without.
+    Outside a step, its parameters, gradients, and state are the same as without the patch.
     """
     step: Callable[[Optimizer], Any] = type(optimizer).step
 
-    def in_order(self: Optimizer, closure: Callable[[], float] | None = None) -> float | None:
+    def patched_step(self: Optimizer, closure: Callable[[], float] | None = None) -> float | None:
         loss = None
-        if closure is not None:  # here, since it computes the gradients
+        if closure is not None:  # run it here, because it computes the gradients
             with torch.enable_grad():
                 loss = closure()
-        with _shown_in_memory_order(self):
+        with _permute_to_memory_order(self):
             step(self)
         return loss
 
-    optimizer.step = MethodType(in_order, optimizer)  # type: ignore[method-assign]
+    optimizer.step = MethodType(patched_step, optimizer)  # type: ignore[method-assign]
 
 
 @contextmanager
-def _shown_in_memory_order(optimizer: Optimizer) -> Iterator[None]:
-    turned = [
-        parameter
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-        if parameter.grad is not None
-        and parameter.device.type == "cpu"
-        and _lies_channels_last(parameter)
-    ]
-    for parameter in turned:
-        _turn(parameter, optimizer, _TO_MEMORY)
+def _permute_to_memory_order(optimizer: Optimizer) -> Iterator[None]:
+    permuted = []
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            is_updated = parameter.grad is not None and parameter.device.type == "cpu"
+            if is_updated and _is_channels_last(parameter):
+                permuted.append(parameter)
+    for parameter in permuted:
+        _permute_all(parameter, optimizer, _TO_MEMORY_ORDER)
     try:
         yield
     finally:
-        for parameter in turned:
-            _turn(parameter, optimizer, _FROM_MEMORY)
+        for parameter in permuted:
+            _permute_all(parameter, optimizer, _FROM_MEMORY_ORDER)
 
 
-def _lies_channels_last(tensor: Tensor) -> bool:
+def _is_channels_last(tensor: Tensor) -> bool:
     return (
         tensor.ndim == 4
         and not tensor.is_contiguous()
@@ -65,21 +68,19 @@ def _lies_channels_last(tensor: Tensor) -> bool:
     )
 
 
-def _turn(parameter: nn.Parameter, optimizer: Optimizer, order: tuple[int, ...]) -> None:
-    """Show a parameter, its gradient and its state with their axes in another order."""
-    gradient, parameter.grad = (
-        parameter.grad,
-        None,
-    )  # a gradient has its parameter's shape at any time
-    parameter.data = parameter.data.permute(order)
+def _permute_all(parameter: nn.Parameter, optimizer: Optimizer, order: tuple[int, ...]) -> None:
+    """Permute the axes of a parameter, its gradient, and its state."""
+    gradient = parameter.grad
     assert gradient is not None
-    parameter.grad = _permuted(gradient, order)
+    parameter.grad = None  # the gradient must always have the parameter's shape
+    parameter.data = parameter.data.permute(order)
+    parameter.grad = _permute(gradient, order)
     state = optimizer.state.get(parameter, {})
     for name, value in state.items():
         if isinstance(value, Tensor) and value.ndim == 4:
-            state[name] = _permuted(value, order)
+            state[name] = _permute(value, order)
 
 
-def _permuted(tensor: Tensor, order: tuple[int, ...]) -> Tensor:
+def _permute(tensor: Tensor, order: tuple[int, ...]) -> Tensor:
     permuted = tensor.permute(order)
-    return permuted.contiguous() if order == _TO_MEMORY else permuted
+    return permuted.contiguous() if order == _TO_MEMORY_ORDER else permuted

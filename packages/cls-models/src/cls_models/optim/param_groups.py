@@ -1,8 +1,9 @@
-"""Which parameters decay, how fast each layer trains, and the optimizer made of both."""
+"""Build parameter groups with weight decay and layer-wise learning rates, and the optimizer."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from enum import IntEnum
 from typing import Any
 
 import torch
@@ -11,78 +12,96 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 from torch.optim import Optimizer
 
-from cls_models.backbones.layer_ids import layer_ids, weight_names
+from cls_models.backbones.layer_ids import get_layer_ids, get_weight_names
 from cls_models.finetuning.transfer import Transfer
 from cls_models.optim.channels_last_step import patch_channels_last_step
 
-_WEIGHTS, _PLAIN, _MATRICES = range(3)
+
+class _Kind(IntEnum):
+    """Kind of a parameter. Groups are sorted by it, and checkpoints depend on their order."""
+
+    WEIGHT = 0
+    NO_DECAY = 1
+    HIDDEN_MATRIX = 2
 
 
-def param_groups(
-    backbone: nn.Module, transfer: Transfer | None = None, others: Iterable[nn.Module] = ()
+def build_param_groups(
+    backbone: nn.Module, transfer: Transfer | None = None, extra_modules: Iterable[nn.Module] = ()
 ) -> list[dict[str, Any]]:
-    """Return the parameters in groups, each parameter in exactly one, for any optimizer of torch.
+    """Return parameter groups for any torch optimizer, with each parameter in exactly one group.
 
-    A group's keys besides `params`:
+    Keys of a group besides `params`:
 
-    - `weight_decay`: 0 for all but the weights of linear layers, convolutions and attention; else left to the
-      optimizer. Decay bounds the scale of a weight; biases, norms, class tokens, position embeddings and layer
-      scales are offsets and gains that it would only pull away from where they have to be.
-    - `lr_scale`: share of the optimizer's learning rate, which `build_optimizer` applies; see `Transfer.layer_decay`.
-    - `matrices`: whether these are the hidden weight matrices that `Muon` is meant for: dense weights, and filters
-      of ungrouped convolutions, above the stem and below the head.
+    - `weight_decay`: 0 for parameters other than the weights of linear layers, convolutions, and
+      attention; not set for these. Decay bounds the scale of a weight. Biases, norms, class tokens,
+      position embeddings, and layer scales are offsets and gains, which it would only distort.
+    - `lr_scale`: Fraction of the optimizer's learning rate, applied by `build_optimizer`; see
+      `Transfer.layer_decay`.
+    - `matrices`: Whether the parameters are hidden weight matrices, for `Muon`: weights of linear
+      layers and of ungrouped convolutions between the stem and the head.
 
-    The first group has lr_scale 1, so that its rate is the one that was set and scheduled.
+    The first group has lr_scale 1, so its rate is the one that is set and scheduled.
 
     Args:
-        backbone: its parameters that require a gradient, or all of them if there is a transfer, which will freeze
-            and unfreeze them later.
-        transfer: sets the layers' rates.
-        others: modules beside the backbone with parameters of their own, such as a loss; they train as the head does.
+        backbone: Without a transfer, only parameters that require a gradient are included. With
+            one, all are, because it freezes and unfreezes them later.
+        transfer: Sets the learning rates of layers.
+        extra_modules: Other modules with parameters, such as a loss; they train at the full rate.
     """
-    scales = transfer.lr_scales(backbone) if transfer else {}
-    members: dict[tuple[float, int], list[nn.Parameter]] = {}
-    kinds = _kinds(backbone)
+    scales = transfer.get_lr_scales(backbone) if transfer else {}
+    kinds = _get_kinds(backbone)
+    members: dict[tuple[float, _Kind], list[nn.Parameter]] = {}
     for name, parameter in backbone.named_parameters():
         if transfer or parameter.requires_grad:
-            members.setdefault((scales.get(name, 1.0), kinds[name]), []).append(parameter)
-    known = {id(parameter) for parameter in backbone.parameters()}
-    for parameter, kind in _of_others(others):
-        if parameter.requires_grad and id(parameter) not in known:
-            members.setdefault((1.0, kind), []).append(parameter)
-            known.add(id(parameter))
-    return [
-        _group(*key, members[key]) for key in sorted(members, key=lambda key: (-key[0], key[1]))
-    ]
+            key = (scales.get(name, 1.0), kinds[name])
+            members.setdefault(key, []).append(parameter)
+    included = {id(parameter) for parameter in backbone.parameters()}
+    for module in extra_modules:
+        weights = get_weight_names(module)
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad and id(parameter) not in included:
+                kind = _Kind.WEIGHT if name in weights else _Kind.NO_DECAY
+                members.setdefault((1.0, kind), []).append(parameter)
+                included.add(id(parameter))
+    groups = []
+    for scale, kind in sorted(members, key=lambda key: (-key[0], key[1])):
+        group = {
+            "params": members[scale, kind],
+            "lr_scale": scale,
+            "matrices": kind == _Kind.HIDDEN_MATRIX,
+        }
+        if kind == _Kind.NO_DECAY:
+            group["weight_decay"] = 0.0
+        groups.append(group)
+    return groups
 
 
 def build_optimizer(
     factory: Callable[..., Optimizer],
     backbone: nn.Module,
     transfer: Transfer | None = None,
-    others: Iterable[nn.Module] = (),
+    extra_modules: Iterable[nn.Module] = (),
     *,
     fused: bool = True,
 ) -> Optimizer:
-    """Make an optimizer of `param_groups`, each at its own share of the optimizer's learning rate.
+    """Build an optimizer from `build_param_groups`, and scale the learning rate of each group.
 
-    The rates are scaled once it is made, and every schedule starts from the rates that it finds in the groups.
+    Schedules start from the scaled rates.
 
     Args:
-        factory: makes an optimizer from parameter groups; usually a partial of its class.
-        backbone: as in `param_groups`.
-        transfer: as in `param_groups`.
-        others: as in `param_groups`.
-        fused: use the fused kernels where the optimizer and the parameters' device have them, unless the factory
-            says itself what `fused` is to be; on a CPU they take a quarter of the plain loop's time for AdamW.
+        factory: Builds an optimizer from parameter groups; usually a partial of its class.
+        backbone: As for `build_param_groups`.
+        transfer: As for `build_param_groups`.
+        extra_modules: As for `build_param_groups`.
+        fused: Use fused kernels if the optimizer and the device have them, unless the factory sets
+            `fused` itself. On a CPU they take a quarter of the plain loop's time for AdamW.
     """
-    groups = param_groups(backbone, transfer, others)
-    staged = transfer is not None and bool(transfer.unfreeze_at)
-    optimizer = (
-        factory(groups, fused=True)
-        if fused and _has_fused(factory, groups, staged)
-        else factory(groups)
-    )
+    groups = build_param_groups(backbone, transfer, extra_modules)
+    unfreezes = transfer is not None and bool(transfer.unfreeze_at)
+    if fused and _supports_fused(factory, groups, unfreezes):
+        optimizer = factory(groups, fused=True)
+    else:
+        optimizer = factory(groups)
     if any(group.get("fused") for group in optimizer.param_groups):
         patch_channels_last_step(optimizer)
     for group in optimizer.param_groups:
@@ -90,87 +109,83 @@ def build_optimizer(
     return optimizer
 
 
-def fused_allowed(trainer: Trainer) -> bool:
-    """Whether a trainer can work with a fused optimizer.
+def is_fused_allowed(trainer: Trainer) -> bool:
+    """Return whether a trainer works with a fused optimizer.
 
-    Such a one undoes the loss scaling of float16 itself, in its step: what sees the gradients before, such as a
-    callback that logs their norm, would see them times the scale, and Lightning 2.6.6 refuses to clip them, in bfloat16
-    too, where there is no scaling.
+    A fused step undoes the loss scaling of float16 itself, so callbacks that log gradient norms
+    would get scaled gradients. Lightning 2.6.6 also refuses to clip gradients for it, even in
+    bfloat16, which has no scaling.
     """
-    scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-    clipped = bool(trainer.gradient_clip_val) and isinstance(
-        trainer.precision_plugin, MixedPrecision
-    )
-    return not (scaled or clipped)
+    plugin = trainer.precision_plugin
+    scales_loss = getattr(plugin, "scaler", None) is not None
+    clips_gradients = bool(trainer.gradient_clip_val) and isinstance(plugin, MixedPrecision)
+    return not (scales_loss or clips_gradients)
 
 
-def _has_fused(
-    factory: Callable[..., Optimizer], groups: list[dict[str, Any]], staged: bool
+def _supports_fused(
+    factory: Callable[..., Optimizer], groups: list[dict[str, Any]], unfreezes: bool
 ) -> bool:
-    """Whether a factory leaves `fused` open, and the kernels are there for these parameters.
+    """Return whether the factory leaves `fused` open and its fused kernels run on these parameters.
 
-    Torch says so nowhere in public but in the first step, so one is taken on parameters of one element. Where some will
-    begin to train late, a second one is taken with more of them: torch 2.15's fused SGD fails if only some parameters
-    of a group have a momentum yet.
+    torch has no public query for this and raises at the first step, so a step is run on parameters
+    of one element. If parameters are unfrozen later, a second step follows with more of them:
+    torch 2.15's fused SGD fails if only some parameters of a group have a momentum.
     """
-    if (
-        "fused" in getattr(factory, "keywords", {})
-        or "fused" not in inspect.signature(factory).parameters
-    ):
+    is_set = "fused" in getattr(factory, "keywords", {})
+    if is_set or "fused" not in inspect.signature(factory).parameters:
         return False
+    variants = set()
+    for group in groups:
+        for parameter in group["params"]:
+            variants.add((parameter.device, parameter.dtype))
     with suppress(RuntimeError, TypeError):
-        for device, dtype in {
-            (parameter.device, parameter.dtype) for group in groups for parameter in group["params"]
-        }:
+        for device, dtype in variants:
             ones = [nn.Parameter(torch.ones(1, 1, device=device, dtype=dtype)) for _ in range(4)]
-            tried = factory(
+            optimizer = factory(
                 [{"params": ones[:2], "matrices": True}, {"params": ones[2:], "matrices": False}],
                 fused=True,
             )
-            for training in (ones[::2], ones) if staged else (ones,):
-                for one in training:
-                    one.grad = torch.ones_like(one)
-                tried.step()
+            if unfreezes:
+                _step_with_gradients(optimizer, ones[::2])
+            _step_with_gradients(optimizer, ones)
         return True
     return False
 
 
-def _group(scale: float, kind: int, params: list[nn.Parameter]) -> dict[str, Any]:
-    group: dict[str, Any] = {"params": params, "lr_scale": scale, "matrices": kind == _MATRICES}
-    return {**group, "weight_decay": 0.0} if kind == _PLAIN else group
+def _step_with_gradients(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
 
 
-def _kinds(backbone: nn.Module) -> Mapping[str, int]:
-    weights = weight_names(backbone)
-    hidden = _hidden(backbone) - _no_matrices(backbone)
-    return {
-        name: _PLAIN if name not in weights else _MATRICES if name in hidden else _WEIGHTS
-        for name, _ in backbone.named_parameters()
-    }
+def _get_kinds(backbone: nn.Module) -> dict[str, _Kind]:
+    weights = get_weight_names(backbone)
+    matrices = _get_hidden_names(backbone) - _get_non_matrix_names(backbone)
+    kinds = {}
+    for name, _ in backbone.named_parameters():
+        if name not in weights:
+            kinds[name] = _Kind.NO_DECAY
+        elif name in matrices:
+            kinds[name] = _Kind.HIDDEN_MATRIX
+        else:
+            kinds[name] = _Kind.WEIGHT
+    return kinds
 
 
-def _hidden(backbone: nn.Module) -> set[str]:
+def _get_hidden_names(backbone: nn.Module) -> set[str]:
+    """Return the parameters between the stem and the head."""
     try:
-        numbers = layer_ids(backbone)
-    except (
-        ValueError
-    ):  # a network of one's own without a head that can be found; only Muon and transfer need one
+        layer_ids = get_layer_ids(backbone)
+    except ValueError:  # no head was found; only Muon and transfer need one
         return set()
-    last = max(numbers.values(), default=0)
-    return {name for name, number in numbers.items() if 0 < number < last}
+    last = max(layer_ids.values(), default=0)
+    return {name for name, number in layer_ids.items() if 0 < number < last}
 
 
-def _no_matrices(backbone: nn.Module) -> set[str]:
-    """Name the weights that are no linear map from all inputs to all outputs."""
+def _get_non_matrix_names(backbone: nn.Module) -> set[str]:
+    """Return the weights that do not map all inputs to all outputs."""
     return {
         f"{path}.weight"
         for path, module in backbone.named_modules()
         if isinstance(module, nn.Embedding) or getattr(module, "groups", 1) != 1
     }
-
-
-def _of_others(others: Iterable[nn.Module]) -> Iterator[tuple[nn.Parameter, int]]:
-    for module in others:
-        weights = weight_names(module)
-        for name, parameter in module.named_parameters():
-            yield parameter, _WEIGHTS if name in weights else _PLAIN

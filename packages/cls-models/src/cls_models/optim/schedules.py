@@ -1,4 +1,4 @@
-"""How the learning rate moves: schedules that are stepped after every optimizer step, and one that waits and sees."""
+"""Learning rate schedules."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,56 +11,46 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 def warmup_cosine(
     optimizer: Optimizer, total_steps: int, *, warmup: float = 0.1, final: float = 0.01
 ) -> LambdaLR:
-    """Raise the learning rate linearly, then lower it along half a cosine (Loshchilov and Hutter, arXiv:1608.03983).
+    """Return a linear warmup followed by a cosine decay (Loshchilov and Hutter, arXiv:1608.03983).
 
     Args:
-        optimizer: its own learning rates are the peak.
-        total_steps: optimizer steps of the whole training.
-        warmup: share of the steps that the rise takes, 0 to below 1.
-        final: share of the peak that is left at the end.
+        optimizer: Its learning rates are the peak.
+        total_steps: Optimizer steps of the whole training.
+        warmup: Fraction of the steps used for warmup, at least 0 and below 1.
+        final: Final learning rate as a fraction of the peak.
 
     Raises:
-        ValueError: a setting out of its range.
+        ValueError: An argument is out of range.
     """
-    _check_share("final", final)
-    return _warmed_up(
-        optimizer,
-        total_steps,
-        warmup,
-        lambda done: final + (1 - final) * (1 + math.cos(math.pi * done)) / 2,
-    )
+    _check_fraction("final", final)
+
+    def decay(progress: float) -> float:
+        return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+
+    return _warm_up_then(decay, optimizer, total_steps, warmup)
 
 
 def warmup_linear(
     optimizer: Optimizer, total_steps: int, *, warmup: float = 0.1, final: float = 0.0
 ) -> LambdaLR:
-    """Raise the learning rate linearly, then lower it linearly.
+    """Return a linear warmup followed by a linear decay.
 
-    Args:
-        optimizer: its own learning rates are the peak.
-        total_steps: optimizer steps of the whole training.
-        warmup: share of the steps that the rise takes, 0 to below 1.
-        final: share of the peak that is left at the end.
-
-    Raises:
-        ValueError: a setting out of its range.
+    Args and errors are those of `warmup_cosine`.
     """
-    _check_share("final", final)
-    return _warmed_up(optimizer, total_steps, warmup, lambda done: 1 - (1 - final) * done)
+    _check_fraction("final", final)
+
+    def decay(progress: float) -> float:
+        return 1 - (1 - final) * progress
+
+    return _warm_up_then(decay, optimizer, total_steps, warmup)
 
 
 def warmup_constant(optimizer: Optimizer, total_steps: int, *, warmup: float = 0.1) -> LambdaLR:
-    """Raise the learning rate linearly, then leave it.
+    """Return a linear warmup followed by a constant learning rate.
 
-    Args:
-        optimizer: its own learning rates are the peak.
-        total_steps: optimizer steps of the whole training.
-        warmup: share of the steps that the rise takes, 0 to below 1.
-
-    Raises:
-        ValueError: a setting out of its range.
+    Args and errors are those of `warmup_cosine`.
     """
-    return _warmed_up(optimizer, total_steps, warmup, lambda done: 1.0)
+    return _warm_up_then(lambda progress: 1.0, optimizer, total_steps, warmup)
 
 
 def one_cycle(
@@ -73,58 +63,59 @@ def one_cycle(
     shape: Literal["cosine", "linear"] = "cosine",
     momentum: Sequence[float] | None = (0.85, 0.95),
 ) -> OneCycleLR:
-    """Raise the learning rate and lower it again, with the momentum the other way (Smith, arXiv:1708.07120).
+    """Return a rise and a fall of the learning rate, with momentum in the opposite direction.
+
+    See Smith and Topin, arXiv:1708.07120.
 
     Args:
-        optimizer: its own learning rates are the peak.
-        total_steps: optimizer steps of the whole training, at least 3.
-        warmup: share of the steps that the rise takes, above 0 to below 1.
-        initial: share of the peak at the first step, above 0 to 1.
-        final: share of the peak at the last step, above 0 to 1.
-        shape: of rise and fall.
-        momentum: [lowest, highest] of an SGD's momentum or an Adam's first beta; None leaves it as it is.
+        optimizer: Its learning rates are the peak.
+        total_steps: Optimizer steps of the whole training, at least 3.
+        warmup: Fraction of the steps used for the rise, above 0 and below 1.
+        initial: Learning rate of the first step as a fraction of the peak, above 0 and at most 1.
+        final: Learning rate of the last step as a fraction of the peak, above 0 and at most 1.
+        shape: Curve of the rise and the fall.
+        momentum: [lowest, highest] of SGD's momentum or Adam's first beta; None leaves it constant.
 
     Raises:
-        ValueError: a setting out of its range, or an optimizer without momentum where it is to be cycled.
+        ValueError: An argument is out of range, or the optimizer has no momentum to cycle.
     """
     if total_steps < 3:
-        raise ValueError(
-            f"one_cycle needs at least 3 optimizer steps to rise and fall in, got {total_steps}"
-        )
+        raise ValueError(f"one_cycle needs at least 3 optimizer steps, got {total_steps}")
     if not 0 < warmup < 1:
         raise ValueError(
-            f"warmup is a share of the training steps, above 0 and below 1; got {warmup}"
+            f"warmup is a fraction of the training steps, above 0 and below 1; got {warmup}"
         )
-    for name, share in (("initial", initial), ("final", final)):
-        _check_share(name, share)
-        if share == 0:
+    for name, fraction in (("initial", initial), ("final", final)):
+        _check_fraction(name, fraction)
+        if fraction == 0:
             raise ValueError(
-                f"{name} is a share of the peak and must be above 0; torch divides by it"
+                f"{name} is a fraction of the peak learning rate and must be above 0, "
+                "because torch divides by it"
             )
     if shape not in ("cosine", "linear"):
         raise ValueError(f"shape must be 'cosine' or 'linear', got {shape!r}")
-    low, high = _checked_momentum(momentum, optimizer)
-    # Whole steps, two at least and one left for the fall: torch divides by the length of each phase less one.
-    rise = min(max(2, round(warmup * total_steps)), total_steps - 1)
+    lowest, highest = _check_momentum(momentum, optimizer)
+    # At least two whole steps, and one left for the fall: torch divides by each phase's length - 1.
+    rise_steps = min(max(2, round(warmup * total_steps)), total_steps - 1)
     return _OneCycle(
         optimizer,
         max_lr=[float(group["lr"]) for group in optimizer.param_groups],
         total_steps=total_steps,
-        pct_start=rise / total_steps,
+        pct_start=rise_steps / total_steps,
         anneal_strategy="cos" if shape == "cosine" else "linear",
         cycle_momentum=momentum is not None,
-        base_momentum=low,
-        max_momentum=high,
+        base_momentum=lowest,
+        max_momentum=highest,
         div_factor=1 / initial,
         final_div_factor=initial / final,
     )
 
 
 class Plateau(ReduceLROnPlateau):
-    """A schedule to be stepped with a metric after every validation, rather than after every optimizer step."""
+    """A schedule that is stepped with a metric after every validation."""
 
     monitor: str
-    """The metric's name, as the module logs it."""
+    """The metric's name, as logged by the module."""
 
 
 def plateau(
@@ -138,24 +129,24 @@ def plateau(
     threshold: float = 1e-3,
     final: float = 0.001,
 ) -> Plateau:
-    """Lower the learning rate whenever a metric of the validation has stood still.
+    """Return a schedule that lowers the learning rate when a validation metric stops improving.
 
-    Lightning steps such a schedule after the last hook of an epoch, by when the epoch's checkpoint is written: a run
-    that resumes from it would have missed one look at the metric. The module has to step it itself, as soon as the
-    validation is over.
+    Lightning would step it after the last hook of an epoch, when the epoch's checkpoint is already
+    written, so a resumed run would miss one metric value. `ClassificationModule` therefore steps it
+    itself, right after validation.
 
     Args:
-        optimizer: its own learning rates are those of the beginning.
-        total_steps: not used; it is what every schedule is given.
-        monitor: name of the metric.
-        mode: whether it is to be large or small.
-        factor: what the rates are multiplied by, above 0 and below 1.
-        patience: validations without improvement that are still waited for.
-        threshold: how much, absolutely, is an improvement.
-        final: share of the first rates below which they are never lowered.
+        optimizer: Its learning rates are the initial ones.
+        total_steps: Not used; every schedule takes it.
+        monitor: Name of the metric.
+        mode: Whether larger (`max`) or smaller (`min`) is better.
+        factor: Multiplier of the learning rates, above 0 and below 1.
+        patience: Number of validations without improvement before the rate is lowered.
+        threshold: Smallest absolute change that counts as an improvement.
+        final: Lower bound of the learning rates as a fraction of the initial ones.
 
     Raises:
-        ValueError: a setting out of its range.
+        ValueError: An argument is out of range.
     """
     if mode not in ("max", "min"):
         raise ValueError(f"mode must be 'max' or 'min', got {mode!r}")
@@ -165,10 +156,10 @@ def plateau(
         raise ValueError(
             f"patience and threshold must be 0 or more, got {patience} and {threshold}"
         )
-    _check_share("final", final)
-    floors = [float(group["lr"]) * final for group in optimizer.param_groups]
+    _check_fraction("final", final)
+    min_lr = [float(group["lr"]) * final for group in optimizer.param_groups]
     schedule = Plateau(
-        optimizer, mode, factor, patience, threshold, threshold_mode="abs", min_lr=floors, eps=0
+        optimizer, mode, factor, patience, threshold, threshold_mode="abs", min_lr=min_lr, eps=0
     )
     schedule.monitor = monitor
     return schedule
@@ -176,44 +167,47 @@ def plateau(
 
 class _OneCycle(OneCycleLR):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved state, of a cycle of the same length."""
-        if state_dict["total_steps"] != self.total_steps:
+        """Restore the state of a cycle of the same length."""
+        steps = state_dict["total_steps"]
+        if steps != self.total_steps:
             raise ValueError(
-                f"the run began a one-cycle of {state_dict['total_steps']} steps and cannot go on with one of "
-                f"{self.total_steps}; resume with the epochs and the batch size that it began with, or start a new run"
+                f"the run started a one_cycle schedule of {steps} steps and cannot resume with "
+                f"{self.total_steps}; use the number of epochs and the batch size that it was "
+                "started with, or start a new run"
             )
         super().load_state_dict(state_dict)
 
 
-def _warmed_up(
-    optimizer: Optimizer, total_steps: int, warmup: float, after: Callable[[float], float]
+def _warm_up_then(
+    decay: Callable[[float], float], optimizer: Optimizer, total_steps: int, warmup: float
 ) -> LambdaLR:
-    """Rise linearly to the peak, then follow `after`, a function of the share (0-1) of the rest that is done."""
+    """Return a linear warmup, then `decay`, a function of the progress (0-1) after the warmup."""
     if total_steps < 1:
         raise ValueError(f"a schedule needs at least 1 optimizer step, got {total_steps}")
     if not 0 <= warmup < 1:
         raise ValueError(
-            f"warmup is a share of the training steps, 0 to below 1; got {warmup}. "
-            "A warm-up of n of N steps is the share n / N, and cannot be as long as the training"
+            f"warmup is a fraction of the training steps, at least 0 and below 1; got {warmup}. "
+            "For a warmup of n of N steps, set n / N"
         )
-    rise = max(1, round(warmup * total_steps))
+    warmup_steps = max(1, round(warmup * total_steps))
+    decay_steps = max(1, total_steps - warmup_steps)
 
     def factor(step: int) -> float:
-        if step < rise:
-            return (step + 1) / rise
-        return after(min(1.0, (step - rise) / max(1, total_steps - rise)))
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        return decay(min(1.0, (step - warmup_steps) / decay_steps))
 
     return LambdaLR(optimizer, factor)
 
 
-def _check_share(name: str, share: float) -> None:
-    if not 0 <= share <= 1:
-        raise ValueError(f"{name} is a share of the peak learning rate, 0 to 1; got {share}")
+def _check_fraction(name: str, fraction: float) -> None:
+    if not 0 <= fraction <= 1:
+        raise ValueError(
+            f"{name} is a fraction of the peak learning rate, from 0 to 1; got {fraction}"
+        )
 
 
-def _checked_momentum(
-    momentum: Sequence[float] | None, optimizer: Optimizer
-) -> tuple[float, float]:
+def _check_momentum(momentum: Sequence[float] | None, optimizer: Optimizer) -> tuple[float, float]:
     if momentum is None:
         return 0.0, 0.0
     if len(momentum) != 2 or not 0 <= momentum[0] <= momentum[1] < 1:
@@ -221,7 +215,5 @@ def _checked_momentum(
             f"momentum must be [lowest, highest] from 0 to below 1, or null, got {momentum}"
         )
     if optimizer.defaults.keys().isdisjoint({"momentum", "betas"}):
-        raise ValueError(
-            f"{type(optimizer).__name__} has no momentum that could cycle; set momentum: null"
-        )
+        raise ValueError(f"{type(optimizer).__name__} has no momentum to cycle; set momentum: null")
     return momentum[0], momentum[1]
