@@ -223,7 +223,7 @@ def test_a_killed_loader_worker_is_named_and_the_run_goes_on_from_its_checkpoint
     os.kill(children(process.pid)[0], signal.SIGKILL)
     process.join(WITHIN)
     assert process.exitcode == 2, runs.said("worker")
-    assert "a loader process died" in runs.said("worker")
+    assert "data loader worker process died" in runs.said("worker")
     assert "Traceback" not in runs.said("worker")
     runs.finish("worker", *workers)
     assert_same(runs.folder / "worker", uninterrupted)
@@ -254,12 +254,12 @@ def test_training_goes_on_without_checkpoints_where_that_is_asked_for_but_never_
     runs: Runs,
 ) -> None:
     process = runs.start(
-        "on", "+callbacks.best_and_last.on_save_error=go_on", largest_file=1_000_000
+        "on", "+callbacks.best_and_last.on_save_error=continue", largest_file=1_000_000
     )
     process.join(120)
     said = runs.said("on")
     assert process.exitcode == 2, said
-    assert said.count("training goes on") > EPOCHS
+    assert said.count("Training continues.") > EPOCHS
     assert f"epoch {EPOCHS}/{EPOCHS}" in said
     assert not is_finished(runs.folder / "on")
 

@@ -176,13 +176,13 @@ def test_an_annotation_file_with_a_name_that_is_not_utf8_is_rejected(root: Path)
     str(caught.value).encode()
 
 
-def test_an_image_may_be_a_link_within_the_root(root: Path) -> None:
+def test_an_image_can_be_a_link_inside_the_root(root: Path) -> None:
     (root / "test" / "link.png").symlink_to(root / "train" / "0.png")
     (root / "test" / "annotations.jsonl").write_text('{"image": "link.png", "suffix": "1"}')
     assert read_split(root, "test")[0].id == "train/0.png"
 
 
-def test_a_byte_order_mark_and_blank_lines_are_no_rows(root: Path) -> None:
+def test_read_split_skips_a_byte_order_mark_and_blank_lines(root: Path) -> None:
     text = b'\xef\xbb\xbf{"image": "0.png", "suffix": "1"}\n\n  \n{"image": "1.png", "suffix": "2"}'
     (root / "train" / "annotations.jsonl").write_bytes(text)
     assert [record.source[-2:] for record in read_split(root, "train")] == [":1", ":4"]
@@ -205,7 +205,7 @@ _rows = st.fixed_dictionaries(
 @settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_any_line_gives_a_record_or_a_named_finding(root: Path, line: bytes) -> None:
+def test_any_line_gives_a_record_or_an_error_with_its_line(root: Path, line: bytes) -> None:
     (root / "test" / "annotations.jsonl").write_bytes(b'{"image": "0.png", "suffix": "1"}\n' + line)
     try:
         records = read_split(root, "test")

@@ -171,7 +171,7 @@ def test_a_truncated_file_is_rejected_or_has_all_pixels(decode: StrictDecoder, n
 def test_a_file_with_a_zeroed_tail_is_rejected_or_has_all_pixels(
     decode: StrictDecoder, name: str
 ) -> None:
-    # BMP, TIFF and WebP have no checksum, and a long row of zeros is what they write for black.
+    # BMP, TIFF, and WebP have no checksums, and write zeros for black.
     data, whole = FILES[name], decode(FILES[name]).tobytes()
     starts = random.Random(name).sample(range(len(data)), 60)
     for start in [*starts, *range(len(data) - 20, len(data))]:
@@ -202,7 +202,7 @@ def test_bytes_that_are_not_an_image_are_rejected(decode: StrictDecoder, data: b
 @pytest.mark.parametrize("side", [7_500, 12_000, 20_000])
 @pytest.mark.parametrize(
     "quiet", [suppress_pillow_warnings, contextlib.nullcontext]
-)  # Pillow's warning, or as an error
+)  # with Pillow's warning suppressed, and turned into an error
 def test_a_decompression_bomb_is_rejected_by_its_header(
     decode: StrictDecoder, side: int, quiet: Any
 ) -> None:

@@ -171,9 +171,9 @@ def games(tmp_path: Path) -> Path:
 def test_write_splits_keeps_every_row_once_and_unchanged(games: Path) -> None:
     before = [(games / split / "annotations.jsonl").read_bytes() for split in ("train", "valid")]
     written = write_splits(games, seed=3)
-    found = _read(games, written)
+    by_folder = _read(games, written)
     assert written.names == ("splits/seed-3",)
-    assert {folder.rpartition("/")[2]: len(records) for folder, records in found.items()} == {
+    assert {folder.rpartition("/")[2]: len(records) for folder, records in by_folder.items()} == {
         "train": 64,
         "valid": 8,
         "test": 8,
@@ -181,12 +181,14 @@ def test_write_splits_keeps_every_row_once_and_unchanged(games: Path) -> None:
     old = [*read_split(games, "train"), *read_split(games, "valid")]
     rows = {
         (row.id, row.label, row.group, str(row.metadata))
-        for records in found.values()
+        for records in by_folder.values()
         for row in records
     }
     assert rows == {(row.id, row.label, row.group, str(row.metadata)) for row in old}
-    homes = {(record.group, folder) for folder, records in found.items() for record in records}
-    assert len(homes) == 20
+    folders = {
+        (record.group, folder) for folder, records in by_folder.items() for record in records
+    }
+    assert len(folders) == 20
     assert before == [
         (games / split / "annotations.jsonl").read_bytes() for split in ("train", "valid")
     ]
@@ -197,15 +199,20 @@ def test_write_splits_keeps_every_row_once_and_unchanged(games: Path) -> None:
 
 def test_write_folds_puts_each_row_into_valid_of_one_fold(games: Path) -> None:
     written = write_folds(games, 4)
-    found = _read(games, written)
-    every = _ids([*read_split(games, "train"), *read_split(games, "valid")])
+    by_folder = _read(games, written)
+    all_ids = _ids([*read_split(games, "train"), *read_split(games, "valid")])
     assert written.names == ("folds/0", "folds/1", "folds/2", "folds/3")
-    assert _ids([record for name in written.names for record in found[f"{name}/valid"]]) == every
+    assert (
+        _ids([record for name in written.names for record in by_folder[f"{name}/valid"]]) == all_ids
+    )
     for name in written.names:
-        assert sorted(_ids(found[f"{name}/train"]) + _ids(found[f"{name}/valid"])) == every
-        assert len(found[f"{name}/valid"]) == 20
+        assert (
+            sorted(_ids(by_folder[f"{name}/train"]) + _ids(by_folder[f"{name}/valid"])) == all_ids
+        )
+        assert len(by_folder[f"{name}/valid"]) == 20
         groups = [
-            {record.group for record in found[f"{name}/{split}"]} for split in ("train", "valid")
+            {record.group for record in by_folder[f"{name}/{split}"]}
+            for split in ("train", "valid")
         ]
         assert not groups[0] & groups[1]
 
@@ -233,9 +240,9 @@ def test_a_set_must_be_inside_the_root_and_outside_its_splits(games: Path, name:
 def test_a_class_with_one_group_stays_in_train_of_every_fold(tmp_path: Path) -> None:
     rows = [{"suffix": "1"}] * 9 + [{"suffix": "7"}] + [{"suffix": "2"}] * 2
     written = write_folds(_write(tmp_path, "train", rows), 3)
-    found = _read(tmp_path, written)
+    by_folder = _read(tmp_path, written)
     for name in written.names:
-        assert {record.label for record in found[f"{name}/train"]} == {"1", "2", "7"}
+        assert {record.label for record in by_folder[f"{name}/train"]} == {"1", "2", "7"}
     assert (
         "class '7' has only 1 group: it is absent from folds/0/valid, folds/1/valid, folds/2/valid"
         in written.notes
@@ -295,11 +302,14 @@ def test_groups_that_share_an_image_stay_together(tmp_path: Path) -> None:
         for number in (0, 2, 4)
     ]
     written = write_splits(_write(tmp_path, "train", rows), {"train": 1, "valid": 1})
-    found = _read(tmp_path, written)
-    homes = [
-        name for name, rows in found.items() for row in rows if row.group in {"0", "1", "2", "3"}
+    by_folder = _read(tmp_path, written)
+    folders = [
+        name
+        for name, rows in by_folder.items()
+        for row in rows
+        if row.group in {"0", "1", "2", "3"}
     ]
-    assert (len(homes), len(set(homes))) == (11, 1)
+    assert (len(folders), len(set(folders))) == (11, 1)
 
 
 @pytest.mark.parametrize("group_by", ["game", "metadata.game"])
@@ -309,22 +319,22 @@ def test_group_by_groups_rows_without_a_group_by_metadata(tmp_path: Path, group_
     ]
     rows += [{"suffix": "0", "group": "own"}, {"suffix": "1"}]
     written = write_splits(_write(tmp_path, "train", rows), group_by=group_by)
-    homes = {
+    folders = {
         (str(record.metadata["game"]), folder)
         for folder, records in _read(tmp_path, written).items()
         for record in records
         if record.metadata
     }
-    assert len(homes) == 10
+    assert len(folders) == 10
     assert f"1 row(s) have a group key, so {group_by} was ignored for them" in written.notes
     assert f"1 row(s) have neither a group nor {group_by}: each is its own group" in written.notes
 
 
 def test_roboflow_copies_of_one_image_stay_together(tmp_path: Path) -> None:
     rows = [{"image": f"{n // 3}_jpg.rf.{n}.jpg", "suffix": "1"} for n in range(30)]
-    found = _read(tmp_path, write_folds(_write(tmp_path, "train", rows), 2))
+    by_folder = _read(tmp_path, write_folds(_write(tmp_path, "train", rows), 2))
     sources = [
-        {record.id.partition("_jpg")[0] for record in found[f"folds/{fold}/valid"]}
+        {record.id.partition("_jpg")[0] for record in by_folder[f"folds/{fold}/valid"]}
         for fold in range(2)
     ]
     assert (len(sources[0]), len(sources[1]), sources[0] & sources[1]) == (5, 5, set())
@@ -333,10 +343,14 @@ def test_roboflow_copies_of_one_image_stay_together(tmp_path: Path) -> None:
 def test_rendered_rows_stay_in_train(games: Path) -> None:
     _write(games, "train/synthetic", [{"suffix": "1"}] * 10)
     written = write_folds(games, 2)
-    found = _read(games, written)
+    by_folder = _read(games, written)
     for name in written.names:
-        assert not [row for row in found[f"{name}/valid"] if row.id.startswith("train/synthetic/")]
-        assert sum(row.id.startswith("train/synthetic/") for row in found[f"{name}/train"]) == 10
+        assert not [
+            row for row in by_folder[f"{name}/valid"] if row.id.startswith("train/synthetic/")
+        ]
+        assert (
+            sum(row.id.startswith("train/synthetic/") for row in by_folder[f"{name}/train"]) == 10
+        )
     assert "10 row(s) under train/synthetic are rendered and stay in train" in written.notes
 
 

@@ -46,7 +46,7 @@ class DecodedDataset:
 
     Attributes:
         config: The settings.
-        splits: Train, valid, and perhaps test; empty before the data is loaded.
+        splits: Train, valid, and optionally test; empty before the data is loaded.
         class_to_idx: Class names to indices, from the training split.
     """
 

@@ -1,4 +1,4 @@
-"""The annotated rows that new splits are made of."""
+"""Rows of existing splits, read and grouped to be split again."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
