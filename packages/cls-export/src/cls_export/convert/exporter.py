@@ -15,6 +15,7 @@ from cls_export.bundle.golden import PARITY_BATCH_SIZES, allowed_difference, wri
 from cls_export.bundle.staging import staged_bundle
 from cls_export.contract.bundle_layout import GOLDEN_FOLDER, LABELS_FILE, MODEL_FILE
 from cls_export.contract.errors import BundleError
+from cls_export.contract.files import write_atomically
 from cls_export.contract.labels_mapping import LabelsMapping
 from cls_export.convert.onnx_file import save_model
 
@@ -85,7 +86,7 @@ def export_onnx(module: nn.Module, labels: LabelsMapping, path: str | os.PathLik
         draft = Path(folder) / target.name
         _write(deployable, labels, example, draft)
         check_parity(deployable, labels, draft)
-        os.replace(draft, target)
+        write_atomically(target, draft.read_bytes())
 
 
 def check_parity(module: nn.Module, labels: LabelsMapping, path: str | os.PathLike[str]) -> float:

@@ -5,6 +5,7 @@ from pathlib import Path
 import onnx
 
 from cls_export.contract.bundle_layout import METADATA_KEY
+from cls_export.contract.files import write_atomically
 from cls_export.contract.labels_mapping import LabelsMapping
 
 IR_VERSION = 10
@@ -14,7 +15,7 @@ IR_VERSION = 10
 
 
 def save_model(model: onnx.ModelProto, labels: LabelsMapping, path: Path) -> None:
-    """Write one ONNX file, with its weights and the labels mapping inside.
+    """Write one ONNX file atomically, with its weights and the labels mapping inside.
 
     Raises:
         onnx.checker.ValidationError: The graph violates the ONNX specification.
@@ -23,4 +24,4 @@ def save_model(model: onnx.ModelProto, labels: LabelsMapping, path: Path) -> Non
     metadata = {METADATA_KEY: labels.to_json()}
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
-    onnx.save_model(model, path)
+    write_atomically(path, model.SerializeToString())
