@@ -94,12 +94,14 @@ class ClassificationModule(LightningModule):
         """Outputs of the latest evaluation; None before the first."""
         self.class_accuracy: Tensor | None = None
         """Accuracy of each class in the latest evaluation, float32 [C] on the CPU; or None."""
+
         self._seed = torch.initial_seed()
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._distillation = distillation
         self._feature_cache: FeatureCache | None = None
         self._plateau: Plateau | None = None
+
         # The default NaN check would synchronize with the device at every step.
         self._train_loss = MeanMetric(nan_strategy="disable")
         self._train_top1 = MulticlassAccuracy(num_classes, average="micro")
@@ -141,7 +143,8 @@ class ClassificationModule(LightningModule):
     def on_train_batch_start(self, batch: ClassificationBatch, batch_idx: int) -> None:
         """Seed the random draws of the network, so that a resumed run draws the same."""
         step = f"{self._seed} {self.current_epoch} {batch_idx} {self.global_rank}"
-        _seed_generators(random.Random(step).getrandbits(63), self.device)
+        seed = random.Random(step).getrandbits(63)
+        _seed_generators(seed, self.device)
 
     def training_step(self, batch: ClassificationBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
@@ -149,16 +152,22 @@ class ClassificationModule(LightningModule):
             logits = self(batch["images"])
         else:
             logits = self._feature_cache.logits(batch["index"])
-        loss: Tensor = self.loss(logits, batch.get("targets", batch["labels"]))
+
+        targets = batch.get("targets", batch["labels"])
+        loss: Tensor = self.loss(logits, targets)
         if self._distillation is not None:
             loss = self._distillation(batch["images"], logits, loss)
+
         if "index" in batch:
             self._nonfinite_batch.update(loss.detach(), batch["index"])
         # Unweighted, because all batches have the same size and a weight would synchronize.
         self._train_loss.update(loss.detach())
         self._train_top1.update(logits.detach(), batch["labels"])
-        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set undeclared
+
+        # Lightning sets this attribute without declaring it.
+        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         is_logged = bool(interval) and (self.global_step + 1) % interval == 0
+
         # At the steps where loggers write, and at the last step, so that every epoch logs a rate.
         if is_logged or self.trainer.is_last_batch:
             self._log_step(loss.detach())
@@ -206,12 +215,14 @@ class ClassificationModule(LightningModule):
         )
         if self._scheduler is None:
             return optimizer
+
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise ValueError(
                 "a schedule needs a number of steps: set max_epochs or max_steps, or train without "
                 "a scheduler"
             )
+
         schedule = self._scheduler(optimizer, int(steps))
         if isinstance(schedule, Plateau):
             # Registered so that Lightning saves and restores it, but stepped in this module:
@@ -242,7 +253,8 @@ class ClassificationModule(LightningModule):
         if state:
             restore_metric_state(self._train_loss, state["loss"])
             restore_metric_state(self._train_top1, state["top1"])
-            self._epoch_metrics = self._resumed_epoch_metrics = state["concluded"]
+            self._epoch_metrics = state["concluded"]
+            self._resumed_epoch_metrics = state["concluded"]
 
     def _freeze_layers(self) -> None:
         if self.transfer is not None:
@@ -259,7 +271,9 @@ class ClassificationModule(LightningModule):
         return FeatureCache.compute(self.backbone, batches, len(data.records("train")))
 
     def _log_step(self, loss: Tensor) -> None:
-        self.log_dict({"train_loss_step": loss, **self._get_optimizer_values()}, batch_size=1)
+        values: dict[str, Any] = {"train_loss_step": loss}
+        values.update(self._get_optimizer_values())
+        self.log_dict(values, batch_size=1)
         self._check_training_loss()
 
     def _log_training_epoch(self) -> None:
@@ -272,13 +286,15 @@ class ClassificationModule(LightningModule):
             "train_top1": self._train_top1.compute(),
         }
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
+
         self._check_training_loss()
         self._epoch_metrics = self._get_optimizer_values()
         for name, value in values.items():
             self._epoch_metrics[name] = float(value)
 
     def _get_optimizer_values(self) -> dict[str, float]:
-        values: dict[str, float] = {"lr": self.trainer.optimizers[0].param_groups[0]["lr"]}
+        first_group = self.trainer.optimizers[0].param_groups[0]
+        values: dict[str, float] = {"lr": first_group["lr"]}
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None:
             values["loss_scale"] = scaler.get_scale()
@@ -315,6 +331,7 @@ class ClassificationModule(LightningModule):
             logits = self(batch["images"])
         labels = batch["labels"]
         self._eval_metrics.update(logits, labels)
+
         if "index" in batch:
             index = batch["index"]
         else:
@@ -328,10 +345,12 @@ class ClassificationModule(LightningModule):
         self.outputs = _concatenate(split, self._eval_batches)
         if self.trainer.world_size > 1:
             self.outputs = _gather_ranks(self.outputs, self.trainer.world_size)
+
         loss = functional.cross_entropy(self.outputs.logits, self.outputs.labels)
         self.log(f"{split}_loss", loss.to(self.device), prog_bar=split == "valid")
         for name, value in values.items():
             self.log(f"{split}_{name}", value, prog_bar=split == "valid" and name == "top1")
+
         is_training = self.trainer.state.fn == "fit"
         if is_training:
             self.log_dict(self._resumed_epoch_metrics)
@@ -361,8 +380,13 @@ def _seed_generators(seed: int, device: torch.device) -> None:
 
 
 def _concatenate(split: str, batches: list[tuple[Tensor, Tensor, Tensor]]) -> EvaluationOutputs:
-    logits, labels, index = (torch.cat(column).cpu() for column in zip(*batches, strict=True))
-    return EvaluationOutputs(split, logits, labels, index)
+    logits, labels, index = zip(*batches, strict=True)
+    return EvaluationOutputs(
+        split=split,
+        logits=torch.cat(logits).cpu(),
+        labels=torch.cat(labels).cpu(),
+        index=torch.cat(index).cpu(),
+    )
 
 
 def _gather_ranks(own: EvaluationOutputs, world_size: int) -> EvaluationOutputs:
@@ -373,5 +397,8 @@ def _gather_ranks(own: EvaluationOutputs, world_size: int) -> EvaluationOutputs:
     joined = _concatenate(own.split, batches)
     order = joined.index.argsort()
     return EvaluationOutputs(
-        own.split, joined.logits[order], joined.labels[order], joined.index[order]
+        split=own.split,
+        logits=joined.logits[order],
+        labels=joined.labels[order],
+        index=joined.index[order],
     )

@@ -65,21 +65,26 @@ class FocalLoss(nn.Module):
         _check_shapes(logits, targets, self.weight, "weight")
         log_p = _to_float32(logits).log_softmax(dim=1)
         # Slightly above 0, where powers below 1 have an infinite slope. log_p is 0 there.
-        one_minus_p = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
-        return self._reduce(-(one_minus_p**self.gamma) * log_p, targets)
+        smallest = torch.finfo(log_p.dtype).tiny
+        one_minus_p = (-torch.expm1(log_p)).clamp_min(smallest)
+        class_losses = -(one_minus_p**self.gamma) * log_p
+        return self._reduce(class_losses, targets)
 
     def _reduce(self, class_losses: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss, given the loss of each class if it were the label, [B, C]."""
         divisor: Tensor | int = len(class_losses)
-        weight = None if self.weight is None else self.weight.to(class_losses.dtype)
+        weight = self.weight
         if weight is not None:
+            weight = weight.to(class_losses.dtype)
             class_losses = class_losses * weight
+
         if targets.is_floating_point():
             total = (targets * class_losses).sum()
         else:
             total = class_losses.gather(1, targets[:, None]).sum()
             if weight is not None:
                 divisor = weight[targets].sum()
+
         if self.label_smoothing:
             uniform_total = class_losses.mean(dim=1).sum()
             total = (1 - self.label_smoothing) * total + self.label_smoothing * uniform_total
@@ -87,8 +92,10 @@ class FocalLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the settings."""
-        weight = "" if self.weight is None else f", weight=[{len(self.weight)} classes]"
-        return f"gamma={self.gamma}, label_smoothing={self.label_smoothing}{weight}"
+        settings = f"gamma={self.gamma}, label_smoothing={self.label_smoothing}"
+        if self.weight is not None:
+            settings += f", weight=[{len(self.weight)} classes]"
+        return settings
 
 
 class LogitAdjustedLoss(nn.Module):
@@ -120,12 +127,14 @@ class LogitAdjustedLoss(nn.Module):
         super().__init__()
         if not 0 <= tau < math.inf:
             raise ValueError(f"tau must be 0 (no adjustment) or more, got {tau}")
+
         self.tau = tau
         self.label_smoothing = _check_smoothing(label_smoothing)
         advice = "add samples of the class or remove it, because log(0) is infinite"
         counts = _check_class_values(class_counts, "class_counts", advice)
         if len(counts) < 2:
             raise ValueError(f"class_counts must have at least 2 classes, got {len(counts)}")
+
         log_prior = (counts / counts.sum()).log()
         self.register_buffer("adjustment", (tau * log_prior).float(), persistent=False)
 
@@ -156,6 +165,7 @@ def _check_class_values(values: Tensor | Sequence[float], name: str, advice: str
         raise ValueError(
             f"{name} must have shape [C], one number per class; got {list(tensor.shape)}"
         )
+
     is_valid = (tensor > 0) & tensor.isfinite()
     invalid = (~is_valid).nonzero().flatten().tolist()
     if invalid:
@@ -171,6 +181,7 @@ def _check_shapes(logits: Tensor, targets: Tensor, class_values: Tensor | None, 
     """Raise a ValueError for shapes that broadcasting would accept silently."""
     if logits.ndim != 2:
         raise ValueError(f"logits must have shape [B, C], got {list(logits.shape)}")
+
     batch, classes = logits.shape
     expected = [batch, classes] if targets.is_floating_point() else [batch]
     if list(targets.shape) != expected:
@@ -178,10 +189,12 @@ def _check_shapes(logits: Tensor, targets: Tensor, class_values: Tensor | None, 
             f"logits {[batch, classes]} need labels int64 {[batch]} or soft targets float "
             f"{[batch, classes]}, got {targets.dtype} {list(targets.shape)}"
         )
+
     if class_values is not None and len(class_values) != classes:
         raise ValueError(f"{name} has {len(class_values)} classes, but the logits have {classes}")
 
 
 def _to_float32(logits: Tensor) -> Tensor:
     """Convert to at least float32."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return logits.to(dtype)

@@ -41,4 +41,5 @@ def get_metric_state(metric: Metric) -> dict[str, Tensor]:
 def restore_metric_state(metric: Metric, state: dict[str, Tensor]) -> None:
     """Set the state of a metric to the result of `get_metric_state`."""
     for name, value in state.items():
-        setattr(metric, name, value.to(metric.device))
+        on_device = value.to(metric.device)
+        setattr(metric, name, on_device)

@@ -33,7 +33,8 @@ class NonfiniteBatchTracker:
         if self._rows is None:
             self._rows = torch.full_like(rows, -1)
         if len(rows) == len(self._rows):  # all batches of an epoch have the same size
-            is_first = ~loss.isfinite() & (self._rows[0] < 0)
+            is_unset = self._rows[0] < 0
+            is_first = ~loss.isfinite() & is_unset
             self._rows = torch.where(is_first, rows, self._rows)
 
     def rows(self) -> list[int]:

@@ -28,7 +28,8 @@ def train(module: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 3) -
 
         def closure() -> float:
             optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(module(images), labels)  # noqa: B023  # called in this iteration
+            # The closure is called in this iteration.
+            loss = nn.functional.cross_entropy(module(images), labels)  # noqa: B023
             loss.backward()
             return float(loss.detach())
 

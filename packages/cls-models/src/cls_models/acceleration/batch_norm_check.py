@@ -52,6 +52,7 @@ def _find_layers_with_one_value(module: nn.Module, image_size: tuple[int, int]) 
             if isinstance(layer, _BatchNorm) and layer.training
         ]
         module.eval()  # the forward pass must not update running statistics
+
         for name, layer in training:
             handles.append(layer.register_forward_pre_hook(_single_value_hook(name, failing)))
         try:

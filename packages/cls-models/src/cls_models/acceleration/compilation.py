@@ -74,6 +74,7 @@ class CompileCallback(Callback):
         assert self._timer.seconds is not None
         decision = decide_compilation(pl_module.device, image_size, remaining, self._timer.seconds)
         _log.info("%s", decision.reason if self.when == "auto" else "compiling: when='always'")
+
         self._is_compiled = decision.should_compile or self.when == "always"
         if self._is_compiled:
             backbone = pl_module.backbone

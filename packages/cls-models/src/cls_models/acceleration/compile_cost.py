@@ -63,6 +63,7 @@ def decide_compilation(
             "where compilation gains nothing on a CPU"
         )
         return CompileDecision(False, reason)
+
     cost = cost or COMPILE_COSTS[device_type]
     saved = steps * step_seconds * (1 - 1 / cost.speedup)
     should_compile = saved > cost.seconds

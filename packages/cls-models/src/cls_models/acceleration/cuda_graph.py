@@ -2,7 +2,7 @@
 
 On a fast GPU, a step of a small network takes as long as the host needs to launch its hundreds of
 kernels: a ResNet-18 on 256 images of 64 px keeps an H100 busy for a fraction of that time. A CUDA
-graph is captured once and launched as a whole. `benchmarks/training.py overhead --trainer gpu`
+graph is captured once and launched as a whole. `benchmarks/trainer_overhead.py --trainer gpu`
 measures the gain.
 """
 
@@ -67,6 +67,7 @@ class CudaGraphCallback(Callback):
             if self._graphed.matches(self._last_images):
                 return
             self._release()
+
         backbone = pl_module.backbone
         assert isinstance(backbone, nn.Module)
         try:

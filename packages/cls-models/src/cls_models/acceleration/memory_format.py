@@ -11,7 +11,7 @@ def is_channels_last_faster(device: torch.device | str, precision: Precision = "
     """Return whether convolutions run faster in `torch.channels_last` (NHWC) on a device.
 
     CPU: 1.4-2.0 times as fast for a ResNet-18 at 48x32 to 64x64 px, together with `SmallConv2d`
-    and `patch_channels_last_step` (`benchmarks/training.py layouts`); 1.12-1.19 times on its own
+    and `patch_channels_last_step` (`benchmarks/cpu_layers.py networks`); 1.12-1.19 times on its own
     from 128 px. CUDA with mixed precision: tensor cores work on NHWC, and cuDNN transposes other
     layouts (NVIDIA, "Convolutional Layers User's Guide"). No gain is known elsewhere.
 
@@ -20,7 +20,9 @@ def is_channels_last_faster(device: torch.device | str, precision: Precision = "
         precision: As returned by `check_precision`.
     """
     device_type = torch.device(device).type
-    return device_type == "cpu" or (device_type == "cuda" and precision != "32-true")
+    if device_type == "cuda":
+        return precision != "32-true"
+    return device_type == "cpu"
 
 
 def prepare_for_device(

@@ -45,11 +45,13 @@ def check_precision(precision: str | int, device: torch.device | str) -> Precisi
     name = str(precision)
     if name == "auto":
         return choose_precision(device)
+
     name = _SHORT_NAMES.get(name, name)
     resolved = next((choice for choice in PRECISIONS if choice == name), None)
     if resolved is None:
         hint = did_you_mean(name, ["auto", *PRECISIONS])
         raise HardwareError(f"unknown precision {precision!r}; {hint}")
+
     if resolved == "16-mixed" and device.type == "cpu":
         raise HardwareError(
             f"precision {precision} is not supported: a CPU cannot train in float16. "

@@ -4,8 +4,8 @@ In the last stages of a network on small crops, a 3x3 convolution covers maps su
 where many of its taps fall on padding and the library's backward pass reaches a fraction of the
 processor's speed. Here each tap of the kernel multiplies the pixels that it covers by its own
 weight matrix: no tap multiplies padding, and channels-last weights need no copy.
-`benchmarks/training.py` measures the gain: `small-maps` for single layers (1.0 to 7 times as fast),
-`layouts` for a ResNet-18.
+`benchmarks/cpu_layers.py` measures the gain: `convolutions` for single layers (1.0 to 7 times as
+fast), `networks` for a ResNet-18.
 
 Shapes: B images, I input channels, O output channels, H x W input pixels, P x Q output pixels.
 """
@@ -34,7 +34,8 @@ class SmallConv2d(nn.Conv2d):
         """Map float [B, I, H, W] to [B, O, ceil(H / stride), ceil(W / stride)]."""
         if not self._should_use_products(input):
             return super().forward(input)
-        return cast("Tensor", _TapProducts.apply(input, self.weight, self.stride[0]))
+        output = _TapProducts.apply(input, self.weight, self.stride[0])
+        return cast("Tensor", output)
 
     def _should_use_products(self, images: Tensor) -> bool:
         height, width = images.shape[2:]
@@ -124,7 +125,7 @@ def _list_taps(kernel: int, height: int, width: int, stride: int) -> list[_Tap]:
     """Return the taps that cover any pixel; the center tap, which covers all outputs, is first."""
     center = kernel // 2
     every = slice(None)
-    taps = []
+    taps: list[_Tap] = []
     for row in range(kernel):
         for column in range(kernel):
             rows = _overlap(row - center, height, stride)
@@ -132,14 +133,19 @@ def _list_taps(kernel: int, height: int, width: int, stride: int) -> list[_Tap]:
             if rows is not None and columns is not None:
                 outputs = (every, rows[0], columns[0])
                 inputs = (every, rows[1], columns[1])
-                taps.append(_Tap(row, column, outputs, inputs))
-    return sorted(taps, key=lambda tap: (tap.row, tap.column) != (center, center))
+                tap = _Tap(row, column, outputs, inputs)
+                if row == column == center:
+                    taps.insert(0, tap)
+                else:
+                    taps.append(tap)
+    return taps
 
 
 def _overlap(offset: int, length: int, stride: int) -> tuple[slice, slice] | None:
     """Return the outputs whose input at `offset` exists, and those inputs, along one axis."""
     first = 1 if offset < 0 else 0
-    last = min(_output_length(length, stride) - 1, (length - 1 - offset) // stride)
+    last_with_input = (length - 1 - offset) // stride
+    last = min(_output_length(length, stride) - 1, last_with_input)
     if last < first:
         return None
     start = first * stride + offset
@@ -162,6 +168,7 @@ class _TapProducts(torch.autograd.Function):
         output_shape = (_output_length(height, stride), _output_length(width, stride))
         output = pixels.new_empty(batch, *output_shape, len(weight))
         taps = _list_taps(weight.shape[-1], height, width, stride)
+
         tap_pixels: list[Tensor] = []
         for tap in taps:
             covered = pixels[tap.inputs].reshape(-1, channels)
@@ -172,6 +179,7 @@ class _TapProducts(torch.autograd.Function):
                 target = output[tap.outputs]
                 target += (covered @ matrix).view(target.shape)
             tap_pixels.append(covered)
+
         ctx.save_for_backward(weight, *tap_pixels)
         ctx.taps = taps
         ctx.pixels_shape = pixels.shape
@@ -184,6 +192,7 @@ class _TapProducts(torch.autograd.Function):
         needs_images, needs_weight, _ = ctx.needs_input_grad
         output_gradient = gradients[0].permute(0, 2, 3, 1)
         tap_gradients = [output_gradient[tap.outputs].reshape(-1, len(weight)) for tap in ctx.taps]
+
         image_gradient = None
         weight_gradient = None
         if needs_images:
@@ -201,7 +210,8 @@ def _image_gradient(
     tap_weights = weight.permute(2, 3, 0, 1)
     for tap, gradient in zip(taps, tap_gradients, strict=True):
         target = pixel_gradient[tap.inputs]
-        target += (gradient @ tap_weights[tap.row, tap.column]).view(target.shape)
+        product = gradient @ tap_weights[tap.row, tap.column]
+        target += product.view(target.shape)
     return pixel_gradient.permute(0, 3, 1, 2)
 
 
@@ -216,6 +226,7 @@ def _weight_gradient(
     result = torch.empty(channels_out, kernel, kernel, channels_in)
     if len(taps) < kernel * kernel:
         result.zero_()
+
     for tap, gradient, pixels in zip(taps, tap_gradients, tap_pixels, strict=True):
         torch.mm(gradient.t(), pixels, out=result[:, tap.row, tap.column])
     return result.permute(0, 3, 1, 2)

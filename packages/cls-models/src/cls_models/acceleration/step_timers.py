@@ -40,7 +40,9 @@ class StepTimer:
     def first_step_overhead(self) -> float | None:
         """First step's duration minus the median in seconds, such as the compilation time."""
         median = self.seconds
-        return None if median is None else self._durations[0] - median
+        if median is None:
+            return None
+        return self._durations[0] - median
 
 
 class DeviceStepTimer:
@@ -76,7 +78,9 @@ class DeviceStepTimer:
     @property
     def seconds(self) -> float | None:
         """Mean step duration up to the latest pause, in seconds; None if no step was counted."""
-        return self._total_seconds / self._total_steps if self._total_steps else None
+        if not self._total_steps:
+            return None
+        return self._total_seconds / self._total_steps
 
     def _synchronized_time(self) -> float:
         if self._device.type == "cuda":

@@ -25,11 +25,13 @@ class DropoutLinear(nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features [..., F] to logits [..., C]."""
-        return super().forward(functional.dropout(features, self.rate, self.training))
+        dropped = functional.dropout(features, self.rate, self.training)
+        return super().forward(dropped)
 
     def extra_repr(self) -> str:
         """Return the sizes and the dropout rate."""
-        return f"{super().extra_repr()}, rate={self.rate}"
+        sizes = super().extra_repr()
+        return f"{sizes}, rate={self.rate}"
 
 
 def find_head_name(backbone: nn.Module) -> str:
@@ -59,7 +61,8 @@ def get_head(backbone: nn.Module) -> nn.Linear | nn.Conv2d:
     Raises:
         BackboneError: As for `find_head_name`.
     """
-    head = backbone.get_submodule(find_head_name(backbone))
+    name = find_head_name(backbone)
+    head = backbone.get_submodule(name)
     assert isinstance(head, nn.Linear | nn.Conv2d)
     return head
 
@@ -77,12 +80,14 @@ def set_dropout(backbone: nn.Module, rate: float) -> None:
     """
     check_dropout_rate(rate)
     name = find_head_name(backbone)
-    parent = backbone.get_submodule(name.rpartition(".")[0])
+    parent_name = name.rpartition(".")[0]
+    parent = backbone.get_submodule(parent_name)
     dropout_layers = [layer for layer in parent.children() if isinstance(layer, nn.Dropout)]
     for layer in dropout_layers:
         layer.p = rate
     if dropout_layers:
         return
+
     head = backbone.get_submodule(name)
     if not isinstance(head, nn.Linear):
         raise BackboneError(
@@ -134,7 +139,10 @@ def _find_global_pool(backbone: nn.Module) -> str | None:
     head_parent = find_head_name(backbone).rpartition(".")[0]
     last = None
     for name, module in backbone.named_modules():
-        is_global = isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))
-        if is_global and name.rpartition(".")[0] in ("", head_parent):
+        if not isinstance(module, nn.AdaptiveAvgPool2d):
+            continue
+        is_global = module.output_size in (1, (1, 1))
+        parent = name.rpartition(".")[0]
+        if is_global and parent in ("", head_parent):
             last = name
     return last

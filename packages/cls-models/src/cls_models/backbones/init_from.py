@@ -42,14 +42,16 @@ class ClassMatchResult:
     @property
     def summary(self) -> str:
         """One sentence for the log."""
-        total = len(self.shared) + len(self.added)
-        counts = [f"copied head rows of {len(self.shared)} of {total} classes"]
-        if self.added:
+        shared, added, removed = len(self.shared), len(self.added), len(self.removed)
+        text = f"initialized from {self.checkpoint}: "
+        text += f"copied head rows of {shared} of {shared + added} classes"
+        if added:
             names = _join_names(self.added)
-            counts.append(f"{len(self.added)} new classes start from random rows ({names})")
-        if self.removed:
-            counts.append(f"{len(self.removed)} classes were removed ({_join_names(self.removed)})")
-        return f"initialized from {self.checkpoint}: {', '.join(counts)}"
+            text += f", {added} new classes start from random rows ({names})"
+        if removed:
+            names = _join_names(self.removed)
+            text += f", {removed} classes were removed ({names})"
+        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,10 @@ class InitCheckpoint:
     def model_description(self) -> str:
         """The name or target under `model` in the run's config.yaml, for messages."""
         config = RunPaths(self.labels.parent).config
-        text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+        if not config.is_file():
+            return "an unknown model"
+
+        text = config.read_text(encoding="utf-8", errors="replace")
         for key in ("name", "_target_"):
             match = re.search(rf"^model:\n(?: +.*\n)*?  {key}: *(\S+)", text, re.MULTILINE)
             if match:
@@ -107,13 +112,16 @@ def load_by_class_name(
     _check_same_network(backbone, head, state, origin)
     _check_class_count(backbone.state_dict()[f"{head}.weight"], classes, "this backbone")
     _check_class_count(state[f"{head}.weight"], old_classes, str(origin.checkpoint))
-    backbone.load_state_dict(_match_state(backbone, head, state, old_classes, classes))
+
+    matched = _match_state(backbone, head, state, old_classes, classes)
+    backbone.load_state_dict(matched)
     result = ClassMatchResult(
         origin.checkpoint,
         shared=tuple(name for name in classes if name in old_classes),
         added=tuple(name for name in classes if name not in old_classes),
         removed=tuple(name for name in old_classes if name not in classes),
     )
+
     if result.shared:
         _log.info("%s", result.summary)
     else:
@@ -160,6 +168,7 @@ def _find_run_of_bundle(bundle: Path) -> InitCheckpoint:
     is_in_run = run.labels.is_file() and run.best.is_file()
     if is_in_run and mapping.get("class_to_idx") == _read_json(run.labels).get("class_to_idx"):
         return InitCheckpoint(run.best, run.labels, bundle)
+
     name = (mapping.get("provenance") or {}).get("run")
     folder = f"the folder of run {name!r}" if name else "the folder of the run that exported it"
     raise BackboneError(
@@ -213,6 +222,7 @@ def _check_exported_step(
     """Check that best.ckpt is still the one that was exported: the run may have been resumed."""
     provenance = _read_json(bundle / LABELS_FILE).get("provenance") or {}
     exported = (provenance.get("metric") or {}).get("step")
+
     current = (checkpoint.get("scored") or {}).get("step")
     if exported != current:
         raise BackboneError(
@@ -227,12 +237,14 @@ def _check_same_network(
     own = backbone.state_dict()
     missing = sorted(own.keys() - state.keys())
     unknown = sorted(state.keys() - own.keys())
+
     mismatched = []
     for key in sorted(own.keys() & state.keys()):
         first_axis = 1 if key in (f"{head}.weight", f"{head}.bias") else 0  # rows may differ
         if state[key].shape[first_axis:] != own[key].shape[first_axis:]:
             shapes = f"{list(state[key].shape)} in the run, {list(own[key].shape)} here"
             mismatched.append(f"{key} is {shapes}")
+
     problems = [
         *mismatched,
         *(f"{key} is missing in the run" for key in missing),
@@ -271,6 +283,7 @@ def _match_state(
         if name in old_row:
             new_rows.append(row)
             old_rows.append(old_row[name])
+
     # The backbone's own dict, because MNASNet needs the version in its metadata.
     result: dict[str, Tensor] = backbone.state_dict()
     for key in state:
@@ -283,5 +296,7 @@ def _match_state(
 
 
 def _join_names(names: Sequence[str]) -> str:
-    listed = ", ".join(repr(name) for name in names[:_MAX_NAMES])
-    return listed + (", …" if len(names) > _MAX_NAMES else "")
+    listed = [repr(name) for name in names[:_MAX_NAMES]]
+    if len(names) > _MAX_NAMES:
+        listed.append("…")
+    return ", ".join(listed)

@@ -31,6 +31,7 @@ def get_layer_ids(backbone: nn.Module) -> dict[str, int]:
     head_name = find_head_name(backbone)
     head_prefix = f"{head_name}." if head_name else ""  # "" for a network that is a linear layer
     weights = get_weight_names(backbone)
+
     layer_ids: dict[str, int] = {}
     head_names: list[str] = []
     number = 0
@@ -43,11 +44,13 @@ def get_layer_ids(backbone: nn.Module) -> dict[str, int]:
                 head_names.append(name)
             else:
                 own.append(name)
+
         if not weights.isdisjoint(own):
             if has_weights:
                 number += 1
             has_weights = True
         layer_ids.update(dict.fromkeys(own, number))
+
     head_id = number + 1 if layer_ids else 0
     layer_ids.update(dict.fromkeys(head_names, head_id))
     return {name: layer_ids[name] for name, _ in backbone.named_parameters()}
@@ -81,15 +84,17 @@ def _list_units(
         half: Half the number of elements of the whole network's parameters.
     """
     yield module, [prefix + name for name, _ in module.named_parameters(recurse=False)]
+
     is_container = isinstance(module, _CONTAINERS)
     for name, child in module.named_children():
         # An item of a container is a block of any size: the last stage of a MaxViT holds 57 %.
         is_body = not is_container and _count_elements(child.parameters()) > half
         has_children = any(True for _ in child.children())
+        child_prefix = f"{prefix}{name}."
         if isinstance(child, _CONTAINERS) or (is_body and has_children):
-            yield from _list_units(child, f"{prefix}{name}.", half)
+            yield from _list_units(child, child_prefix, half)
         else:
-            yield child, [f"{prefix}{name}.{inner}" for inner, _ in child.named_parameters()]
+            yield child, [child_prefix + inner for inner, _ in child.named_parameters()]
 
 
 def _count_elements(parameters: Iterable[nn.Parameter]) -> int:

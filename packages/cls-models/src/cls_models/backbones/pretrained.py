@@ -87,12 +87,15 @@ def find_published_weights(name: str, weights: str) -> WeightsEnum | None:
         entries = get_model_weights(name)
     except ValueError as error:
         raise BackboneError(f"no weights for unknown backbone {name!r} ({error})") from error
+
     word = weights.removeprefix(f"{entries.__name__}.")
     if word in entries.__members__:
         return entries[word]
+
     path = Path(weights)
     if path.suffix or len(path.parts) > 1 or path.exists():
         return None
+
     hint = did_you_mean(weights.upper(), entries.__members__)
     raise BackboneError(
         f"unknown weights {weights!r} for {name}; {hint}, null, or the path of a state dict"
@@ -159,6 +162,7 @@ def fit_state_dict(network: nn.Module, state: Mapping[str, Tensor], source: str)
     }
     random = _skip_other_head(network, adapted, mismatched, source)
     random |= _skip_other_stem(network, mismatched, source)
+
     for key in mismatched:
         del adapted[key]
     result = network.load_state_dict(adapted, strict=False)
@@ -166,7 +170,9 @@ def fit_state_dict(network: nn.Module, state: Mapping[str, Tensor], source: str)
     # them, and nothing reads the counters.
     missing = {key for key in result.missing_keys if not key.endswith("num_batches_tracked")}
     missing -= random
+
     unknown = set(result.unexpected_keys)
+
     wrong = sorted((missing | unknown | mismatched) - random)
     if wrong:
         raise BackboneError(
@@ -228,7 +234,7 @@ def _adapt_state(network: nn.Module, state: Mapping[str, Tensor]) -> OrderedDict
     adapted._metadata = {"": {"version": 2}, **getattr(state, "_metadata", {})}
     if isinstance(network, VisionTransformer) and "encoder.pos_embedding" in adapted:
         try:
-            return interpolate_embeddings(network.image_size, network.patch_size, adapted)  # type: ignore[no-any-return]
+            adapted = interpolate_embeddings(network.image_size, network.patch_size, adapted)
         except ValueError as error:
             raise BackboneError(
                 f"the position embeddings of these weights cannot be interpolated ({error})"

@@ -54,12 +54,14 @@ def build_timm_backbone(
     _check_name(timm, name)
     check_class_arguments(num_classes, weights, init_from, classes)
     size = parse_image_size(image_size)
+
     options: dict[str, Any] = {"num_classes": num_classes}
     if dropout is not None:
         check_dropout_rate(dropout)
         options["drop_rate"] = dropout
     network: nn.Module = _build_network(timm, name, size, options, weights == "DEFAULT")
     _check_single_head(network, name)
+
     if weights is not None and weights != "DEFAULT":
         fit_state_dict(network, read_state_dict(weights), f"{name} weights {weights!r}")
     if init_from is not None and classes is not None:
@@ -107,6 +109,7 @@ def _check_name(timm: Any, name: str) -> None:
         raise BackboneError(
             f"unknown timm backbone {name!r}; did you mean {first!r}, {second!r}, or {third!r}?"
         )
+
     architecture, _, tag = name.partition(".")
     if not tag:
         return
@@ -115,6 +118,7 @@ def _check_name(timm: Any, name: str) -> None:
         raise BackboneError(
             f"unknown tag {tag!r} of timm backbone {name!r}; {architecture} has no weights"
         )
+
     if tag not in tags:
         raise BackboneError(
             f"unknown tag {tag!r} of timm backbone {name!r}; {did_you_mean(tag, tags)}"
@@ -128,6 +132,7 @@ def _build_network(
     if size is not None and config is not None and config.fixed_input_size:
         check_image_size(name, size, partial(_built_network_accepts_size, timm, name))
         return _create_model(timm, name, {**options, "img_size": size}, pretrained)
+
     network = _create_model(timm, name, options, pretrained)
     if size is not None:
         check_image_size(name, size, partial(accepts_size, network))

@@ -78,15 +78,19 @@ def build_backbone(
         raise BackboneError(
             f"unknown backbone {name!r}; did you mean {first!r}, {second!r}, or {third!r}?"
         )
+
     check_class_arguments(num_classes, weights, init_from, classes)
     size = parse_image_size(image_size)
+
     stem_kind = choose_stem(name, stem, size, pretrained=weights is not None)
     network = _build_network(name, num_classes, weights, size)
     network.stem_kind = stem_kind
     if stem_kind == "small":
         use_small_stem(network)
+
     if weights is not None:
         load_weights(network, name, weights)
+
     set_pooling(network, pooling)
     if dropout is not None:
         set_dropout(network, dropout)
@@ -170,7 +174,9 @@ def accepts_size(network: nn.Module, size: tuple[int, int]) -> bool:
     meta_tensors = {}
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
         meta_tensors[name] = tensor.detach().to("meta")
+
     images = torch.empty(2, 3, *size, device="meta")
+
     try:
         with torch.no_grad(), evaluation_mode(network):
             functional_call(network, meta_tensors, (images,))
@@ -191,6 +197,7 @@ def _build_network(
         if size is not None:
             check_image_size(name, size, partial(accepts_size, network))
         return network
+
     # The layers of these networks depend on the image size, so it is checked before building.
     pretrained_input = get_pretrained_input(name, weights)
     if size is None and pretrained_input is not None:
@@ -202,7 +209,9 @@ def _build_network(
 
 
 def _size_option(name: str, size: tuple[int, int]) -> dict[str, Any]:
-    return {"image_size": size[0]} if name.startswith("vit_") else {"input_size": size}
+    if name.startswith("vit_"):
+        return {"image_size": size[0]}
+    return {"input_size": size}
 
 
 def _built_network_accepts_size(name: str, size: tuple[int, int]) -> bool:

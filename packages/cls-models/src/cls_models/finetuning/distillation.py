@@ -82,6 +82,7 @@ class DistillationLoss:
             raise DistillationError(
                 f"share must be from 0 (labels only) to 1 (teacher only), got {share}"
             )
+
         self.teacher = teacher.eval().requires_grad_(False)
         self.temperature = temperature
         self.share = share
@@ -103,6 +104,7 @@ class DistillationLoss:
         if images.device != self._device:
             self.teacher.to(images.device)
             self._device = images.device
+
         with torch.no_grad():  # not inference_mode, whose tensors cannot be saved for backward
             teacher_logits: Tensor = self.teacher(images)
         soft_loss = distillation_loss(student_logits, teacher_logits, self.temperature)
@@ -123,7 +125,8 @@ def build_distillation(
 
     See `load_teacher` and `DistillationLoss` for the arguments.
     """
-    return DistillationLoss(load_teacher(run, backbone, classes, mean, std), temperature, share)
+    teacher = load_teacher(run, backbone, classes, mean, std)
+    return DistillationLoss(teacher, temperature, share)
 
 
 def load_teacher(
@@ -198,11 +201,13 @@ class _TeacherAdapter(nn.Module):
         teacher_mean, teacher_std = torch.tensor(
             [labels.normalization.mean, labels.normalization.std]
         )
+
         scale = student_std / teacher_std
         shift = (student_mean - teacher_mean) / teacher_std
         self.register_buffer("scale", scale[:, None, None])
         self.register_buffer("shift", shift[:, None, None])
         self.register_buffer("order", torch.tensor(order))
+
         self._is_same_normalization = torch.equal(student_mean, teacher_mean) and torch.equal(
             student_std, teacher_std
         )
@@ -219,7 +224,8 @@ class _TeacherAdapter(nn.Module):
 def _find_files(run: Path) -> tuple[Path, Path]:
     """Return the paths of the checkpoint and of its labels mapping."""
     if run.is_dir():
-        return RunPaths(run).best, RunPaths(run).labels
+        paths = RunPaths(run)
+        return paths.best, paths.labels
     if run.parent.name == CHECKPOINTS_FOLDER:
         return run, RunPaths.from_checkpoint(run).labels
     return run, run.with_name(LABELS_FILE)
@@ -238,10 +244,12 @@ def _match_classes(
             f"{missing[:_MAX_NAMES]}), {len(extra)} are only in the teacher (such as "
             f"{extra[:_MAX_NAMES]}). Train a teacher on the student's classes"
         )
+
     return [teacher.index(name) for name in student]
 
 
 def _soften(logits: Tensor, temperature: float) -> Tensor:
     """Return log_softmax(logits / T), in at least float32."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return (logits / temperature).log_softmax(dim=1)
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    softened = logits.to(dtype) / temperature
+    return softened.log_softmax(dim=1)

@@ -40,6 +40,7 @@ def check_features_cacheable(backbone: nn.Module, *, augmented: bool, mixed: boo
                 f"features cannot be cached with {setting}, because images differ in every epoch. "
                 f"Set {setting}=none, or train without cache_features"
             )
+
     head = backbone.get_submodule(find_head_name(backbone))
     head_parameters = set(head.parameters())
     trained = [
@@ -101,6 +102,7 @@ class FeatureCache:
         features: Tensor | None = None
         is_filled = torch.zeros(rows, dtype=torch.bool)
         dropout = 0.0
+
         with _HeadInputRecorder(backbone) as recorder:
             for batch in batches:
                 index = _get_index(batch, rows)
@@ -112,6 +114,7 @@ class FeatureCache:
                     features = batch_features.new_empty(rows, width)
                 features[index.to(features.device)] = batch_features
                 is_filled[index.cpu()] = True
+
         if features is None or not is_filled.all():
             raise FeatureCacheError(
                 f"{int((~is_filled).sum())} of {rows} rows are missing in the batches; pass every "
@@ -127,7 +130,8 @@ class FeatureCache:
 
     def __call__(self, index: Tensor) -> Tensor:
         """Return the features [B, F] of rows `index` int64 [B], before dropout."""
-        return self.features[index.to(self.features.device)]
+        rows = index.to(self.features.device)
+        return self.features[rows]
 
     def logits(self, index: Tensor) -> Tensor:
         """Return the head's logits [B, C] of rows `index` int64 [B]; dropout follows its mode."""
@@ -168,6 +172,7 @@ class _HeadInputRecorder:
             torch.autocast(images.device.type, enabled=False),
         ):
             logits = self._backbone(images.float())
+
         description = f"the head {self._head_name} of {type(self._backbone).__name__}"
         if len(self._head_calls) != 1:
             raise FeatureCacheError(
@@ -198,6 +203,7 @@ class _HeadInputRecorder:
         for layer, output in self._dropout_calls:
             if output.data_ptr() == features.data_ptr() and layer.p > 0:
                 layers.append(layer)
+
         if len(layers) > 1 or not all(isinstance(layer, nn.Dropout) for layer in layers):
             types = ", ".join(type(layer).__name__ for layer in layers)
             raise FeatureCacheError(

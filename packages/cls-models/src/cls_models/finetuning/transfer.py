@@ -89,7 +89,8 @@ class Transfer:
         if blocks == 0:
             return frozen
         unfrozen_blocks = sum(1 for start in self.unfreeze_at if start <= epoch)
-        return frozen * (blocks - unfrozen_blocks) // blocks
+        frozen_blocks = blocks - unfrozen_blocks
+        return frozen * frozen_blocks // blocks
 
     def freeze_for_epoch(self, backbone: nn.Module, epoch: int) -> None:
         """Freeze the layers that do not train in an epoch, and unfreeze all others.
@@ -103,11 +104,13 @@ class Transfer:
         layer_ids = get_layer_ids(backbone)
         frozen = self.count_frozen_layers(_count_layers(layer_ids), epoch)
         frozen_norms = self._get_frozen_batch_norm_names(backbone)
+
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(layer_ids[name] >= frozen and name not in frozen_norms)
             if not parameter.requires_grad:
                 # Optimizers skip parameters without a gradient, but decay those with a zero one.
                 parameter.grad = None
+
         if backbone.training:
             backbone.train()  # for layers that were frozen until now
             self.set_frozen_to_eval(backbone)
@@ -120,7 +123,8 @@ class Transfer:
         for module in backbone.modules():
             states = [parameter.requires_grad for parameter in module.parameters()]
             is_frozen = bool(states) and not any(states)
-            if is_frozen or (self.batch_norm == "frozen" and isinstance(module, _BATCH_NORMS)):
+            is_batch_norm = isinstance(module, _BATCH_NORMS)
+            if is_frozen or (is_batch_norm and self.batch_norm == "frozen"):
                 module.eval()
 
     def get_lr_scales(self, backbone: nn.Module) -> dict[str, float]:
@@ -130,7 +134,10 @@ class Transfer:
         """
         layer_ids = get_layer_ids(backbone)
         last = _count_layers(layer_ids) - 1
-        return {name: self.layer_decay ** (last - number) for name, number in layer_ids.items()}
+        scales = {}
+        for name, number in layer_ids.items():
+            scales[name] = self.layer_decay ** (last - number)
+        return scales
 
     def find_ineffective_settings(self, backbone: nn.Module, epochs: int) -> list[str]:
         """Return a sentence for each setting that has no effect, or an unlikely one."""
@@ -138,6 +145,7 @@ class Transfer:
         frozen_at_end = self.count_frozen_layers(layers, epochs - 1)
         frozen_at_start = self._count_initially_frozen(layers)
         notes = []
+
         late = [epoch for epoch in self.unfreeze_at if epoch >= epochs]
         if late:
             notes.append(
@@ -148,6 +156,7 @@ class Transfer:
             notes.append(
                 f"unfreeze_at has {len(self.unfreeze_at)} epochs for {frozen_at_start} layers"
             )
+
         lowest_scale = self.layer_decay ** (layers - 1 - frozen_at_end)
         if self.layer_decay < 1 and frozen_at_end == layers - 1:
             notes.append(
@@ -161,6 +170,7 @@ class Transfer:
                 f"{lowest_scale:.0e} of the learning rate; {suggestion:.2f} would leave the stem "
                 "with one twentieth"
             )
+
         has_batch_norm = any(isinstance(module, _BATCH_NORMS) for module in backbone.modules())
         if self.batch_norm == "frozen" and not has_batch_norm:
             notes.append("batch_norm 'frozen' has no effect: the backbone has no batch norm")

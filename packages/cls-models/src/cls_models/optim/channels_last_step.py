@@ -36,6 +36,7 @@ def patch_channels_last_step(optimizer: Optimizer) -> None:
         if closure is not None:  # run it here, because it computes the gradients
             with torch.enable_grad():
                 loss = closure()
+
         with _permute_to_memory_order(self):
             step(self)
         return loss
@@ -51,6 +52,7 @@ def _permute_to_memory_order(optimizer: Optimizer) -> Iterator[None]:
             is_updated = parameter.grad is not None and parameter.device.type == "cpu"
             if is_updated and _is_channels_last(parameter):
                 permuted.append(parameter)
+
     for parameter in permuted:
         _permute_all(parameter, optimizer, _TO_MEMORY_ORDER)
     try:
@@ -75,6 +77,7 @@ def _permute_all(parameter: nn.Parameter, optimizer: Optimizer, order: tuple[int
     parameter.grad = None  # the gradient must always have the parameter's shape
     parameter.data = parameter.data.permute(order)
     parameter.grad = _permute(gradient, order)
+
     state = optimizer.state.get(parameter, {})
     for name, value in state.items():
         if isinstance(value, Tensor) and value.ndim == 4:
@@ -83,4 +86,6 @@ def _permute_all(parameter: nn.Parameter, optimizer: Optimizer, order: tuple[int
 
 def _permute(tensor: Tensor, order: tuple[int, ...]) -> Tensor:
     permuted = tensor.permute(order)
-    return permuted.contiguous() if order == _TO_MEMORY_ORDER else permuted
+    if order == _TO_MEMORY_ORDER:
+        return permuted.contiguous()
+    return permuted

@@ -82,7 +82,9 @@ class Muon(Optimizer):
         )
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self, closure: Callable[[], float] | None = None
+    ) -> float | None:
         """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
@@ -105,15 +107,20 @@ class Muon(Optimizer):
             if parameter.grad is not None:
                 shape = (len(parameter), parameter[0].numel())
                 by_shape.setdefault(shape, []).append(parameter)
+
         for shape, parameters in by_shape.items():
             momenta = []
             for parameter in parameters:
-                momenta.append(self._update_momentum(parameter, group["momentum"]).flatten(1))
+                momentum = self._update_momentum(parameter, group["momentum"])
+                momenta.append(momentum.flatten(1))
             updates = orthogonalize(torch.stack(momenta), group["iterations"])
+
+            decay = 1 - group["lr"] * group["weight_decay"]
             rate = group["lr"] * 0.2 * math.sqrt(max(shape))
             for parameter, update in zip(parameters, updates, strict=True):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update.reshape(parameter.shape).to(parameter.dtype), alpha=-rate)
+                update = update.reshape(parameter.shape).to(parameter.dtype)
+                parameter.mul_(decay)
+                parameter.add_(update, alpha=-rate)
 
     def _update_momentum(self, parameter: Tensor, momentum: float) -> Tensor:
         """Update a parameter's momentum buffer, and return the Nesterov momentum."""
@@ -122,7 +129,8 @@ class Muon(Optimizer):
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        buffer: Tensor = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+        buffer: Tensor = state["momentum_buffer"]
+        buffer.lerp_(gradient, 1 - momentum)
         return gradient.lerp(buffer, momentum)
 
 
@@ -134,10 +142,12 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
     CPU.
     """
     a, b, c = _COEFFICIENTS
-    x = matrices.to(torch.float32 if matrices.device.type == "cpu" else torch.bfloat16)
+    is_cpu = matrices.device.type == "cpu"
+    x = matrices.to(torch.float32 if is_cpu else torch.bfloat16)
     is_tall = x.shape[1] > x.shape[2]
     if is_tall:
         x = x.mT
+
     norm = x.norm(dim=(1, 2), keepdim=True)
     x = x / norm.clamp(min=1e-7)
     for _ in range(iterations):

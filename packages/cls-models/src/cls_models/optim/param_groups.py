@@ -55,6 +55,7 @@ def build_param_groups(
         if transfer or parameter.requires_grad:
             key = (scales.get(name, 1.0), kinds[name])
             members.setdefault(key, []).append(parameter)
+
     included = {id(parameter) for parameter in backbone.parameters()}
     for module in extra_modules:
         weights = get_weight_names(module)
@@ -63,6 +64,7 @@ def build_param_groups(
                 kind = _Kind.WEIGHT if name in weights else _Kind.NO_DECAY
                 members.setdefault((1.0, kind), []).append(parameter)
                 included.add(id(parameter))
+
     groups = []
     for scale, kind in sorted(members, key=lambda key: (-key[0], key[1])):
         group = {
@@ -102,6 +104,7 @@ def build_optimizer(
         optimizer = factory(groups, fused=True)
     else:
         optimizer = factory(groups)
+
     if any(group.get("fused") for group in optimizer.param_groups):
         patch_channels_last_step(optimizer)
     for group in optimizer.param_groups:
@@ -134,10 +137,12 @@ def _supports_fused(
     is_set = "fused" in getattr(factory, "keywords", {})
     if is_set or "fused" not in inspect.signature(factory).parameters:
         return False
+
     variants = set()
     for group in groups:
         for parameter in group["params"]:
             variants.add((parameter.device, parameter.dtype))
+
     with suppress(RuntimeError, TypeError):
         for device, dtype in variants:
             ones = [nn.Parameter(torch.ones(1, 1, device=device, dtype=dtype)) for _ in range(4)]
@@ -145,6 +150,7 @@ def _supports_fused(
                 [{"params": ones[:2], "matrices": True}, {"params": ones[2:], "matrices": False}],
                 fused=True,
             )
+
             if unfreezes:
                 _step_with_gradients(optimizer, ones[::2])
             _step_with_gradients(optimizer, ones)
@@ -161,6 +167,7 @@ def _step_with_gradients(optimizer: Optimizer, parameters: list[nn.Parameter]) -
 def _get_kinds(backbone: nn.Module) -> dict[str, _Kind]:
     weights = get_weight_names(backbone)
     matrices = _get_hidden_names(backbone) - _get_non_matrix_names(backbone)
+
     kinds = {}
     for name, _ in backbone.named_parameters():
         if name not in weights:
@@ -178,6 +185,7 @@ def _get_hidden_names(backbone: nn.Module) -> set[str]:
         layer_ids = get_layer_ids(backbone)
     except ValueError:  # no head was found; only Muon and transfer need one
         return set()
+
     last = max(layer_ids.values(), default=0)
     return {name for name, number in layer_ids.items() if 0 < number < last}
 

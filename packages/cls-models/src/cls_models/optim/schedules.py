@@ -25,7 +25,8 @@ def warmup_cosine(
     _check_fraction("final", final)
 
     def decay(progress: float) -> float:
-        return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+        cosine = (1 + math.cos(math.pi * progress)) / 2
+        return final + (1 - final) * cosine
 
     return _warm_up_then(decay, optimizer, total_steps, warmup)
 
@@ -50,7 +51,11 @@ def warmup_constant(optimizer: Optimizer, total_steps: int, *, warmup: float = 0
 
     Args and errors are those of `warmup_cosine`.
     """
-    return _warm_up_then(lambda progress: 1.0, optimizer, total_steps, warmup)
+
+    def decay(progress: float) -> float:
+        return 1.0
+
+    return _warm_up_then(decay, optimizer, total_steps, warmup)
 
 
 def one_cycle(
@@ -157,6 +162,7 @@ def plateau(
             f"patience and threshold must be 0 or more, got {patience} and {threshold}"
         )
     _check_fraction("final", final)
+
     min_lr = [float(group["lr"]) * final for group in optimizer.param_groups]
     schedule = Plateau(
         optimizer, mode, factor, patience, threshold, threshold_mode="abs", min_lr=min_lr, eps=0
@@ -195,7 +201,8 @@ def _warm_up_then(
     def factor(step: int) -> float:
         if step < warmup_steps:
             return (step + 1) / warmup_steps
-        return decay(min(1.0, (step - warmup_steps) / decay_steps))
+        progress = (step - warmup_steps) / decay_steps
+        return decay(min(1.0, progress))
 
     return LambdaLR(optimizer, factor)
 
