@@ -1,4 +1,4 @@
-"""The app, called as the command line calls it, in this process."""
+"""Compose configurations and run the app in this process."""
 
 import json
 import sys
@@ -14,9 +14,12 @@ from torchvision.models import get_model
 
 from cls_callbacks import AtomicCheckpointIO
 from cls_export import LabelsMapping
-from cls_train import RunConfig, main
-from cls_train.composition.builders import build_network, build_preprocessing
-from cls_train.run_folder import RunFolder
+from cls_export.contract.run_layout import RunPaths
+from cls_train.builders import build_network, build_preprocessing
+from cls_train.composition.config import RunConfig
+from cls_train.main import main
+from cls_train.run_folder.resume import begin_run
+from cls_train.run_folder.run_lock import release_lock
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 
@@ -73,7 +76,7 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data_root(tmp_path: Path) -> Path:
-    """A small data root of one's own: two classes, six training and two validation images."""
+    """A small data root: two classes, six training images, and two validation images."""
     root = tmp_path / "mine"
     write_split(root / "train", ["7", "23"] * 3)
     write_split(root / "valid", ["7", "23"])
@@ -82,18 +85,19 @@ def data_root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_run(composed: Compose, tmp_path: Path) -> Callable[..., Path]:
-    """Make the folder of a run of the classes 23 and 7 that has come to a best.ckpt, of random weights."""
+    """Create the folder of a run with the classes 23 and 7, and a best.ckpt of random weights."""
 
     def make(*overrides: str) -> Path:
-        config = composed(f"run.root={tmp_path / 'earlier'}", "run.name=first", *overrides)
-        folder, preprocessing = RunFolder.named(config, "first"), build_preprocessing(config)
+        config = composed(*overrides)
+        run = RunPaths(tmp_path / "earlier/first")
+        preprocessing = build_preprocessing(config)
         labels = LabelsMapping.from_classes({"23": 0, "7": 1}, preprocessing)
-        folder.begin(config, labels)
-        folder.release()
+        begin_run(run, config, labels)
+        release_lock(run)
         network = build_network(config, labels.classes, preprocessing.size)
         state = {f"backbone.{name}": value for name, value in network.state_dict().items()}
-        AtomicCheckpointIO().save_checkpoint({"state_dict": state}, folder.best)
-        return folder.path
+        AtomicCheckpointIO().save_checkpoint({"state_dict": state}, run.best)
+        return run.path
 
     return make
 

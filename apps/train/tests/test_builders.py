@@ -1,4 +1,4 @@
-"""Settings that only the data, or the network, can tell to be wrong: known before the run's folder is made."""
+"""Settings that only the data or the network can check, before the run folder is created."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,12 +8,12 @@ import pytest
 from loguru import logger
 
 from cls_models import ClassificationModule
-from cls_train.composition.builders import build_data, build_module, build_preprocessing
+from cls_train.builders import build_data, build_module, build_preprocessing
 
 
 @pytest.fixture
 def warnings() -> Iterator[list[str]]:
-    """What is warned of while a test runs."""
+    """Warnings that are logged while a test runs."""
     lines: list[str] = []
     sink = logger.add(lines.append, format="{message}", level="WARNING")
     yield lines
@@ -22,15 +22,15 @@ def warnings() -> Iterator[list[str]]:
 
 @pytest.fixture
 def build(composed: Any, data_root: Path) -> Callable[..., ClassificationModule]:
-    """Build the module of a run on the small set."""
+    """Build the module of a run on the small data set."""
 
-    def built(*overrides: str) -> ClassificationModule:
+    def build_module_of(*overrides: str) -> ClassificationModule:
         config = composed("data=jsonl", f"data.root={data_root}", *overrides)
         data = build_data(config, build_preprocessing(config))
         data.setup()
         return build_module(config, data)
 
-    return built
+    return build_module_of
 
 
 @pytest.mark.parametrize(
@@ -47,19 +47,20 @@ def build(composed: Any, data_root: Path) -> Callable[..., ClassificationModule]
         (
             "model=torchvision model.name=alexnet preprocessing.size=[64,64] "
             "+data.growing_sizes=[{until:0.5,size:[16,16]}]",
-            "data.growing_sizes: the network cannot take images of 16 x 16 pixels",
+            "data.growing_sizes: the network cannot process images of 16 x 16 pixels",
         ),
         (
             "model=torchvision model.name=alexnet preprocessing.size=[24,24]",
-            "model: alexnet cannot take images of 24x24 pixels; the smallest square that works is 63x63",
+            "images of 24x24 pixels; the smallest square that works is 63x63",
         ),
         (
-            "+data.batch_size=1 preprocessing.size=[64,64] +data.growing_sizes=[{until:0.5,size:[32,32]}]",
+            "+data.batch_size=1 preprocessing.size=[64,64] "
+            "+data.growing_sizes=[{until:0.5,size:[32,32]}]",
             "would see one value per channel at 32 x 32 px",
         ),
     ],
 )
-def test_what_the_data_or_the_network_refuses_is_said_before_training(
+def test_settings_that_data_or_network_refuse_are_reported_before_training(
     run_app: Any, data_root: Any, overrides: str, expected: str
 ) -> None:
     code, message = run_app("data=jsonl", f"data.root={data_root}", *overrides.split())
@@ -69,7 +70,7 @@ def test_what_the_data_or_the_network_refuses_is_said_before_training(
     assert not (data_root.parent / "runs").exists()
 
 
-def test_sizes_that_cached_features_never_see_are_said(run_app: Any, data_root: Any) -> None:
+def test_growing_sizes_with_cached_features_log_a_warning(run_app: Any, data_root: Any) -> None:
     cached = ["transfer=linear_probe", "+transfer.cache_features=true", "augmentation=none"]
     settings = [
         "preprocessing.size=[32,32]",
@@ -84,7 +85,7 @@ def test_sizes_that_cached_features_never_see_are_said(run_app: Any, data_root: 
 
 
 @pytest.mark.parametrize("transfer", ["linear_probe", "staged", "fine_tune"])
-def test_a_transfer_of_random_weights_is_said(
+def test_transfer_from_random_weights_logs_a_warning(
     build: Any, warnings: list[str], transfer: str
 ) -> None:
     build(f"transfer={transfer}")
@@ -93,7 +94,7 @@ def test_a_transfer_of_random_weights_is_said(
     assert "set model.weights=DEFAULT or +model.init_from=RUN" in line
 
 
-def test_a_transfer_of_weights_is_not_warned_of(
+def test_transfer_from_pretrained_weights_logs_no_warning(
     build: Any, warnings: list[str], weights_file: Path, make_run: Any
 ) -> None:
     for start in (f"model.weights={weights_file}", f"+model.init_from={make_run()}"):
@@ -101,7 +102,7 @@ def test_a_transfer_of_weights_is_not_warned_of(
     assert warnings == []
 
 
-def test_a_teacher_that_knows_images_resized_otherwise_is_said(
+def test_a_teacher_with_another_resize_logs_a_warning(
     build: Any, warnings: list[str], make_run: Any
 ) -> None:
     teacher = [
@@ -113,6 +114,6 @@ def test_a_teacher_that_knows_images_resized_otherwise_is_said(
     build(*teacher, "preprocessing=squash64")
     (line,) = warnings
     assert (
-        "distillation: the teacher was trained on images resized by 'letterbox' and is shown this run's"
+        "distillation: the teacher was trained with resize 'letterbox', this run uses 'squash'"
         in line
     )

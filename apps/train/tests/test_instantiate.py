@@ -5,8 +5,8 @@ from torch.nn import CrossEntropyLoss
 
 from cls_data import Augmentation
 from cls_export import Preprocessing
-from cls_train import ConfigError
 from cls_train.composition.instantiate import build, check_node
+from cls_train.errors import ConfigError
 
 HOSTILE = [
     "os.system",
@@ -19,7 +19,7 @@ HOSTILE = [
     "cls_train.stages.fit.subprocess.run",
     "cls_train.stages.fit._git",
     "cls_data.synthetic.rendered_folder.tempfile.TemporaryDirectory",
-    "cls_data.write_atomically",
+    "cls_export.contract.files.write_atomically",
     "cls_data.Predictions.load",
     "cls_export.verify_bundle",
     "lightning.pytorch.trainer.trainer.os.system",
@@ -59,7 +59,7 @@ HOSTILE = [
     "cls_models.build_backbone.__globals__",
     "cls_data.Quarantine.load",
     "cls_callbacks.AtomicCheckpointIO.remove_checkpoint",
-    "cls_callbacks.checkpointing.best_and_last.fsspec.open",
+    "cls_callbacks.checkpointing.remote_copy.fsspec.open",
     "lightning.pytorch.callbacks.callback.__builtins__.eval",
     "lightning.pytorch.loggers.logger.functools.partial",
     "torchvision.models.get_model.__class__",
@@ -72,7 +72,7 @@ HOSTILE = [
 
 @pytest.mark.faults
 @pytest.mark.parametrize("target", HOSTILE)
-def test_nothing_but_our_own_classes_and_those_of_named_libraries_may_be_built(target: Any) -> None:
+def test_only_classes_of_this_project_and_listed_libraries_may_be_built(target: Any) -> None:
     nested = {"_target_": "lightning.pytorch.Trainer", "plugins": [{"_target_": target}]}
     for node in ({"_target_": target}, nested):
         with pytest.raises(ConfigError, match="may not be built"):
@@ -85,7 +85,7 @@ def test_positional_arguments_are_refused() -> None:
         check_node({"_target_": "cls_callbacks.EMA", "_args_": [0.5]}, "ema")
 
 
-def test_a_misspelt_class_is_answered_with_the_nearest() -> None:
+def test_a_misspelled_class_suggests_the_closest() -> None:
     with pytest.raises(
         ConfigError,
         match=r"callbacks.ema._target_: cls_callbacks has no 'EMAA'; did you mean 'EMA'\?",
@@ -93,14 +93,14 @@ def test_a_misspelt_class_is_answered_with_the_nearest() -> None:
         check_node({"_target_": "cls_callbacks.EMAA"}, "callbacks.ema")
 
 
-def test_a_misspelt_argument_is_answered_with_the_nearest() -> None:
+def test_a_misspelled_argument_suggests_the_closest() -> None:
     with pytest.raises(
         ConfigError, match=r"ema.decai: EMA takes no 'decai'; did you mean 'decay'\?"
     ):
         check_node({"_target_": "cls_callbacks.EMA", "decai": 0.9}, "ema")
 
 
-def test_a_refused_argument_is_named_by_its_key_path() -> None:
+def test_a_refused_argument_is_reported_with_its_key_path() -> None:
     flips = {"_target_": "cls_data.LightAugmentation", "geometry": {"horizontal_flip": 3}}
     with pytest.raises(
         ConfigError,
@@ -113,7 +113,7 @@ def test_a_refused_argument_is_named_by_its_key_path() -> None:
         )
 
 
-def test_run_time_values_are_added_at_the_end() -> None:
+def test_runtime_arguments_are_added() -> None:
     loss = build(
         {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.2},
         "loss",

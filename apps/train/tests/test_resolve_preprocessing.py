@@ -11,31 +11,31 @@ from PIL import Image
 
 from cls_export import LabelsMapping
 from cls_models import BackboneError
-from cls_train import ConfigError
-from cls_train.composition.builders import build_data, build_preprocessing
-from cls_train.composition.resolve_preprocessing import fitting_size, resolve_model_input
+from cls_train.builders import build_data, build_preprocessing
+from cls_train.composition.resolve_preprocessing import choose_size, resolve_preprocessing
+from cls_train.errors import ConfigError
 
 sides = st.lists(st.integers(1, 4000), min_size=1, max_size=9)
 
 
 @given(sides, sides)
-def test_a_fitting_size_is_the_median_rounded_up_to_16_and_at_most_224(
+def test_choose_size_rounds_the_median_up_to_16_with_a_maximum_of_224(
     heights: list[int], widths: list[int]
 ) -> None:
-    for fitted, given_sides in zip(fitting_size(heights, widths), (heights, widths), strict=True):
+    for fitted, given_sides in zip(choose_size(heights, widths), (heights, widths), strict=True):
         median = int(np.median(given_sides))
         assert fitted % 16 == 0
         assert (median <= fitted < median + 16) or fitted == 224 < median
 
 
-def test_crops_of_40_by_29_are_trained_at_48_by_32() -> None:
-    assert fitting_size([40], [29]) == (48, 32)
+def test_choose_size_returns_48_by_32_for_crops_of_40_by_29() -> None:
+    assert choose_size([40], [29]) == (48, 32)
 
 
-def test_auto_takes_size_mean_and_std_from_the_training_images(
+def test_auto_estimates_size_mean_and_std_from_the_training_images(
     composed: Any, data_root: Path
 ) -> None:
-    config = resolve_model_input(
+    config = resolve_preprocessing(
         composed("data=jsonl", f"data.root={data_root}", "preprocessing=auto")
     )
     images = [
@@ -49,13 +49,11 @@ def test_auto_takes_size_mean_and_std_from_the_training_images(
     assert np.allclose(config.preprocessing["std"], pixels.std(axis=0), atol=1e-3)
 
 
-def test_auto_sees_the_training_images_of_the_fold_and_no_others(
-    composed: Any, data_root: Path
-) -> None:
+def test_auto_reads_only_the_training_images_of_the_fold(composed: Any, data_root: Path) -> None:
     config = composed(
         "data=jsonl", f"data.root={data_root}", "preprocessing=auto", "data.fold=0", "data.folds=2"
     )
-    config = resolve_model_input(config)
+    config = resolve_preprocessing(config)
     data = build_data(config, build_preprocessing(config))
     data.setup()
     images = [np.asarray(Image.open(record.path)) / 255 for record in data.records("train")]
@@ -63,56 +61,55 @@ def test_auto_sees_the_training_images_of_the_fold_and_no_others(
     assert np.allclose(config.preprocessing["std"], np.std(images, axis=(0, 1, 2)), atol=1e-4)
 
 
-def test_what_is_given_as_numbers_is_left_alone(composed: Any, data_root: Path) -> None:
+def test_numbers_stay_unchanged(composed: Any, data_root: Path) -> None:
     given_numbers = composed("data=jsonl", f"data.root={data_root}")
-    assert resolve_model_input(given_numbers) == given_numbers
+    assert resolve_preprocessing(given_numbers) == given_numbers
     partly = ["preprocessing=auto", "preprocessing.mean=[0.5,0.5,0.5]"]
-    config = resolve_model_input(composed("data=jsonl", f"data.root={data_root}", *partly))
+    config = resolve_preprocessing(composed("data=jsonl", f"data.root={data_root}", *partly))
     assert config.preprocessing["mean"] == [0.5, 0.5, 0.5]
 
 
-def test_pretrained_weights_bring_their_own_input(
+def test_pretrained_weights_set_the_preprocessing(
     composed: Any, data_root: Path, weights_file: Path
 ) -> None:
     settings = ["data=jsonl", f"data.root={data_root}", f"model.weights={weights_file}"]
-    config = resolve_model_input(composed(*settings, "preprocessing=pretrained"))
+    config = resolve_preprocessing(composed(*settings, "preprocessing=pretrained"))
     assert config.preprocessing["size"] == [224, 224]
     assert config.preprocessing["resize_to"] == 256
     assert config.preprocessing["resample"] == "bilinear"
-    auto = resolve_model_input(composed(*settings, "preprocessing=auto"))
+    auto = resolve_preprocessing(composed(*settings, "preprocessing=auto"))
     assert auto.preprocessing["size"] == [32, 16], "the size is still that of the images"
     for node in (config.preprocessing, auto.preprocessing):
         assert (node["mean"], node["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
 @pytest.mark.parametrize("way", ["letterbox64", "crop224", "squash64"])
-def test_weights_of_an_earlier_run_bring_its_input(
+def test_weights_of_another_run_set_the_preprocessing(
     composed: Any, data_root: Path, make_run: Any, way: str
 ) -> None:
     mean, std = [0.1, 0.2, 0.3], [0.3, 0.2, 0.1]
     run = make_run(f"preprocessing={way}", f"preprocessing.mean={mean}", f"preprocessing.std={std}")
     settings = ["data=jsonl", f"data.root={data_root}", f"+model.init_from={run}"]
-    same = resolve_model_input(composed(*settings, "preprocessing=pretrained"))
+    same = resolve_preprocessing(composed(*settings, "preprocessing=pretrained"))
     assert (
         build_preprocessing(same) == LabelsMapping.load(run / "labels_mapping.json").preprocessing
     )
-    auto = resolve_model_input(composed(*settings, "preprocessing=auto")).preprocessing
+    auto = resolve_preprocessing(composed(*settings, "preprocessing=auto")).preprocessing
     assert (auto["size"], auto["mean"], auto["std"]) == ([32, 16], mean, std), (
         "the size is still that of the images"
     )
 
 
-def test_auto_and_weights_are_refused_where_they_mean_nothing(
-    composed: Any, data_root: Path
-) -> None:
+def test_auto_and_weights_are_refused_where_unsupported(composed: Any, data_root: Path) -> None:
     settings = ["data=jsonl", f"data.root={data_root}"]
     with pytest.raises(
         ConfigError,
         match=r"set model\.weights=DEFAULT or \+model\.init_from=RUN, or choose another",
     ):
-        resolve_model_input(composed(*settings, "preprocessing=pretrained"))
-    with pytest.raises(ConfigError, match="how much is cut off"):
-        resolve_model_input(composed(*settings, "preprocessing=crop224", "preprocessing.size=auto"))
+        resolve_preprocessing(composed(*settings, "preprocessing=pretrained"))
+    crop = ["preprocessing=crop224", "preprocessing.size=auto"]
+    with pytest.raises(ConfigError, match="needs the amount to crop"):
+        resolve_preprocessing(composed(*settings, *crop))
 
 
 def test_an_unknown_network_with_weights_is_answered_with_the_nearest(
@@ -128,13 +125,13 @@ def test_an_unknown_network_with_weights_is_answered_with_the_nearest(
         with pytest.raises(
             ConfigError, match=r"model.name: unknown backbone 'resnet81'; did you mean 'resnet"
         ):
-            resolve_model_input(composed(*settings, f"preprocessing={preprocessing}"))
+            resolve_preprocessing(composed(*settings, f"preprocessing={preprocessing}"))
 
 
-def test_the_weights_of_timm_bring_their_own_input(composed: Any, data_root: Path) -> None:
+def test_timm_weights_set_the_preprocessing(composed: Any, data_root: Path) -> None:
     pytest.importorskip("timm")
     settings = ["data=jsonl", f"data.root={data_root}", "model=timm", "model.weights=DEFAULT"]
-    config = resolve_model_input(
+    config = resolve_preprocessing(
         composed(*settings, "model.name=resnet10t", "preprocessing=pretrained")
     )
     assert config.preprocessing["size"] == [176, 176]
@@ -142,10 +139,10 @@ def test_the_weights_of_timm_bring_their_own_input(composed: Any, data_root: Pat
     with pytest.raises(
         BackboneError, match="unknown timm backbone 'resnet10tt'; did you mean 'resnet10t'"
     ):
-        resolve_model_input(composed(*settings, "model.name=resnet10tt", "preprocessing=auto"))
+        resolve_preprocessing(composed(*settings, "model.name=resnet10tt", "preprocessing=auto"))
 
 
-def test_a_run_records_numbers_and_the_stem_and_goes_on_with_them(
+def test_a_run_records_numbers_and_the_stem_and_resumes_with_them(
     run_app: Any, data_root: Path
 ) -> None:
     settings = [
@@ -169,7 +166,7 @@ def test_a_run_records_numbers_and_the_stem_and_goes_on_with_them(
     "start",
     ["model.weights={file} preprocessing=auto", "+model.init_from={run} preprocessing=pretrained"],
 )
-def test_a_run_goes_on_where_what_it_started_from_is_gone(
+def test_a_run_resumes_after_its_initial_weights_were_deleted(
     run_app: Any, data_root: Path, weights_file: Path, make_run: Any, start: str
 ) -> None:
     file, run = data_root.parent / "weights.pth", make_run()
@@ -189,5 +186,5 @@ def test_a_run_goes_on_where_what_it_started_from_is_gone(
     shutil.rmtree(run)
     code, message = run_app(*settings)
     assert code == 0, message
-    assert "goes on from" in message
+    assert "resuming from" in message
     assert (folder / "config.yaml").read_text() == config

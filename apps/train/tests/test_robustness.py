@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from cls_data.annotations.reading import read_split
 from cls_export import Classifier, LabelsMapping, Preprocessing
 from cls_export.convert.exporter import write_bundle
-from cls_train.stages.robustness import DEGRADATIONS, Degradation, degradation_curves
+from cls_train.stages.robustness import DEGRADATIONS, Degradation, compute_robustness_curves
 
 
 class FineStripes(nn.Module):
-    """Answers `fine` where neighbouring columns differ, as they do in stripes of one pixel, and `flat` elsewhere."""
+    """Predicts `fine` if neighboring columns differ, as in one-pixel stripes, else `flat`."""
 
     def forward(self, images: Tensor) -> Tensor:
         contrast = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().mean(dim=(1, 2, 3))
@@ -39,21 +39,21 @@ def striped(tmp_path: Path) -> tuple[Classifier, Path]:
     return Classifier(tmp_path / "bundle"), tmp_path / "data"
 
 
-def test_accuracy_falls_by_the_degradation_that_takes_what_the_network_sees(
+def test_accuracy_falls_when_the_degradation_removes_the_stripes(
     striped: tuple[Classifier, Path],
 ) -> None:
     classifier, root = striped
-    found = degradation_curves(classifier, read_split(root, "valid"))
-    assert found["images"] == 6
-    assert found["untouched"]["value"] == 1
-    assert set(found["curves"]) == {each.title for each in DEGRADATIONS}
-    assert all(len(curve["top1"]) == len(curve["levels"]) for curve in found["curves"].values())
-    for title in ("Blur", "Fewer pixels"):
-        assert found["curves"][title]["top1"][-1]["value"] == 0.5, title
+    curves = compute_robustness_curves(classifier, read_split(root, "valid"))
+    assert curves["images"] == 6
+    assert curves["untouched"]["value"] == 1
+    assert set(curves["curves"]) == {each.title for each in DEGRADATIONS}
+    assert all(len(curve["top1"]) == len(curve["levels"]) for curve in curves["curves"].values())
+    for title in ("Blur", "Lower resolution"):
+        assert curves["curves"][title]["top1"][-1]["value"] == 0.5, title
 
 
 @pytest.mark.parametrize("degradation", DEGRADATIONS, ids=lambda each: each.title)
-def test_every_degradation_leaves_an_rgb_image_that_is_worse_by_level(
+def test_every_degradation_returns_rgb_and_grows_with_the_level(
     degradation: Degradation,
 ) -> None:
     image = Image.effect_noise((40, 30), 90).convert("RGB")
@@ -63,8 +63,8 @@ def test_every_degradation_leaves_an_rgb_image_that_is_worse_by_level(
         assert [each.width for each in changed] == sorted({each.width for each in changed})
         return
     assert all(each.size == image.size for each in changed)
-    off = [
+    differences = [
         float(np.abs(np.asarray(each, float) - np.asarray(image, float)).mean()) for each in changed
     ]
-    assert off == sorted(off)
-    assert off[0] > 0
+    assert differences == sorted(differences)
+    assert differences[0] > 0

@@ -1,4 +1,4 @@
-"""What a user sees at the end: a table, or one clear message."""
+"""What the command prints: one message for an error, and a table of results at the end."""
 
 import functools
 import sys
@@ -14,7 +14,8 @@ from cls_models import (
     DistillationError,
     FeatureCacheError,
     HardwareError,
-    NotFiniteLossError,
+    NonfiniteLossError,
+    TorchFileError,
 )
 from cls_train.errors import ConfigError, IdentityError, RunError
 
@@ -28,20 +29,25 @@ USER_ERRORS = (
     HardwareError,
     IdentityError,
     ImageError,
-    NotFiniteLossError,
+    NonfiniteLossError,
     RunError,
+    TorchFileError,
 )
 
 EXIT_USER_ERROR = 2
+
 EXIT_INTERRUPTED = 130
-"""As a shell reports Ctrl-C; in the fit, where there is something to save, `cls_callbacks.PreemptionCheckpoint` sees to it."""
+"""The exit code of a shell for Ctrl-C. During training `PreemptionCheckpoint` handles Ctrl-C."""
 
 
 def exit_on_user_error(command: Callable[[], None]) -> Callable[[], None]:
-    """Turn an error that the user can act on into one message and exit code 2, and Ctrl-C into exit code 130."""
+    """Print errors that the user can fix as one message, without a traceback, and exit.
+
+    The exit code is 2 for such an error, and 130 for Ctrl-C.
+    """
 
     @functools.wraps(command)
-    def wrapped() -> None:
+    def wrapper() -> None:
         try:
             command()
         except USER_ERRORS as error:
@@ -51,11 +57,11 @@ def exit_on_user_error(command: Callable[[], None]) -> Callable[[], None]:
             print("\ninterrupted", file=sys.stderr)
             sys.exit(EXIT_INTERRUPTED)
 
-    return wrapped
+    return wrapper
 
 
 def print_summary(rows: dict[str, str]) -> None:
-    """Print the run's last table."""
+    """Print the results of a run as a table."""
     table = Table(title="finished", show_header=False, title_justify="left")
     for name, value in rows.items():
         table.add_row(name, value)

@@ -1,7 +1,7 @@
-"""The command line, composed once beforehand: to refuse what Hydra would run itself, and to explain what it refuses."""
+"""Compose the command line once before Hydra does, to explain errors and refuse unsafe settings."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
@@ -11,46 +11,49 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from cls_export.contract.suggestions import did_you_mean
-from cls_train.composition.instantiate import parameters
+from cls_train.composition.renames import (
+    describe_renamed_key,
+    find_renamed_key,
+    find_renamed_parameter,
+)
+from cls_train.composition.targets import parameter_names, resolve_target
 from cls_train.errors import ConfigError
 
-_HYDRAS_OWN = "hydra._internal."
+_HYDRA_PACKAGE = "hydra._internal."
 
 
 def check_command_line(arguments: Sequence[str], config_dir: Path) -> None:
     """Compose what the arguments ask for, without running anything.
 
     Raises:
-        ConfigError: an unknown key or choice (the nearest one is named), or something that Hydra itself would build
-            before this app sees the configuration.
+        ConfigError: A key or choice is unknown, or Hydra would build an object before this app
+            has checked the configuration.
     """
-    overrides = [
-        argument
-        for argument in arguments
-        if re.match(r"[~+A-Za-z_]", argument) and _is_override(argument)
-    ]
-    for variant in _variants(overrides):
-        _refuse_foreign_hydra_targets(_compose(variant, config_dir))
+    overrides = [argument for argument in arguments if _is_override(argument)]
+    for variant in _sweep_variants(overrides):
+        _check_hydra_targets(_compose(variant, config_dir))
 
 
 def _is_override(argument: str) -> bool:
-    return "=" in argument or argument.startswith("~")
+    is_key = re.match(r"[~+A-Za-z_]", argument) is not None
+    return is_key and ("=" in argument or argument.startswith("~"))
 
 
-def _variants(overrides: Sequence[str]) -> Iterator[list[str]]:
-    """Yield overrides such that each value of each sweep (`seed=1,2`) is composed at least once."""
-    values = [_sweep(override) for override in overrides]
-    for row in zip_longest(*values):
-        yield [choice or options[0] for choice, options in zip(row, values, strict=True)]
-    if not values:
+def _sweep_variants(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """Yield lists of overrides that contain each value of each sweep (`seed=1,2`) at least once."""
+    if not overrides:
         yield []
+        return
+    choices = [_sweep_values(override) for override in overrides]
+    for row in zip_longest(*choices):
+        yield [value or values[0] for value, values in zip(row, choices, strict=True)]
 
 
-def _sweep(override: str) -> list[str]:
+def _sweep_values(override: str) -> list[str]:
     key, equals, value = override.partition("=")
     if not equals or re.search(r"[\[\]{}()'\"]", value):
         return [override]
-    return [f"{key}={part}" for part in value.split(",")]
+    return [f"{key}={item}" for item in value.split(",")]
 
 
 def _compose(overrides: list[str], config_dir: Path) -> DictConfig:
@@ -59,85 +62,103 @@ def _compose(overrides: list[str], config_dir: Path) -> DictConfig:
         try:
             return compose("config", overrides=overrides, return_hydra_config=True)
         except HydraException as error:
-            raise ConfigError(_explain(error, overrides, config_dir)) from error
-        except ValueError as error:  # what Hydra says of GROUP=null or GROUP=3
-            wrong = [
-                o
-                for o in overrides
-                if _is_group(o, config_dir) and not (config_dir / _file_of(o)).exists()
-            ]
-            raise ConfigError(
-                "; ".join(_no_choice(override, config_dir) for override in wrong) or str(error)
-            ) from error
+            raise ConfigError(_explain_hydra_error(error, overrides, config_dir)) from error
+        except ValueError as error:  # Hydra's error for GROUP=null and GROUP=3
+            message = _explain_unknown_choices(overrides, config_dir)
+            raise ConfigError(message or str(error)) from error
 
 
 def _is_group(override: str, config_dir: Path) -> bool:
     return (config_dir / override.partition("=")[0]).is_dir()
 
 
-def _file_of(override: str) -> str:
-    group, _, choice = override.partition("=")
-    return f"{group}/{choice}.yaml"
+def _explain_unknown_choices(overrides: list[str], config_dir: Path) -> str:
+    lines = []
+    for override in overrides:
+        group, _, choice = override.partition("=")
+        if not _is_group(override, config_dir):
+            continue
+        choices = sorted(path.stem for path in (config_dir / group).glob("*.yaml"))
+        if choice in choices:
+            continue
+        line = f"{group}: {choice!r} is not a choice; choices are {', '.join(choices)}"
+        if "none" in choices:
+            line += f"; to turn it off, set {group}=none"
+        lines.append(line)
+    return "; ".join(lines)
 
 
-def _no_choice(override: str, config_dir: Path) -> str:
-    group, _, choice = override.partition("=")
-    choices = sorted(path.stem for path in (config_dir / group).glob("*.yaml"))
-    off = f"; to switch it off: {group}=none" if "none" in choices else ""
-    return f"{group}: {choice!r} is not a choice; choices are {', '.join(choices)}{off}"
-
-
-def _refuse_foreign_hydra_targets(composed: DictConfig) -> None:
+def _check_hydra_targets(composed: DictConfig) -> None:
     settings = composed.hydra
     if settings.callbacks:
         raise ConfigError(
-            "hydra.callbacks: Hydra would build these before anything is checked; use the group callbacks"
+            "hydra.callbacks: Hydra would build these before the configuration is checked; "
+            "use the group callbacks"
         )
     for name in settings:
-        node = settings.get(name) if not OmegaConf.is_missing(settings, name) else None
+        node = None if OmegaConf.is_missing(settings, name) else settings.get(name)
         target = node.get("_target_") if isinstance(node, DictConfig) else None
-        if target is not None and not str(target).startswith(_HYDRAS_OWN):
+        if target is not None and not str(target).startswith(_HYDRA_PACKAGE):
             raise ConfigError(
-                f"hydra.{name}._target_: {target!r} may not be built; only Hydra's own may"
+                f"hydra.{name}._target_: {target!r} may not be built; only Hydra's own classes may"
             )
 
 
-def _explain(error: HydraException, overrides: list[str], config_dir: Path) -> str:
-    """Say what is wrong with the command line; for an unknown key, name the nearest one that exists."""
-    found = re.search(r"Could not override '([^']+)'", str(error))
-    if found is None:
+def _explain_hydra_error(error: HydraException, overrides: list[str], config_dir: Path) -> str:
+    """Return Hydra's message, or for an unknown key a message that names the closest valid key."""
+    match = re.search(r"Could not override '([^']+)'", str(error))
+    if match is None:
         return str(error)
-    key = found[1]
-    base = _compose(
-        [override for override in overrides if _is_group(override, config_dir)], config_dir
-    )
+    key = match[1]
+    group_choices = [override for override in overrides if _is_group(override, config_dir)]
+    base = _compose(group_choices, config_dir)
+    new_key = find_renamed_key(key) or _find_renamed_parameter_path(base, key)
+    if new_key is not None:
+        return describe_renamed_key(key, new_key)
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(base, parent) if parent else base
-    if isinstance(node, DictConfig) and (known := _known(node, parent)):
-        if name in known:
-            return f"{key}: not set in this configuration yet; to add it, write +{key}=VALUE"
-        return f"{key}: unknown key; {did_you_mean(name, known)}"
-    if isinstance(node, DictConfig):
-        return f"{key}: unknown key; {did_you_mean(name, [str(sibling) for sibling in node if sibling != 'hydra'])}"
-    return f"{key}: unknown key; {did_you_mean(key, [k for k in _dotted(base) if not k.startswith('hydra')])}"
+    if not isinstance(node, DictConfig):
+        return f"{key}: unknown key; {did_you_mean(key, _without_hydra(_dotted_keys(base)))}"
+    parameters = _find_parameters(node, parent, base)
+    if parameters is not None and name in parameters:
+        return f"{key}: not set in this configuration yet; to add it, write +{key}=VALUE"
+    valid_names = parameters or _without_hydra(map(str, node))
+    return f"{key}: unknown key; {did_you_mean(name, valid_names)}"
 
 
-def _known(node: DictConfig, path: str) -> frozenset[str] | None:
-    """Return what the node's `_target_` takes, or None."""
+def _find_renamed_parameter_path(base: DictConfig, key: str) -> str | None:
+    """Return the key with its first renamed constructor parameter replaced; None without one."""
+    names = key.split(".")
+    for index in range(1, len(names)):
+        node = OmegaConf.select(base, ".".join(names[:index]))
+        if not isinstance(node, DictConfig) or "_target_" not in node:
+            continue
+        new_name = find_renamed_parameter(str(node["_target_"]), names[index])
+        if new_name is not None:
+            return ".".join([*names[:index], new_name, *names[index + 1 :]])
+    return None
+
+
+def _find_parameters(node: DictConfig, path: str, base: DictConfig) -> frozenset[str] | None:
+    """Return the parameter names of the node's `_target_`; None without a usable target."""
     target = OmegaConf.select(node, "_target_")
     if target is None:
         return None
     try:
-        return parameters(str(target), path)
+        return parameter_names(resolve_target(target, path, base.get("allow_targets") or ()))
     except ConfigError:
         return None
 
 
-def _dotted(node: DictConfig, prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for key in map(str, node):
-        keys.append(f"{prefix}{key}")
-        child = None if OmegaConf.is_missing(node, key) else node.get(key)
+def _without_hydra(keys: Iterable[str]) -> list[str]:
+    return [key for key in keys if key.partition(".")[0] != "hydra"]
+
+
+def _dotted_keys(node: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for name in map(str, node):
+        keys.append(prefix + name)
+        child = None if OmegaConf.is_missing(node, name) else node.get(name)
         if isinstance(child, DictConfig):
-            keys += _dotted(child, f"{prefix}{key}.")
+            keys += _dotted_keys(child, f"{prefix}{name}.")
     return keys

@@ -1,25 +1,54 @@
-"""The closed skeleton of a run: checked before anything is built."""
+"""The configuration of a run, validated before anything is built."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from cls_export.contract.suggestions import did_you_mean
+from cls_train.composition.renames import describe_renamed_key, find_renamed_key
 from cls_train.errors import ConfigError
 
 Node = dict[str, Any]
-"""A `_target_` with its arguments; the constructor's signature is its schema."""
-
-OptionalNode = Annotated[Node | None, BeforeValidator(lambda value: value or None)]
-"""A node, or nothing; Hydra gives an empty mapping for a YAML file that holds null."""
+"""A `_target_` with its arguments. The signature of the target is the schema."""
 
 
-_AS_TEXT = BeforeValidator(
-    lambda value: str(value) if isinstance(value, int) else value
-)  # run.name=2024
+def _none_if_empty(value: Any) -> Any:
+    # Hydra turns a YAML file that holds `null` into an empty mapping.
+    return value or None
+
+
+def _number_to_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) else value  # run.name=2024
+
+
+def _check_package_name(name: str) -> str:
+    package = name.partition(".")[0]
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(f"{name!r} is not the name of a Python package")
+    if package in sys.stdlib_module_names:
+        raise ValueError(f"{package!r} belongs to Python; only your own packages can be allowed")
+    return name
+
+
+OptionalNode = Annotated[Node | None, BeforeValidator(_none_if_empty)]
+RunName = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.=-]*$", max_length=100),
+    BeforeValidator(_number_to_text),
+]
+PackageName = Annotated[str, AfterValidator(_check_package_name)]
 
 
 class _Section(BaseModel):
@@ -27,41 +56,44 @@ class _Section(BaseModel):
 
 
 class RunSection(_Section):
-    """Where the run's folder lies. A name that is given again resumes an interrupted run."""
+    """Name and parent of the run folder. Repeating a name resumes an interrupted run."""
 
-    name: (
-        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.=-]*$", max_length=100), _AS_TEXT]
-        | None
-    )
+    name: RunName | None
     root: Path
 
 
 class Monitor(_Section):
-    """The metric, as the module logs it, by which the best weights are chosen."""
+    """The logged metric that selects the best weights."""
 
     metric: str
     mode: Literal["max", "min"]
 
 
 class RejectionTarget(_Section):
-    """What the exported model's thresholds are to reach on valid: a precision or a coverage."""
+    """The precision or the coverage that the rejection thresholds must reach on valid."""
 
     precision: Annotated[float, Field(gt=0, le=1)] | None = None
     coverage: Annotated[float, Field(gt=0, le=1)] | None = None
     per_class: bool = False
 
     @model_validator(mode="after")
-    def _is_one_wish(self) -> "RejectionTarget":
+    def _check_one_target(self) -> "RejectionTarget":
         if (self.precision is None) == (self.coverage is None):
             raise ValueError("expected either precision or coverage")
         return self
 
 
 class Stages(_Section):
-    """What follows the fit. `identity_tolerance` is the largest accepted difference from the logged metric.
+    """The stages after training.
 
-    `calibrate` and `reject` are what the exported labels mapping says of confidence, fitted to valid. `degrade` also
-    asks the exported model about images that were made worse; `report` writes report.html.
+    Attributes:
+        evaluate: Evaluate best.ckpt in a clean process.
+        export: Write the bundle and verify it.
+        identity_tolerance: Largest accepted difference from the logged metric.
+        calibrate: How the exported confidence is calibrated on valid; None for plain softmax.
+        reject: Target of the rejection thresholds; None for no rejection.
+        robustness: Measure the accuracy of the bundle on degraded images.
+        report: Write report.html.
     """
 
     evaluate: bool
@@ -69,22 +101,23 @@ class Stages(_Section):
     identity_tolerance: Annotated[float, Field(ge=0)]
     calibrate: Literal["temperature", "vector"] | None = None
     reject: RejectionTarget | None = None
-    degrade: bool = False
+    robustness: bool = False
     report: bool = True
 
 
-_PATHS = {
+_PATH_SETTINGS = {
     "data": ("root", "quarantine", "store"),
     "model": ("init_from",),
     "distillation": ("run",),
 }
-"""By node: what config.yaml says must hold from any folder."""
+"""Settings that are made absolute, so that config.yaml is valid from any working directory."""
 
 
 class RunConfig(_Section):
-    """One run. The sections hold the skeleton's own settings, the nodes what is to be built."""
+    """One run: its own settings, and one node per object to build."""
 
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)]
+    allow_targets: tuple[PackageName, ...] = ()
     run: RunSection
     monitor: Monitor
     stages: Stages
@@ -104,57 +137,61 @@ class RunConfig(_Section):
 
     @classmethod
     def from_hydra(cls, composed: DictConfig) -> "RunConfig":
-        """Resolve and check a composed configuration.
+        """Resolve and validate a composed configuration.
 
         Raises:
-            ConfigError: a mandatory value is missing, an interpolation fails, or a key is unknown or of a wrong type.
+            ConfigError: A mandatory value is missing, an interpolation fails, a key is unknown, or
+                a value has the wrong type.
         """
         try:
-            plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+            settings = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         except MissingMandatoryValue as error:
             key = error.full_key or str(error).rpartition(": ")[2]
-            raise ConfigError(
-                f"{key} has no value; give it one on the command line: {key}=VALUE"
-            ) from error
+            raise ConfigError(f"{key} is required; set it with {key}=VALUE") from error
         except OmegaConfBaseException as error:
             raise ConfigError(f"{error.full_key}: {error.msg or error}") from error
-        assert isinstance(plain, dict)
-        settings = {str(key): value for key, value in plain.items()}
-        for name, paths in _PATHS.items():
-            if isinstance(node := settings.get(name), dict):
-                settings[name] = {
-                    key: _absolute(value) if key in paths else value for key, value in node.items()
-                }
-        return cls.checked(settings)
+        assert isinstance(settings, dict)
+        for name, keys in _PATH_SETTINGS.items():
+            node = settings.get(name)
+            if isinstance(node, dict):
+                _make_paths_absolute(node, keys)
+        return cls.from_dict(settings)
 
     @classmethod
-    def checked(cls, plain: dict[str, Any]) -> "RunConfig":
-        """Check plain values, such as config.yaml holds.
+    def from_dict(cls, settings: dict[Any, Any]) -> "RunConfig":
+        """Validate plain values, as config.yaml holds them.
 
         Raises:
-            ConfigError: a key is unknown, missing or of a wrong type.
+            ConfigError: A key is unknown or missing, or a value has the wrong type.
         """
         try:
-            return cls.model_validate(plain)
+            return cls.model_validate(settings)
         except ValidationError as error:
-            raise ConfigError("\n".join(_explain(item) for item in error.errors())) from error
+            lines = [_describe_error(item) for item in error.errors()]
+            raise ConfigError("\n".join(lines)) from error
 
     def to_yaml(self) -> str:
         """Return the text of config.yaml."""
         return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))
 
 
-def _absolute(path: Any) -> Any:
-    return str(Path(path).absolute()) if isinstance(path, str) else path
+def _make_paths_absolute(node: dict[Any, Any], keys: tuple[str, ...]) -> None:
+    for key in keys:
+        path = node.get(key)
+        if isinstance(path, str):
+            node[key] = str(Path(path).absolute())
 
 
-def _explain(item: Any) -> str:
+def _describe_error(item: Any) -> str:
     path = ".".join(map(str, item["loc"]))
     if item["type"] == "extra_forbidden":
-        parent: Any = RunConfig
+        new_path = find_renamed_key(path)
+        if new_path is not None:
+            return describe_renamed_key(path, new_path)
+        section: Any = RunConfig
         for key in item["loc"][:-1]:
-            parent = parent.model_fields[key].annotation
-        return f"{path}: unknown key; {did_you_mean(str(item['loc'][-1]), parent.model_fields)}"
+            section = section.model_fields[key].annotation
+        return f"{path}: unknown key; {did_you_mean(str(item['loc'][-1]), section.model_fields)}"
     if item["type"] == "missing":
         return f"{path}: {item['msg']}"
     return f"{path}: {item['msg']}, got {item['input']!r:.200}"

@@ -1,7 +1,7 @@
-"""What a recipe leaves to the data or to the weights that it starts from: size, mean and std of the model's input.
+"""Replace `auto` and `weights` in the preprocessing node by values from the data or the weights.
 
-`auto` and `weights` in the preprocessing node become numbers here, before anything else is built, so that config.yaml,
-labels_mapping.json and a resumed run hold numbers alone.
+This happens before anything else is built, so config.yaml, labels_mapping.json, and a resumed run
+hold numbers only.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ import numpy as np
 from loguru import logger
 from numpy.typing import NDArray
 
-from cls_data import DataModuleConfig, Quarantine, Record, fold_of, read_split
+from cls_data import DataModuleConfig, Quarantine, Record, read_split, select_fold
 from cls_export import ImageError, LabelsMapping, Preprocessing
 from cls_export.contract.suggestions import did_you_mean
 from cls_models import (
     BACKBONES,
     PretrainedInput,
-    find_source_run,
+    find_init_checkpoint,
     get_pretrained_input,
     get_timm_pretrained_input,
 )
@@ -26,19 +26,22 @@ from cls_train.composition.config import Node, RunConfig
 from cls_train.composition.instantiate import build
 from cls_train.errors import ConfigError
 
-LOOKED_AT = 500
-"""At most so many training images, evenly spaced, from which size, mean and std are estimated."""
+MAX_SAMPLED_IMAGES = 500
+"""Number of evenly spaced training images from which size, mean, and std are estimated."""
 
-STEP, LARGEST = 16, 224
-"""Pixels. Sides are multiples of 16, so that little of a map is lost where networks halve it; more than ImageNet's
-usual 224 is dear and a choice to be made on purpose."""
+SIZE_STEP = 16
+"""Sides are multiples of this, because networks halve their feature maps repeatedly."""
+
+MAX_SIZE = 224
+"""ImageNet's usual size in pixels. Larger inputs are expensive and must be set explicitly."""
 
 _AUTO, _WEIGHTS = "auto", "weights"
 _KEYS = ("size", "resize", "resize_to", "resample", "mean", "std")
+_AUTO_KEYS = ("size", "mean", "std")
 
 
-class _Look(NamedTuple):
-    """Of one image: its size in pixels, and float [3] of its values, scaled to 0-1."""
+class _ImageStatistics(NamedTuple):
+    """Size in pixels, and the mean and mean square of each channel, float [3], scaled to 0-1."""
 
     height: int
     width: int
@@ -46,56 +49,70 @@ class _Look(NamedTuple):
     mean_square: NDArray[np.float32]
 
 
-def resolve_model_input(config: RunConfig, interrupted: RunConfig | None = None) -> RunConfig:
-    """Replace every `auto` and `weights` of the preprocessing node by what it stands for.
+def resolve_preprocessing(config: RunConfig, interrupted: RunConfig | None = None) -> RunConfig:
+    """Replace every `auto` and `weights` of the preprocessing node.
 
-    `auto` for the size is the median training image, each side rounded up to a multiple of 16 and at most 224; for mean
-    and std it is those of the weights that training starts from, or of the training images where it starts from random
-    ones. `weights` is always what those weights were evaluated with: the pretrained ones of model.weights, or those of
-    the run that model.init_from names. An interrupted run goes on with what it took from them, since they may be gone.
+    - `size: auto` is the median size of the training images, each side rounded up to a multiple of
+      16 and at most 224.
+    - `mean: auto` and `std: auto` are those of the initial weights, or of the training images if
+      the initial weights are random.
+    - `weights` is the value with which the initial weights were evaluated: those of
+      `model.weights`, or of the run in `model.init_from`.
+
+    Args:
+        config: The run.
+        interrupted: Its recorded configuration if it is resumed, because the initial weights may
+            no longer exist.
 
     Raises:
-        BackboneError: model.init_from names no run.
-        BundleError: the labels mapping of that run cannot be read.
-        ConfigError: `weights` where training starts from random ones, or `auto` for a key or a resize that it cannot be
-            used with.
-        DataError: the training split cannot be read.
+        BackboneError: `model.init_from` names no run.
+        BundleError: The labels mapping of that run cannot be read.
+        ConfigError: `weights` is used without initial weights, or `auto` for a key or a resize
+            method that does not support it.
+        DataError: The training split cannot be read.
     """
     node = dict(config.preprocessing)
-    asked = {key: node[key] for key in _KEYS if node.get(key) in (_AUTO, _WEIGHTS)}
-    if not asked:
+    unresolved = {key: node[key] for key in _KEYS if node.get(key) in (_AUTO, _WEIGHTS)}
+    if not unresolved:
         return config
-    recorded = {} if interrupted is None else interrupted.preprocessing
-    expected = recorded if asked.keys() <= recorded.keys() else _of_weights(config.model)
-    for key in [
-        key for key, word in asked.items() if word == _WEIGHTS or (key != "size" and expected)
-    ]:
-        if expected is None:
+    if interrupted is not None and unresolved.keys() <= interrupted.preprocessing.keys():
+        source: dict[str, Any] | None = interrupted.preprocessing
+    else:
+        source = _read_weights_preprocessing(config.model)
+    for key, word in list(unresolved.items()):
+        if word == _AUTO and (key == "size" or not source):
+            continue
+        if source is None:
             raise ConfigError(
-                f"preprocessing.{key}: 'weights' takes it from pretrained weights, and model.weights is null; set "
-                "model.weights=DEFAULT or +model.init_from=RUN, or choose another preprocessing, such as "
-                "preprocessing=auto"
+                f"preprocessing.{key}: 'weights' needs pretrained weights, but model.weights is "
+                "null; set model.weights=DEFAULT or +model.init_from=RUN, or choose another "
+                "preprocessing, such as preprocessing=auto"
             )
-        node[key] = expected[key]
-        if key == "resize" and "fill" in expected:
-            node.setdefault("fill", expected["fill"])
-        del asked[key]
-    if asked:
-        node |= _of_data(config.data, node, asked)
+        node[key] = source[key]
+        if key == "resize" and "fill" in source:
+            node.setdefault("fill", source["fill"])
+        del unresolved[key]
+    if unresolved:
+        _check_auto(node, unresolved)
+        node |= _estimate_from_images(config.data, list(unresolved))
     return config.model_copy(update={"preprocessing": node})
 
 
-def fitting_size(heights: Sequence[int], widths: Sequence[int]) -> tuple[int, int]:
-    """Return height and width for images of these sizes in pixels: the medians, rounded up to 16, at most 224."""
-    height, width = (
-        min(LARGEST, -(-int(np.median(sides)) // STEP) * STEP) for sides in (heights, widths)
-    )
-    return height, width
+def choose_size(heights: Sequence[int], widths: Sequence[int]) -> tuple[int, int]:
+    """Return the median height and width, each rounded up to a multiple of 16, at most 224."""
+    return _choose_side(heights), _choose_side(widths)
 
 
-def _of_weights(model: Node) -> dict[str, Any] | None:
-    """Return what the weights were evaluated with, by the keys of the preprocessing node; None for random ones."""
-    if (pretrained := _pretrained(model)) is not None:
+def _choose_side(sides: Sequence[int]) -> int:
+    median = int(np.median(sides))
+    rounded_up = -(-median // SIZE_STEP) * SIZE_STEP
+    return min(MAX_SIZE, rounded_up)
+
+
+def _read_weights_preprocessing(model: Node) -> dict[str, Any] | None:
+    """Return the preprocessing of the initial weights; None if they are random."""
+    pretrained = _get_pretrained_input(model)
+    if pretrained is not None:
         return {
             "size": list(pretrained.size),
             "resize": "shortest_edge",
@@ -104,18 +121,19 @@ def _of_weights(model: Node) -> dict[str, Any] | None:
             "mean": list(pretrained.mean),
             "std": list(pretrained.std),
         }
-    if model.get("init_from"):
-        return LabelsMapping.load(
-            find_source_run(str(model["init_from"])).labels
-        ).preprocessing.model_dump(mode="json")
-    return None
-
-
-def _pretrained(model: Node) -> PretrainedInput | None:
-    if not (weights := model.get("weights")):
+    source = model.get("init_from")
+    if not source:
         return None
-    name, target = str(model.get("name")), model.get("_target_")
-    if target == "cls_models.build_timm_backbone":
+    labels = LabelsMapping.load(find_init_checkpoint(str(source)).labels)
+    return labels.preprocessing.model_dump(mode="json")
+
+
+def _get_pretrained_input(model: Node) -> PretrainedInput | None:
+    weights = model.get("weights")
+    if not weights:
+        return None
+    name = str(model.get("name"))
+    if model.get("_target_") == "cls_models.build_timm_backbone":
         try:
             return get_timm_pretrained_input(name, str(weights))
         except ImportError as error:
@@ -125,67 +143,85 @@ def _pretrained(model: Node) -> PretrainedInput | None:
     return get_pretrained_input(name, str(weights))
 
 
-def _of_data(data: Node, node: Node, asked: dict[str, str]) -> dict[str, Any]:
-    if unknown := sorted(asked.keys() - {"size", "mean", "std"}):
-        raise ConfigError(f"preprocessing.{unknown[0]}: 'auto' is for size, mean and std alone")
-    if "size" in asked and node.get("resize") == "shortest_edge":
+def _check_auto(node: Node, unresolved: dict[str, str]) -> None:
+    unsupported = sorted(unresolved.keys() - set(_AUTO_KEYS))
+    if unsupported:
         raise ConfigError(
-            "preprocessing.size: 'auto' cannot be used with resize: shortest_edge, since it would have to choose how "
-            "much is cut off; give numbers, or use squash or letterbox"
+            f"preprocessing.{unsupported[0]}: 'auto' is supported for size, mean, and std only"
         )
-    heights, widths, means, squares = zip(
-        *_looks(build(data, "data", DataModuleConfig)), strict=True
-    )
-    found: dict[str, Any] = {}
-    if "size" in asked:
-        found["size"] = list(fitting_size(heights, widths))
+    if "size" in unresolved and node.get("resize") == "shortest_edge":
+        raise ConfigError(
+            "preprocessing.size: 'auto' cannot be combined with resize: shortest_edge, which also "
+            "needs the amount to crop; set numbers, or use squash or letterbox"
+        )
+
+
+def _estimate_from_images(data: Node, keys: Sequence[str]) -> dict[str, Any]:
+    """Estimate size, mean, and std from training images."""
+    settings = build(data, "data", DataModuleConfig)
+    images = _measure_images(settings)
+    estimated: dict[str, Any] = {}
+    if "size" in keys:
+        heights = [image.height for image in images]
+        widths = [image.width for image in images]
+        estimated["size"] = list(choose_size(heights, widths))
         logger.info(
-            "preprocessing.size: {} x {} px for a median training image of {:.0f} x {:.0f} (height x width, {} seen)",
-            *found["size"],
+            "preprocessing.size: {} x {} px; the median of {} training images is "
+            "{:.0f} x {:.0f} (height x width)",
+            *estimated["size"],
+            len(images),
             np.median(heights),
             np.median(widths),
-            len(heights),
         )
-    if asked.keys() & {"mean", "std"}:
-        mean = np.mean(means, axis=0)  # each image counts the same, whatever its size
-        deviation = np.sqrt(np.maximum(np.mean(squares, axis=0) - mean**2, 1e-6))
-        for key, values in (("mean", mean), ("std", deviation)):
-            if key in asked:
-                found[key] = [round(float(value), 4) for value in values]
+    if "mean" in keys or "std" in keys:
+        # Each image has the same weight, whatever its size.
+        mean = np.mean([image.mean for image in images], axis=0)
+        mean_square = np.mean([image.mean_square for image in images], axis=0)
+        std = np.sqrt(np.maximum(mean_square - mean**2, 1e-6))
+        for key, values in (("mean", mean), ("std", std)):
+            if key in keys:
+                estimated[key] = [round(float(value), 4) for value in values]
                 logger.info(
-                    "preprocessing.{}: {} of {} training images", key, found[key], len(heights)
+                    "preprocessing.{}: {} of {} training images", key, estimated[key], len(images)
                 )
-    return found
+    return estimated
 
 
-def _looks(settings: DataModuleConfig) -> list[_Look]:
-    """Look at some training images, one at a time, each at its own size."""
+def _measure_images(settings: DataModuleConfig) -> list[_ImageStatistics]:
+    records = _read_training_records(settings)
+    step = -(-len(records) // MAX_SAMPLED_IMAGES)
+    images = []
+    for record in records[::step]:
+        image = _measure_image(record)
+        if image is not None:
+            images.append(image)
+    if not images:
+        raise ConfigError(
+            f"{settings.root}: no readable training image, so the preprocessing cannot be set to "
+            "'auto'"
+        )
+    return images
+
+
+def _read_training_records(settings: DataModuleConfig) -> Sequence[Record]:
     if settings.synthetic is not None:
         settings.synthetic.write(settings.root)
     quarantine = None if settings.quarantine is None else Quarantine.load(settings.quarantine)
     read = partial(
         read_split, settings.root, annotations=settings.annotations, quarantine=quarantine
     )
-    records = read("train")
-    if settings.fold is not None and settings.folds is not None:
-        records = fold_of(records, read("valid"), settings.fold, settings.folds)["train"]
-    looks = [
-        look for record in records[:: -(-len(records) // LOOKED_AT)] if (look := _look(record))
-    ]
-    if not looks:
-        raise ConfigError(
-            f"{settings.root}: no readable training image to take the preprocessing's settings from"
-        )
-    return looks
+    if settings.fold is None or settings.folds is None:
+        return read("train")
+    return select_fold(read("train"), read("valid"), settings.fold, settings.folds)["train"]
 
 
-def _look(record: Record) -> _Look | None:
+def _measure_image(record: Record) -> _ImageStatistics | None:
+    decoder = Preprocessing(size=(1, 1), mean=(0, 0, 0), std=(1, 1, 1))
     try:
-        image = Preprocessing(size=(1, 1), mean=(0, 0, 0), std=(1, 1, 1)).decode(
-            record.path.read_bytes()
-        )
+        image = decoder.decode(record.path.read_bytes())
     except (ImageError, OSError):
-        return None  # the data gate will name it, with its row
+        return None  # the data gate reports it with its row
     pixels = np.asarray(image, dtype=np.float32) / 255
     height, width, _ = pixels.shape
-    return _Look(height, width, pixels.mean(axis=(0, 1)), np.square(pixels).mean(axis=(0, 1)))
+    mean = pixels.mean(axis=(0, 1))
+    return _ImageStatistics(height, width, mean, np.square(pixels).mean(axis=(0, 1)))

@@ -1,1 +1,1 @@
-"""Stages of a run: fit, evaluate, calibrate, and robustness."""
+"""Stages of a run: fit, evaluate, calibrate, robustness, and summary."""

@@ -1,4 +1,4 @@
-"""What the exported model's confidence means: fitted to the validation logits of the best weights."""
+"""Calibrate the exported confidence on the validation outputs of the best weights."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,26 +8,27 @@ from loguru import logger
 
 from cls_data import EvaluationOutputs
 from cls_export import LabelsMapping
-from cls_export.contract.calibration import (
+from cls_export.contract.calibration import Calibration, Reject, softmax
+from cls_report import (
     FITS,
-    Calibration,
     CalibrationError,
+    Clusters,
+    Estimate,
     choose_reject,
-    cross_fitted,
-    softmax,
+    cross_fit,
+    estimate_calibration_error,
 )
-from cls_report import Clusters, Estimate, calibration_error
-from cls_train.composition.config import Stages
+from cls_train.composition.config import RejectionTarget, Stages
 from cls_train.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class CalibrationFigures:
-    """Expected calibration error on valid, with 95 % intervals.
+class CalibrationErrors:
+    """Expected calibration error on valid, with 95% confidence intervals.
 
     Attributes:
-        before: of the plain softmax.
-        after: of probabilities that were each fitted on the other half of the images.
+        before: Of the plain softmax.
+        after: Of probabilities that were fitted on the other half of the images.
     """
 
     before: Estimate
@@ -36,66 +37,74 @@ class CalibrationFigures:
 
 def calibrate(
     labels: LabelsMapping, valid: EvaluationOutputs, groups: Sequence[str | None], stages: Stages
-) -> tuple[LabelsMapping, CalibrationFigures | None]:
-    """Return the mapping with calibration and thresholds, as far as the stages ask for them, and what they bring.
+) -> tuple[LabelsMapping, CalibrationErrors | None]:
+    """Add the configured calibration and rejection thresholds to a labels mapping.
 
     Args:
-        labels: the mapping so far.
-        valid: the best weights' answers.
-        groups: of valid's rows; None for a row that is on its own.
-        stages: what is asked for.
+        labels: The mapping without them.
+        valid: Outputs of the best weights on valid.
+        groups: Group of each row of valid; None for a row without one.
+        stages: `calibrate` and `reject` are used.
+
+    Returns:
+        The mapping, and the calibration errors if they can be measured.
 
     Raises:
-        ConfigError: a precision that no threshold reaches.
+        ConfigError: No threshold reaches the rejection target.
     """
     logits, truth = valid.logits.numpy(), valid.labels.numpy()
-    clusters = Clusters.from_groups(
-        np.array([groups[row] or "" for row in valid.index.tolist()], np.str_)
-    )
-    figures = None
+    group_names = [groups[row] or "" for row in valid.index.tolist()]
+    clusters = Clusters.from_groups(np.array(group_names, np.str_))
+    errors = None
     if stages.calibrate is not None:
         fit = FITS[stages.calibrate]
         try:
             labels = labels.model_copy(update={"calibration": fit(logits, truth)})
         except CalibrationError as error:
-            logger.info("the exported model's confidence stays the plain softmax: {}", error)
+            logger.info("the exported confidence is the plain softmax: {}", error)
         else:
-            figures = _figures(logits, truth, fit, clusters)
-    if (wish := stages.reject) is not None:
-        scaled = labels.calibration.apply(logits) if labels.calibration else logits
-        wanted, level = (
-            ("precision", wish.precision)
-            if wish.precision is not None
-            else ("coverage", wish.coverage)
-        )
-        assert level is not None
-        try:
-            reject = choose_reject(
-                softmax(scaled),
-                truth,
-                labels.classes,
-                wanted="precision" if wanted == "precision" else "coverage",
-                level=level,
-                per_class=wish.per_class,
-                answers=logits.argmax(axis=1),
-            )
-        except CalibrationError as error:
-            raise ConfigError(f"stages.reject.{wanted}: {error}") from error
+            errors = _measure_errors(logits, truth, fit, clusters)
+    if stages.reject is not None:
+        reject = _choose_thresholds(labels, logits, truth, stages.reject)
         labels = labels.model_copy(update={"reject": reject})
-    return labels, figures
+    return labels, errors
 
 
-def _figures(
-    logits: np.ndarray, truth: np.ndarray, fit: Callable[..., Calibration], clusters: Clusters
-) -> CalibrationFigures | None:
+def _choose_thresholds(
+    labels: LabelsMapping, logits: np.ndarray, truth: np.ndarray, target: RejectionTarget
+) -> Reject:
+    scaled = labels.calibration.apply(logits) if labels.calibration else logits
+    name = "coverage" if target.precision is None else "precision"
+    level = target.coverage if target.precision is None else target.precision
+    assert level is not None
     try:
-        after = cross_fitted(logits, truth, fit, groups=clusters.of)
+        return choose_reject(
+            softmax(scaled),
+            truth,
+            labels.classes,
+            wanted="coverage" if target.precision is None else "precision",
+            level=level,
+            per_class=target.per_class,
+            predicted=logits.argmax(axis=1),
+        )
     except CalibrationError as error:
-        logger.info("what the calibration brings cannot be measured on halves of valid: {}", error)
+        raise ConfigError(f"stages.reject.{name}: {error}") from error
+
+
+def _measure_errors(
+    logits: np.ndarray, truth: np.ndarray, fit: Callable[..., Calibration], clusters: Clusters
+) -> CalibrationErrors | None:
+    try:
+        after = cross_fit(logits, truth, fit, groups=clusters.index)
+    except CalibrationError as error:
+        logger.info("the calibration error cannot be measured on halves of valid: {}", error)
         return None
-    before, answers = softmax(logits), logits.argmax(axis=1)
-    errors = (
-        calibration_error(each[np.arange(len(truth)), answers], answers == truth, clusters)
-        for each in (before, after)
+    predicted = logits.argmax(axis=1)
+    rows = np.arange(len(truth))
+    is_correct = predicted == truth
+    before_confidence = softmax(logits)[rows, predicted]
+    after_confidence = after[rows, predicted]
+    return CalibrationErrors(
+        before=estimate_calibration_error(before_confidence, is_correct, clusters),
+        after=estimate_calibration_error(after_confidence, is_correct, clusters),
     )
-    return CalibrationFigures(*errors)

@@ -1,26 +1,31 @@
-"""The second half of a run, in a clean process: prove which weights are in best.ckpt, export them, prove it again.
+"""Evaluate the best weights of a run in a clean process, export them, and verify the bundle.
 
-Run by `uv run apps/train` after the fit, and by hand for any run: `uv run python -m cls_train.stages.evaluate RUN_FOLDER`.
+`uv run apps/train` starts this after training. To repeat it for any run:
+`uv run python -m cls_train.stages.evaluate RUN_FOLDER`.
 """
 
+import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from loguru import logger
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from cls_callbacks import ScoredWeights
+from cls_callbacks import CheckpointScore
 from cls_data import ClassificationDataModule, EvaluationOutputs, Predictions, keep_freed_memory
 from cls_export import Classifier, LabelsMapping, Provenance, ScoredMetric, verify_bundle
+from cls_export.contract.run_layout import RunPaths
 from cls_export.convert.exporter import write_bundle
-from cls_models import ClassificationModule, classification_metrics
-from cls_report import Answers, Estimate, EvaluationScores, score
-from cls_train.composition.builders import (
+from cls_models import ClassificationModule, build_classification_metrics
+from cls_report import Estimate, EvaluatedPredictions, EvaluationScores, compute_scores
+from cls_train.builders import (
     build_callbacks,
     build_data,
     build_module,
@@ -32,100 +37,112 @@ from cls_train.composition.builders import (
 from cls_train.composition.config import RunConfig
 from cls_train.console import exit_on_user_error
 from cls_train.errors import IdentityError, RunError
-from cls_train.logs import log_also_to, set_up_logs
-from cls_train.run_folder import RunFolder, load_checkpoint
-from cls_train.stages.calibrate import CalibrationFigures, calibrate
-from cls_train.stages.robustness import degradation_curves
+from cls_train.logs import configure_logging, log_to_file
+from cls_train.run_folder.checkpoints import load_checkpoint
+from cls_train.run_folder.run_paths import read_config, write_json
+from cls_train.stages.calibrate import CalibrationErrors, calibrate
+from cls_train.stages.evaluation_process import WAIT_OPTION
+from cls_train.stages.robustness import compute_robustness_curves
 
 GOLDEN_IMAGES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Figures of the best weights, as evaluation.json holds them.
+    """Results for the best weights, as evaluation.json holds them.
 
     Attributes:
-        scored: what the checkpoint says that they earned.
-        metrics: by split, as the module logs them.
-        scores: by split, the same and more with their 95 % intervals.
-        calibration: the expected calibration error before and after; None where nothing was exported or
-            calibrated, or half of valid has no mistake to learn from.
-        onnx: the ONNX file's value of the monitored metric, and the largest difference of a logit from PyTorch;
-            None where nothing was exported.
+        scored: The metric that the checkpoint records for its weights.
+        metrics: By split, the metrics as the module logs them.
+        scores: By split, metrics with 95 % confidence intervals.
+        calibration: Expected calibration error before and after; None if nothing was exported or
+            calibrated, or if half of valid has no error to learn from.
+        onnx: The monitored metric of the ONNX file, and the largest difference of a logit from
+            PyTorch; None if nothing was exported.
     """
 
-    scored: ScoredWeights
+    scored: CheckpointScore
     metrics: dict[str, dict[str, float]]
     scores: dict[str, EvaluationScores]
-    calibration: CalibrationFigures | None
-    onnx: dict[str, float] | None
+    calibration: CalibrationErrors | None = None
+    onnx: dict[str, float] | None = None
 
 
-def evaluate(folder: RunFolder) -> Evaluation:
-    """Evaluate best.ckpt on valid and test, export it, and check all figures against the logged one.
+@dataclass(frozen=True, slots=True)
+class _TrainedRun:
+    """A run that is ready to be evaluated."""
+
+    paths: RunPaths
+    config: RunConfig
+    labels: LabelsMapping
+    scored: CheckpointScore
+    data: ClassificationDataModule
+    module: ClassificationModule
+    trainer: Trainer
+
+
+def evaluate(paths: RunPaths, allow_targets: Sequence[str] = ()) -> Evaluation:
+    """Evaluate best.ckpt on valid and test, export it, and compare with the logged metric.
+
+    Args:
+        paths: The run.
+        allow_targets: Packages of the user whose classes its configuration may name. Those in
+            config.yaml are not used: a run folder from elsewhere cannot allow itself anything.
 
     Raises:
-        IdentityError: PyTorch or the ONNX file, on validation, gives another value than was logged in training.
-        RunError: the folder holds no run or no best.ckpt.
+        IdentityError: PyTorch or the ONNX file reaches another value on valid than was logged.
+        RunError: The folder holds no run or no best.ckpt, or the data has changed.
     """
     keep_freed_memory()
-    config = _in_single_precision(folder.read_config())
+    run = _load_run(paths, allow_targets)
+    evaluation, valid_outputs = _evaluate_weights(run)
+    if not run.config.stages.export:
+        return evaluation
+    groups = [record.group for record in run.data.records("valid")]
+    labels = _add_provenance(run.labels, run.scored)
+    labels, calibration = calibrate(labels, valid_outputs, groups, run.config.stages)
+    run.module.cpu().to(memory_format=torch.contiguous_format)
+    onnx = _export(run, labels, valid_outputs)
+    if run.config.stages.robustness:
+        _measure_robustness(run)
+    return replace(evaluation, calibration=calibration, onnx=onnx)
+
+
+def compute_metrics(logits: Tensor, labels: Tensor, split: str) -> dict[str, float]:
+    """Compute the scalar metrics of logits [N, C], named as the module logs them."""
+    metrics = {f"{split}_loss": float(functional.cross_entropy(logits, labels))}
+    values = build_classification_metrics(logits.shape[1])(logits, labels)
+    for name, value in values.items():
+        if value.ndim == 0:
+            metrics[f"{split}_{name}"] = float(value)
+    return metrics
+
+
+def _load_run(paths: RunPaths, allow_targets: Sequence[str]) -> _TrainedRun:
+    config = _use_single_precision(read_config(paths))
+    config = config.model_copy(update={"allow_targets": tuple(allow_targets)})
     check_nodes(config)
     seed_everything(config.seed, workers=True, verbose=False)
-    checkpoint = load_checkpoint(folder.best)
-    data = build_data(config, build_preprocessing(config), checked=True)
+    checkpoint = load_checkpoint(paths.best)
+    data = build_data(config, build_preprocessing(config), skip_gate=True)
     data.setup()
-    _refuse_other_data(data, LabelsMapping.load(folder.labels))
-    module = build_module(config, data, trained=True, taught=False)
-    module.load_state_dict(checkpoint["state_dict"])
-    scored: ScoredWeights = checkpoint["scored"]
-
-    trainer = build_trainer(config, folder.path, build_callbacks(config).all, logging=False)
-    optimize_for_device(module, trainer)
-    metrics = {"valid": dict(trainer.validate(module, datamodule=data, verbose=False)[0])}
-    assert module.outputs is not None
-    valid = module.outputs
-    _check_identity(
-        "best.ckpt in a clean process", metrics["valid"][scored["metric"]], scored, config
-    )
-    scores = {"valid": _scores(valid, data)}
-    if "test" in data.splits:
-        metrics["test"] = dict(trainer.test(module, datamodule=data, verbose=False)[0])
-        scores["test"] = _scores(module.outputs, data)
-    else:
-        logger.warning(
-            "{} has no test/: the figures below are those of valid, by which the weights were chosen",
-            data.config.root,
-        )
-    if not config.stages.export:
-        return Evaluation(scored, metrics, scores, None, None)
-    groups = [record.group for record in data.records("valid")]
-    mapping = _mapping(LabelsMapping.load(folder.labels), scored)
-    labels, calibration = calibrate(mapping, valid, groups, config.stages)
-    exported = module.cpu().to(memory_format=torch.contiguous_format)
-    onnx = _export(folder, exported, labels, data, valid, scored, config)
-    if config.stages.degrade:
-        split = "test" if "test" in data.splits else "valid"
-        curves = degradation_curves(Classifier(folder.bundle), data.records(split))
-        folder.write_json(folder.degradation, {"split": split, **curves})
-    return Evaluation(scored, metrics, scores, calibration, onnx)
-
-
-def _scores(outputs: EvaluationOutputs, data: ClassificationDataModule) -> EvaluationScores:
-    return score(Answers.of(Predictions.of(outputs, data.records(outputs.split), data.classes)))
-
-
-def _refuse_other_data(data: ClassificationDataModule, labels: LabelsMapping) -> None:
+    labels = LabelsMapping.load(paths.labels)
     if data.fingerprint != labels.provenance.data_fingerprint:
         raise RunError(
             f"{data.config.root}: rows or images have changed since the run was trained on them"
         )
+    module = build_module(config, data, skip_initial_weights=True, skip_distillation=True)
+    module.load_state_dict(checkpoint["state_dict"])
+    callbacks = build_callbacks(config).all
+    trainer = build_trainer(config, paths.path, callbacks, logging=False)
+    optimize_for_device(module, trainer)
+    return _TrainedRun(paths, config, labels, checkpoint["scored"], data, module, trainer)
 
 
-def _in_single_precision(config: RunConfig) -> RunConfig:
-    """Evaluate on one device in full float32, whatever training used: it is what the deployed runtime computes in."""
-    # TF32, the default of convolutions on a GPU, moves logits by 1e-3. Set the old way: the ONNX exporter of torch 2.15
-    # asks the old way, and refuses once the new one (conv.fp32_precision) was used.
+def _use_single_precision(config: RunConfig) -> RunConfig:
+    """Return the configuration for one device and float32, in which the runtime computes."""
+    # TF32, the default of convolutions on a GPU, moves logits by 1e-3. It is set the old way,
+    # because the ONNX exporter of torch 2.15 fails after conv.fp32_precision was used.
     torch.backends.cudnn.allow_tf32 = False
     trainer = {
         **config.trainer,
@@ -137,50 +154,65 @@ def _in_single_precision(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"trainer": trainer})
 
 
-def scores(logits: Tensor, labels: Tensor, split: str) -> dict[str, float]:
-    """Compute the scalar metrics of gathered logits [N, C], named as the module logs them."""
-    values = classification_metrics(logits.shape[1])(logits, labels)
-    named = {f"{split}_{name}": float(value) for name, value in values.items() if value.ndim == 0}
-    return {f"{split}_loss": float(functional.cross_entropy(logits, labels)), **named}
+def _evaluate_weights(run: _TrainedRun) -> tuple[Evaluation, EvaluationOutputs]:
+    """Evaluate the module on valid and test; return the results and the outputs on valid."""
+    valid_metrics = run.trainer.validate(run.module, datamodule=run.data, verbose=False)[0]
+    valid_outputs = run.module.outputs
+    assert valid_outputs is not None
+    metrics = {"valid": dict(valid_metrics)}
+    _check_identity(run, "best.ckpt in a clean process", metrics["valid"][run.scored["metric"]])
+    scores = {"valid": _score(valid_outputs, run.data)}
+    if "test" in run.data.splits:
+        test_metrics = run.trainer.test(run.module, datamodule=run.data, verbose=False)[0]
+        assert run.module.outputs is not None
+        metrics["test"] = dict(test_metrics)
+        scores["test"] = _score(run.module.outputs, run.data)
+    else:
+        logger.warning(
+            "{} has no test split; the results below are for valid, which selected the weights",
+            run.data.config.root,
+        )
+    return Evaluation(run.scored, metrics, scores), valid_outputs
+
+
+def _score(outputs: EvaluationOutputs, data: ClassificationDataModule) -> EvaluationScores:
+    records = data.records(outputs.split)
+    predictions = Predictions.from_outputs(outputs, records, data.classes)
+    return compute_scores(EvaluatedPredictions.from_predictions(predictions))
 
 
 def _export(
-    folder: RunFolder,
-    module: ClassificationModule,
-    labels: LabelsMapping,
-    data: ClassificationDataModule,
-    valid: EvaluationOutputs,
-    scored: ScoredWeights,
-    config: RunConfig,
+    run: _TrainedRun, labels: LabelsMapping, valid_outputs: EvaluationOutputs
 ) -> dict[str, float]:
-    """Write the bundle, then answer for the validation files with it as a consumer would."""
-    records = data.records("valid")
-    step = max(1, len(records) // GOLDEN_IMAGES)
-    write_bundle(
-        module.backbone,
-        labels,
-        folder.bundle,
-        [record.path for record in records[::step]][:GOLDEN_IMAGES],
-    )
-    report = verify_bundle(folder.bundle)
+    """Write the bundle, and classify the validation files with it as a consumer would."""
+    bundle = run.paths.bundle
+    images = [record.path for record in run.data.records("valid")]
+    step = max(1, len(images) // GOLDEN_IMAGES)
+    write_bundle(run.module.backbone, labels, bundle, images[::step][:GOLDEN_IMAGES])
+    report = verify_bundle(bundle)
     if not report.passed:
-        raise IdentityError(
-            f"{folder.bundle} fails its own golden test: {'; '.join(report.failures)}"
-        )
-    logits = torch.from_numpy(Classifier(folder.bundle).logits([record.path for record in records]))
-    value = scores(logits[valid.index], valid.labels, "valid")[scored["metric"]]
-    _check_identity("the ONNX file, from image bytes", value, scored, config)
-    difference = float((logits[valid.index] - valid.logits).abs().max())
+        raise IdentityError(f"{bundle} fails its golden test: {'; '.join(report.failures)}")
+    metric = run.scored["metric"]
+    logits = torch.from_numpy(Classifier(bundle).logits(images))[valid_outputs.index]
+    value = compute_metrics(logits, valid_outputs.labels, "valid")[metric]
+    _check_identity(run, "the ONNX file, reading image files,", value)
+    difference = float((logits - valid_outputs.logits).abs().max())
     logger.info(
         "exported {}: {} golden images pass, logits within {:.1e} of PyTorch",
-        folder.bundle,
+        bundle,
         report.images,
         difference,
     )
-    return {scored["metric"]: value, "max_logit_difference": difference}
+    return {metric: value, "max_logit_difference": difference}
 
 
-def _mapping(labels: LabelsMapping, scored: ScoredWeights) -> LabelsMapping:
+def _measure_robustness(run: _TrainedRun) -> None:
+    split = "test" if "test" in run.data.splits else "valid"
+    curves = compute_robustness_curves(Classifier(run.paths.bundle), run.data.records(split))
+    write_json(run.paths.robustness, {"split": split, **curves})
+
+
+def _add_provenance(labels: LabelsMapping, scored: CheckpointScore) -> LabelsMapping:
     metric = ScoredMetric(
         name=scored["metric"], value=scored["value"], epoch=scored["epoch"], step=scored["step"]
     )
@@ -192,33 +224,76 @@ def _mapping(labels: LabelsMapping, scored: ScoredWeights) -> LabelsMapping:
     return labels.model_copy(update={"provenance": provenance})
 
 
-def _check_identity(what: str, value: float, scored: ScoredWeights, config: RunConfig) -> None:
-    difference = abs(value - scored["value"])
-    if not difference <= config.stages.identity_tolerance:
+def _check_identity(run: _TrainedRun, subject: str, value: float) -> None:
+    """Raise an error if a metric differs from the one that was logged for the weights."""
+    scored = run.scored
+    tolerance = run.config.stages.identity_tolerance
+    is_equal = abs(value - scored["value"]) <= tolerance  # False for NaN
+    if not is_equal:
         raise IdentityError(
-            f"{scored['metric']} was logged as {scored['value']:.6f} when best.ckpt was saved (epoch "
-            f"{scored['epoch'] + 1}), but {what} gives {value:.6f}: further apart than stages.identity_tolerance="
-            f"{config.stages.identity_tolerance}. Either these are not the weights that earned it, or the device "
-            "that trained rounds by more than was allowed for (TF32 on a GPU); "
-            "nothing here can be trusted until that is understood"
+            f"{scored['metric']} was logged as {scored['value']:.6f} when best.ckpt was saved "
+            f"(epoch {scored['epoch'] + 1}), but {subject} reaches {value:.6f}; the difference "
+            f"exceeds stages.identity_tolerance={tolerance}. Either these are other weights, or "
+            "the training device rounds more than that (TF32 on a GPU). Do not use the results "
+            "before you know the cause"
         )
 
 
-def _plain(estimate: object) -> dict[str, float | None]:
+def _estimate_to_dict(estimate: object) -> dict[str, float | None]:
     assert isinstance(estimate, Estimate)
     return estimate.model_dump()
 
 
 @exit_on_user_error
 def main() -> None:
-    """Evaluate the run whose folder is given on the command line."""
-    if len(sys.argv) != 2:
-        raise RunError("usage: python -m cls_train.stages.evaluate RUN_FOLDER")
-    set_up_logs()
-    folder = RunFolder(Path(sys.argv[1]))
-    with log_also_to(folder.log):
-        evaluation = evaluate(folder)
-    folder.write_json(folder.evaluation, json.loads(json.dumps(asdict(evaluation), default=_plain)))
+    """Evaluate the run of the command line, or the one that the app names on standard input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cls_train.stages.evaluate", description="Evaluate and export a run again."
+    )
+    parser.add_argument("run_folder", nargs="?", type=Path, help="such as runs/NAME")
+    parser.add_argument(
+        "--allow-target",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package of yours whose classes the run uses (its allow_targets); repeatable",
+    )
+    parser.add_argument(WAIT_OPTION, action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    configure_logging()
+    if arguments.wait:
+        request = _wait_for_request()
+        if request is not None:
+            _evaluate_and_write(Path(request["run"]), request["allow_targets"])
+    elif arguments.run_folder is None:
+        parser.error("RUN_FOLDER is missing")
+    else:
+        _evaluate_and_write(arguments.run_folder, arguments.allow_target)
+
+
+def _wait_for_request() -> dict[str, Any] | None:
+    """Load the exporter while the run is training, and return the app's request for it.
+
+    Returns:
+        None if the app ended without one.
+    """
+    _warm_up_exporter()
+    line = sys.stdin.readline()
+    return json.loads(line) if line else None
+
+
+def _warm_up_exporter() -> None:
+    """Export a small network to memory, because the exporter loads most of its modules on use."""
+    network = nn.Conv2d(3, 1, 1).eval()
+    torch.onnx.export(network, (torch.zeros(1, 3, 1, 1),), dynamo=True, verbose=False)
+
+
+def _evaluate_and_write(folder: Path, allow_targets: Sequence[str]) -> None:
+    paths = RunPaths(folder)
+    with log_to_file(paths.log):
+        evaluation = evaluate(paths, allow_targets)
+    content = json.dumps(asdict(evaluation), default=_estimate_to_dict)
+    write_json(paths.evaluation, json.loads(content))
 
 
 if __name__ == "__main__":

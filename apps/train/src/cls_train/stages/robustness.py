@@ -1,4 +1,4 @@
-"""How accuracy falls as images get worse, asked of the exported bundle as a consumer would ask it."""
+"""Measure the accuracy of an exported bundle on degraded images."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -6,24 +6,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageFilter
 
 from cls_data.annotations.reading import Record
 from cls_export import Classifier
-from cls_report.statistics.intervals import Clusters, share
+from cls_report import Clusters, proportion_interval
 
 _NOISE_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
-    """One way of making an image worse.
+    """A degradation of RGB images.
 
     Attributes:
-        title: what is done.
-        unit: of the levels.
-        levels: from the mildest to the strongest.
-        apply: makes an RGB image worse.
+        title: Its name in the report.
+        unit: Unit of the levels.
+        levels: From the mildest to the strongest.
+        apply: Maps an RGB image and a level to a degraded RGB image.
     """
 
     title: str
@@ -38,9 +38,11 @@ def _compress(image: Image.Image, quality: float) -> Image.Image:
     return Image.open(stream).convert("RGB")
 
 
-def _shrink(image: Image.Image, factor: float) -> Image.Image:
-    small = (max(1, round(image.width / factor)), max(1, round(image.height / factor)))
-    return image.resize(small, Image.Resampling.BOX).resize(image.size, Image.Resampling.BILINEAR)
+def _reduce_resolution(image: Image.Image, factor: float) -> Image.Image:
+    width = max(1, round(image.width / factor))
+    height = max(1, round(image.height / factor))
+    small = image.resize((width, height), Image.Resampling.BOX)
+    return small.resize(image.size, Image.Resampling.BILINEAR)
 
 
 def _blur(image: Image.Image, radius: float) -> Image.Image:
@@ -48,55 +50,64 @@ def _blur(image: Image.Image, radius: float) -> Image.Image:
 
 
 def _add_noise(image: Image.Image, deviation: float) -> Image.Image:
-    noise = np.random.default_rng(_NOISE_SEED).normal(0, deviation, (image.height, image.width, 3))
+    generator = np.random.default_rng(_NOISE_SEED)
+    noise = generator.normal(0, deviation, (image.height, image.width, 3))
     return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
 
 
-def _loosen(image: Image.Image, margin: float) -> Image.Image:
-    """Widen the crop. What lay around it is not known, so that its edges are mirrored."""
+def _widen_crop(image: Image.Image, margin: float) -> Image.Image:
+    """Widen the crop by mirroring its edges, because the surrounding frame is not available."""
     width, height = round(margin * image.width), round(margin * image.height)
-    sides = ((height, height), (width, width), (0, 0))
-    return Image.fromarray(np.pad(np.asarray(image), sides, mode="symmetric"))
+    padding = ((height, height), (width, width), (0, 0))
+    return Image.fromarray(np.pad(np.asarray(image), padding, mode="symmetric"))
 
 
 DEGRADATIONS = (
     Degradation("JPEG compression", "quality", (90, 70, 50, 30, 15, 5), _compress),
-    Degradation("Fewer pixels", "times smaller, and enlarged again", (1.5, 2, 3, 4, 6), _shrink),
+    Degradation("Lower resolution", "downscaling factor", (1.5, 2, 3, 4, 6), _reduce_resolution),
     Degradation("Blur", "standard deviation, px", (0.5, 1, 1.5, 2, 3), _blur),
     Degradation("Noise", "standard deviation, of 255", (5, 10, 20, 30, 50), _add_noise),
-    Degradation("Looser boxes", "margin, share of the side", (0.1, 0.2, 0.3, 0.5), _loosen),
+    Degradation("Looser boxes", "margin, share of the side", (0.1, 0.2, 0.3, 0.5), _widen_crop),
 )
 
 
-def degradation_curves(
+def compute_robustness_curves(
     classifier: Classifier,
     records: Sequence[Record],
     degradations: Sequence[Degradation] = DEGRADATIONS,
 ) -> dict[str, Any]:
-    """Return top-1 by degradation and level, as degradation.json holds it; `untouched` is that of the files themselves.
+    """Return top-1 accuracy by degradation and level, as degradation.json holds it.
+
+    Images are decoded by the bundle's own preprocessing and degraded at their stored size.
 
     Args:
-        classifier: the exported bundle.
-        records: rows of one split.
-        degradations: ways of making an image worse, at the size at which it is stored.
+        classifier: The exported bundle.
+        records: Rows of one split.
+        degradations: The degradations to apply.
+
+    Returns:
+        `images` (their number), `untouched` (accuracy without degradation), and `curves`.
     """
+    decode = classifier.labels.preprocessing.decode
+    images = [decode(record.path.read_bytes()) for record in records]
     truth = np.array([record.label for record in records])
-    clusters = Clusters.from_groups(np.array([record.group or "" for record in records]))
-    images = []
-    for record in records:
-        with Image.open(record.path) as opened:
-            images.append(ImageOps.exif_transpose(opened).convert("RGB"))
+    groups = np.array([record.group or "" for record in records])
+    clusters = Clusters.from_groups(groups)
 
-    def top1(shown: Sequence[Image.Image]) -> dict[str, float | None]:
-        said = np.array([prediction.label for prediction in classifier.predict(shown)])
-        return share(said == truth, clusters).model_dump()
+    def measure_top1(degraded: Sequence[Image.Image]) -> dict[str, float | None]:
+        predictions = classifier.predict(degraded)
+        predicted = np.array([prediction.label for prediction in predictions])
+        return proportion_interval(predicted == truth, clusters).model_dump()
 
-    curves = {
-        each.title: {
-            "unit": each.unit,
-            "levels": list(each.levels),
-            "top1": [top1([each.apply(image, level) for image in images]) for level in each.levels],
+    curves = {}
+    for degradation in degradations:
+        top1 = []
+        for level in degradation.levels:
+            degraded = [degradation.apply(image, level) for image in images]
+            top1.append(measure_top1(degraded))
+        curves[degradation.title] = {
+            "unit": degradation.unit,
+            "levels": list(degradation.levels),
+            "top1": top1,
         }
-        for each in degradations
-    }
-    return {"images": len(records), "untouched": top1(images), "curves": curves}
+    return {"images": len(records), "untouched": measure_top1(images), "curves": curves}

@@ -1,0 +1,67 @@
+"""Read and verify the checkpoints of a run."""
+
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from cls_callbacks import DamagedCheckpointError, verify_checkpoint
+from cls_export.contract.run_layout import RunPaths
+from cls_models import TorchFileError, read_torch_file
+from cls_train.errors import RunError
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without executing anything in it.
+
+    Raises:
+        RunError: The file is missing or damaged.
+    """
+    if not path.is_file():
+        raise RunError(f"{path}: no such checkpoint; the run has not finished an epoch yet")
+    try:
+        verify_checkpoint(path)
+        checkpoint: dict[str, Any] = read_torch_file(path)
+    except (DamagedCheckpointError, TorchFileError) as error:
+        raise RunError(str(error)) from error
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
+    return checkpoint
+
+
+def check_checkpoint(path: Path) -> None:
+    """Compare a checkpoint with the checksum beside it.
+
+    Raises:
+        RunError: The bytes have changed, or cannot be read.
+    """
+    try:
+        verify_checkpoint(path)
+    except DamagedCheckpointError as error:
+        raise RunError(str(error)) from error
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def resumable_checkpoints(run: RunPaths) -> tuple[Path, ...]:
+    """Return the paths that a run can resume from, in the order in which they are tried."""
+    return run.last, run.next, run.previous
+
+
+def choose_checkpoint(run: RunPaths) -> Path:
+    """Return the newest undamaged checkpoint, with a warning if it is not last.ckpt.
+
+    Raises:
+        RunError: All are damaged or missing; the message is about last.ckpt.
+    """
+    errors = []
+    for path in resumable_checkpoints(run):
+        try:
+            load_checkpoint(path)
+        except RunError as error:
+            errors.append(error)
+        else:
+            if errors:
+                logger.warning("{}; resuming from {}", errors[0], path.name)
+            return path
+    raise errors[0]
