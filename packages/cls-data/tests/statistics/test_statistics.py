@@ -187,6 +187,14 @@ def test_report_lists_largest_and_smallest_classes_when_there_are_more_than_max_
     assert "'000'" in render(statistics_report(statistics, max_classes=8))
 
 
+def test_report_lists_at_most_fifty_missing_classes() -> None:
+    statistics = make_statistics({"train": [1] * 52, "valid": [0] * 52})
+    text = render(statistics_report(statistics))
+    assert text.count("'049'") == 2
+    assert text.count("'050'") == 1
+    assert "and 2 more" in text
+
+
 def test_report_shows_class_names_with_markup_verbatim() -> None:
     names = ("[/x]", "[red]", "", "<b>")
     statistics = statistics_of_classes(names, count=2)

@@ -61,9 +61,11 @@ class BroadcastDegradation(AugmentationOp):
         """Draw which steps change each sample, and how much. A zoom of 1 changes nothing."""
         selected = sampler.bernoulli(self.probability)
         zoomed = selected & sampler.bernoulli(self.zoom_probability)
+
         downscaled = selected & sampler.bernoulli(self.downscale_probability)
         noisy = selected & sampler.bernoulli(self.noise_probability)
         compressed = selected & sampler.bernoulli(self.jpeg_probability)
+
         zoom = sampler.log_uniform(*self.zoom)
         zoom[~zoomed] = 1
         return {
@@ -122,7 +124,14 @@ def add_noise(images: Tensor, deviation: Values, seeds: NDArray[np.int64]) -> Te
         deviation: [B], standard deviation in levels.
         seeds: [B]; the first one is the seed of all noise.
     """
-    generator = torch.Generator(images.device).manual_seed(int(seeds[0]))
-    noise = torch.randn(images.shape, generator=generator, device=images.device)
-    scale = move_to_device(deviation, images)[:, None, None, None]
-    return images.addcmul_(noise, scale).clamp_(0, 255)
+    seed = int(seeds[0])
+    generator = torch.Generator(images.device).manual_seed(seed)
+    noise = torch.randn(
+        images.shape,
+        generator=generator,
+        device=images.device,
+    )
+
+    scale = move_to_device(deviation, images)
+    images.addcmul_(noise, scale[:, None, None, None])
+    return images.clamp_(0, 255)

@@ -45,6 +45,7 @@ class ColorJitter(AugmentationOp):
         saturation = 1 + sampler.symmetric(self.saturation)
         is_gray = sampler.bernoulli(self.gray)
         saturation[is_gray] = 0
+
         return {
             "brightness": brightness,
             "contrast": contrast,
@@ -76,6 +77,7 @@ def adjust_color(
             (1 - contrast) * brightness,
         ]
     )
+
     own, gray, mean = move_to_device(weights, images)[:, :, None, None]
 
     # Not a matrix product: with three channels, that is the slowest kernel of the augmentation on
@@ -83,6 +85,8 @@ def adjust_color(
     luma = images[:, 0] * LUMA[0]
     luma.add_(images[:, 1], alpha=LUMA[1])
     luma.add_(images[:, 2], alpha=LUMA[2])
+
     mean_luma = luma.mean(dim=(1, 2), keepdim=True)
     common = torch.addcmul(mean * mean_luma, luma, gray)
-    return torch.addcmul(common[:, None], images, own[:, None]).clamp_(0, 255)
+    adjusted = torch.addcmul(common[:, None], images, own[:, None])
+    return adjusted.clamp_(0, 255)

@@ -46,7 +46,12 @@ class GaussianBlur(AugmentationOp):
         """Change float32 [B, 3, H, W] in place."""
         height, width = images.shape[2:]
         sigma = params["sigma"] * (height + width) / 2
-        return change_selected(images, params["selected"], gaussian_blur, sigma=sigma)
+        return change_selected(
+            images,
+            params["selected"],
+            gaussian_blur,
+            sigma=sigma,
+        )
 
 
 def gaussian_blur(images: Tensor, sigma: Values) -> Tensor:
@@ -59,10 +64,11 @@ def gaussian_blur(images: Tensor, sigma: Values) -> Tensor:
     height, width = images.shape[2:]
     reach = math.ceil(3 * sigma.max())
     radius = min(reach, height - 1, width - 1)
+
     offsets = np.arange(-radius, radius + 1, dtype=np.float32)
     deviations = offsets / sigma[:, None]
     weights = np.exp(-0.5 * deviations**2)
-    weights = weights / weights.sum(axis=1, keepdims=True)
+    weights /= weights.sum(axis=1, keepdims=True)
 
     kernels = move_to_device(weights, images)
     rows = _blur_matrices(kernels, height)
@@ -81,9 +87,12 @@ def downscale_and_back(images: Tensor, shares: Values, levels: int = 16) -> Tens
     """
     height, width = images.shape[2:]
     steps = np.clip(np.round(shares * levels), 1, levels)
-    index = move_to_device(steps.astype(np.int64) - 1, images)
+    numbers = steps.astype(np.int64) - 1
+    index = move_to_device(numbers, images)
+
     rows = _downscale_matrices(height, levels, images.device)
     columns = _downscale_matrices(width, levels, images.device)
+
     return filter_separably(
         images,
         rows.index_select(0, index),
@@ -101,7 +110,8 @@ def filter_separably(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """
     lines = images.flatten(1, 2)
     filtered = torch.bmm(lines, columns.transpose(1, 2))
-    return torch.matmul(rows[:, None], filtered.view_as(images))
+    filtered = filtered.view_as(images)
+    return torch.matmul(rows[:, None], filtered)
 
 
 def _blur_matrices(kernels: Tensor, length: int) -> Tensor:
@@ -118,9 +128,11 @@ def _mirrored_shifts(length: int, radius: int, device: torch.device) -> Tensor:
     padded = torch.eye(length)[None]
     if radius:
         padded = functional.pad(padded, (radius, radius), mode="reflect")
+
     # Row i of the mirrored identity, cropped from offset d on, is 1 at the source of pixel i + d.
     windows = padded[0].unfold(1, length, 1)
-    return windows.permute(1, 2, 0).contiguous().to(device)
+    shifts = windows.permute(1, 2, 0)
+    return shifts.contiguous().to(device)
 
 
 @functools.lru_cache(maxsize=16)
@@ -135,10 +147,12 @@ def _downscale_matrices(length: int, levels: int, device: torch.device) -> Tenso
             mode="bilinear",
             antialias=True,
         )
+
         up = functional.interpolate(
             torch.eye(small)[None, None],
             (length, small),
             mode="bilinear",
         )
+
         matrices.append(up[0, 0] @ down[0, 0])
     return torch.stack(matrices).to(device)

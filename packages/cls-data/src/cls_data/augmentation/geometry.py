@@ -22,6 +22,7 @@ from cls_data.augmentation.params import (
     move_to_device,
 )
 
+_CORNERS = ((-1, -1), (1, -1), (1, 1), (-1, 1))
 _MIN_CROP_AREA = 1e-4  # share of the image; an empty crop has no aspect ratio
 
 
@@ -82,9 +83,11 @@ class GeometricTransform(AugmentationOp):
             mirrored=params["mirrored"],
             aspect=aspect,
         )
+
         matrices[params["upside_down"], 1] *= -1
         if self.perspective:
             matrices = perspective_matrices(params["corners"]) @ matrices
+
         if self.crop_area[0] < 1:
             stretch = np.sqrt(params["crop_aspect"])
             side = np.sqrt(np.maximum(params["crop_area"], _MIN_CROP_AREA))
@@ -97,6 +100,7 @@ class GeometricTransform(AugmentationOp):
                 params["crop_top"],
             )
             matrices = crop @ matrices
+
         return matrices
 
     def label_warnings(self) -> list[str]:
@@ -141,15 +145,18 @@ def affine_matrices(
     """
     angle = np.deg2rad(degrees)
     shear = np.tan(np.deg2rad(shear_degrees))
+
     cosine = np.cos(angle) / zoom
     sine = np.sin(angle) / zoom
     sign = np.where(mirrored, -1, 1)
+
     # Rows of (inverse shear)·(inverse rotation)/zoom in square pixels; y points down, so the signs
     # are swapped.
     a = sign * (cosine + shear * sine)
     b = sign * (-sine + shear * cosine) / aspect
     c = sine * aspect
     d = cosine
+
     x = -2 * shift_x
     y = -2 * shift_y
     rows: list[list[Values | int]] = [
@@ -171,6 +178,7 @@ def crop_matrices(width: Values, height: Values, left: Values, top: Values) -> V
     """
     x = (1 - width) * (2 * left - 1)
     y = (1 - height) * (2 * top - 1)
+
     rows: list[list[Values | int]] = [
         [width, 0, x],
         [0, height, y],
@@ -187,7 +195,7 @@ def perspective_matrices(inwards: Values) -> Values:
             right, and lower left corner, as a share of the distance to the center: 0 to 1.
     """
     count = len(inwards)
-    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float64)
+    corners = np.array(_CORNERS, np.float64)
     x, y = corners.T
     sources = corners * (1 - inwards)
     u = sources[:, :, 0]
@@ -195,15 +203,21 @@ def perspective_matrices(inwards: Values) -> Values:
 
     # u = (a x + b y + c) / (g x + h y + 1) and v likewise for four corners: eight equations.
     known = np.stack([x, y, np.ones(4)], axis=1)
+
     equations = np.zeros((count, 8, 8))
-    equations[:, :4, :3] = known
-    equations[:, 4:, 3:6] = known
-    equations[:, :4, 6] = -u * x
-    equations[:, :4, 7] = -u * y
-    equations[:, 4:, 6] = -v * x
-    equations[:, 4:, 7] = -v * y
+    for_u = equations[:, :4]
+    for_u[..., :3] = known
+    for_u[..., 6] = -u * x
+    for_u[..., 7] = -u * y
+
+    for_v = equations[:, 4:]
+    for_v[..., 3:6] = known
+    for_v[..., 6] = -v * x
+    for_v[..., 7] = -v * y
+
     targets = np.concatenate([u, v], axis=1)
     solution = np.linalg.solve(equations, targets[..., None])
+
     matrices = np.ones((count, 9), np.float32)
     matrices[:, :8] = solution[..., 0]
     return matrices.reshape(-1, 3, 3)
@@ -218,6 +232,7 @@ def resample(images: Tensor, matrices: Values) -> Tensor:
     """
     height, width = images.shape[2:]
     coefficients = move_to_device(matrices, images)[:, :, :, None, None]
+
     x = _pixel_coordinates(width, images.device)
     y = _pixel_coordinates(height, images.device)[:, None]
 
@@ -228,12 +243,14 @@ def resample(images: Tensor, matrices: Values) -> Tensor:
         row = coefficients[:, axis, 0] * x
         column = coefficients[:, axis, 1] * y + coefficients[:, axis, 2]
         torch.add(row, column, out=grid[..., axis])
+
     if matrices[:, 2, :2].any():
         row = coefficients[:, 2, 0] * x
         column = coefficients[:, 2, 1] * y + coefficients[:, 2, 2]
         depth = row + column
         for axis in (0, 1):
             grid[..., axis] /= depth
+
     return functional.grid_sample(
         images,
         grid,
@@ -246,7 +263,8 @@ def resample(images: Tensor, matrices: Values) -> Tensor:
 def _pixel_coordinates(length: int, device: torch.device) -> Tensor:
     """Return float32 [length], the centers of a line's pixels in -1..1."""
     pixels = torch.arange(length, device=device)
-    return (pixels * 2 + 1) / length - 1
+    centers = (pixels * 2 + 1) / length
+    return centers - 1
 
 
 def _stack_matrices(rows: Sequence[Sequence[Values | int]], count: int) -> Values:
@@ -255,4 +273,5 @@ def _stack_matrices(rows: Sequence[Sequence[Values | int]], count: int) -> Value
     for i, row in enumerate(rows):
         for j, entry in enumerate(row):
             matrices[:, i, j] = entry
+
     return matrices

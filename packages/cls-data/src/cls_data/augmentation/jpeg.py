@@ -60,31 +60,40 @@ def compress(images: Tensor, quality: Values) -> Tensor:
     """
     height, width = images.shape[2:]
     constants = _color_constants(images.device)
-    luma_table, chroma_table = move_to_device(_quantization_tables(quality), images)
-    ycc = _transform_colors(images.round(), constants.to_ycc, constants.ycc_offset).round_()
+    tables = move_to_device(_quantization_tables(quality), images)
+    luma_table, chroma_table = tables
+
+    images = images.round()
+    ycc = _transform_colors(images, constants.to_ycc, constants.ycc_offset)
+    ycc.round_()
 
     luma = _pad(ycc[:, :1], bottom=-height % 8, right=-width % 8)
     luma = _quantize(luma, luma_table)
+    luma = luma[:, :, :height, :width]
 
     # Rows are padded after chroma is downsampled, columns before: the order of libjpeg's passes.
     chroma = _downsample(_pad(ycc[:, 1:], bottom=height % 2, right=-width % 16))
+
     rows = (height + 1) // 2
     columns = (width + 1) // 2
-    chroma = _quantize(_pad(chroma, bottom=-rows % 8, right=0), chroma_table)
+    chroma = _pad(chroma, bottom=-rows % 8, right=0)
+    chroma = _quantize(chroma, chroma_table)
     chroma = chroma[:, :, :rows, :columns]
+
     # libjpeg's "fancy" upsampling weights the four nearest values by 9, 3, 3, and 1 sixteenths,
     # which is bilinear interpolation.
     chroma = resize(chroma, (2 * rows, 2 * columns)).round_()
+    chroma = chroma[:, :, :height, :width]
 
-    planes = [luma[:, :, :height, :width], chroma[:, :, :height, :width]]
-    ycc = torch.cat(planes, dim=1)
+    ycc = torch.cat([luma, chroma], dim=1)
     rgb = _transform_colors(ycc, constants.to_rgb, constants.rgb_offset)
     return rgb.round_().clamp_(0, 255)
 
 
 def _transform_colors(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
+    pixels = images.flatten(2)
     matrices = matrix.expand(len(images), -1, -1)
-    transformed = torch.baddbmm(offset, matrices, images.flatten(2))
+    transformed = torch.baddbmm(offset, matrices, pixels)
     return transformed.view_as(images)
 
 
@@ -97,8 +106,14 @@ def _pad(planes: Tensor, *, bottom: int, right: int) -> Tensor:
 
 def _downsample(planes: Tensor) -> Tensor:
     """Average 2x2 pixels, alternately rounding ties down and up: [B, C, H, W] to half the size."""
-    rows = planes[:, :, ::2] + planes[:, :, 1::2]
-    sums = rows[..., ::2] + rows[..., 1::2]
+    upper = planes[:, :, ::2]
+    lower = planes[:, :, 1::2]
+    rows = upper + lower
+
+    left = rows[..., ::2]
+    right = rows[..., 1::2]
+    sums = left + right
+
     bias = _downsampling_bias(sums.shape[3], planes.device)
     return sums.add_(bias).mul_(0.25).floor_()
 
@@ -111,36 +126,59 @@ def _quantize(planes: Tensor, table: Tensor) -> Tensor:
         table: float [B, 64], the quantization steps.
     """
     batch, channels, height, width = planes.shape
-    dct = _dct_matrix(planes.device)
-    steps = table[:, None]
-    blocks = planes.view(batch, channels, height // 8, 8, width // 8, 8)
-    blocks = blocks.permute(0, 1, 2, 4, 3, 5).reshape(batch, -1, 64)
-    # libjpeg's coefficients are integers and eight times as large, so many quotients are ties.
-    coefficients = (blocks @ (8 * dct.T)).round_()
-    divisors = steps * (8 * (1 - _TIE))
-    coefficients.mul_(1 / divisors).round_().mul_(steps)
 
-    levels = (coefficients @ dct).add_(_HALF).floor_().clamp_(-128, 127)
-    levels = levels.view(batch, channels, height // 8, width // 8, 8, 8)
+    rows = height // 8
+    columns = width // 8
+    blocks = planes.view(batch, channels, rows, 8, columns, 8)
+    blocks = blocks.permute(0, 1, 2, 4, 3, 5)
+    blocks = blocks.reshape(batch, -1, 64)
+
+    # libjpeg's coefficients are integers and eight times as large, so many quotients are ties.
+    dct = _dct_matrix(planes.device)
+    coefficients = blocks @ (8 * dct.T)
+    coefficients.round_()
+
+    steps = table[:, None]
+    divisors = steps * (8 * (1 - _TIE))
+    coefficients.mul_(1 / divisors).round_()
+    coefficients.mul_(steps)
+
+    levels = coefficients @ dct
+    levels.add_(_HALF).floor_().clamp_(-128, 127)
+
+    levels = levels.view(batch, channels, rows, columns, 8, 8)
     return levels.permute(0, 1, 2, 4, 3, 5).reshape(planes.shape)
 
 
 def _quantization_tables(quality: Values) -> Values:
     """Return float32 [2, B, 64], luma and chroma tables by libjpeg's `jpeg_quality_scaling`."""
     quality = np.clip(np.round(quality), 1, 100)
-    percent = np.where(quality < 50, np.floor(5000 / quality), 200 - 2 * quality)
-    tables = np.array([_LUMA_TABLE, _CHROMA_TABLE]).reshape(2, 1, 64)
-    scaled = np.floor((tables * percent[:, None] + 50) / 100)
-    return np.clip(scaled, 1, 255).astype(np.float32)
+    percent = np.where(
+        quality < 50,
+        np.floor(5000 / quality),
+        200 - 2 * quality,
+    )
+
+    tables = np.array([_LUMA_TABLE, _CHROMA_TABLE])
+    tables = tables.reshape(2, 1, 64)
+    scaled = (tables * percent[:, None] + 50) / 100
+
+    rounded = np.clip(np.floor(scaled), 1, 255)
+    return rounded.astype(np.float32)
 
 
 @functools.lru_cache(maxsize=8)
 def _dct_matrix(device: torch.device) -> Tensor:
     """Return float [64, 64], the orthonormal DCT-II of an 8x8 block as a matrix of its levels."""
-    index = torch.arange(8, dtype=torch.float64)
-    line = torch.cos((2 * index[None] + 1) * index[:, None] * math.pi / 16) / 2
+    position = torch.arange(8, dtype=torch.float64)
+    frequency = position[:, None]
+    angles = (2 * position + 1) * frequency * math.pi / 16
+
+    line = torch.cos(angles) / 2
     line[0] /= math.sqrt(2)
-    return torch.kron(line, line).float().to(device)
+
+    block = torch.kron(line, line)
+    return block.float().to(device)
 
 
 @functools.lru_cache(maxsize=64)

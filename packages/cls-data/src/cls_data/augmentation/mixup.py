@@ -45,20 +45,27 @@ class MixupCutmix(AugmentationSettings):
         sampler = ParamSampler(len(images), seed, "mixing")
         partner = move_to_device(sampler.permutation(), images)
         beta = sampler.beta(self.alpha)
-        share = np.where(sampler.bernoulli(self.probability), beta, np.float32(1))
-        cut = sampler.bernoulli(self.cutmix).astype(np.float32)
+
+        is_mixed = sampler.bernoulli(self.probability)
+        share = np.where(is_mixed, beta, np.float32(1))
+        is_cut = sampler.bernoulli(self.cutmix)
+
         center_x = sampler.uniform(0, 1)
         center_y = sampler.uniform(0, 1)
-        params = np.stack([share, cut, center_x, center_y])
-        own_share, is_cut, x, y = move_to_device(params, images)
+
+        params = np.stack([share, is_cut, center_x, center_y])
+        own_share, cut, x, y = move_to_device(params, images)
 
         height, width = images.shape[2:]
-        boxes = box_masks(1 - own_share, x, y, height, width)
+        box_area = 1 - own_share
+        boxes = box_masks(box_area, x, y, height, width)
+
         weight = torch.where(
-            is_cut[:, None, None] > 0,
+            cut[:, None, None] > 0,
             1 - boxes,
             own_share[:, None, None],
         )
+
         others = images.index_select(0, partner)
         mixed = torch.lerp(others, images, weight[:, None])
 
@@ -81,12 +88,14 @@ def box_masks(area: Tensor, center_x: Tensor, center_y: Tensor, height: int, wid
     half_side = area.sqrt()[:, None] / 2
     columns = _pixel_distances(width, center_x) < half_side
     rows = _pixel_distances(height, center_y) < half_side
-    mask = rows[:, :, None] & columns[:, None, :]
-    return mask.float()
+
+    masks = rows[:, :, None] & columns[:, None, :]
+    return masks.float()
 
 
 def _pixel_distances(length: int, center: Tensor) -> Tensor:
     """Return float32 [B, length]: distances of pixel centers from [B], in units of the length."""
     pixels = torch.arange(length, device=center.device)
-    centers = (pixels + 0.5) / length
-    return (centers - center[:, None]).abs()
+    pixel_centers = (pixels + 0.5) / length
+    distances = pixel_centers - center[:, None]
+    return distances.abs()

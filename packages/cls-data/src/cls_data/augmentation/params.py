@@ -52,7 +52,9 @@ class ParamSampler:
         """Draw float32 [B, *shape] between low and high."""
         size = (self._num_samples, *shape)
         values: Values = self._rng.random(size, np.float32)
-        return values * np.float32(high - low) + np.float32(low)
+        values *= np.float32(high - low)
+        values += np.float32(low)
+        return values
 
     def symmetric(self, limit: float) -> Values:
         """Draw float32 [B] between -limit and limit."""

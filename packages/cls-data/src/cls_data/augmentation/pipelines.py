@@ -1,5 +1,6 @@
 """Augmentation pipelines: which ops change an image, and with which settings."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from cls_data.augmentation.params import (
 )
 from cls_data.augmentation.random_erasing import RandomErasing
 
+_DIGITS = re.compile("[0-9]+")
 _PIXELS_PER_CHUNK = 64 * 64 * 64
 """Chunk size on a CPU: few calls, yet a chunk stays in the processor's cache between ops."""
 
@@ -85,12 +87,14 @@ class AugmentationPipeline(AugmentationSettings, Augmentation):
     def _merge_with_defaults(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
+
         merged = dict(values)
         for name, value in values.items():
             field = cls.model_fields.get(name)
             default = None if field is None else field.default
             if isinstance(value, dict) and isinstance(default, AugmentationOp):
                 merged[name] = {**default.model_dump(), **value}
+
         return merged
 
     @model_validator(mode="after")
@@ -109,7 +113,9 @@ class AugmentationPipeline(AugmentationSettings, Augmentation):
         for name, value in [*self, *self.extra_ops.items()]:
             if isinstance(value, AugmentationOp):
                 ops[name] = value
-        return dict(sorted(ops.items(), key=lambda item: item[1].stage))
+
+        by_stage = sorted(ops.items(), key=lambda item: item[1].stage)
+        return dict(by_stage)
 
     def draw(self, num_samples: int, seed: int) -> dict[str, OpParameters]:
         """Draw the parameters of every op for a batch, each op from its own stream."""
@@ -121,6 +127,7 @@ class AugmentationPipeline(AugmentationSettings, Augmentation):
     def __call__(self, images: Tensor, seed: int) -> Tensor:
         """Return float32 [B, 3, H, W] in 0-255 for uint8 [B, 3, H, W]."""
         batch_size, _, height, width = images.shape
+
         params = self.draw(batch_size, seed)
         clean_sampler = ParamSampler(batch_size, seed, "clean")
         draws = _BatchDraws(
@@ -128,9 +135,11 @@ class AugmentationPipeline(AugmentationSettings, Augmentation):
             matrices=self._combined_matrices(params, width / height, batch_size),
             params=params,
         )
+
         chunk_size = max(1, _PIXELS_PER_CHUNK // (height * width))
         if images.device.type != "cpu" or batch_size <= chunk_size:
             return self._apply(images, draws)
+
         result = torch.empty(images.shape)
         for start in range(0, batch_size, chunk_size):
             rows = slice(start, start + chunk_size)
@@ -139,10 +148,13 @@ class AugmentationPipeline(AugmentationSettings, Augmentation):
 
     def label_warnings(self, classes: Sequence[str]) -> list[str]:
         """Return warnings about settings that turn one digit into another, if there are digits."""
-        has_digits = any(name and set(name) <= set("0123456789") for name in classes)
+        has_digits = any(_DIGITS.fullmatch(name) for name in classes)
+
         if self.geometry is None or not has_digits:
             return []
-        return [f"augmentation.geometry.{text}" for text in self.geometry.label_warnings()]
+
+        warnings = self.geometry.label_warnings()
+        return [f"augmentation.geometry.{warning}" for warning in warnings]
 
     def _combined_matrices(
         self, params: Mapping[str, OpParameters], aspect: float, batch_size: int
@@ -150,22 +162,33 @@ class AugmentationPipeline(AugmentationSettings, Augmentation):
         """Return the product of all ops' matrices: float32 [B, 3, 3]."""
         identity = np.eye(3, dtype=np.float32)
         combined: Values = np.tile(identity, (batch_size, 1, 1))
+
         for name, op in self.ops().items():
             matrices = op.matrices(params[name], aspect)
             if matrices is not None:
                 combined = combined @ matrices
+
         return combined
 
     def _apply(self, stored: Tensor, draws: "_BatchDraws") -> Tensor:
         images = stored.to(torch.float32, copy=True)  # ops change images in place
-        moved = (draws.matrices != np.eye(3)).any(axis=(1, 2))
-        images = change_selected(images, moved, resample, matrices=draws.matrices)
+
+        is_moved = (draws.matrices != np.eye(3)).any(axis=(1, 2))
+        images = change_selected(
+            images,
+            is_moved,
+            resample,
+            matrices=draws.matrices,
+        )
+
         for name, op in self.ops().items():
             images = op.apply(images, draws.params[name])
+
         if draws.clean.any():
             clean = move_to_device(np.flatnonzero(draws.clean), images)
             originals = stored.index_select(0, clean)
             images.index_copy_(0, clean, originals.float())
+
         return images
 
 
@@ -184,10 +207,15 @@ class _BatchDraws:
     params: Mapping[str, OpParameters]
 
     def select(self, rows: slice) -> "_BatchDraws":
+        """Return the draws of some samples."""
         params = {}
-        for op, values in self.params.items():
-            params[op] = {name: array[rows] for name, array in values.items()}
-        return _BatchDraws(self.clean[rows], self.matrices[rows], params)
+        for op, op_params in self.params.items():
+            params[op] = {name: values[rows] for name, values in op_params.items()}
+        return _BatchDraws(
+            clean=self.clean[rows],
+            matrices=self.matrices[rows],
+            params=params,
+        )
 
 
 class LightAugmentation(AugmentationPipeline):

@@ -1,6 +1,5 @@
 """Preview of an augmentation: each original next to several augmented versions."""
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -37,15 +36,22 @@ def draw_preview(
     """
     columns = [images]
     for version in range(versions):
-        changed = augmentation(images, seed + version) if augmentation else images.float()
-        columns.append(changed.round().clamp(0, 255).to(torch.uint8))
+        if augmentation is None:
+            columns.append(images)
+            continue
+        changed = augmentation(images, seed + version)
+        levels = changed.round().clamp(0, 255)
+        columns.append(levels.to(torch.uint8))
 
     height, width = images.shape[2:]
     scale = max(1, round(_TILE_SIZE / max(height, width)))
+
     originals = _draw_grid(columns[:1], scale)
     augmented = _draw_grid(columns[1:], scale)
+
     size = (originals.width + _GAP + augmented.width, originals.height)
     preview = Image.new("RGB", size, "white")
+
     preview.paste(originals, (0, 0))
     preview.paste(augmented, (originals.width + _GAP, 0))
     return preview
@@ -54,7 +60,9 @@ def draw_preview(
 def _draw_grid(columns: list[Tensor], scale: int) -> Image.Image:
     """Draw batches of uint8 [N, 3, H, W] side by side, one row per image, enlarged."""
     rows = torch.cat(columns, dim=3)
-    pixels = torch.cat(list(rows), dim=1).permute(1, 2, 0)
-    grid = Image.fromarray(np.ascontiguousarray(pixels.numpy()))
+    pixels = torch.cat(list(rows), dim=1)
+    pixels = pixels.permute(1, 2, 0).contiguous()
+    grid = Image.fromarray(pixels.numpy())
+
     size = (grid.width * scale, grid.height * scale)
     return grid.resize(size, Image.Resampling.NEAREST)

@@ -83,22 +83,30 @@ def erase(
     height, width = images.shape[2:]
     stretch = np.exp2(ratio - 0.5)
     side = np.sqrt(area)
+
     # Computed on the host and copied once: on a GPU, these few numbers would take a dozen kernels,
     # each slower to launch than to run.
     row_masks = _interval_masks(height, side / stretch, top)
     column_masks = _interval_masks(width, side * stretch, left)
     masks = np.concatenate([row_masks, column_masks], axis=1)
     inside = move_to_device(masks, images)
-    mask = inside[:, :height, None] & inside[:, None, height:]
-    fill = move_to_device(level, images)[:, None, None, None]
-    return torch.where(mask[:, None], fill, images)
+
+    rows = inside[:, None, :height, None]
+    columns = inside[:, None, None, height:]
+
+    fill = move_to_device(level, images)
+    return torch.where(rows & columns, fill[:, None, None, None], images)
 
 
 def _interval_masks(length: int, size: Values, position: Values) -> NDArray[np.bool_]:
     """Return bool [B, length]: which pixel centers of a line lie inside an interval."""
-    size = np.minimum(size, 1)[:, None]
-    start = position[:, None] * (1 - size)
+    size = np.minimum(size, 1)
+    start = position * (1 - size)
+    end = start + size
+
     pixels = np.arange(length, dtype=np.float32)
     centers = (pixels + 0.5) / length
-    masks: NDArray[np.bool_] = (centers >= start) & (centers < start + size)
-    return masks
+
+    is_after_start = centers >= start[:, None]
+    is_before_end = centers < end[:, None]
+    return is_after_start & is_before_end

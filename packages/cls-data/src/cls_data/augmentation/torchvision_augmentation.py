@@ -27,10 +27,12 @@ class TorchvisionAugmentation(AugmentationSettings, Augmentation):
     def __call__(self, images: Tensor, seed: int) -> Tensor:
         """Return float32 [B, 3, H, W] in 0-255 for uint8 [B, 3, H, W]."""
         transform_seed = int(ParamSampler(1, seed, "torchvision").seeds()[0])
+
         state = torch.get_rng_state()
         try:
             torch.default_generator.manual_seed(transform_seed)
             changed = [self.transform(image) for image in images]
         finally:
             torch.set_rng_state(state)
+
         return torch.stack(changed).float()

@@ -32,6 +32,7 @@ class SizeRange(BaseModel):
         minimum = sizes.min(axis=0).tolist()
         median = np.median(sizes, axis=0).tolist()
         maximum = sizes.max(axis=0).tolist()
+
         width, height = zip(minimum, median, maximum, strict=True)
         return cls(width=width, height=height)
 
@@ -63,6 +64,7 @@ class DatasetStatistics(BaseModel):
         for split, (records, sizes) in splits.items():
             counts[split] = _count_labels(records, classes)
             size_ranges[split] = SizeRange.from_sizes(sizes)
+
         return cls(classes=tuple(classes), counts=counts, sizes=size_ranges)
 
     @classmethod
@@ -89,32 +91,42 @@ class DatasetStatistics(BaseModel):
             rows = read_split(root, split, annotations=annotations, quarantine=quarantine)
             if rows:
                 records[split] = rows
+
         if "train" not in records:
             raise DataError(
                 f"{root}: no training rows. Classes come from the train split: add annotations "
                 "to train/."
             )
+
         indices = class_to_idx(records["train"])
         splits: dict[str, tuple[Sequence[Record], NDArray[np.int64]]] = {}
         for split, rows in records.items():
             encode_labels(rows, indices)  # raises on labels that train does not have
             splits[split] = (rows, read_image_sizes(rows))
+
         return cls.from_splits(tuple(indices), splits)
 
     def total(self, split: str) -> int:
         """Return the number of rows of a split."""
-        return sum(self.counts[split].values())
+        counts = self.counts[split]
+        return sum(counts.values())
 
     @property
     def imbalance_ratio(self) -> float:
         """Rows of the largest training class over rows of the smallest; inf if that has none."""
         counts = self.counts["train"].values()
         smallest = min(counts)
-        return max(counts) / smallest if smallest else math.inf
+        if smallest == 0:
+            return math.inf
+        return max(counts) / smallest
 
     def missing_classes(self, split: str) -> tuple[str, ...]:
         """Return the classes without a row in a split."""
-        return tuple(name for name, count in self.counts[split].items() if count == 0)
+        missing = []
+        for name, count in self.counts[split].items():
+            if count == 0:
+                missing.append(name)
+        return tuple(missing)
 
 
 def read_image_sizes(records: Sequence[Record]) -> NDArray[np.int64]:
@@ -132,12 +144,14 @@ def read_image_sizes(records: Sequence[Record]) -> NDArray[np.int64]:
             sizes.append(_read_size(record))
         except Exception as error:
             findings.append(f"{record.source}: {record.id}: {error}")
+
     if findings:
         raise DataError.from_findings(
             f"cannot read {len(findings)} image(s)",
             findings,
             "Replace the files, or remove their rows.",
         )
+
     return np.array(sizes, np.int64).reshape(-1, 2)
 
 
@@ -150,6 +164,7 @@ def _read_size(record: Record) -> tuple[int, int]:
             orientation = image.getexif().get(ExifTags.Base.Orientation)
             if orientation in _TRANSPOSING_ORIENTATIONS:
                 return image.height, image.width
+
         return image.size
 
 

@@ -33,22 +33,27 @@ def class_distribution_figure(statistics: DatasetStatistics) -> "Figure":
         raise DataError(
             'Figures need matplotlib, which is not installed. Run: pip install "cls-data[figures]"'
         ) from error
+
     train_counts = statistics.counts["train"]
     names = sorted(statistics.classes, key=lambda name: -train_counts[name])
     splits = list(statistics.counts)
+
     width = 2 + _INCHES_PER_CLASS * len(names)
     size = (min(max(6, width), _MAX_INCHES), 0.8 + 2.4 * len(splits))
     figure = Figure(figsize=size, layout="constrained", dpi=_DPI)
     figure.suptitle(f"{len(names)} classes, train imbalance {statistics.imbalance_ratio:.1f}:1")
+
     panels = figure.subplots(len(splits), sharex=True, squeeze=False)[:, 0]
     step = -(-len(names) // _MAX_NAMES)
     for axes, split in zip(panels, splits, strict=True):
         counts = [statistics.counts[split][name] for name in names]
         _plot_split(axes, counts, annotate=step == 1)
         axes.set_ylabel(f"{split}: {statistics.total(split):,} rows")
+
     # An escaped dollar sign keeps matplotlib from reading a class name as a formula.
     labels = [name.replace("$", r"\$") or "(empty)" for name in names[::step]]
     panels[-1].set_xticks(range(0, len(names), step), labels, rotation=90, fontsize=9)
+
     return figure
 
 
@@ -59,8 +64,9 @@ def save_class_distribution(statistics: DatasetStatistics, path: str | os.PathLi
         DataError: matplotlib is not installed.
         OSError: the file cannot be written.
     """
+    figure = class_distribution_figure(statistics)
     content = io.BytesIO()
-    class_distribution_figure(statistics).savefig(content, format="png", dpi=_DPI)
+    figure.savefig(content, format="png", dpi=_DPI)
     write_atomically(path, content.getvalue())
 
 
@@ -70,11 +76,13 @@ def _plot_split(axes: "Axes", counts: list[int], *, annotate: bool) -> None:
     # Leaves room below a bar of 1 and above the largest bar for its rotated count.
     axes.set_ylim(0.5, 4 * max(1, *counts))
     axes.set_xlim(-0.7, len(counts) - 0.3)
+
     axes.bar(range(len(counts)), counts, width=0.75)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     if not annotate:
         return
+
     for position, count in enumerate(counts):
         axes.annotate(
             str(count),

@@ -48,21 +48,26 @@ class MetadataSlices(BaseModel):
         values = [_metadata_text(record, key) for record in records]
         frequency = Counter(values)
         del frequency[NONE], frequency[OTHERS]
+
         by_frequency = sorted(frequency, key=lambda value: (-frequency[value], value))
+
         counts = {}
         for value in [*by_frequency[:limit], NONE, OTHERS]:
             counts[value] = dict.fromkeys(classes, 0)
         for value, record in zip(values, records, strict=True):
             slice_name = value if value in counts else OTHERS
             counts[slice_name][record.label] += 1
+
         for value in (NONE, OTHERS):
             if not any(counts[value].values()):
                 del counts[value]
+
         return cls(key=key, classes=tuple(classes), counts=counts)
 
     def total(self, value: str) -> int:
         """Return the number of rows of a slice."""
-        return sum(self.counts[value].values())
+        counts = self.counts[value]
+        return sum(counts.values())
 
 
 def _metadata_text(record: Record, key: str) -> str:

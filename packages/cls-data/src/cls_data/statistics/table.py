@@ -1,6 +1,6 @@
 """Dataset statistics as rich renderables for a terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderResult
@@ -11,6 +11,7 @@ from cls_data.statistics.dataset import DatasetStatistics
 from cls_data.statistics.metadata_slices import MetadataSlices
 
 _BAR_CELLS = 28
+_MAX_NAMES = 50
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -32,14 +33,19 @@ class Bar:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if options.ascii_only:
-            yield Text("#" * self._steps(self.cells))
+            length = self._steps(self.cells)
+            yield Text("#" * length)
             return
+
         whole, eighths = divmod(self._steps(self.cells * 8), 8)
         bar = _EIGHTHS[8] * whole + _EIGHTHS[eighths]
         yield Text(bar.rstrip(), style="cyan")
 
     def _steps(self, steps: int) -> int:
-        return max(round(self.count / self.largest * steps), min(self.count, 1))
+        if self.count == 0:
+            return 0
+        exact = self.count / self.largest * steps
+        return max(round(exact), 1)
 
 
 def statistics_report(statistics: DatasetStatistics, *, max_classes: int | None = None) -> Group:
@@ -56,14 +62,17 @@ def statistics_report(statistics: DatasetStatistics, *, max_classes: int | None 
     splits = list(statistics.counts)
     train_counts = statistics.counts["train"]
     largest = max(1, *train_counts.values())
+
     table = _counts_table(splits)
     table.add_column("train rows", width=_BAR_CELLS)
+
     for name in _listed_classes(statistics, max_classes):
         if name is None:
             table.add_row(*["…"] * (len(splits) + 1))
             continue
         numbers = [_number(statistics.counts[split][name]) for split in splits]
         table.add_row(Text(repr(name)), *numbers, Bar(train_counts[name], largest))
+
     return Group(*map(Text, lines), table)
 
 
@@ -74,9 +83,11 @@ def slices_table(slices: MetadataSlices) -> Table:
     """
     table = _counts_table(slices.counts)
     table.title = Text(f"rows by {slices.key}")
+
     for name in slices.classes:
         numbers = [_number(counts[name]) for counts in slices.counts.values()]
         table.add_row(Text(repr(name)), *numbers)
+
     table.add_section()
     totals = [f"{slices.total(value):,}" for value in slices.counts]
     table.add_row("all", *totals)
@@ -90,20 +101,30 @@ def _summary_lines(statistics: DatasetStatistics) -> list[str]:
         f"{len(statistics.classes)} classes; rows: {totals}",
         f"train imbalance: {statistics.imbalance_ratio:.1f}:1",
     ]
+
     is_complete = True
     for split in splits:
         missing = statistics.missing_classes(split)
         if missing:
             is_complete = False
-            lines.append(f"classes missing from {split}: {', '.join(map(repr, missing))}")
+            lines.append(f"classes missing from {split}: {_name_list(missing)}")
     if is_complete:
         lines.append("every class has rows in every split")
+
     for split in splits:
         size = statistics.sizes[split]
         width = _range_text(size.width)
         height = _range_text(size.height)
         lines.append(f"{split} size in px (min-median-max): width {width}, height {height}")
+
     return lines
+
+
+def _name_list(names: Sequence[str]) -> str:
+    listed = ", ".join(map(repr, names[:_MAX_NAMES]))
+    if len(names) <= _MAX_NAMES:
+        return listed
+    return f"{listed}, and {len(names) - _MAX_NAMES} more"
 
 
 def _range_text(size_range: tuple[int, float, int]) -> str:
@@ -116,10 +137,14 @@ def _listed_classes(statistics: DatasetStatistics, max_classes: int | None) -> l
     names: list[str | None] = list(statistics.classes)
     if max_classes is None or len(names) <= max_classes:
         return names
+
     train_counts = statistics.counts["train"]
     by_size = sorted(statistics.classes, key=lambda name: -train_counts[name])
+
     half = max(1, max_classes // 2)
-    return [*by_size[:half], None, *by_size[-half:]]
+    largest = by_size[:half]
+    smallest = by_size[-half:]
+    return [*largest, None, *smallest]
 
 
 def _counts_table(columns: Iterable[str]) -> Table:
@@ -130,4 +155,5 @@ def _counts_table(columns: Iterable[str]) -> Table:
 
 
 def _number(count: int) -> Text:
-    return Text(f"{count:,}", style="" if count else "bold red")
+    style = "" if count else "bold red"
+    return Text(f"{count:,}", style=style)

@@ -57,15 +57,18 @@ class SyntheticNumbers(BaseModel):
         manifest = {"recipe": RENDERER_VERSION, **self.model_dump(mode="json")}
         if read_manifest(root) == manifest:
             return
+
         obstacle = find_obstacle(root, self.kind, _OWN_FILE)
         if obstacle:
             raise DataError(
                 f"{root}: cannot render a synthetic dataset here, because the folder {obstacle}. "
                 "Set data.root to an empty folder, or train on this one with data=jsonl."
             )
+
         counts = {"train": self.train, "valid": self.valid, "test": self.test}
         total = len(self.classes) * sum(counts.values())
         logger.info("Rendering {} synthetic images into {}", total, root)
+
         root.parent.mkdir(parents=True, exist_ok=True)
         with replace_folder(root, temporary_parent=root.parent) as folder:
             for stream, (split, count) in enumerate(counts.items()):
@@ -74,9 +77,11 @@ class SyntheticNumbers(BaseModel):
 
     def render(self, label: str, key: Sequence[int]) -> Image.Image:
         """Render one image of `label`; the random draws depend on the seed and `key`."""
-        return render_number(label, np.random.default_rng((self.seed, *key)))
+        rng = np.random.default_rng((self.seed, *key))
+        return render_number(label, rng)
 
     def _crops(self, stream: int, count: int) -> Iterator[tuple[str, Image.Image]]:
         for number in range(count):
             for index, label in enumerate(self.classes):
-                yield label, self.render(label, (stream, index, number))
+                crop = self.render(label, (stream, index, number))
+                yield label, crop

@@ -44,14 +44,18 @@ def find_obstacle(folder: Path, kind: str, own_files: re.Pattern[str]) -> str | 
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         return "is a link or a file"
+
     manifest = read_manifest(folder)
     is_own_folder = isinstance(manifest, dict) and manifest.get("kind") == kind
+
     for path in sorted(folder.rglob("*")):
         if path.is_dir() and not path.is_symlink():
             continue
+
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not is_own_folder or not own_files.fullmatch(name):
             return f"contains {name}"
+
     return None
 
 
@@ -69,6 +73,7 @@ def replace_folder(folder: Path, temporary_parent: Path) -> Iterator[Path]:
         new_folder = Path(temporary) / folder.name
         new_folder.mkdir()
         yield new_folder
+
         if folder.exists():
             folder.rename(Path(temporary) / "old")
         new_folder.rename(folder)
@@ -83,6 +88,7 @@ def remove_folder(folder: Path, temporary_parent: Path) -> None:
     """
     if not folder.exists():
         return
+
     prefix = f".{folder.name}-"
     with tempfile.TemporaryDirectory(dir=temporary_parent, prefix=prefix) as temporary:
         folder.rename(Path(temporary) / "old")
@@ -91,10 +97,16 @@ def remove_folder(folder: Path, temporary_parent: Path) -> None:
 def write_crops(folder: Path, crops: Iterable[tuple[str, Image.Image]]) -> None:
     """Write (label, crop) pairs as `annotations.jsonl` and `images/NNNNNN.jpg`, in order."""
     (folder / "images").mkdir(parents=True)
+
     lines = []
     for number, (label, crop) in enumerate(crops):
         name = f"images/{number:06d}.jpg"
         (folder / name).write_bytes(encode_jpeg(crop))
-        row = {"image": name, "suffix": label, "metadata": {"source": "synthetic"}}
+        row = {
+            "image": name,
+            "suffix": label,
+            "metadata": {"source": "synthetic"},
+        }
         lines.append(json.dumps(row) + "\n")
+
     (folder / "annotations.jsonl").write_text("".join(lines), encoding="utf-8")

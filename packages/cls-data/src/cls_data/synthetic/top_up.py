@@ -54,7 +54,8 @@ class TopUpResult(BaseModel):
     @property
     def total(self) -> int:
         """Number of crops of all classes."""
-        return sum(self.rendered.values())
+        counts = self.rendered.values()
+        return sum(counts)
 
 
 def top_up(
@@ -89,6 +90,7 @@ def top_up(
         raise DataError(
             f"{folder}: cannot render here, because the folder {obstacle}. Rename it and try again."
         )
+
     plan = _plan(base, target, classes, seed)
     manifest = {
         "kind": _KIND,
@@ -97,6 +99,7 @@ def top_up(
         "seed": plan.seed,
         "rendered": plan.rendered,
     }
+
     # Temporary folders lie in ROOT: everything in train/ is training data, even an unfinished
     # folder that a killed process left there.
     if not plan.rendered:
@@ -111,6 +114,7 @@ def top_up(
         with replace_folder(folder, temporary_parent=base) as new_folder:
             write_crops(new_folder, _crops(plan))
             write_manifest(new_folder, manifest)
+
     return plan
 
 
@@ -119,6 +123,7 @@ def _plan(root: Path, target: int, classes: Sequence[str] | None, seed: int) -> 
         raise DataError(f"target must be at least 1, got {target}")
     if seed < 0:
         raise DataError(f"seed must be at least 0, got {seed}")
+
     real: Counter[str] = Counter()
     for record in read_split(root, "train"):
         if not record.source.startswith(f"{RENDERED_FOLDER}/"):
@@ -127,11 +132,13 @@ def _plan(root: Path, target: int, classes: Sequence[str] | None, seed: int) -> 
         raise DataError(
             f"{root}: no real training rows. Add a train/ folder with *.jsonl annotations."
         )
+
     if classes is None:
         classes = list(real)
     for name in classes:
         if name not in real:
             raise DataError(f"no training row has class {name!r}; {did_you_mean(name, real)}")
+
     rendered = {}
     skipped = []
     for label in sorted(set(classes)):
@@ -142,7 +149,13 @@ def _plan(root: Path, target: int, classes: Sequence[str] | None, seed: int) -> 
             rendered[label] = missing
         else:
             skipped.append(label)
-    return TopUpResult(target=target, seed=seed, rendered=rendered, skipped=tuple(skipped))
+
+    return TopUpResult(
+        target=target,
+        seed=seed,
+        rendered=rendered,
+        skipped=tuple(skipped),
+    )
 
 
 def _crops(plan: TopUpResult) -> Iterator[tuple[str, Image.Image]]:
@@ -152,4 +165,5 @@ def _crops(plan: TopUpResult) -> Iterator[tuple[str, Image.Image]]:
         key = int(f"1{label}")
         for number in range(count):
             rng = np.random.default_rng((plan.seed, _STREAM, key, number))
-            yield label, render_number(label, rng)
+            crop = render_number(label, rng)
+            yield label, crop
