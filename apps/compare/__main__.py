@@ -1,4 +1,4 @@
-"""`uv run apps/compare RUN_A RUN_B`: see cls_report."""
+"""The command `uv run apps/compare`."""
 
 from cls_report.commands import compare_runs
 

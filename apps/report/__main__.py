@@ -1,4 +1,4 @@
-"""`uv run apps/report RUN`: see cls_report."""
+"""The command `uv run apps/report`."""
 
 from cls_report.commands import report
 

@@ -3,7 +3,7 @@ from types import ModuleType
 import cls_report
 
 
-def test_all_lists_exactly_the_public_names_of_the_package() -> None:
+def test_all_lists_exactly_the_public_names() -> None:
     public = set()
     for name, value in vars(cls_report).items():
         if not name.startswith("_") and not isinstance(value, ModuleType):

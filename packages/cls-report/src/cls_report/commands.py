@@ -1,4 +1,4 @@
-"""`uv run apps/report` and `uv run apps/compare`: read runs, write a page, say the sentence that matters."""
+"""The commands `uv run apps/report` and `uv run apps/compare`."""
 
 import argparse
 import functools
@@ -9,25 +9,34 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cls_data import DataError, Predictions
-from cls_export import BundleError
+from cls_data import DataError
+from cls_export.contract.errors import BundleError
 from cls_report.errors import ReportError
 from cls_report.page.render import write_report
-from cls_report.reports.comparison_report import comparison_report
-from cls_report.reports.folds_report import folds_report
-from cls_report.reports.run_report import run_report
-from cls_report.run_folder import Run
-from cls_report.statistics.comparison import Comparison, Difference, compare
-from cls_report.statistics.intervals import in_points, in_words
-from cls_report.statistics.paired_tests import SIGNIFICANT
-from cls_report.statistics.pairing import pair
-from cls_report.statistics.seeds import Seeds, across_seeds, runs_of_one_recipe
+from cls_report.reports.comparison_report import build_comparison_report
+from cls_report.reports.folds_report import build_folds_report
+from cls_report.reports.run_report import build_run_report
+from cls_report.reports.seed_summary import (
+    SeedSummary,
+    find_runs_of_newest_recipe,
+    summarize_seeds,
+)
+from cls_report.run_folder import Run, common_split
+from cls_report.statistics.comparison import (
+    AccuracyDifference,
+    Comparison,
+    compare,
+    pair_predictions,
+)
+from cls_report.statistics.estimates import format_percent, format_points
+from cls_report.statistics.paired_tests import SIGNIFICANCE_LEVEL
 
 EXIT_USER_ERROR = 2
-FILE_NAME = "report.html"
 
 
-def _says_errors(command: Callable[[], None]) -> Callable[[], None]:
+def _exit_on_user_error(command: Callable[[], None]) -> Callable[[], None]:
+    """Turn an error that the user can fix into one line on stderr and exit code 2."""
+
     @functools.wraps(command)
     def wrapped() -> None:
         try:
@@ -39,47 +48,76 @@ def _says_errors(command: Callable[[], None]) -> Callable[[], None]:
     return wrapped
 
 
-@_says_errors
+@_exit_on_user_error
 def report() -> None:
-    """Make the reports of runs anew."""
+    """Write the reports of runs."""
+    options = _report_parser().parse_args()
+    runs = [Run.open(folder) for folder in options.runs]
+    if options.folds:
+        write_report(build_folds_report(runs), options.folds)
+        print(options.folds)
+        return
+    for run in runs:
+        write_report(build_run_report(run), run.paths.report)
+        print(run.paths.report)
+
+
+def _report_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="apps/report", description="Write report.html into each run's folder."
+        prog="apps/report",
+        description="Write report.html into the folder of each run, or one report of all folds.",
     )
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, such as runs/NAME"
+        "runs", nargs="+", type=Path, metavar="RUN", help="run folder, such as runs/NAME"
     )
     parser.add_argument(
         "--folds",
         type=Path,
         metavar="FILE",
-        help="the runs are all folds of one data set: write one "
-        "page of their pooled answers there, with likely label errors",
+        help="treat the runs as the folds of one data set: pool their predictions, find likely "
+        "label errors, and write one report to FILE",
     )
-    options = parser.parse_args()
-    if options.folds:
-        write_report(folds_report([Run.at(folder) for folder in options.runs]), options.folds)
-        print(options.folds)
-        return
-    for folder in options.runs:
-        write_report(run_report(Run.at(folder)), folder / FILE_NAME)
-        print(folder / FILE_NAME)
+    return parser
 
 
-@_says_errors
+@_exit_on_user_error
 def compare_runs() -> None:
-    """Compare two runs on the same images, or many of one recipe across seeds."""
+    """Compare two runs, or summarize runs that differ only in their seed."""
+    parser = _compare_parser()
+    options = parser.parse_args()
+    if options.seeds:
+        folders = options.runs or find_runs_of_newest_recipe(options.root)
+        _print_seeds(summarize_seeds([Run.open(folder) for folder in folders], options.split))
+        return
+    if len(options.runs) != 2:
+        parser.error(
+            f"expected two runs, got {len(options.runs)}; to summarize several seeds, use --seeds"
+        )
+    first, second = (Run.open(folder) for folder in options.runs)
+    split = options.split or common_split([first, second])
+    paired = pair_predictions(split, first.predictions_for(split), second.predictions_for(split))
+    comparison = compare(paired, (first.name, second.name))
+    _print_comparison(comparison, first.name, second.name, split)
+    if options.html:
+        report = build_comparison_report(first, second, paired, comparison)
+        write_report(report, options.html)
+        print(options.html)
+
+
+def _compare_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="apps/compare",
-        description="Whether two runs differ, asked of the same images; or how far runs of one recipe lie apart.",
+        description="Compare two runs on the same images, or measure how much runs of one recipe "
+        "vary with the seed.",
     )
     parser.add_argument(
-        "runs", nargs="*", type=Path, metavar="RUN", help="folders: two runs, the old one first"
+        "runs", nargs="*", type=Path, metavar="RUN", help="two run folders, the older one first"
     )
     parser.add_argument(
         "--seeds",
         action="store_true",
-        help="the runs differ in nothing but their seed; "
-        "without folders, those of the newest run's recipe in --root",
+        help="summarize runs that differ only in their seed; without RUN, all runs in --root with "
+        "the recipe of the newest one",
     )
     parser.add_argument(
         "--root", type=Path, default=Path("runs"), help="folder of runs (default: runs)"
@@ -87,82 +125,64 @@ def compare_runs() -> None:
     parser.add_argument(
         "--split",
         choices=("valid", "test"),
-        help="default: test where both runs have it, else valid",
+        help="split to compare on (default: test if all runs have it, otherwise valid)",
     )
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="write the comparison as a page, too"
+        "--html", type=Path, metavar="FILE", help="also write the comparison as an HTML report"
     )
-    options = parser.parse_args()
-    if options.seeds:
-        folders = options.runs or runs_of_one_recipe(options.root)
-        _print_seeds(across_seeds([Run.at(folder) for folder in folders], options.split))
-        return
-    if len(options.runs) != 2:
-        parser.error(
-            f"expected two runs, got {len(options.runs)}; several seeds of one recipe take --seeds"
-        )
-    first, second = (Run.at(folder) for folder in options.runs)
-    split = options.split or common_split(first, second)
-    both = pair(*(_of(run, split) for run in (first, second)))
-    comparison = compare(both, (first.name, second.name))
-    _print_comparison(comparison, first.name, second.name, split)
-    if options.html:
-        write_report(comparison_report(first, second, split, both, comparison), options.html)
-        print(options.html)
-
-
-def common_split(first: Run, second: Run) -> str:
-    """Return test where both runs were evaluated on it, else valid."""
-    return "test" if "test" in first.predictions and "test" in second.predictions else "valid"
-
-
-def _of(run: Run, split: str) -> Predictions:
-    if split not in run.predictions:
-        raise ReportError(
-            f"{run.path}: the run was not evaluated on {split}, only on {', '.join(run.predictions)}"
-        )
-    return run.predictions[split]
+    return parser
 
 
 def _print_comparison(comparison: Comparison, first: str, second: str, split: str) -> None:
     console = Console()
     console.print(comparison.verdict, markup=False, highlight=False)
-    overall = comparison.overall
+    overall, f1 = comparison.overall, comparison.macro_f1
     table = Table(title=f"{overall.images} images of {split}", title_justify="left")
-    for head in ("", first, second, "difference"):
-        table.add_column(head)
+    for header in ("", first, second, "difference"):
+        table.add_column(header)
     table.add_row(
-        "top-1", in_words(overall.first), in_words(overall.second), in_points(overall.difference)
+        "top-1",
+        format_percent(overall.first),
+        format_percent(overall.second),
+        format_points(overall.difference),
     )
-    table.add_row("right alone", str(overall.only_first), str(overall.only_second), "")
-    f1 = comparison.macro_f1
-    table.add_row("macro-F1", f"{f1.first:.1%}", f"{f1.second:.1%}", in_points(f1.difference))
+    table.add_row("only this run correct", str(overall.only_first), str(overall.only_second), "")
+    table.add_row("macro-F1", f"{f1.first:.1%}", f"{f1.second:.1%}", format_points(f1.difference))
     console.print(table)
-    parts = [("class", each) for each in comparison.by_class]
-    parts += [(key, each) for key, found in comparison.by_slice.items() for each in found]
-    for kind, each in parts:
-        if each.adjusted_p < SIGNIFICANT:
-            console.print(
-                f"{kind} {each.name or '(empty)'}: {_apart(each)}", markup=False, highlight=False
+    _print_significant(console, "class", comparison.by_class)
+    for key, differences in comparison.by_slice.items():
+        _print_significant(console, key, differences)
+
+
+def _print_significant(
+    console: Console, key: str, differences: tuple[AccuracyDifference, ...]
+) -> None:
+    for each in differences:
+        if each.adjusted_p < SIGNIFICANCE_LEVEL:
+            text = (
+                f"{key} {each.name or '(empty)'}: {format_points(each.difference)} on "
+                f"{each.images} images (adjusted p = {each.adjusted_p:.2g})"
             )
+            console.print(text, markup=False, highlight=False)
 
 
-def _apart(each: Difference) -> str:
-    return f"{in_points(each.difference)} on {each.images} images, p = {each.adjusted_p:.2g} for all such parts together"
-
-
-def _print_seeds(seeds: Seeds) -> None:
+def _print_seeds(summary: SeedSummary) -> None:
     console = Console()
     table = Table(
-        title=f"{len(seeds.names)} seeds, {seeds.images} images of {seeds.split}",
+        title=f"{len(summary.names)} seeds, {summary.images} images of {summary.split}",
         title_justify="left",
     )
-    for head in ("run", "seed", "top-1", "macro-F1"):
-        table.add_column(head)
-    for name, seed, top1, f1 in zip(
-        seeds.names, seeds.seeds, seeds.top1.values, seeds.macro_f1.values, strict=True
-    ):
+    for header in ("run", "seed", "top-1", "macro-F1"):
+        table.add_column(header)
+    rows = zip(
+        summary.names,
+        summary.seeds,
+        summary.top1.values,
+        summary.macro_f1.values,
+        strict=True,
+    )
+    for name, seed, top1, f1 in rows:
         table.add_row(name, str(seed), f"{top1:.2%}", f"{f1:.4f}")
     console.print(table)
-    for line in seeds.sentences():
+    for line in summary.describe():
         console.print(line, markup=False, highlight=False)

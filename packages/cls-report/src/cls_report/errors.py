@@ -1,5 +1,9 @@
-"""What a user can act on."""
+"""Errors that a caller may want to catch."""
 
 
 class ReportError(ValueError):
-    """A run that no report can be made of, or runs that cannot be compared. The message says why and what to do."""
+    """A run that cannot be reported, or runs that cannot be compared."""
+
+
+class CalibrationError(ValueError):
+    """Predictions that no calibration or threshold can be fitted to."""

@@ -1,8 +1,9 @@
-"""Reports to render: made up, yet like those of a real run."""
+"""Sample reports like those of a real run."""
 
 import base64
 import colorsys
 import io
+import operator
 from collections.abc import Callable
 from functools import cache
 
@@ -11,114 +12,122 @@ import pytest
 from PIL import Image, ImageDraw
 
 from cls_report.page.blocks import (
+    CellValue,
     Chart,
     Code,
-    Column,
-    Confusion,
-    Estimate,
+    ConfusionMatrix,
     Facts,
     Gallery,
+    GalleryItem,
     Report,
     Score,
     Scores,
     Section,
     Series,
-    Shown,
     Table,
     Text,
 )
+from cls_report.statistics.estimates import Estimate
 
 NUMBERS = tuple(sorted(["", "00", *map(str, range(41))]))
 
 
 @pytest.fixture(scope="session")
 def make() -> Callable[..., Report]:
-    """What makes a report, with each kind of block, of some classes, images, and pictured ones."""
+    """Return a function that builds a report from classes and numbers of images."""
     return make_report
 
 
 @pytest.fixture(scope="session")
 def rich_report() -> Report:
-    return make_report(NUMBERS, images=364, pictured=364)
+    return make_report(NUMBERS, images=364, included=364)
 
 
-def make_pictures(count: int) -> tuple[str, ...]:
-    """Crops of 29x40 pixels with a number on them, as `data:` addresses."""
-    return tuple(_picture(index) for index in range(count))
+def make_images(count: int) -> tuple[str, ...]:
+    """Draw numbers on images of 29x40 pixels, as `data:` URLs."""
+    return tuple(_draw_image(index) for index in range(count))
 
 
 @cache
-def _picture(index: int) -> str:
-    back = tuple(round(255 * level) for level in colorsys.hsv_to_rgb(index * 0.618 % 1, 0.6, 0.5))
-    image = Image.new("RGB", (29, 40), back)
+def _draw_image(index: int) -> str:
+    background = tuple(
+        round(255 * level) for level in colorsys.hsv_to_rgb(index * 0.618 % 1, 0.6, 0.5)
+    )
+    image = Image.new("RGB", (29, 40), background)
     ImageDraw.Draw(image).text((8, 14), str(index % 100), fill="white")
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def estimate(right: int, of: int) -> Estimate:
-    """A share with an interval that looks like Wilson's."""
-    if of == 0:
+def estimate(correct: int, total: int) -> Estimate:
+    """Return a share with an interval similar to Wilson's."""
+    if total == 0:
         return Estimate(value=None)
-    share, half = right / of, 0.9 / np.sqrt(of + 2)
+    share, half = correct / total, 0.9 / np.sqrt(total + 2)
     return Estimate(value=share, low=max(0.0, share - half), high=min(1.0, share + 0.7 * half))
 
 
-def make_confusion(
-    classes: tuple[str, ...], images: int, pictured: int, wrong: float = 0.11
-) -> Confusion:
-    """Predictions of which most are right, and of which the first few have a picture."""
-    chance = np.random.default_rng(0)
+def make_confusion_matrix(
+    classes: tuple[str, ...], images: int, included: int, error_rate: float = 0.11
+) -> ConfusionMatrix:
+    """Draw mostly correct predictions; the page includes the first few images."""
+    generator = np.random.default_rng(0)
     size = len(classes)
-    truth = np.minimum(chance.geometric(min(0.5, 3 / size), images) - 1, size - 1)
-    near = (truth + chance.integers(1, max(2, size // 4), images)) % size
-    answer = np.where(chance.random(images) < wrong, near, truth)
+    labels = np.minimum(generator.geometric(min(0.5, 3 / size), images) - 1, size - 1)
+    confused = (labels + generator.integers(1, max(2, size // 4), images)) % size
+    predicted = np.where(generator.random(images) < error_rate, confused, labels)
     confidence = np.where(
-        answer == truth, chance.integers(600, 1000, images), chance.integers(250, 960, images)
+        predicted == labels,
+        generator.integers(600, 1000, images),
+        generator.integers(250, 960, images),
     )
-    return Confusion(
+    return ConfusionMatrix(
         title="valid, best weights",
         classes=classes,
-        truth=tuple(truth.tolist()),
-        answer=tuple(answer.tolist()),
+        labels=tuple(labels.tolist()),
+        predicted=tuple(predicted.tolist()),
         confidence=tuple(confidence.tolist()),
         names=tuple(
             f"valid/game-{index % 7}/frame_{index:06d}_player_{index % 13}.jpg"
             for index in range(images)
         ),
-        pictures=tuple(index if index < pictured else -1 for index in range(images)),
-        note="Rows are the truth, columns the answer.",
+        images=tuple(index if index < included else -1 for index in range(images)),
+        note="Softmax confidence.",
     )
 
 
-def make_classes_table(confusion: Confusion) -> Table:
-    """A row a class: supports, estimates, some of them unknown."""
-    truth, answer = np.array(confusion.truth), np.array(confusion.answer)
-    of = [int((truth == index).sum()) for index in range(len(confusion.classes))]
-    right = [
-        int(((truth == index) & (answer == index)).sum()) for index in range(len(confusion.classes))
-    ]
-    answered = [int((answer == index).sum()) for index in range(len(confusion.classes))]
-    recall = tuple(estimate(*pair) for pair in zip(right, of, strict=True))
-    precision = tuple(estimate(*pair) for pair in zip(right, answered, strict=True))
-    change = tuple(
-        Estimate(value=(count % 5 - 2) / 50, low=(count % 5 - 4) / 50, high=(count % 5) / 50)
-        for count in range(len(of))
+def make_classes_table(matrix: ConfusionMatrix) -> Table:
+    """Return one row per class; some estimates are unknown."""
+    labels, predicted = np.array(matrix.labels), np.array(matrix.predicted)
+    rows: list[tuple[CellValue, ...]] = []
+    for index, name in enumerate(matrix.classes):
+        support = int((labels == index).sum())
+        answered = int((predicted == index).sum())
+        correct = int(((labels == index) & (predicted == index)).sum())
+        change = Estimate(
+            value=(index % 5 - 2) / 50, low=(index % 5 - 4) / 50, high=(index % 5) / 50
+        )
+        loss = 0.9 / support if support else None
+        recall, precision = estimate(correct, support), estimate(correct, answered)
+        rows.append((name, support, recall, precision, change, loss))
+    return Table.from_rows(
+        "Per class",
+        [
+            ("class", "text"),
+            ("images", "count"),
+            ("recall", "share_estimate"),
+            ("precision", "share_estimate"),
+            ("change", "share_estimate"),
+            ("loss", "number"),
+        ],
+        rows,
+        note="Metrics of an absent class are unknown.",
     )
-    columns = (
-        Column(title="class", kind="text", values=confusion.classes),
-        Column(title="images", kind="count", values=tuple(of)),
-        Column(title="recall", kind="share_estimate", values=recall),
-        Column(title="precision", kind="share_estimate", values=precision),
-        Column(title="against before", kind="share_estimate", values=change),
-        Column(title="loss", kind="number", values=tuple(None if n == 0 else 0.9 / n for n in of)),
-    )
-    return Table(title="Per class", columns=columns, note="Of an absent class nothing is known.")
 
 
 def make_curves() -> tuple[Chart, ...]:
-    """Training curves with a gap, a calibration curve with bounds, a scatter."""
+    """Return training curves with a gap, and a calibration curve with bounds and points."""
     epochs = tuple(float(epoch) for epoch in range(40))
     falling = [
         2.9 * float(np.exp(-epoch / 9)) + 0.25 + 0.05 * float(np.sin(epoch)) for epoch in epochs
@@ -134,10 +143,10 @@ def make_curves() -> tuple[Chart, ...]:
             Series(name="valid", x=epochs, y=(*valid[:20], None, None, *valid[22:])),
             Series(name="floor", x=(0.0, 39.0), y=(0.25, 0.25), style="dashed"),
         ),
-        note="Two epochs were not validated.",
+        note="Two epochs have no validation.",
     )
-    sure = tuple(np.linspace(0.05, 0.95, 10).tolist())
-    seen = [min(1.0, value * 0.92 + 0.02) for value in sure]
+    confidence = tuple(np.linspace(0.05, 0.95, 10).tolist())
+    accuracy = [min(1.0, value * 0.92 + 0.02) for value in confidence]
     calibration = Chart(
         title="Calibration",
         x_title="confidence",
@@ -148,35 +157,40 @@ def make_curves() -> tuple[Chart, ...]:
             Series(name="perfect", x=(0.0, 1.0), y=(0.0, 1.0), style="dashed"),
             Series(
                 name="before",
-                x=sure,
-                y=tuple(seen),
-                low=tuple(max(0.0, value - 0.09) for value in seen),
-                high=tuple(min(1.0, value + 0.07) for value in seen),
+                x=confidence,
+                y=tuple(accuracy),
+                low=tuple(max(0.0, value - 0.09) for value in accuracy),
+                high=tuple(min(1.0, value + 0.07) for value in accuracy),
             ),
-            Series(name="after", x=sure, y=tuple(0.98 * value for value in sure), style="points"),
+            Series(
+                name="after",
+                x=confidence,
+                y=tuple(0.98 * value for value in confidence),
+                style="points",
+            ),
         ),
     )
     return loss, calibration
 
 
 def make_report(
-    classes: tuple[str, ...], images: int, pictured: int, pictures: tuple[str, ...] | None = None
+    classes: tuple[str, ...], images: int, included: int, urls: tuple[str, ...] | None = None
 ) -> Report:
-    """A report with each kind of block, as a training run would write."""
-    confusion = make_confusion(classes, images, pictured)
-    right = sum(one == other for one, other in zip(confusion.truth, confusion.answer, strict=True))
+    """Build a report with each kind of block."""
+    matrix = make_confusion_matrix(classes, images, included)
+    correct = sum(map(operator.eq, matrix.labels, matrix.predicted))
     scores = (
         Score(
             title="top-1",
-            estimate=estimate(right, images),
+            estimate=estimate(correct, images),
             unit="share",
-            note=f"{right} of {images}",
+            note=f"{correct} of {images}",
         ),
         Score(
             title="macro-F1",
             estimate=Estimate(value=0.842, low=0.791, high=0.885),
             unit="share",
-            note="over classes",
+            note="mean over classes",
         ),
         Score(
             title="calibration error",
@@ -190,25 +204,25 @@ def make_report(
             note="nats",
         ),
         Score(
-            title="against before",
+            title="change",
             estimate=Estimate(value=0.012, low=-0.02, high=0.04),
             unit="share",
             note="paired",
         ),
     )
     mistakes = [
-        index for index in range(pictured) if confusion.truth[index] != confusion.answer[index]
+        index for index in range(included) if matrix.labels[index] != matrix.predicted[index]
     ][:8]
-    shown = tuple(
-        Shown(
-            picture=index,
-            overlay=(index + 1) % pictured,
-            title=classes[confusion.answer[index]],
+    items = tuple(
+        GalleryItem(
+            image=index,
+            overlay=(index + 1) % included,
+            title=classes[matrix.predicted[index]],
             lines=(
-                f"truth {classes[confusion.truth[index]]}, sure to 93 %",
-                confusion.names[index],
+                f"label {classes[matrix.labels[index]]}, confidence 93%",
+                matrix.names[index],
             ),
-            wrong=order < 6,
+            is_wrong=order < 6,
         )
         for order, index in enumerate(mistakes)
     )
@@ -216,24 +230,24 @@ def make_report(
     return Report(
         title="jersey-resnet18-seed1",
         subtitle="Training run · 24 November 2026",
-        pictures=pictures or make_pictures(pictured),
+        images=urls or make_images(included),
         sections=(
             Section(
                 key="summary",
                 title="Summary",
                 blocks=(
                     Text(
-                        text="On 364 images of the validation set, 89 of 100 answers are right.",
+                        text="The accuracy on 364 validation images is 89%.",
                         tone="verdict",
                     ),
                     Scores(title="Validation, 364 images", scores=scores),
                     Text(
-                        text="Six classes have fewer than four images: their figures say little.",
+                        text="Six classes have fewer than four images; the metrics are imprecise.",
                         tone="warning",
                     ),
                     Text(
-                        text="Intervals are 95 %: Wilson for shares, bootstrap by game for the rest.",
-                        tone="faint",
+                        text="Intervals: 95%, Wilson for shares, bootstrap by game for the rest.",
+                        tone="muted",
                     ),
                     Facts(
                         facts={
@@ -245,20 +259,20 @@ def make_report(
                 ),
             ),
             Section(key="curves", title="Curves", blocks=make_curves()),
-            Section(key="confusion", title="Confusion", blocks=(confusion,)),
-            Section(key="classes", title="Classes", blocks=(make_classes_table(confusion),)),
+            Section(key="confusion", title="Confusion", blocks=(matrix,)),
+            Section(key="classes", title="Classes", blocks=(make_classes_table(matrix),)),
             Section(
                 key="mistakes",
                 title="Mistakes",
-                blocks=(Gallery(title="Surest mistakes", shown=shown),),
+                blocks=(Gallery(title="Most confident mistakes", items=items),),
             ),
             Section(
                 key="reproduce",
-                title="How to reproduce it",
+                title="Reproduce this run",
                 blocks=(
                     Code(
                         title="Command",
-                        text="uv run apps/train experiment=jersey seed=1 name=jersey-resnet18-seed1",
+                        text="uv run apps/train experiment=jersey seed=1 run.name=jersey-seed1",
                     ),
                     Code(title="Configuration", text=config, folded=True),
                 ),

@@ -13,25 +13,25 @@ from hypothesis import strategies as st
 from cls_report.page.blocks import (
     Code,
     Column,
-    Confusion,
-    Estimate,
+    ConfusionMatrix,
     Facts,
     Gallery,
+    GalleryItem,
     Report,
     Score,
     Scores,
     Section,
-    Shown,
     Table,
     Text,
 )
 from cls_report.page.render import render
+from cls_report.statistics.estimates import Estimate
 
 VOID = {"meta", "link", "img", "br"}
 
 
 class Outline(HTMLParser):
-    """What a page is made of, read as a browser reads it; elements that do not nest are an error."""
+    """The elements and texts of a page. Elements that are not properly nested are an error."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Outline(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
-        assert len(dict(attrs)) == len(attrs), f"an attribute of <{tag}> is there twice"
+        assert len(dict(attrs)) == len(attrs), f"<{tag}> has an attribute twice"
         if tag not in VOID:
             self.open.append(tag)
 
@@ -55,7 +55,7 @@ class Outline(HTMLParser):
         if self.open:
             self.texts.append((self.open[-1], data))
 
-    def all(self, name: str) -> list[str]:
+    def attribute_values(self, name: str) -> list[str]:
         return [
             value or ""
             for _, attributes in self.elements
@@ -64,30 +64,30 @@ class Outline(HTMLParser):
         ]
 
 
-def one(*blocks: object, **report: object) -> Report:
+def one_section(*blocks: object, **report: object) -> Report:
     sections = (Section.model_validate({"key": "one", "title": "One", "blocks": blocks}),)
     return Report.model_validate(
         {"title": "run", "subtitle": "test", "sections": sections, **report}
     )
 
 
-def test_the_page_nests_and_its_identifiers_are_unique_and_lead_somewhere(
+def test_page_is_well_formed_and_references_existing_unique_ids(
     rich_report: Report,
 ) -> None:
     outline = Outline(render(rich_report))
-    identifiers = outline.all("id")
+    identifiers = outline.attribute_values("id")
     assert [name for name, count in Counter(identifiers).items() if count > 1] == []
-    assert set(outline.all("aria-labelledby")) <= set(identifiers)
-    assert {link.removeprefix("#") for link in outline.all("href") if link != "data:,"} <= set(
-        identifiers
-    )
-    assert set(outline.all("data-source")) <= set(identifiers)
+    assert set(outline.attribute_values("aria-labelledby")) <= set(identifiers)
+    assert {
+        link.removeprefix("#") for link in outline.attribute_values("href") if link != "data:,"
+    } <= set(identifiers)
+    assert set(outline.attribute_values("data-source")) <= set(identifiers)
     assert [section.key for section in rich_report.sections] == [
         name for name in identifiers if "." not in name
     ]
 
 
-def test_headings_descend_by_one(rich_report: Report) -> None:
+def test_heading_levels_are_not_skipped(rich_report: Report) -> None:
     levels = [
         int(tag[1])
         for tag, _ in Outline(render(rich_report)).elements
@@ -98,16 +98,18 @@ def test_headings_descend_by_one(rich_report: Report) -> None:
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-def test_nothing_is_named_that_lies_outside_the_file(rich_report: Report) -> None:
+def test_page_references_nothing_outside_the_file(rich_report: Report) -> None:
     page = render(rich_report)
     without_namespace = page.replace('"http://www.w3.org/2000/svg"', "")
     assert re.findall(r"https?:|//[a-z]+\.|@import|url\(", without_namespace) == []
     assert [tag for tag, attributes in Outline(page).elements if attributes.get("src")] == []
 
 
-def test_the_policy_allows_these_scripts_and_no_others(rich_report: Report) -> None:
+def test_security_policy_allows_exactly_the_scripts_of_the_page(rich_report: Report) -> None:
     page = render(rich_report)
-    policy = next(value for value in Outline(page).all("content") if "default-src" in value)
+    policy = next(
+        value for value in Outline(page).attribute_values("content") if "default-src" in value
+    )
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     hashes = [
         base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
@@ -133,7 +135,7 @@ NAMES = st.text(
 
 @settings(deadline=None)
 @given(name=NAMES)
-def test_any_name_is_text_wherever_it_stands(name: str) -> None:
+def test_names_are_escaped_in_every_block(name: str) -> None:
     blocks = (
         Text(text=name),
         Facts(facts={name: name}),
@@ -145,21 +147,21 @@ def test_any_name_is_text_wherever_it_stands(name: str) -> None:
         Table(
             title=name, columns=(Column(title=name, kind="text", values=(name, None)),), note=name
         ),
-        Gallery(title=name, shown=(Shown(picture=0, title=name, lines=(name,)),), note=name),
-        Confusion(
+        Gallery(title=name, items=(GalleryItem(image=0, title=name, lines=(name,)),), note=name),
+        ConfusionMatrix(
             title=name,
             classes=(name,),
-            truth=(0,),
-            answer=(0,),
+            labels=(0,),
+            predicted=(0,),
             confidence=(1,),
             names=(name,),
-            pictures=(0,),
+            images=(0,),
         ),
     )
     plain = [
-        (tag, set(attributes)) for tag, attributes in Outline(render(named(blocks, "a"))).elements
+        (tag, set(attributes)) for tag, attributes in Outline(render(titled(blocks, "a"))).elements
     ]
-    outline = Outline(render(named(blocks, name)))
+    outline = Outline(render(titled(blocks, name)))
     assert [tag for tag, _ in outline.elements if tag == "script"] == [
         tag for tag, _ in plain if tag == "script"
     ]
@@ -167,30 +169,32 @@ def test_any_name_is_text_wherever_it_stands(name: str) -> None:
     assert {tag for tag, _ in outline.elements} <= expected
     allowed = {key for _, keys in plain for key in keys} | {"data-key"}
     assert {key for _, attributes in outline.elements for key in attributes} <= allowed
-    kept = [
+    data = [
         json.loads(text)
         for tag, text in outline.texts
         if tag == "script" and text.startswith('{"block"')
     ]
-    assert kept[0]["classes"] == [name]
+    assert data[0]["classes"] == [name]
 
 
-def named(blocks: tuple[object, ...], name: str) -> Report:
+def titled(blocks: tuple[object, ...], name: str) -> Report:
     section = Section.model_validate({"key": "one", "title": name, "blocks": blocks})
     return Report(title=name, subtitle=name, sections=(section,))
 
 
-def test_a_report_of_nothing_is_a_page() -> None:
+def test_empty_reports_and_blocks_are_rendered() -> None:
     Outline(render(Report(title="", subtitle="", sections=())))
     Outline(
         render(
-            one(Table(title="empty", columns=()), Scores(title="none", scores=()), Facts(facts={}))
+            one_section(
+                Table(title="empty", columns=()), Scores(title="none", scores=()), Facts(facts={})
+            )
         )
     )
 
 
-def test_the_page_itself_is_small_and_pictures_are_in_it_once(make: Callable[..., Report]) -> None:
-    report = make(("cat", "dog"), images=50, pictured=50)
+def test_page_is_small_and_contains_each_image_once(make: Callable[..., Report]) -> None:
+    report = make(("cat", "dog"), images=50, included=50)
     page = render(report)
-    assert len(page) - sum(map(len, report.pictures)) < 150_000
-    assert page.count(report.pictures[7]) == 1
+    assert len(page) - sum(map(len, report.images)) < 150_000
+    assert page.count(report.images[7]) == 1

@@ -1,11 +1,14 @@
-"""What a report says: sections of blocks, each block one way of showing something. The page shows blocks, no more.
+"""The content of a page: sections of blocks.
 
-Shares are 0 to 1, and the page shows them as percent. Text is plain text: no markup in it is ever obeyed.
+Shares are 0 to 1 and are displayed as percentages. Text is plain text; markup in it is escaped.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from cls_report.statistics.estimates import Estimate
 
 
 class _Content(BaseModel):
@@ -13,22 +16,22 @@ class _Content(BaseModel):
 
 
 class Text(_Content):
-    """A paragraph; `tone` says how much it matters."""
+    """A paragraph."""
 
     block: Literal["text"] = "text"
     text: str
-    tone: Literal["plain", "verdict", "warning", "faint"] = "plain"
+    tone: Literal["plain", "verdict", "warning", "muted"] = "plain"
 
 
 class Facts(_Content):
-    """Names and values, such as model, commit, seconds."""
+    """Names and values, such as model, commit, and duration."""
 
     block: Literal["facts"] = "facts"
     facts: dict[str, str]
 
 
 class Code(_Content):
-    """Text to copy as it is: a command, a configuration. A long one is folded away at first."""
+    """Text to copy, such as a command. A folded block opens on a click."""
 
     block: Literal["code"] = "code"
     title: str
@@ -36,16 +39,8 @@ class Code(_Content):
     folded: bool = False
 
 
-class Estimate(_Content):
-    """A figure with its 95 % interval. None for what the images cannot say, such as the recall of an absent class."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-
-
 class Score(_Content):
-    """One figure of the summary: `top-1`, 0.89 (0.85-0.92), `324 of 364`."""
+    """One metric, such as `top-1`, 0.89 (0.85-0.92), and the note `324 of 364`."""
 
     title: str
     estimate: Estimate
@@ -54,39 +49,59 @@ class Score(_Content):
 
 
 class Scores(_Content):
-    """The figures of one set of images, shown large."""
+    """The main metrics of one set of images, in large type."""
 
     block: Literal["scores"] = "scores"
     title: str
     scores: tuple[Score, ...]
 
 
+ColumnKind = Literal["text", "count", "number", "share", "share_estimate", "number_estimate"]
+CellValue = str | float | Estimate | None
+
+
 class Column(_Content):
-    """One column of a table: as many values as the others have, each of its kind.
+    """One column of a table.
 
     Attributes:
-        title: its head.
-        kind: `text`: strings; `count`, `number`, `share`: numbers, or None; `share_estimate`, `number_estimate`:
-            estimates, sorted by their value.
-        values: from the first row to the last.
+        title: The header.
+        kind: The type of the values. `text`: strings; `count`, `number`, `share`: numbers or None;
+            `share_estimate`, `number_estimate`: estimates, sorted by their value.
+        values: One per row.
     """
 
     title: str
-    kind: Literal["text", "count", "number", "share", "share_estimate", "number_estimate"]
-    values: tuple[str | float | Estimate | None, ...]
+    kind: ColumnKind
+    values: tuple[CellValue, ...]
 
 
 class Table(_Content):
-    """Columns of equal length, which the reader sorts by any of them; the first one names the row."""
+    """A sortable table. The first column names the row."""
 
     block: Literal["table"] = "table"
     title: str
     columns: tuple[Column, ...]
     note: str = ""
 
+    @classmethod
+    def from_rows(
+        cls,
+        title: str,
+        headers: Sequence[tuple[str, ColumnKind]],
+        rows: Sequence[Sequence[CellValue]],
+        note: str = "",
+    ) -> "Table":
+        """Build a table from a title and a kind per column, and one value per column and row."""
+        columns = []
+        for index, (header, kind) in enumerate(headers):
+            values = tuple(row[index] for row in rows)
+            column = Column(title=header, kind=kind, values=values)
+            columns.append(column)
+        return cls(title=title, columns=tuple(columns), note=note)
+
 
 class Series(_Content):
-    """One line of a chart: y over x, with bounds of its interval where there are any; a gap at None."""
+    """One line of a chart, with an interval around y if there are bounds. None leaves a gap."""
 
     name: str
     x: tuple[float, ...]
@@ -97,7 +112,7 @@ class Series(_Content):
 
 
 class Chart(_Content):
-    """Lines over one axis; the reader points at them for their values."""
+    """Lines over one axis. Hovering displays the values."""
 
     block: Literal["chart"] = "chart"
     title: str
@@ -109,64 +124,65 @@ class Chart(_Content):
     note: str = ""
 
 
-class Shown(_Content):
+class GalleryItem(_Content):
     """One image of a gallery.
 
     Attributes:
-        picture: its place among the report's pictures.
-        overlay: place of the picture that explains it, such as a Grad-CAM; None where there is none.
-        title: what the network answered.
-        lines: what else is known of it: the truth, the confidence, the file.
-        wrong: whether the answer is wrong; None where that is not the question.
+        image: Index into the report's images.
+        overlay: Index of a second image beside it, such as a Grad-CAM.
+        title: The predicted class.
+        lines: Further text: the label, the confidence, the file.
+        is_wrong: Whether the prediction is wrong; None for no mark.
     """
 
-    picture: int
+    image: int
     overlay: int | None = None
     title: str
     lines: tuple[str, ...] = ()
-    wrong: bool | None = None
+    is_wrong: bool | None = None
 
 
 class Gallery(_Content):
-    """Images to look at."""
+    """Images with captions."""
 
     block: Literal["gallery"] = "gallery"
     title: str
-    shown: tuple[Shown, ...]
+    items: tuple[GalleryItem, ...]
     note: str = ""
 
 
-class Confusion(_Content):
-    """Which classes are taken for which; a cell opens the images behind it.
+class ConfusionMatrix(_Content):
+    """A confusion matrix. A click on a cell displays its images.
 
     Attributes:
-        title: of which images.
-        classes: names in index order.
-        truth: class of each image, by its index.
-        answer: class that was answered for it.
-        confidence: of the answer, per mille, to the nearest.
-        names: of the images, such as their paths.
-        pictures: place of each image's picture among the report's; -1 for those that the file has no room for.
+        title: The heading.
+        classes: Names in index order.
+        labels: True class of each image, as an index.
+        predicted: Predicted class of each image, as an index.
+        confidence: Confidence of each prediction, in thousandths.
+        names: Name of each image, such as its path.
+        images: Index of each image in the report's images; -1 for one that is not included.
     """
 
-    block: Literal["confusion"] = "confusion"
+    block: Literal["confusion_matrix"] = "confusion_matrix"
     title: str
     classes: tuple[str, ...]
-    truth: tuple[int, ...]
-    answer: tuple[int, ...]
+    labels: tuple[int, ...]
+    predicted: tuple[int, ...]
     confidence: tuple[int, ...]
     names: tuple[str, ...]
-    pictures: tuple[int, ...]
+    images: tuple[int, ...]
     note: str = ""
 
 
 Block = Annotated[
-    Text | Facts | Code | Scores | Table | Chart | Gallery | Confusion, Field(discriminator="block")
+    Text | Facts | Code | Scores | Table | Chart | Gallery | ConfusionMatrix,
+    Field(discriminator="block"),
 ]
 
 
 class Section(_Content):
-    """A chapter of the report; `key` is its anchor."""
+    """A section of the page; `key` is its anchor."""
 
     key: str
     title: str
@@ -174,16 +190,16 @@ class Section(_Content):
 
 
 class Report(_Content):
-    """All that one page shows.
+    """The content of one page.
 
     Attributes:
-        title: such as the run's name.
-        subtitle: what kind of report it is, and of when.
-        sections: in the order of reading.
-        pictures: `data:` addresses of the images, which blocks name by their place.
+        title: Such as the name of the run.
+        subtitle: The kind of report.
+        sections: In reading order.
+        images: `data:` URLs of the images. Blocks refer to them by index.
     """
 
     title: str
     subtitle: str
     sections: tuple[Section, ...]
-    pictures: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()

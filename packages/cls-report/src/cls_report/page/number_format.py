@@ -1,81 +1,100 @@
-"""How the page writes figures: shares as percent, intervals in brackets, what is unknown as a dash."""
+"""Number formatting: shares as percentages, intervals in parentheses, a dash for unknown values."""
 
 import math
 from collections.abc import Iterable
 from typing import Literal
 
-from cls_report.page.blocks import Estimate
+from cls_report.statistics.estimates import Estimate
 
+UNKNOWN = "\N{EN DASH}"
 _DASH = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
-_PERCENT = "\N{NARROW NO-BREAK SPACE}%"
-UNKNOWN = _DASH
+_MAX_DECIMALS = 4
 
 Unit = Literal["share", "number", "count"]
 
 
-def known(value: float | None) -> bool:
-    """Whether there is a figure to show: neither None nor not-a-number."""
-    return value is not None and not math.isnan(value)
+def is_known(value: float | None) -> bool:
+    """Return whether a value is neither None nor NaN."""
+    if value is None:
+        return False
+    return not math.isnan(value)
 
 
-def decimals(largest: float, digits: int = 4) -> int:
-    """Return the decimals that give a figure of this size so many digits, four decimals at most."""
-    if not math.isfinite(largest) or largest <= 0:
-        return 4
-    return min(max(digits - 1 - math.floor(math.log10(largest)), 0), 4)
-
-
-def figure(value: float | None, unit: Unit, places: int | None = None, signed: bool = False) -> str:
-    """Write a figure: `89.0 %`, `0.4312`, `1,234`; a dash for None and not-a-number."""
+def format_number(
+    value: float | None, unit: Unit, decimals: int | None = None, signed: bool = False
+) -> str:
+    """Format a number, such as `89.0%`, `0.4312`, or `1,234`; a dash for None and NaN."""
     if value is None or math.isnan(value):
         return UNKNOWN
+    text = _format_without_unit(value, unit, decimals, signed)
     if unit == "share":
-        return _bare(value, unit, places, signed) + _PERCENT
-    return _bare(value, unit, places, signed)
+        return f"{text}%"
+    return text
 
 
-def interval(
-    estimate: Estimate, unit: Unit, places: int | None = None, signed: bool = False
+def format_interval(
+    estimate: Estimate, unit: Unit, decimals: int | None = None, signed: bool = False
 ) -> str:
-    """Write an interval: `(85.4-91.8)`, or `(-4.0 to +0.3)` where signs would blur the dash; empty where unknown."""
-    if not (known(estimate.low) and known(estimate.high)):
-        return ""
-    low, high = (
-        _bare(bound, unit, places, signed)
-        for bound in (estimate.low, estimate.high)
-        if bound is not None
-    )
-    return f"({low}{' to ' if signed else _DASH}{high})"
+    """Format an interval, such as `(85.4-91.8)`, or `(-4.0 to +0.3)` if signed.
+
+    The result is empty if a bound is unknown.
+    """
+    bounds = []
+    for bound in (estimate.low, estimate.high):
+        if bound is None or math.isnan(bound):
+            return ""
+        bounds.append(_format_without_unit(bound, unit, decimals, signed))
+    separator = " to " if signed else _DASH
+    return f"({separator.join(bounds)})"
 
 
-def is_difference(estimates: Iterable[Estimate]) -> bool:
-    """Whether any figure or bound is below zero, so that all are written with their signs."""
-    return any(
-        value is not None and value < 0
-        for each in estimates
-        for value in (each.value, each.low, each.high)
-    )
+def has_negative(estimates: Iterable[Estimate]) -> bool:
+    """Return whether any value or bound is negative. All of them are then formatted with signs."""
+    values = all_values(estimates)
+    return any(value < 0 for value in values)
 
 
-def common_places(estimates: Iterable[Estimate], unit: Unit, digits: int) -> int | None:
-    """Return the decimals that figures and bounds share, by the largest of them; None where the unit says it."""
+def common_decimals(estimates: Iterable[Estimate], unit: Unit, digits: int) -> int | None:
+    """Return the decimals that give the largest value `digits` digits; None for a fixed unit."""
     if unit != "number":
         return None
-    bounds = (value for each in estimates for value in (each.value, each.low, each.high))
-    return decimals(max((abs(value) for value in bounds if value is not None), default=0), digits)
+    sizes = map(abs, all_values(estimates))
+    largest = max(sizes, default=0)
+    return _decimals(largest, digits)
 
 
-def _bare(value: float, unit: Unit, places: int | None, signed: bool) -> str:
+def all_values(estimates: Iterable[Estimate]) -> list[float]:
+    """Return all values and bounds that are not None."""
+    values = []
+    for estimate in estimates:
+        for value in (estimate.value, estimate.low, estimate.high):
+            if value is not None:
+                values.append(value)
+    return values
+
+
+def _decimals(largest: float, digits: int = 4) -> int:
+    """Return the decimals that show a number of this size with `digits` digits."""
+    if not math.isfinite(largest) or largest <= 0:
+        return _MAX_DECIMALS
+    exponent = math.floor(math.log10(largest))
+    decimals = digits - 1 - exponent
+    return min(max(decimals, 0), _MAX_DECIMALS)
+
+
+def _format_without_unit(value: float, unit: Unit, decimals: int | None, signed: bool) -> str:
     if math.isinf(value):
         return "∞" if value > 0 else f"{_MINUS}∞"
     if unit == "share":
-        value, places = 100 * value, 1
+        value = 100 * value
+        decimals = 1
     elif unit == "count":
-        places = 0
-    elif places is None:
-        places = decimals(abs(value))
-    text = f"{value:+,.{places}f}" if signed and value else f"{value:,.{places}f}"
+        decimals = 0
+    elif decimals is None:
+        decimals = _decimals(abs(value))
+    sign = "+" if signed and value else ""
+    text = f"{value:{sign},.{decimals}f}"
     if unit == "number" and value and float(text.replace(",", "")) == 0:
-        text = f"{value:.1e}"  # too small for the places, yet not nothing
+        text = f"{value:.1e}"  # it would be displayed as 0
     return text.replace("-", _MINUS)

@@ -1,11 +1,10 @@
-"""A report as one HTML text: all it needs is inside, it asks the network for nothing, and no name in it is obeyed."""
+"""Render a report as one self-contained HTML file."""
 
 import base64
 import hashlib
 import os
 from functools import cache
 from importlib.resources import files
-from itertools import count
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -13,86 +12,104 @@ from pydantic import BaseModel, TypeAdapter
 
 from cls_export.contract.files import write_atomically
 from cls_report.page.blocks import Report
-from cls_report.page.tables import rows, score_cell
+from cls_report.page.tables import score_cell, table_rows
 
-_STYLES = ("palette", "layout", "blocks", "tables", "charts", "pictures", "confusion", "print")
+_STYLES = (
+    "palette",
+    "layout",
+    "blocks",
+    "tables",
+    "charts",
+    "gallery",
+    "confusion_matrix",
+    "print",
+)
 _SCRIPTS = (
     "dom",
-    "figures",
+    "number_format",
     "navigation",
-    "code",
+    "copy_code",
     "tables",
     "scales",
     "chart_drawing",
     "chart_values",
     "chart_legend",
     "chart",
-    "pictures",
+    "gallery",
     "cell_images",
     "top_confusions",
     "confusion_counts",
     "matrix_drawing",
     "matrix",
-    "confusion",
+    "confusion_matrix",
     "main",
 )
-_ADDRESSES = TypeAdapter(tuple[str, ...])
+_URLS = TypeAdapter(tuple[str, ...])
+
+
+class _PageData:
+    """JSON elements and unique element ids of a page. The dot separates ids from section keys."""
+
+    def __init__(self, images: tuple[str, ...]) -> None:
+        urls = _escape_json(_URLS.dump_json(images))
+        self.elements = [("page.images", urls)]
+        self._last_id = 0
+
+    def add(self, block: BaseModel) -> str:
+        """Add the data of a block, and return the id of its element."""
+        element_id = f"page.data-{len(self.elements)}"
+        content = block.model_dump_json().encode()
+        self.elements.append((element_id, _escape_json(content)))
+        return element_id
+
+    def new_id(self) -> str:
+        """Return an unused element id."""
+        self._last_id += 1
+        return f"page.block-{self._last_id}"
 
 
 def render(report: Report) -> str:
-    """Return the page of a report, complete in itself: write it to a file as UTF-8 and open it from disk.
+    """Return the HTML of a report.
 
-    Names and texts are shown as they are, whatever they hold; a policy in the page lets nothing run but its own script
-    and nothing load but the pictures inside it.
+    The page loads nothing from the network. All names and texts are escaped, and a content
+    security policy blocks every script but its own and every image but the embedded ones.
     """
-    data = [(_identifier("pictures"), _as_json(_ADDRESSES.dump_json(report.pictures)))]
-
-    def kept(block: BaseModel) -> str:
-        data.append((_identifier(f"data-{len(data)}"), _as_json(block.model_dump_json().encode())))
-        return data[-1][0]
-
-    early, script = Markup(_asset("theme.js")), Markup(_script())
-    numbers = count(1)
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            report=report,
-            data=data,
-            kept=kept,
-            new_id=lambda: _identifier(f"block-{next(numbers)}"),
-            style=Markup("\n".join(_asset(f"{name}.css") for name in _STYLES)),
-            early=early,
-            script=script,
-            policy=_policy(early, script),
-        )
+    data = _PageData(report.images)
+    style = "\n".join(_asset(f"{name}.css") for name in _STYLES)
+    theme_script = _asset("theme.js")
+    script = _joined_scripts()
+    template = _environment().get_template("page.html")
+    return template.render(
+        report=report,
+        data=data,
+        style=Markup(style),
+        theme_script=Markup(theme_script),
+        script=Markup(script),
+        policy=_security_policy(theme_script, script),
     )
 
 
 def write_report(report: Report, path: str | os.PathLike[str]) -> None:
-    """Write a report's page as UTF-8; a reader sees it whole or not at all."""
-    write_atomically(path, render(report).encode())
+    """Render a report and write it to a file atomically."""
+    html = render(report)
+    write_atomically(path, html.encode())
 
 
-def _identifier(name: str) -> str:
-    """Name an element of the page itself; the dot keeps it apart from the keys of sections."""
-    return f"page.{name}"
-
-
-def _policy(*scripts: str) -> str:
-    hashes = (
-        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
-    )
-    allowed = " ".join(f"'sha256-{each}'" for each in hashes)
+def _security_policy(*scripts: str) -> str:
+    sources = []
+    for script in scripts:
+        digest = hashlib.sha256(script.encode()).digest()
+        sources.append(f"'sha256-{base64.b64encode(digest).decode()}'")
     return (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; "
-        "base-uri 'none'; form-action 'none'"
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src {' '.join(sources)}; base-uri 'none'; form-action 'none'"
     )
 
 
-def _as_json(text: bytes) -> Markup:
-    """Make JSON safe inside a script element, which ends at the first `</script` and changes its state at `<!--`."""
-    return Markup(text.decode().replace("<", "\\u003c"))
+def _escape_json(text: bytes) -> Markup:
+    """Escape JSON for a script element, which `</script` ends and `<!--` changes."""
+    escaped = text.decode().replace("<", "\\u003c")
+    return Markup(escaped)
 
 
 @cache
@@ -104,20 +121,19 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(rows=rows, score_cell=score_cell)
+    environment.globals.update(table_rows=table_rows, score_cell=score_cell)
     return environment
 
 
 @cache
-def _script() -> str:
-    """Join the page's scripts in one scope of their own."""
-    return (
-        '(() => {\n"use strict";\n'
-        + "\n".join(_asset(f"{name}.js") for name in _SCRIPTS)
-        + "})();\n"
-    )
+def _joined_scripts() -> str:
+    """Return all scripts in one function scope."""
+    scripts = [_asset(f"{name}.js") for name in _SCRIPTS]
+    joined = "\n".join(scripts)
+    return f'(() => {{\n"use strict";\n{joined}}})();\n'
 
 
 @cache
 def _asset(name: str) -> str:
-    return files("cls_report.page").joinpath("assets", name).read_text("utf-8")
+    file = files("cls_report.page").joinpath("assets", name)
+    return file.read_text("utf-8")

@@ -1,22 +1,24 @@
-"""Cells of the page's tables: text, sorting key, and where a small bar begins and ends."""
+"""Table cells: text, sort key, and interval bar."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from cls_report.page.blocks import Column, Estimate, Score, Table
+from cls_report.page.blocks import CellValue, Column, Score, Table
 from cls_report.page.number_format import (
     UNKNOWN,
     Unit,
-    common_places,
-    figure,
-    interval,
-    is_difference,
-    known,
+    all_values,
+    common_decimals,
+    format_interval,
+    format_number,
+    has_negative,
+    is_known,
 )
+from cls_report.statistics.estimates import Estimate
 
 
 class Bar(NamedTuple):
-    """An interval within a domain, in percent of its width; `zero` is where nothing lies, if within."""
+    """An interval bar, in percent of its width. `zero` is the position of 0; 0 for no mark."""
 
     value: float
     low: float
@@ -25,13 +27,13 @@ class Bar(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """What one cell shows.
+    """One cell.
 
     Attributes:
-        text: the figure or the name.
-        interval: its interval, in brackets; empty where there is none.
-        key: what it is sorted by, empty where unknown; None for text, which is sorted by itself.
-        bar: the interval drawn; None where there is nothing to draw.
+        text: The value.
+        interval: Its interval in parentheses, or empty.
+        key: The sort key, empty if unknown; None for text, which is sorted by itself.
+        bar: The interval bar, if there is one.
     """
 
     text: str
@@ -40,81 +42,95 @@ class Cell(NamedTuple):
     bar: Bar | None = None
 
 
-def rows(table: Table) -> Iterator[tuple[Cell, ...]]:
-    """Return the table's cells, row by row."""
-    return zip(*(list(_cells(column)) for column in table.columns), strict=True)
+def table_rows(table: Table) -> Iterator[tuple[Cell, ...]]:
+    """Return the cells of a table, row by row."""
+    columns = map(_column_cells, table.columns)
+    return zip(*columns, strict=True)
 
 
 def score_cell(score: Score) -> Cell:
-    """Return what a score shows: a share with its bar, on 0 to 100 % or, for a difference, about zero.
+    """Return the cell of a score.
 
-    A number has no natural domain, and no bar.
+    The bar of a share covers 0 to 100%, and that of a difference is centered on 0. A number has no
+    natural range and no bar.
     """
-    cell = next(iter(_estimate_cells([score.estimate], score.unit)))
-    return cell if score.unit == "share" else cell._replace(bar=None)
+    (cell,) = _estimate_cells([score.estimate], score.unit)
+    if score.unit == "share":
+        return cell
+    return cell._replace(bar=None)
 
 
-def _cells(column: Column) -> Iterator[Cell]:
-    if column.kind == "text":
-        return (Cell(UNKNOWN if value is None else str(value)) for value in column.values)
-    if column.kind in ("share_estimate", "number_estimate"):
-        estimates = [
-            value if isinstance(value, Estimate) else Estimate(value=None)
-            for value in column.values
-        ]
-        return _estimate_cells(estimates, "share" if column.kind == "share_estimate" else "number")
-    unit: Unit = (
-        "count" if column.kind == "count" else "share" if column.kind == "share" else "number"
-    )
-    return _figure_cells(
-        [value if isinstance(value, int | float) else None for value in column.values], unit
-    )
+def _column_cells(column: Column) -> list[Cell]:
+    match column.kind:
+        case "text":
+            return [Cell(UNKNOWN if value is None else str(value)) for value in column.values]
+        case "share_estimate":
+            return _estimate_cells(_estimates(column.values), "share")
+        case "number_estimate":
+            return _estimate_cells(_estimates(column.values), "number")
+        case "count" | "share" | "number":
+            return _number_cells(column.values, column.kind)
 
 
-def _figure_cells(values: list[float | None], unit: Unit) -> Iterator[Cell]:
-    places = common_places((Estimate(value=value) for value in values), unit, digits=4)
+def _estimates(values: Iterable[CellValue]) -> list[Estimate]:
+    estimates = []
     for value in values:
-        yield Cell(figure(value, unit, places), key=_key(value))
+        estimates.append(value if isinstance(value, Estimate) else Estimate(value=None))
+    return estimates
 
 
-def _estimate_cells(estimates: list[Estimate], unit: Unit) -> Iterator[Cell]:
-    domain, signed, places = (
-        _domain(estimates, unit),
-        is_difference(estimates),
-        common_places(estimates, unit, digits=3),
-    )
-    for each in estimates:
-        text, bounds = (
-            figure(each.value, unit, places, signed),
-            interval(each, unit, places, signed),
-        )
-        yield Cell(text, bounds, _key(each.value), _bar(each, domain))
+def _number_cells(values: Iterable[CellValue], unit: Unit) -> list[Cell]:
+    estimates = []
+    for value in values:
+        number = value if isinstance(value, int | float) else None
+        estimates.append(Estimate(value=number))
+    decimals = common_decimals(estimates, unit, digits=4)
+    cells = []
+    for estimate in estimates:
+        text = format_number(estimate.value, unit, decimals)
+        cells.append(Cell(text, key=_sort_key(estimate.value)))
+    return cells
 
 
-def _key(value: float | None) -> str:
-    return f"{value:.9g}" if value is not None and known(value) else ""
+def _estimate_cells(estimates: list[Estimate], unit: Unit) -> list[Cell]:
+    low, high = _bar_range(estimates, unit)
+    signed = has_negative(estimates)
+    decimals = common_decimals(estimates, unit, digits=3)
+    cells = []
+    for estimate in estimates:
+        text = format_number(estimate.value, unit, decimals, signed)
+        interval = format_interval(estimate, unit, decimals, signed)
+        bar = _bar(estimate, low, high)
+        cells.append(Cell(text, interval, _sort_key(estimate.value), bar))
+    return cells
 
 
-def _domain(estimates: list[Estimate], unit: Unit) -> tuple[float, float]:
-    bounds = [
-        value
-        for each in estimates
-        for value in (each.value, each.low, each.high)
-        if value is not None
-    ]
-    largest = max((abs(value) for value in bounds if abs(value) < float("inf")), default=0) or 1
-    if any(value < 0 for value in bounds):
+def _sort_key(value: float | None) -> str:
+    return f"{value:.9g}" if is_known(value) else ""
+
+
+def _bar_range(estimates: list[Estimate], unit: Unit) -> tuple[float, float]:
+    """Return the values at the left and right end of the bars."""
+    values = all_values(estimates)
+    sizes = [abs(value) for value in values if abs(value) < float("inf")]
+    largest = max(sizes, default=0) or 1
+    if has_negative(estimates):
         return -largest, largest
-    return (0, 1) if unit == "share" and largest <= 1 else (0, largest)
+    if unit == "share" and largest <= 1:
+        return 0, 1
+    return 0, largest
 
 
-def _bar(estimate: Estimate, domain: tuple[float, float]) -> Bar | None:
-    if estimate.value is None or not known(estimate.value):
+def _bar(estimate: Estimate, start: float, end: float) -> Bar | None:
+    value = estimate.value
+    if value is None or not is_known(value):
         return None
-    low = estimate.low if estimate.low is not None else estimate.value
-    high = estimate.high if estimate.high is not None else estimate.value
-    start, width = domain[0], domain[1] - domain[0]
-    places = (
-        100 * min(max((value - start) / width, 0), 1) for value in (estimate.value, low, high, 0.0)
-    )
-    return Bar(*(round(place, 1) for place in places))
+
+    low = estimate.low if estimate.low is not None else value
+    high = estimate.high if estimate.high is not None else value
+    positions = []
+    for at in (value, low, high, 0.0):
+        share = (at - start) / (end - start)
+        position = 100 * min(max(share, 0), 1)
+        positions.append(round(position, 1))
+    return Bar(*positions)

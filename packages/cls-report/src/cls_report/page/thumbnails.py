@@ -1,4 +1,4 @@
-"""Images that a report holds within itself, small enough that all of it stays small."""
+"""Thumbnails embedded in a page, within a size budget."""
 
 import base64
 import io
@@ -9,75 +9,81 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from cls_export.contract.errors import ImageError
+from cls_export.contract.preprocessing import Preprocessing
+
 BUDGET = 3_000_000
-"""Bytes of image files in a report, so that it stays under 5 MB with all else."""
+"""Bytes of all thumbnails. With everything else, a page stays under 5 MB."""
 
-_LONGEST_SIDE = 112
+_MAX_SIDE = 112
 _QUALITY = 82
+_COLD, _MEDIUM, _HOT = "#30206a", "#e0523a", "#ffe14d"
 
 
-class Pictures:
-    """Collects images while there is room.
+class Thumbnails:
+    """Collects thumbnails until the budget is used up.
+
+    Images are decoded by the model's preprocessing, so a thumbnail looks like the model's input.
 
     Args:
-        root: that their ids are relative to.
-        budget: bytes of all of them.
+        root: Folder that image names are relative to.
+        preprocessing: Preprocessing of the model.
+        budget: Bytes of all thumbnails.
+
+    Attributes:
+        urls: `data:` URLs, in the order in which the images were added.
     """
 
-    def __init__(self, root: str | os.PathLike[str], budget: int = BUDGET) -> None:
-        self.addresses: list[str] = []
-        """`data:` addresses, in the order in which the images came."""
+    def __init__(
+        self, root: str | os.PathLike[str], preprocessing: Preprocessing, budget: int = BUDGET
+    ) -> None:
+        self.urls: list[str] = []
         self._root = Path(root)
-        self._left = budget
-        self._places: dict[str, int] = {}
+        self._preprocessing = preprocessing
+        self._remaining = budget
+        self._indices: dict[str, int] = {}
 
-    def place(self, image_id: str) -> int:
-        """Return the place of an image's picture; -1 where there is no room left for it, or no readable file."""
-        if image_id not in self._places:
-            self._places[image_id] = (
-                self._kept(_thumbnail(self._root / image_id)) if self._left > 0 else -1
-            )
-        return self._places[image_id]
+    def add(self, name: str) -> int:
+        """Return the index of a thumbnail; -1 for an unreadable image or a used-up budget."""
+        if name in self._indices:
+            return self._indices[name]
+        index = -1
+        if self._remaining > 0:
+            image = self._open(name)
+            if image is not None:
+                index = self._store(image)
+        self._indices[name] = index
+        return index
 
-    def heat_map(self, image_id: str, heat: NDArray[np.uint8]) -> int | None:
-        """Return the place of an image under a heat map uint8 [h, w]; None where there is no room or file."""
-        image = _opened(self._root / image_id)
+    def add_heat_map(self, name: str, heat: NDArray[np.uint8]) -> int | None:
+        """Return the index of an image with a heat map uint8 [h, w] over it; None if left out."""
+        image = self._open(name)
         if image is None:
             return None
         gray = ImageOps.grayscale(image).convert("RGB")
-        strength = Image.fromarray(heat).resize(image.size, Image.Resampling.BICUBIC)
-        warm = ImageOps.colorize(strength, "#30206a", "#ffe14d", mid="#e0523a")
-        place = self._kept(_encoded(Image.blend(gray, warm, 0.5)))
-        return None if place < 0 else place
+        heat_image = Image.fromarray(heat)
+        strength = heat_image.resize(image.size, Image.Resampling.BICUBIC)
+        colors = ImageOps.colorize(strength, _COLD, _HOT, mid=_MEDIUM)
+        blended = Image.blend(gray, colors, 0.5)
+        index = self._store(blended)
+        return None if index < 0 else index
 
-    def _kept(self, file: tuple[bytes, str] | None) -> int:
-        if file is None:
+    def _open(self, name: str) -> Image.Image | None:
+        try:
+            image = self._preprocessing.decode(self._root / name)
+        except ImageError:
+            return None
+        image.thumbnail((_MAX_SIDE, _MAX_SIDE))
+        return image
+
+    def _store(self, image: Image.Image) -> int:
+        stream = io.BytesIO()
+        image.save(stream, "JPEG", quality=_QUALITY)
+        content = stream.getvalue()
+        if len(content) > self._remaining:
+            self._remaining = 0  # stop, so that the remaining files are not even read
             return -1
-        content, kind = file
-        if len(content) > self._left:
-            self._left = 0  # the rest need not be read to be turned away
-            return -1
-        self._left -= len(content)
-        self.addresses.append(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")
-        return len(self.addresses) - 1
-
-
-def _thumbnail(path: Path) -> tuple[bytes, str] | None:
-    image = _opened(path)
-    return None if image is None else _encoded(image)
-
-
-def _opened(path: Path) -> Image.Image | None:
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except OSError:
-        return None
-    image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    return image
-
-
-def _encoded(image: Image.Image) -> tuple[bytes, str]:
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=_QUALITY)
-    return stream.getvalue(), "jpeg"
+        self._remaining -= len(content)
+        encoded = base64.b64encode(content).decode()
+        self.urls.append(f"data:image/jpeg;base64,{encoded}")
+        return len(self.urls) - 1

@@ -1,73 +1,133 @@
-"""Folds of one data set, pooled: every image answered by a network that did not train on it."""
+"""The report of cross-validation folds: pooled predictions and likely label errors."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cls_data import Predictions
 from cls_report.errors import ReportError
-from cls_report.page.blocks import Block, Facts, Gallery, Report, Section, Shown, Text
-from cls_report.page.thumbnails import Pictures
-from cls_report.reports.evaluation_sections import (
+from cls_report.page.blocks import Block, Facts, Gallery, GalleryItem, Report, Section, Text
+from cls_report.page.thumbnails import Thumbnails
+from cls_report.reports.evaluation_blocks import (
+    class_name,
     classes_table,
-    confusion_block,
-    reliability_chart,
+    confusion_matrix,
+    reliability_diagram,
     risk_coverage_chart,
     scores_block,
-    shown_name,
     slice_tables,
 )
-from cls_report.run_folder import Run
-from cls_report.statistics.evaluated import Answers
-from cls_report.statistics.scores import score
-from cls_report.statistics.seeds import differing_settings
+from cls_report.run_folder import Run, differing_settings
+from cls_report.statistics.evaluated_predictions import EvaluatedPredictions
+from cls_report.statistics.evaluation import Evaluation
+from cls_report.statistics.intervals import Integers
 
-_SHOWN_SUSPECTS = 60
-_FOLD = "data.fold"
+_MAX_SUSPECTS = 60
+_FOLD_KEY = "data.fold"
+_HOW_TO_TRAIN = "to train the folds: uv run apps/train -m data.folds=5 data.fold=0,1,2,3,4"
 
 
-def pooled(runs: Sequence[Run]) -> Predictions:
-    """Join the answers of all folds for their valid rows, in the order of the folds.
+def build_folds_report(runs: Sequence[Run]) -> Report:
+    """Build the report of all folds together.
 
     Raises:
-        ReportError: the runs are no folds of one data set and recipe, or one is lacking or there twice.
+        ReportError: See `pool_folds`.
     """
-    folds = [(run.config["data"].get("fold"), run.config["data"].get("folds")) for run in runs]
-    if wrong := [str(run.path) for run, (fold, _) in zip(runs, folds, strict=True) if fold is None]:
-        raise ReportError(f"not a fold (data.fold was not set): {', '.join(wrong)}; {_HOW}")
-    count = folds[0][1]
-    if sorted(fold for fold, _ in folds) != list(range(count)):
+    evaluation = Evaluation.from_predictions("out of fold", pool_folds(runs))
+    thumbnails = Thumbnails(runs[0].data_root, runs[0].labels.preprocessing)
+    sections = [
+        _summary_section(runs, evaluation),
+        Section(
+            key="labels",
+            title="Likely label errors",
+            blocks=_label_error_blocks(evaluation, thumbnails),
+        ),
+        Section(
+            key="classes",
+            title="Classes",
+            blocks=(classes_table("Classes, out of fold", evaluation.scores),),
+        ),
+        Section(
+            key="mistakes",
+            title="Mistakes",
+            blocks=(confusion_matrix("Confusion matrix, out of fold", evaluation, thumbnails),),
+        ),
+        Section(
+            key="confidence",
+            title="Confidence",
+            blocks=(
+                reliability_diagram("Reliability diagram, out of fold", evaluation),
+                risk_coverage_chart("Risk-coverage curve, out of fold", evaluation),
+            ),
+        ),
+        Section(key="slices", title="Slices", blocks=tuple(slice_tables(evaluation))),
+    ]
+    return Report(
+        title=f"{len(runs)} folds",
+        subtitle=f"{len(evaluation.predictions)} images, each predicted by a model that did not "
+        "train on it",
+        sections=tuple(section for section in sections if section.blocks),
+        images=tuple(thumbnails.urls),
+    )
+
+
+def pool_folds(runs: Sequence[Run]) -> Predictions:
+    """Concatenate the predictions of all folds for their valid split.
+
+    Raises:
+        ReportError: The runs are not the folds of one data set and recipe, each exactly once.
+    """
+    _check_folds(runs)
+    folds = [run.predictions["valid"] for run in runs]
+    classes = folds[0].classes
+    if any(fold.classes.tolist() != classes.tolist() for fold in folds):
         raise ReportError(
-            f"expected the folds 0 to {count - 1} once each, got {[fold for fold, _ in folds]}; {_HOW}"
+            "the folds have different classes, because some class has too few groups; use fewer "
+            "folds"
+        )
+
+    def concatenate(name: str) -> Any:
+        arrays = [getattr(fold, name) for fold in folds]
+        return np.concatenate(arrays)
+
+    return Predictions(
+        ids=concatenate("ids"),
+        labels=concatenate("labels"),
+        logits=concatenate("logits"),
+        classes=classes,
+        groups=concatenate("groups"),
+        metadata=concatenate("metadata"),
+        sizes=concatenate("sizes"),
+    )
+
+
+def _check_folds(runs: Sequence[Run]) -> None:
+    without_fold = [str(run.path) for run in runs if run.config["data"].get("fold") is None]
+    if without_fold:
+        raise ReportError(
+            f"not a fold (data.fold is not set): {', '.join(without_fold)}; {_HOW_TO_TRAIN}"
+        )
+    count = runs[0].config["data"].get("folds")
+    folds = [run.config["data"]["fold"] for run in runs]
+    if sorted(folds) != list(range(count)):
+        raise ReportError(
+            f"expected each of the folds 0 to {count - 1} once, got {folds}; {_HOW_TO_TRAIN}"
         )
     for run in runs[1:]:
-        if differing := [
-            key for key in differing_settings(runs[0].config, run.config) if key != _FOLD
-        ]:
+        keys = [key for key in differing_settings(runs[0], run) if key != _FOLD_KEY]
+        if keys:
             raise ReportError(
-                f"{runs[0].path} and {run.path} differ in more than the fold: {', '.join(differing[:10])}"
+                f"{runs[0].path} and {run.path} differ in more than the fold: "
+                f"{', '.join(keys[:10])}"
             )
-    parts = [run.predictions["valid"] for run in runs]
-    if any(part.classes.tolist() != parts[0].classes.tolist() for part in parts):
-        raise ReportError(
-            "the folds know different classes: a class lies in too few groups; ask for fewer folds"
-        )
-    together = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("ids", "labels", "logits", "groups", "metadata", "sizes")
-    }
-    return Predictions(classes=parts[0].classes, **together)
 
 
-_HOW = "the folds come from: uv run apps/train -m data.folds=5 data.fold=0,1,2,3,4"
+def find_label_errors(evaluated: EvaluatedPredictions) -> Integers:
+    """Return rows whose label is likely wrong, most likely first: int64 [K].
 
-
-def label_suspects(predictions: Predictions) -> NDArray[np.int64]:
-    """Return rows whose label is likely wrong, the likeliest first: int64 [K].
-
-    Confident learning (Northcutt et al., JAIR 70, 2021) through cleanlab, ranked by how little the network believes the
-    label; the answers must be of networks that did not train on the rows.
+    Confident learning (Northcutt et al., JAIR 70, 2021) by cleanlab, ordered by the probability
+    of the label. The predictions must be from models that did not train on the rows.
 
     Raises:
         ReportError: cleanlab is not installed.
@@ -76,95 +136,67 @@ def label_suspects(predictions: Predictions) -> NDArray[np.int64]:
         from cleanlab.filter import find_label_issues
     except ImportError as error:
         raise ReportError(
-            "label errors are found through cleanlab, which is not installed: "
+            "cleanlab, which finds label errors, is not installed; run: "
             "uv run --extra label-errors apps/report RUN... --folds FILE"
         ) from error
-    present, labels = np.unique(predictions.labels, return_inverse=True)
-    # cleanlab wants every class among the labels; those of which no row was dealt to valid have none.
-    probabilities = np.exp(Answers.of(predictions).log_probabilities[:, present])
+    # cleanlab requires a row of each class; a class may have none in valid.
+    present, labels = np.unique(evaluated.labels, return_inverse=True)
+    probabilities = np.exp(evaluated.log_probabilities[:, present])
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    found = find_label_issues(
+    rows = find_label_issues(
         labels, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1
     )
-    return np.asarray(found, np.int64)
+    return np.asarray(rows, np.int64)
 
 
-def folds_report(runs: Sequence[Run]) -> Report:
-    """Make the report of all folds together."""
-    predictions = pooled(runs)
-    answers, pictures = Answers.of(predictions), Pictures(runs[0].root)
-    scores = score(answers)
-    name = "out of fold"
-    summary: list[Block] = [
-        scores_block(name, scores),
-        Text(
-            text="Each image was answered by the network of the fold in which it was valid. Each network chose its "
-            "best epoch by that fold, so the figures flatter a little."
+def _summary_section(runs: Sequence[Run], evaluation: Evaluation) -> Section:
+    facts = {}
+    for run in runs:
+        images = len(run.predictions["valid"])
+        facts[run.name] = f"fold {run.config['data']['fold']}, {images} images"
+    text = (
+        "Each image was predicted by the model of the fold that held it out. That fold also "
+        "selected the model's best epoch, so the metrics are slightly optimistic."
+    )
+    return Section(
+        key="summary",
+        title="Summary",
+        blocks=(
+            scores_block(evaluation.split, evaluation.scores),
+            Text(text=text),
+            Facts(facts=facts),
         ),
-        Facts(
-            facts={
-                run.name: f"fold {run.config['data']['fold']}, {len(run.predictions['valid'])} images"
-                for run in runs
-            }
-        ),
-    ]
-    confidence = {"softmax": answers}
-    sections = [
-        Section(key="summary", title="Summary", blocks=tuple(summary)),
-        Section(
-            key="labels", title="Suspected labels", blocks=_suspects(predictions, answers, pictures)
-        ),
-        Section(
-            key="classes", title="Classes", blocks=(classes_table(f"Classes, {name}", scores, {}),)
-        ),
-        Section(
-            key="mistakes",
-            title="Mistakes",
-            blocks=(
-                confusion_block(f"Who is taken for whom, {name}", predictions, answers, pictures),
-            ),
-        ),
-        Section(
-            key="confidence",
-            title="Confidence",
-            blocks=(
-                reliability_chart(f"Does confidence mean what it says, {name}", confidence),
-                risk_coverage_chart(f"What rejecting unsure answers brings, {name}", confidence),
-            ),
-        ),
-        Section(
-            key="slices", title="Slices", blocks=tuple(slice_tables(name, predictions, answers))
-        ),
-    ]
-    return Report(
-        title=f"{len(runs)} folds",
-        subtitle=f"{len(predictions)} images, each answered by a network that did not train on it",
-        sections=tuple(section for section in sections if section.blocks),
-        pictures=tuple(pictures.addresses),
     )
 
 
-def _suspects(predictions: Predictions, answers: Answers, pictures: Pictures) -> tuple[Block, ...]:
+def _label_error_blocks(evaluation: Evaluation, thumbnails: Thumbnails) -> tuple[Block, ...]:
+    evaluated = evaluation.softmax
     try:
-        rows = label_suspects(predictions)
+        rows = find_label_errors(evaluated)
     except ReportError as error:
-        return (Text(text=str(error), tone="faint"),)
-    shown = []
-    for row in rows[:_SHOWN_SUSPECTS]:
-        if (place := pictures.place(str(predictions.ids[row]))) >= 0:
-            given = float(np.exp(answers.log_probabilities[row, answers.truth[row]]))
-            lines = (
-                f"network: {shown_name(answers.classes[answers.answer[row]])}, {answers.confidence[row]:.1%} sure",
-                f"label believed {given:.1%}",
-                str(predictions.ids[row]),
-            )
-            title = f"labeled {shown_name(answers.classes[answers.truth[row]])}"
-            shown.append(Shown(picture=place, title=title, lines=lines))
+        return (Text(text=str(error), tone="muted"),)
+    items = []
+    for row in rows[:_MAX_SUSPECTS]:
+        name = str(evaluation.predictions.ids[row])
+        image = thumbnails.add(name)
+        if image < 0:
+            continue
+        predicted = class_name(evaluated, evaluated.predicted[row])
+        item = GalleryItem(
+            image=image,
+            title=f"label {class_name(evaluated, evaluated.labels[row])}",
+            lines=(
+                f"predicted {predicted}, confidence {evaluated.confidence[row]:.1%}",
+                f"probability of the label {np.exp(-evaluated.losses[row]):.1%}",
+                name,
+            ),
+        )
+        items.append(item)
     intro = Text(
-        text=f"{len(rows)} of {len(predictions)} labels are suspected (confident learning), by networks that are right "
-        f"on {answers.right.mean():.1%} of the images. The weaker they are, the more sound labels they suspect: look "
-        "before you change any."
+        text=f"{len(rows)} of {len(evaluated)} labels are likely wrong (confident learning), "
+        f"according to models with an accuracy of {evaluated.correct.mean():.1%}. Less accurate "
+        "models flag more correct labels: look at an image before you change its label."
     )
-    if not shown:
+    if not items:
         return (intro,)
-    return (intro, Gallery(title=f"The likeliest {len(shown)}", shown=tuple(shown)))
+    return (intro, Gallery(title=f"The {len(items)} most likely errors", items=tuple(items)))

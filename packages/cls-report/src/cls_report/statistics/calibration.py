@@ -1,67 +1,141 @@
-"""How far confidence lies from the share of right answers, and between which bounds."""
+"""Calibration error: the distance between confidence and accuracy."""
+
+import math
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cls_export.contract.calibration import expected_calibration_error
-from cls_report.page.blocks import Estimate
-from cls_report.statistics.intervals import Clusters, Floats, design_effect
+from cls_report.statistics.estimates import Estimate
+from cls_report.statistics.intervals import Booleans, Clusters, Floats, Integers, design_effect
 
 BINS = 15
 _ROUNDS = 2000
 _LEVEL = 0.97
-"""The profile of the gaps is itself an estimate: at 0.95 the interval covered the truth in 91 to 93 % of trials."""
-_STEPS = 30
+"""The gaps are estimates too: at 0.95 the interval covered the truth in 91 to 93% of trials."""
+_BISECTION_STEPS = 30
 _LARGEST_SCALE = 8.0
 
 
-def places(confidence: Floats, bins: int = BINS) -> NDArray[np.int64]:
-    """Return the bin of each confidence [N], of equal widths from 0 to 1, as the calibration error has it."""
-    return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+def confidence_bins(confidence: Floats, bins: int = BINS) -> Integers:
+    """Return the bin of each confidence [N], for bins of equal width from 0 to 1."""
+    upper_edges = np.ceil(confidence * bins)
+    index = upper_edges.astype(np.int64) - 1
+    return np.clip(index, 0, bins - 1)
 
 
-def calibration_error(confidence: Floats, right: NDArray[np.bool_], clusters: Clusters) -> Estimate:
-    """Return the expected calibration error (Guo et al., arXiv:1706.04599), with an interval for what it estimates.
+def expected_calibration_error(confidence: Floats, correct: Booleans, bins: int = BINS) -> float:
+    """Return the expected calibration error (Guo et al., arXiv:1706.04599, equation 3).
 
-    Of few images the error is too large, since chance moves every bin's share and counts to either side; the interval
-    is for the true distance over the same bins, so the value may lie above it. Bootstrap percentiles do not cover that
-    truth (of 364 images with perfect confidence never: benchmarks/intervals.py). Instead the observed gaps are scaled
-    until chance around them gives an error as large as the observed one in few draws, and in nearly all.
+    For few images the error is biased upward: chance moves the accuracy of each bin, and its
+    distance from the confidence counts in both directions.
 
     Args:
         confidence: float64 [N], 0 to 1.
-        right: [N], whether the answer is.
-        clusters: which images belong together.
+        correct: bool [N].
+        bins: Number of bins of equal width.
     """
-    images = len(confidence)
-    if images == 0:
+    if len(confidence) == 0:
+        return math.nan
+    index = confidence_bins(confidence, bins)
+    gaps = np.bincount(index, confidence - correct, minlength=bins)
+    total = np.abs(gaps).sum()
+    return float(total / len(confidence))
+
+
+def estimate_calibration_error(
+    confidence: Floats, correct: Booleans, clusters: Clusters
+) -> Estimate:
+    """Return the expected calibration error with an interval for the true error.
+
+    The true error is the one over the same bins with an infinite number of images. Since the
+    estimate is biased upward, it may lie above the interval. Bootstrap percentiles do not cover
+    the true error: for 364 images with perfect confidence, never (benchmarks/intervals.py).
+    Instead, the observed gaps are scaled until sampling around them gives an error at least as
+    large as the observed one rarely (lower bound) or nearly always (upper bound).
+
+    Args:
+        confidence: float64 [N], 0 to 1.
+        correct: bool [N].
+        clusters: Which images belong together.
+    """
+    if len(confidence) == 0:
         return Estimate(value=None)
-    of = places(confidence)
-    counts = np.bincount(of, minlength=BINS)
-    used = counts > 0
-    count = counts[used].astype(np.float64)
-    gaps = np.bincount(of, confidence - right, minlength=BINS)[used]
-    mean_confidence = np.bincount(of, confidence, minlength=BINS)[used] / count
-    # One more image that is as often right as its confidence says: a bin of one would else have no variance.
-    likely = (np.bincount(of, right, minlength=BINS)[used] + mean_confidence) / (count + 1)
-    variance = count * likely * (1 - likely) * design_effect(confidence - right, clusters)
-    noise = np.random.default_rng(0).standard_normal((_ROUNDS, len(count)))
-    value = expected_calibration_error(confidence, right)
+    model = _ErrorModel.from_predictions(confidence, correct, clusters)
+    low = model.bound((1 + _LEVEL) / 2)
+    high = model.bound((1 - _LEVEL) / 2)
+    return Estimate(value=model.observed, low=low, high=high)
 
-    def quantile(scale: float, level: float) -> float:
-        mean = scale * gaps
-        spread = np.sqrt(
-            variance + mean**2 / count * (1 - count / images)
-        )  # the second: how many fall into the bin
-        return float(np.quantile(np.abs(mean + spread * noise).sum(axis=1) / images, level))
 
-    def bound(level: float) -> float:
-        low, high = 0.0, _LARGEST_SCALE
-        if quantile(low, level) >= value:
+@dataclass(frozen=True, slots=True)
+class _ErrorModel:
+    """Sampling distribution of the calibration error if the true gaps are scaled observed gaps.
+
+    Attributes:
+        observed: The calibration error.
+        images: Number of images.
+        count: float64 [B], images of each bin that has any.
+        gaps: float64 [B], sum of confidence minus correctness in each bin.
+        variance: float64 [B], variance of each gap for a fixed number of images in the bin.
+        noise: float64 [rounds, B], standard normal.
+    """
+
+    observed: float
+    images: int
+    count: Floats
+    gaps: Floats
+    variance: Floats
+    noise: Floats
+
+    @classmethod
+    def from_predictions(
+        cls, confidence: Floats, correct: Booleans, clusters: Clusters
+    ) -> "_ErrorModel":
+        """Estimate the gaps and their variance."""
+        index = confidence_bins(confidence)
+        counts = np.bincount(index, minlength=BINS)
+        used = counts > 0
+        count = counts[used].astype(np.float64)
+        gaps = np.bincount(index, confidence - correct, minlength=BINS)
+        total_confidence = np.bincount(index, confidence, minlength=BINS)
+        successes = np.bincount(index, correct, minlength=BINS)
+
+        # Add one image that is correct with the probability that its confidence states: a bin of
+        # one image would have no variance.
+        mean_confidence = total_confidence[used] / count
+        accuracy = (successes[used] + mean_confidence) / (count + 1)
+        effect = design_effect(confidence - correct, clusters)
+        generator = np.random.default_rng(0)
+        return cls(
+            observed=expected_calibration_error(confidence, correct),
+            images=len(confidence),
+            count=count,
+            gaps=gaps[used].astype(np.float64),
+            variance=count * accuracy * (1 - accuracy) * effect,
+            noise=generator.standard_normal((_ROUNDS, len(count))),
+        )
+
+    def quantile(self, scale: float, level: float) -> float:
+        """Return a quantile of the error for true gaps of `scale` times the observed ones."""
+        mean = scale * self.gaps
+        # The number of images in a bin is random, too.
+        other_share = 1 - self.count / self.images
+        count_variance = mean**2 / self.count * other_share
+        spread = np.sqrt(self.variance + count_variance)
+        gaps = np.abs(mean + spread * self.noise)
+        errors = gaps.sum(axis=1) / self.images
+        return float(np.quantile(errors, level))
+
+    def bound(self, level: float) -> float:
+        """Return the true error for which the observed one is the quantile at `level`."""
+        low = 0.0
+        high = _LARGEST_SCALE
+        if self.quantile(low, level) >= self.observed:
             return 0.0
-        for _ in range(_STEPS):
+        for _ in range(_BISECTION_STEPS):
             middle = (low + high) / 2
-            low, high = (middle, high) if quantile(middle, level) < value else (low, middle)
-        return min(1.0, high * value)
-
-    return Estimate(value=value, low=bound((1 + _LEVEL) / 2), high=bound((1 - _LEVEL) / 2))
+            error = self.quantile(middle, level)
+            if error < self.observed:
+                low = middle
+            else:
+                high = middle
+        return min(1.0, high * self.observed)

@@ -1,7 +1,7 @@
-"""Whether two runs differ, asked of the same images.
+"""Paired comparison of two models on the same images.
 
-Compared without pairing, two top-1 of 364 images would have to differ by 5 points to say anything; paired, only the
-images count on which one is right and the other wrong.
+Unpaired, two top-1 accuracies on 364 images must differ by 5 points to be told apart. Paired, only
+the images count that exactly one of the models predicts correctly.
 """
 
 import math
@@ -9,37 +9,58 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cls_report.page.blocks import Estimate
-from cls_report.statistics.confusion_counts import macro_f1
-from cls_report.statistics.evaluated import Answers
+from cls_data import Predictions
+from cls_report.errors import ReportError
+from cls_report.statistics.estimates import Estimate
+from cls_report.statistics.evaluated_predictions import EvaluatedPredictions
+from cls_report.statistics.evaluation import Evaluation
 from cls_report.statistics.intervals import (
-    Clusters,
+    Booleans,
     Floats,
-    Resamples,
-    bootstrap,
+    Integers,
+    bca_interval,
+    bootstrap_weights,
     design_effect,
-    share,
+    mean_interval,
+    proportion_interval,
 )
-from cls_report.statistics.paired_tests import SIGNIFICANT, mcnemar, needed_images, sign_flip
-from cls_report.statistics.pairing import Pair, right
-from cls_report.statistics.slices import slices
+from cls_report.statistics.paired_tests import (
+    SIGNIFICANCE_LEVEL,
+    holm_adjust,
+    mcnemar_test,
+    required_images,
+    sign_flip_test,
+)
+from cls_report.statistics.scores import macro_f1
+from cls_report.statistics.slices import Slice
+
+_MAX_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """How two runs differ on some images.
+class PairedEvaluations:
+    """Evaluations of two runs on the same images, in the same order, with the same classes."""
+
+    first: Evaluation
+    second: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyDifference:
+    """The difference in accuracy of two runs on some images.
 
     Attributes:
-        name: of the images: a class, a slice.
-        images: how many.
-        first: share that the first run answers rightly, and `second` that of the second.
-        only_first: images that the first alone answers rightly, and `only_second` those of the second.
-        difference: second minus first, with its paired interval.
-        design_effect: how much more the difference varies because images come in groups; 1 where they do not.
-        p: of McNemar's exact test; of the groups' differences with random signs where images come in groups.
-        adjusted_p: for all that is compared beside it (Holm, Scandinavian Journal of Statistics 6, 1979).
+        name: What the images share: a class or a slice.
+        images: Number of images.
+        first: Accuracy of the first run.
+        second: Accuracy of the second run.
+        only_first: Number of images that only the first run predicts correctly.
+        only_second: Number of images that only the second run predicts correctly.
+        difference: Second minus first, with the paired interval.
+        design_effect: Inflation of the difference's variance by clustering; 1 without clusters.
+        p: McNemar's exact test, or the sign-flip test if images are clustered.
+        adjusted_p: The same, adjusted for all classes or slices compared at once (Holm).
     """
 
     name: str
@@ -55,8 +76,8 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A figure of all images: of the first run, of the second, and second minus first with its paired interval."""
+class MetricDifference:
+    """A metric of both runs on all images, and second minus first with its paired interval."""
 
     first: float
     second: float
@@ -65,127 +86,227 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All that tells two runs apart.
+    """The comparison of two runs.
 
     Attributes:
-        overall: on all images.
-        macro_f1: of both; loss: likewise, in nats.
-        by_class: for every class with an image.
-        by_slice: by key of the slices.
-        verdict: the sentence to read if only one is read.
+        overall: Accuracy on all images.
+        macro_f1: Macro-F1.
+        loss: Mean negative log-likelihood, in nats.
+        by_class: Accuracy for each class that has images.
+        by_slice: Accuracy for the slices of each key.
+        verdict: The result in one sentence.
     """
 
-    overall: Difference
-    macro_f1: Figure
-    loss: Figure
-    by_class: tuple[Difference, ...]
-    by_slice: dict[str, tuple[Difference, ...]]
+    overall: AccuracyDifference
+    macro_f1: MetricDifference
+    loss: MetricDifference
+    by_class: tuple[AccuracyDifference, ...]
+    by_slice: dict[str, tuple[AccuracyDifference, ...]]
     verdict: str
 
-    @property
-    def distinguishable(self) -> bool:
-        """Whether chance alone would seldom (in one of twenty cases) part two equal runs so far."""
-        return self.overall.p < SIGNIFICANT
+
+def pair_predictions(split: str, first: Predictions, second: Predictions) -> PairedEvaluations:
+    """Evaluate two runs on one split, with the second run's images in the order of the first.
+
+    Raises:
+        ReportError: The runs have different images, labels, or classes.
+    """
+    columns = _matching_columns(first, second)
+    rows = _matching_rows(first, second)
+    reordered = Predictions(
+        ids=second.ids[rows],
+        labels=np.argsort(columns)[second.labels[rows]],
+        logits=second.logits[rows][:, columns],
+        classes=first.classes,
+        groups=second.groups[rows],
+        metadata=second.metadata[rows],
+        sizes=second.sizes[rows],
+    )
+    conflicts = np.flatnonzero(reordered.labels != first.labels)
+    if conflicts.size:
+        row = conflicts[0]
+        first_label = first.classes[first.labels[row]]
+        second_label = first.classes[reordered.labels[row]]
+        raise ReportError(
+            f"{conflicts.size} image(s) have different labels in the two runs, for example "
+            f"{first.ids[row]}: {first_label!r} and {second_label!r}"
+        )
+    return PairedEvaluations(
+        first=Evaluation.from_predictions(split, first),
+        second=Evaluation.from_predictions(split, reordered),
+    )
 
 
-def compare(both: Pair, names: tuple[str, str] = ("the first", "the second")) -> Comparison:
+def _matching_columns(first: Predictions, second: Predictions) -> Integers:
+    """Return the class index in the second run for each class of the first: int64 [C]."""
+    first_names = first.classes.tolist()
+    second_names = second.classes.tolist()
+    if set(first_names) != set(second_names):
+        difference = _describe_difference(first_names, second_names, "class(es)")
+        raise ReportError(f"the runs have different classes: {difference}")
+    return np.array([second_names.index(name) for name in first_names])
+
+
+def _matching_rows(first: Predictions, second: Predictions) -> Integers:
+    """Return the row of the second run for each image of the first: int64 [N]."""
+    first_keys = _occurrence_keys(first)
+    second_keys = _occurrence_keys(second)
+    if set(first_keys) != set(second_keys):
+        difference = _describe_difference(first.ids.tolist(), second.ids.tolist(), "image(s)")
+        raise ReportError(
+            f"the runs were evaluated on different images: {difference}. Evaluate both on the "
+            "same data: uv run python -m cls_train.stages.evaluate RUN_FOLDER"
+        )
+    row_of = {key: row for row, key in enumerate(second_keys)}
+    return np.array([row_of[key] for key in first_keys], dtype=np.int64)
+
+
+def _occurrence_keys(predictions: Predictions) -> list[tuple[str, int]]:
+    """Return each image with its occurrence number, for images in more than one row."""
+    occurrences: dict[str, int] = {}
+    keys = []
+    for image in map(str, predictions.ids):
+        occurrence = occurrences.get(image, 0)
+        occurrences[image] = occurrence + 1
+        keys.append((image, occurrence))
+    return keys
+
+
+def _describe_difference(first: Sequence[str], second: Sequence[str], what: str) -> str:
+    """Name what only one of the runs has."""
+    only_first = sorted(set(first) - set(second))
+    only_second = sorted(set(second) - set(first))
+    descriptions = []
+    if only_first:
+        descriptions.append(f"{len(only_first)} {what} only in the first run ({_list(only_first)})")
+    if only_second:
+        descriptions.append(
+            f"{len(only_second)} {what} only in the second run ({_list(only_second)})"
+        )
+    return "; ".join(descriptions) or "the same ones, but a different number of rows"
+
+
+def _list(names: Sequence[str]) -> str:
+    text = ", ".join(map(repr, names[:_MAX_NAMED]))
+    remaining = len(names) - _MAX_NAMED
+    return f"{text} and {remaining} more" if remaining > 0 else text
+
+
+def compare(
+    paired: PairedEvaluations, names: tuple[str, str] = ("the first", "the second")
+) -> Comparison:
     """Compare two runs."""
-    first, second = Answers.of(both.first), Answers.of(both.second)
-    clusters = first.clusters
-    resamples = Resamples.draw(clusters)
-    everything = np.ones(len(first.truth), bool)
-    overall = _difference_on("all images", everything, both, clusters)
-    classes = [(name, first.truth == index) for index, name in enumerate(first.classes)]
-    by_key: dict[str, list[tuple[str, NDArray[np.bool_]]]] = {}
-    for each in slices(both.first):
-        by_key.setdefault(each.key, []).append((each.value, each.rows))
-    drawn = macro_f1(second, resamples.weights) - macro_f1(first, resamples.weights)
-    whole = np.ones((1, len(first.truth)))
-    f1 = [float(macro_f1(each, whole)[0]) for each in (first, second)]
-    losses = _losses(first), _losses(second)
+    first, second = paired.first.softmax, paired.second.softmax
+    weights = bootstrap_weights(first.clusters)
+    all_images = np.ones(len(first), np.bool_)
+    overall = _accuracy_difference("all images", all_images, paired)
+    classes = []
+    for index, name in enumerate(first.classes):
+        rows = np.asarray(first.labels == index)
+        if rows.any():
+            classes.append(Slice(name, rows))
+    by_slice = {}
+    for key, slices in paired.first.slices.items():
+        by_slice[key] = _accuracy_differences(slices, paired)
     return Comparison(
         overall=overall,
-        macro_f1=Figure(f1[0], f1[1], bootstrap(f1[1] - f1[0], drawn)),
-        loss=Figure(
-            float(losses[0].mean()),
-            float(losses[1].mean()),
-            _mean(losses[1] - losses[0], clusters, resamples),
-        ),
-        by_class=_all_on([(name, rows) for name, rows in classes if rows.any()], both, clusters),
-        by_slice={key: _all_on(parts, both, clusters) for key, parts in by_key.items()},
-        verdict=verdict(overall, names),
+        macro_f1=_macro_f1_difference(first, second, weights),
+        loss=_loss_difference(first, second, weights),
+        by_class=_accuracy_differences(classes, paired),
+        by_slice=by_slice,
+        verdict=_verdict(overall, names),
     )
 
 
-def verdict(overall: Difference, names: tuple[str, str]) -> str:
-    """Say in a sentence what the comparison says."""
-    assert overall.first.value is not None
-    assert overall.second.value is not None
-    first, second = (
-        f"{name} {value:.1%}"
-        for name, value in zip(names, (overall.first.value, overall.second.value), strict=True)
-    )
-    seen = f"{first}, {second} top-1"
-    if overall.p < SIGNIFICANT:
-        better = names[1] if overall.only_second > overall.only_first else names[0]
-        return f"{better} is better: {seen} on {overall.images} images (p = {overall.p:.2g})."
-    needed = needed_images(
-        overall.images, overall.only_first, overall.only_second, overall.design_effect
-    )
-    if needed is None:
-        more = "no number of images would tell runs apart that are this equal"
-    elif needed <= overall.images:
-        more = "as many again might tell them apart"
-    else:
-        more = f"about {_rounded(needed):,} would be needed to tell so small a difference"
-    return f"Not distinguishable on {overall.images} images: {seen} (p = {overall.p:.2g}); {more}."
+def _macro_f1_difference(
+    first: EvaluatedPredictions, second: EvaluatedPredictions, weights: Floats
+) -> MetricDifference:
+    single_sample = np.ones((1, len(first)))
+    first_f1 = float(macro_f1(first, single_sample)[0])
+    second_f1 = float(macro_f1(second, single_sample)[0])
+    resampled = macro_f1(second, weights) - macro_f1(first, weights)
+    difference = bca_interval(second_f1 - first_f1, resampled)
+    return MetricDifference(first_f1, second_f1, difference)
 
 
-def _rounded(number: int) -> int:
-    digits = max(0, len(str(number)) - 2)
-    step = int(10**digits)
-    return math.ceil(number / step) * step
+def _loss_difference(
+    first: EvaluatedPredictions, second: EvaluatedPredictions, weights: Floats
+) -> MetricDifference:
+    first_loss = float(first.losses.mean())
+    second_loss = float(second.losses.mean())
+    difference = mean_interval(second.losses - first.losses, first.clusters, weights)
+    return MetricDifference(first_loss, second_loss, difference)
 
 
-def _all_on(
-    parts: Sequence[tuple[str, NDArray[np.bool_]]], both: Pair, clusters: Clusters
-) -> tuple[Difference, ...]:
-    found = [_difference_on(name, rows, both, clusters) for name, rows in parts]
-    order = sorted(range(len(found)), key=lambda place: found[place].p)
-    adjusted, highest = [1.0] * len(found), 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, found[place].p * (len(found) - rank)))
-        adjusted[place] = highest
-    return tuple(replace(each, adjusted_p=p) for each, p in zip(found, adjusted, strict=True))
+def _accuracy_differences(
+    slices: Sequence[Slice], paired: PairedEvaluations
+) -> tuple[AccuracyDifference, ...]:
+    """Compare the runs on each slice, and adjust the p-values for their number."""
+    differences = []
+    p_values = []
+    for each in slices:
+        difference = _accuracy_difference(each.value, each.rows, paired)
+        differences.append(difference)
+        p_values.append(difference.p)
+    for index, adjusted_p in enumerate(holm_adjust(p_values)):
+        differences[index] = replace(differences[index], adjusted_p=adjusted_p)
+    return tuple(differences)
 
 
-def _difference_on(
-    name: str, rows: NDArray[np.bool_], both: Pair, clusters: Clusters
-) -> Difference:
-    own = clusters.take(rows)
-    first, second = right(both.first)[rows], right(both.second)[rows]
+def _accuracy_difference(
+    name: str, rows: Booleans, paired: PairedEvaluations
+) -> AccuracyDifference:
+    clusters = paired.first.softmax.clusters.subset(rows)
+    first = paired.first.softmax.correct[rows]
+    second = paired.second.softmax.correct[rows]
     gains = second.astype(np.float64) - first
-    only_first, only_second = int((gains < 0).sum()), int((gains > 0).sum())
-    p = sign_flip(own.sums(gains)) if own.grouped else mcnemar(only_first, only_second)
-    difference = _mean(gains, own, Resamples.draw(own))
-    return Difference(
+    only_first = int((gains < 0).sum())
+    only_second = int((gains > 0).sum())
+    if clusters.is_grouped:
+        p = sign_flip_test(clusters.sum_by_cluster(gains))
+    else:
+        p = mcnemar_test(only_first, only_second)
+    return AccuracyDifference(
         name=name,
         images=int(rows.sum()),
-        first=share(first, own),
-        second=share(second, own),
+        first=proportion_interval(first, clusters),
+        second=proportion_interval(second, clusters),
         only_first=only_first,
         only_second=only_second,
-        difference=difference,
-        design_effect=design_effect(gains, own),
+        difference=mean_interval(gains, clusters, bootstrap_weights(clusters)),
+        design_effect=design_effect(gains, clusters),
         p=p,
         adjusted_p=p,
     )
 
 
-def _mean(values: Floats, clusters: Clusters, resamples: Resamples) -> Estimate:
-    drawn = (resamples.weights @ values) / np.maximum(1e-12, resamples.weights.sum(axis=1))
-    return bootstrap(float(values.mean()), drawn, clusters.sums(values - values.mean()))
+def _verdict(overall: AccuracyDifference, names: tuple[str, str]) -> str:
+    assert overall.first.value is not None
+    assert overall.second.value is not None
+    accuracies = (
+        f"{names[0]} {overall.first.value:.1%}, {names[1]} {overall.second.value:.1%} top-1"
+    )
+    if overall.p < SIGNIFICANCE_LEVEL:
+        better = names[1] if overall.only_second > overall.only_first else names[0]
+        return f"{better} is better: {accuracies} on {overall.images} images (p = {overall.p:.2g})."
+    required = required_images(
+        overall.images, overall.only_first, overall.only_second, overall.design_effect
+    )
+    if required is None:
+        advice = "The runs are equally accurate, so no number of images would tell them apart."
+    elif required <= overall.images:
+        advice = "Twice as many images might tell them apart."
+    else:
+        rounded = _round_up(required)
+        advice = f"Detecting a difference this small takes about {rounded:,} images."
+    return (
+        f"Not distinguishable on {overall.images} images: {accuracies} (p = {overall.p:.2g}). "
+        f"{advice}"
+    )
 
 
-def _losses(answers: Answers) -> Floats:
-    return -answers.log_probabilities[np.arange(len(answers.truth)), answers.truth]
+def _round_up(number: int) -> int:
+    """Round up to two significant digits."""
+    digits = len(str(number))
+    step: int = 10 ** max(0, digits - 2)
+    return math.ceil(number / step) * step

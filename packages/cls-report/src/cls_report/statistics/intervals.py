@@ -1,7 +1,7 @@
-"""What a figure of few images is worth: 95 % intervals.
+"""95% confidence intervals for independent and for clustered images.
 
-Images of one group (a game, a video) resemble each other, so groups count, not images: shares have their number of
-images reduced by the design effect, and the bootstrap draws whole groups.
+Images of one game or video resemble each other. Intervals of proportions therefore divide the
+number of images by the design effect, and the bootstrap draws whole clusters.
 """
 
 import math
@@ -11,173 +11,211 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from cls_report.page.blocks import Estimate
+from cls_report.statistics.estimates import Estimate
 
-LEVEL = 0.95
+CONFIDENCE_LEVEL = 0.95
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-
-
-def wilson(right: float, images: float, level: float = LEVEL) -> Estimate:
-    """Return the share `right` of `images` with its interval (Wilson, JASA 22, 1927); no value for no image."""
-    if images == 0:
-        return Estimate(value=None)
-    share, z2 = right / images, float(stats.norm.ppf((1 + level) / 2)) ** 2
-    middle = (share + z2 / (2 * images)) / (1 + z2 / images)
-    half = (
-        math.sqrt(z2)
-        * math.sqrt(share * (1 - share) / images + z2 / (4 * images**2))
-        / (1 + z2 / images)
-    )
-    low = middle - half if right > 0 else 0.0  # else rounding would leave a trace
-    high = middle + half if right < images else 1.0
-    return Estimate(value=share, low=max(0.0, low), high=min(1.0, high))
-
-
-def in_words(estimate: Estimate) -> str:
-    """Write a share with its interval: 89.0 % (85.4-91.8)."""
-    if estimate.value is None:
-        return "-"
-    bounds = (
-        ""
-        if estimate.low is None or estimate.high is None
-        else f" ({estimate.low:.1%}-{estimate.high:.1%})"
-    )
-    return f"{estimate.value:.1%}{bounds}".replace("%-", "-").replace("%", " %").replace(" %)", ")")
-
-
-def in_points(difference: Estimate) -> str:
-    """Write a difference of shares with its interval in points: +1.1 (-0.8 to +3.0)."""
-    if difference.value is None:
-        return "-"
-    bounds = ""
-    if difference.low is not None and difference.high is not None:
-        bounds = f" ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
-    return f"{100 * difference.value:+.1f}{bounds} points"
+Booleans = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """Which images belong together.
+    """Groups of dependent images, such as all crops of one game.
 
     Attributes:
-        of: int64 [N], the group of each image, 0 to `count` - 1.
-        count: number of groups.
-        grouped: whether any two images share one.
+        index: int64 [N], the cluster of each image, 0 to `count` - 1.
+        count: Number of clusters.
     """
 
-    of: Integers
+    index: Integers
     count: int
 
     @classmethod
     def from_groups(cls, groups: NDArray[np.str_]) -> "Clusters":
-        """Number the groups [N]; each image whose group is empty is one of its own."""
-        named = groups != ""
-        _, places = np.unique(groups[named], return_inverse=True)
-        of = np.empty(len(groups), np.int64)
-        of[named] = places
-        names = int(places.max()) + 1 if len(places) else 0
-        of[~named] = names + np.arange((~named).sum())
-        return cls(of, names + int((~named).sum()))
+        """Number the groups [N]. An image with an empty group is a cluster by itself."""
+        has_group = groups != ""
+        is_single = ~has_group
+        names, positions = np.unique(groups[has_group], return_inverse=True)
+        named = len(names)
+        singles = int(is_single.sum())
+
+        index = np.empty(len(groups), np.int64)
+        index[has_group] = positions
+        index[is_single] = named + np.arange(singles)
+        return cls(index, named + singles)
 
     @property
-    def grouped(self) -> bool:
-        """Whether any two images share a group."""
-        return self.count < len(self.of)
+    def is_grouped(self) -> bool:
+        """Whether any two images share a cluster."""
+        return self.count < len(self.index)
 
-    def take(self, rows: NDArray[np.bool_]) -> "Clusters":
-        """Return the clusters of some images."""
-        found, of = np.unique(self.of[rows], return_inverse=True)
-        return Clusters(of.astype(np.int64), len(found))
+    def subset(self, rows: Booleans) -> "Clusters":
+        """Return the clusters of the selected images, renumbered."""
+        selected = self.index[rows]
+        used, index = np.unique(selected, return_inverse=True)
+        index = index.astype(np.int64)
+        return Clusters(index, len(used))
 
-    def sums(self, values: Floats) -> Floats:
-        """Add values [N] or [N, K] up by group: [count] or [count, K]."""
-        if not self.grouped:
+    def sum_by_cluster(self, values: Floats) -> Floats:
+        """Sum values [N] or [N, K] within each cluster: [count] or [count, K]."""
+        if not self.is_grouped:
             ordered = np.empty_like(values)
-            ordered[self.of] = values
+            ordered[self.index] = values
             return ordered
-        sums = np.zeros((self.count, *values.shape[1:]))
-        np.add.at(sums, self.of, values)
+        shape = (self.count, *values.shape[1:])
+        sums = np.zeros(shape)
+        np.add.at(sums, self.index, values)
         return sums
 
 
-def share(right: NDArray[np.bool_], clusters: Clusters) -> Estimate:
-    """Return the share of images [N] that are right, by Wilson's interval of as many images as the groups are worth.
+def wilson_interval(successes: float, count: float, level: float = CONFIDENCE_LEVEL) -> Estimate:
+    """Return a proportion with Wilson's interval (JASA 22, 1927); no value if `count` is 0."""
+    if count == 0:
+        return Estimate(value=None)
+    share = successes / count
+    z = float(stats.norm.ppf((1 + level) / 2))
+    z2 = z**2
+    shrinkage = 1 + z2 / count
+    center = (share + z2 / (2 * count)) / shrinkage
+    variance = share * (1 - share) / count
+    half = math.sqrt(z2) * math.sqrt(variance + z2 / (4 * count**2)) / shrinkage
 
-    The variance of a share of clustered images is that of a ratio of sums over groups; what it is more than the
-    binomial's, the design effect, reduces the number of images, and the quantile is Student's for the groups (Korn and
-    Graubard, Survey Methodology 24, 1998, with Wilson's interval for the exact one).
+    # Rounding would leave a bound slightly inside 0 or 1.
+    low = center - half if successes > 0 else 0.0
+    high = center + half if successes < count else 1.0
+    return Estimate(value=share, low=max(0.0, low), high=min(1.0, high))
+
+
+def proportion_interval(successes: Booleans, clusters: Clusters) -> Estimate:
+    """Return the share of successes [N] with Wilson's interval for the effective sample size.
+
+    The variance of a share of clustered images is that of a ratio of sums over clusters. The
+    design effect, its ratio to the binomial variance, reduces the number of images. The quantile
+    is Student's for the number of clusters (Korn and Graubard, Survey Methodology 24, 1998, with
+    Wilson's interval in place of the exact one).
     """
-    images = len(right)
-    if images == 0 or not clusters.grouped:
-        return wilson(int(right.sum()), images)
-    value = float(right.mean())
-    if clusters.count < 2:
+    images = len(successes)
+    if images == 0 or not clusters.is_grouped:
+        return wilson_interval(int(successes.sum()), images)
+    value = float(successes.mean())
+    count = clusters.count
+    if count < 2:
         return Estimate(value=value)
-    residuals = clusters.sums(right.astype(np.float64) - value)
-    variance = clusters.count / (clusters.count - 1) * float((residuals**2).sum()) / images**2
+
+    residuals = successes.astype(np.float64) - value
+    sums = clusters.sum_by_cluster(residuals)
+    squares = float((sums**2).sum())
+    variance = count / (count - 1) * squares / images**2
     binomial = value * (1 - value) / images
-    effect = max(1.0, variance / binomial) if binomial > 0 else images / clusters.count
-    normal = float(stats.norm.ppf((1 + LEVEL) / 2))
-    student = float(stats.t.ppf((1 + LEVEL) / 2, clusters.count - 1))
-    worth = max(1.0, images / effect * (normal / student) ** 2)
-    bounds = wilson(value * worth, worth)
+    effect = images / count
+    if binomial > 0:
+        effect = max(1.0, variance / binomial)
+
+    level = (1 + CONFIDENCE_LEVEL) / 2
+    normal = float(stats.norm.ppf(level))
+    student = float(stats.t.ppf(level, count - 1))
+    effective = max(1.0, images / effect * (normal / student) ** 2)
+    bounds = wilson_interval(value * effective, effective)
     return Estimate(value=value, low=bounds.low, high=bounds.high)
 
 
 def design_effect(values: Floats, clusters: Clusters) -> float:
-    """Return how much more the variance of a mean of values [N] is because images come in groups; at least 1."""
-    if not clusters.grouped or clusters.count < 2:
+    """Return how much clustering inflates the variance of the mean of values [N]; at least 1."""
+    if not clusters.is_grouped or clusters.count < 2:
         return 1.0
     centered = values - values.mean()
-    alone = float((centered**2).sum())
-    return max(1.0, float((clusters.sums(centered) ** 2).sum()) / alone) if alone > 0 else 1.0
+    independent = float((centered**2).sum())
+    if independent <= 0:
+        return 1.0
+    sums = clusters.sum_by_cluster(centered)
+    clustered = float((sums**2).sum())
+    return max(1.0, clustered / independent)
 
 
-@dataclass(frozen=True, slots=True)
-class Resamples:
-    """How often each image counts in each of many samples, drawn with replacement from the groups.
-
-    Attributes:
-        weights: float64 [rounds, N].
-    """
-
-    weights: Floats
-
-    @classmethod
-    def draw(cls, clusters: Clusters, *, rounds: int | None = None, seed: int = 0) -> "Resamples":
-        """Draw samples of as many groups as there are; by default fewer of very many images, and at least 200."""
-        images = len(clusters.of)
-        rounds = min(1000, max(200, 10_000_000 // max(1, images))) if rounds is None else rounds
-        counts = np.random.default_rng(seed).multinomial(
-            clusters.count, np.full(clusters.count, 1 / max(1, clusters.count)), size=rounds
-        )
-        return cls(counts.astype(np.float64)[:, clusters.of])
-
-
-def bootstrap(value: float, drawn: Floats, influence: Floats | None = None) -> Estimate:
-    """Return a figure with its bias-corrected and accelerated bootstrap interval (Efron, JASA 82, 1987: BCa).
+def bootstrap_weights(clusters: Clusters, *, rounds: int | None = None, seed: int = 0) -> Floats:
+    """Draw as many clusters as there are, with replacement, in each round.
 
     Args:
-        value: of the images themselves.
-        drawn: float64 [rounds], of the samples; not finite where a sample has no such figure.
-        influence: float64 [groups], how much each group moves it, for the acceleration; None for none.
+        clusters: The units that are drawn.
+        rounds: Number of bootstrap samples. The default is 1,000, and fewer for more than
+            10,000 images, but at least 200.
+        seed: Seed of the draws.
+
+    Returns:
+        float64 [rounds, N], how often each image is in each bootstrap sample.
     """
-    drawn = drawn[np.isfinite(drawn)]
+    images = len(clusters.index)
+    count = clusters.count
+    if rounds is None:
+        rounds = 10_000_000 // max(1, images)
+        rounds = min(1000, max(200, rounds))
+    generator = np.random.default_rng(seed)
+    probabilities = np.full(count, 1 / max(1, count))
+    counts = generator.multinomial(count, probabilities, size=rounds)
+    weights = counts.astype(np.float64)
+    return weights[:, clusters.index]
+
+
+def bca_interval(value: float, resampled: Floats, influence: Floats | None = None) -> Estimate:
+    """Return a value with its BCa bootstrap interval (Efron, JASA 82, 1987).
+
+    Args:
+        value: The statistic of all images.
+        resampled: float64 [rounds], the statistic of each bootstrap sample; non-finite values
+            are left out.
+        influence: float64 [clusters], the influence of each cluster on the statistic. Without it,
+            the interval is corrected for bias only.
+    """
     if not math.isfinite(value):
         return Estimate(value=None)
-    if len(drawn) < 2:
+    is_finite = np.isfinite(resampled)
+    resampled = resampled[is_finite]
+    rounds = len(resampled)
+    if rounds < 2:
         return Estimate(value=value)
-    below = float((drawn < value).mean() + (drawn <= value).mean()) / 2
-    bias = float(stats.norm.ppf(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn))))
-    acceleration = 0.0
-    if influence is not None and (spread := float((influence**2).sum())) > 0:
-        acceleration = float((influence**3).sum()) / (6 * spread**1.5)
-    tail = float(stats.norm.ppf((1 - LEVEL) / 2))
-    levels = [
-        float(stats.norm.cdf(bias + (bias + z) / (1 - acceleration * (bias + z))))
-        for z in (tail, -tail)
-    ]
-    low, high = np.quantile(drawn, levels)
+
+    below = (resampled < value).mean()
+    not_above = (resampled <= value).mean()
+    rank = float(below + not_above) / 2
+    rank = np.clip(rank, 1 / rounds, 1 - 1 / rounds)
+    bias = float(stats.norm.ppf(rank))
+    acceleration = _acceleration(influence)
+
+    tail = float(stats.norm.ppf((1 - CONFIDENCE_LEVEL) / 2))
+    levels = []
+    for z in (tail, -tail):
+        shifted = bias + z
+        corrected = bias + shifted / (1 - acceleration * shifted)
+        levels.append(float(stats.norm.cdf(corrected)))
+    low, high = np.quantile(resampled, levels)
     return Estimate(value=value, low=float(low), high=float(high))
+
+
+def _acceleration(influence: Floats | None) -> float:
+    if influence is None:
+        return 0.0
+    squares = float((influence**2).sum())
+    if squares <= 0:
+        return 0.0
+    cubes = float((influence**3).sum())
+    acceleration: float = cubes / (6 * squares**1.5)
+    return acceleration
+
+
+def mean_interval(values: Floats, clusters: Clusters, weights: Floats) -> Estimate:
+    """Return the mean of values [N] with its bootstrap interval.
+
+    Args:
+        values: float64 [N].
+        clusters: Which images belong together.
+        weights: float64 [rounds, N], from `bootstrap_weights`.
+    """
+    if len(values) == 0:
+        return Estimate(value=None)
+    mean = float(values.mean())
+    totals = weights.sum(axis=1)
+    resampled = (weights @ values) / np.maximum(1e-12, totals)
+    influence = clusters.sum_by_cluster(values - mean)
+    return bca_interval(mean, resampled, influence)

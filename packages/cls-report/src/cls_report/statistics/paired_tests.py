@@ -1,54 +1,82 @@
-"""Whether chance alone parts two runs so far, and how many images would tell."""
+"""Tests of whether two models differ on the same images, and their sample size."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
 
 from cls_report.statistics.intervals import Floats
 
-SIGNIFICANT = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 _POWER = 0.8
 _FLIPS = 10_000
 
 
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Return the p-value of McNemar's exact test: how likely chance parts so many images at least so unevenly."""
-    apart = only_first + only_second
-    return (
-        min(1.0, 2 * float(stats.binom.cdf(min(only_first, only_second), apart, 0.5)))
-        if apart
-        else 1.0
-    )
+def mcnemar_test(only_first: int, only_second: int) -> float:
+    """Return the p-value of McNemar's exact test.
 
-
-def sign_flip(sums: Floats, seed: int = 0) -> float:
-    """Return the p-value of groups' differences [G] under random signs: McNemar's test where groups are what is drawn.
-
-    Each group's sign is as likely either way if the runs are equal, however its images hang together. The observed
-    signs are counted among the draws, so that the value is never below 1 / (draws + 1).
+    Args:
+        only_first: Images that only the first model predicts correctly.
+        only_second: Images that only the second model predicts correctly.
     """
-    sums = sums[sums != 0]
-    if not len(sums):
+    discordant = only_first + only_second
+    if discordant == 0:
         return 1.0
-    signs = np.random.default_rng(seed).integers(0, 2, (_FLIPS, len(sums))) * 2 - 1
-    reached = np.abs(signs @ sums) >= abs(float(sums.sum())) - 1e-9
-    return float((reached.sum() + 1) / (_FLIPS + 1))
+    fewer = min(only_first, only_second)
+    tail = float(stats.binom.cdf(fewer, discordant, 0.5))
+    return min(1.0, 2 * tail)
 
 
-def needed_images(
+def sign_flip_test(sums: Floats, seed: int = 0) -> float:
+    """Return the p-value of the differences of clusters [G] under random sign flips.
+
+    It replaces McNemar's test if clusters, not images, are independent: for equal models, each
+    cluster's sign is equally likely either way. The observed signs count as one of the draws, so
+    the p-value is at least 1 / (draws + 1).
+    """
+    nonzero = sums[sums != 0]
+    if len(nonzero) == 0:
+        return 1.0
+    observed = abs(float(nonzero.sum()))
+    generator = np.random.default_rng(seed)
+    coins = generator.integers(0, 2, (_FLIPS, len(nonzero)))
+    signs = coins * 2 - 1
+    flipped = np.abs(signs @ nonzero)
+    is_extreme = flipped >= observed - 1e-9
+    extreme = int(is_extreme.sum())
+    return (extreme + 1) / (_FLIPS + 1)
+
+
+def holm_adjust(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values for multiple tests (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+    count = len(p_values)
+    adjusted = [1.0] * count
+    highest = 0.0
+    order = np.argsort(p_values, kind="stable")
+    for rank, index in enumerate(order):
+        corrected = p_values[index] * (count - rank)
+        highest = max(highest, min(1.0, corrected))
+        adjusted[index] = highest
+    return adjusted
+
+
+def required_images(
     images: int, only_first: int, only_second: int, design_effect: float = 1.0
 ) -> int | None:
-    """Return how many images would show a difference as large as this one, in four of five tries.
+    """Return the number of images that detects the observed difference with a power of 80%.
 
-    Connor, Biometrics 43 (1987), equation 2, for McNemar's test at 5 %; more by the design effect of images that come
-    in groups. None where no difference is seen.
+    Connor, Biometrics 43 (1987), equation 2, for McNemar's test at the 5% level, multiplied by the
+    design effect of clustered images. None if the models do not differ.
     """
     if only_first == only_second:
         return None
-    apart, off = (only_first + only_second) / images, abs(only_first - only_second) / images
-    z_level, z_power = float(stats.norm.ppf(1 - SIGNIFICANT / 2)), float(stats.norm.ppf(_POWER))
-    alone = (
-        (z_level * math.sqrt(apart) + z_power * math.sqrt(max(0.0, apart - off**2))) / off
-    ) ** 2
-    return math.ceil(alone * design_effect)
+    discordant = (only_first + only_second) / images
+    difference = abs(only_first - only_second) / images
+    z_level = float(stats.norm.ppf(1 - SIGNIFICANCE_LEVEL / 2))
+    z_power = float(stats.norm.ppf(_POWER))
+    variance = max(0.0, discordant - difference**2)
+    null_term = z_level * math.sqrt(discordant)
+    power_term = z_power * math.sqrt(variance)
+    independent = ((null_term + power_term) / difference) ** 2
+    return math.ceil(independent * design_effect)

@@ -1,4 +1,4 @@
-"""Parts of an evaluation: images of one size, one source, one value of whatever the rows say of them."""
+"""Slices: subsets of the evaluated images by image size and by metadata."""
 
 import json
 from collections import Counter
@@ -6,102 +6,118 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from cls_data import Predictions
 from cls_data.statistics.metadata_slices import NONE, OTHERS
+from cls_report.statistics.intervals import Booleans
 
-SIZE = "shorter side, px"
-_MOST_VALUES = 12
-_PARTS = 4
-_FEWEST = 2
-"""Slices that make a key worth a table."""
+SIZE_KEY = "shorter side, px"
+_MAX_VALUES = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Some images of an evaluation.
+    """The images that share one value of a key.
 
     Attributes:
-        key: what they share, such as a key of the metadata.
-        value: how it is there, as text.
+        value: The value as text.
         rows: bool [N].
     """
 
-    key: str
     value: str
-    rows: NDArray[np.bool_]
+    rows: Booleans
 
 
-def slices(predictions: Predictions) -> tuple[Slice, ...]:
-    """Return the slices by size of the image file and by each key of the metadata; an image is in one of each key.
+def slice_predictions(predictions: Predictions) -> dict[str, tuple[Slice, ...]]:
+    """Return slices by the shorter side of the image file and by each metadata key.
 
-    Numbers of more than twelve values are cut at their quartiles; of other values the twelve most frequent have a slice
-    each. A key whose images are all alike has none.
+    Every image is in exactly one slice of each key. Numbers with more than twelve values are
+    binned by their quartiles. Of other values, the twelve most frequent have their own slice. A
+    key with a single slice is left out.
     """
-    found: list[Slice] = []
+    metadata = []
+    keys: set[str] = set()
+    for row in range(len(predictions)):
+        values = predictions.row_metadata(row)
+        metadata.append(values)
+        keys.update(values)
+
+    by_key = {}
     if predictions.sizes.any():
-        found += _by_value(SIZE, [int(side) for side in predictions.sizes.min(axis=1)])
-    metadata = [predictions.metadata_of(row) for row in range(len(predictions))]
-    for key in sorted({key for each in metadata for key in each}):
-        found += _by_value(key, [each.get(key) for each in metadata])
-    return tuple(found)
+        sides = predictions.sizes.min(axis=1).tolist()
+        by_key[SIZE_KEY] = _slice_by_value(sides)
+    for key in sorted(keys):
+        by_key[key] = _slice_by_value([values.get(key) for values in metadata])
+    return {key: slices for key, slices in by_key.items() if len(slices) > 1}
 
 
-def _by_value(key: str, values: Sequence[JsonValue]) -> list[Slice]:
-    present = [value for value in values if value is not None]
-    numeric = all(
-        isinstance(value, int | float) and not isinstance(value, bool) for value in present
-    )
-    if numeric and len(set(map(str, present))) > _MOST_VALUES:
-        names = _quartiles(values)
-    else:
-        names = [_text(value) for value in values]
-    frequency = sorted(
-        Counter(name for name in names if name != NONE).items(),
-        key=lambda item: (-item[1], item[0]),
-    )
-    kept = {name for name, _ in frequency[:_MOST_VALUES]}
-    of = np.array(
-        [name if name in kept or name == NONE else OTHERS for name in names], dtype=np.str_
-    )
-    order = [
-        name
-        for name in dict.fromkeys(_in_order(names) if numeric else [name for name, _ in frequency])
-        if name in kept
-    ]
-    found = [Slice(key, name, of == name) for name in (*order, OTHERS, NONE) if (of == name).any()]
-    return found if len(found) >= _FEWEST else []
+def _slice_by_value(values: Sequence[JsonValue]) -> tuple[Slice, ...]:
+    names = [_text(value) for value in values]
+    is_numeric = all(map(_is_number_or_none, values))
+    distinct = set(names) - {NONE}
+    if is_numeric and len(distinct) > _MAX_VALUES:
+        names = _quartile_names(values)
+    frequent = _most_frequent(names)
+    if is_numeric:
+        frequent.sort(key=_first_number)
+
+    rows_by_name: dict[str, list[int]] = {name: [] for name in (*frequent, OTHERS, NONE)}
+    for row, name in enumerate(names):
+        key = name if name in rows_by_name else OTHERS
+        rows_by_name[key].append(row)
+    slices = []
+    for name, rows in rows_by_name.items():
+        if rows:
+            mask = np.zeros(len(names), np.bool_)
+            mask[rows] = True
+            slices.append(Slice(name, mask))
+    return tuple(slices)
 
 
-def _in_order(names: Sequence[str]) -> list[str]:
-    """Sort names of numbers or of ranges by their first number."""
-    return sorted(
-        {name for name in names if name != NONE}, key=lambda name: float(name.split(" to ")[0])
-    )
+def _most_frequent(names: Sequence[str]) -> list[str]:
+    """Return the most frequent names, most frequent first."""
+    counts = Counter(names)
+    del counts[NONE]
+
+    def order(name: str) -> tuple[int, str]:
+        return -counts[name], name
+
+    return sorted(counts, key=order)[:_MAX_VALUES]
 
 
-def _quartiles(values: Sequence[JsonValue]) -> list[str]:
-    numbers = np.array(
-        [float(value) if isinstance(value, int | float) else np.nan for value in values]
-    )
-    known = numbers[~np.isnan(numbers)]
-    edges = np.quantile(known, np.linspace(0, 1, _PARTS + 1)[1:-1])
-    part = np.searchsorted(edges, numbers, side="left")
-    names = {}
-    for index in np.unique(part[~np.isnan(numbers)]):
-        own = numbers[(part == index) & ~np.isnan(numbers)]
-        names[int(index)] = f"{own.min():g} to {own.max():g}"
-    return [
-        NONE if np.isnan(number) else names[int(index)]
-        for number, index in zip(numbers, part, strict=True)
-    ]
+def _is_number_or_none(value: JsonValue) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _first_number(name: str) -> float:
+    """Return the number itself, or the lower end of a range."""
+    start, _, _ = name.partition(" to ")
+    return float(start)
+
+
+def _quartile_names(values: Sequence[JsonValue]) -> list[str]:
+    """Return the range of each value's quartile bin, such as `3 to 7.5`."""
+    numbers = np.array(values, np.float64)  # None becomes NaN
+    is_known = ~np.isnan(numbers)
+    known = numbers[is_known]
+    quartiles = np.quantile(known, [0.25, 0.5, 0.75])
+    bins = np.searchsorted(quartiles, numbers, side="left")
+
+    names = [NONE] * len(numbers)
+    for index in np.unique(bins[is_known]):
+        rows = np.flatnonzero(is_known & (bins == index))
+        inside = numbers[rows]
+        for row in rows:
+            names[row] = f"{inside.min():g} to {inside.max():g}"
+    return names
 
 
 def _text(value: JsonValue) -> str:
     if value is None:
         return NONE
-    return (
-        value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
-    )
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)

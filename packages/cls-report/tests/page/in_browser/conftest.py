@@ -1,4 +1,4 @@
-"""A real browser, the system's own, in which pages are opened from disk."""
+"""Open pages from disk in the Chromium of the system."""
 
 import os
 import shutil
@@ -17,15 +17,13 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.skip(
-            f"needs one of {', '.join(NAMES)} on the path, such as from: apt-get install chromium"
-        )
+    executable = next(filter(None, map(shutil.which, NAMES)), None)
+    if executable is None:
+        pytest.skip(f"none of {', '.join(NAMES)} is installed; on Debian: apt-get install chromium")
     as_root = hasattr(os, "geteuid") and os.geteuid() == 0
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=found, args=["--no-sandbox"] if as_root else []
+            executable_path=executable, args=["--no-sandbox"] if as_root else []
         )
         yield browser
         browser.close()
@@ -33,11 +31,11 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Page]]:
-    """What writes a report to disk and opens it; at the end, no page may have complained or asked for anything."""
-    complaints: list[str] = []
+    """Return a function that opens a report. The page must not log errors or request anything."""
+    errors: list[str] = []
     requests: list[str] = []
 
-    def opened(report: Report, width: int = 1280, **context: Any) -> Page:
+    def open_report(report: Report, width: int = 1280, **context: Any) -> Page:
         file = tmp_path / "report.html"
         file.write_text(render(report), encoding="utf-8")
         settings = {
@@ -46,28 +44,28 @@ def open_page(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Page]]
             **context,
         }
         page = browser.new_context(**settings).new_page()
-        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+        page.on("console", lambda message: errors.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("dialog", lambda dialog: errors.append(f"dialog: {dialog.message}"))
         page.on("request", lambda request: requests.append(request.url))
         page.goto(file.as_uri())
         return page
 
-    yield opened
+    yield open_report
     for context in browser.contexts:
         context.close()
-    assert complaints == []
+    assert errors == []
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
 
 
 @pytest.fixture
 def open_blocks(open_page: Callable[..., Page]) -> Callable[..., Page]:
-    """What opens a page of one section of these blocks."""
+    """Return a function that opens a page with one section of blocks."""
 
-    def opened(*blocks: Block, pictures: tuple[str, ...] = (), **settings: Any) -> Page:
+    def open_section(*blocks: Block, images: tuple[str, ...] = (), **settings: Any) -> Page:
         section = Section(key="only", title="Only section", blocks=blocks)
         return open_page(
-            Report(title="run", subtitle="test", sections=(section,), pictures=pictures), **settings
+            Report(title="run", subtitle="test", sections=(section,), images=images), **settings
         )
 
-    return opened
+    return open_section

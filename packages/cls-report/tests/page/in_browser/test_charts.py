@@ -26,20 +26,20 @@ LOSS = Chart(
 )
 
 
-def opened(open_blocks: Callable[..., Page], chart: Chart = LOSS) -> Page:
+def open_chart(open_blocks: Callable[..., Page], chart: Chart = LOSS) -> Page:
     page = open_blocks(chart)
     page.wait_for_selector(".plot svg .axes")
     return page
 
 
-def test_a_gap_parts_a_line(open_blocks: Callable[..., Page]) -> None:
-    page = opened(open_blocks)
+def test_lines_are_interrupted_at_gaps(open_blocks: Callable[..., Page]) -> None:
+    page = open_chart(open_blocks)
     pieces = [path.get_attribute("d") or "" for path in page.locator(".plot path.line").all()]
     assert [d.count("M") for d in pieces] == [1, 2, 1]
 
 
-def test_arrow_keys_read_the_values_aloud(open_blocks: Callable[..., Page]) -> None:
-    page = opened(open_blocks)
+def test_arrow_keys_read_values(open_blocks: Callable[..., Page]) -> None:
+    page = open_chart(open_blocks)
     plot = page.get_by_role("slider")
     plot.press("Home")
     assert (
@@ -54,8 +54,8 @@ def test_arrow_keys_read_the_values_aloud(open_blocks: Callable[..., Page]) -> N
     assert not page.locator(".readout").is_visible()
 
 
-def test_the_pointer_shows_the_values_under_it(open_blocks: Callable[..., Page]) -> None:
-    page = opened(open_blocks)
+def test_hovering_displays_values(open_blocks: Callable[..., Page]) -> None:
+    page = open_chart(open_blocks)
     width = page.locator(".plot").evaluate("(plot) => plot.clientWidth")
     page.locator(".plot").hover(position={"x": width - 30, "y": 60})
     assert re.split(r"\s*\n\s*", page.locator(".readout").inner_text())[:3] == [
@@ -65,8 +65,8 @@ def test_the_pointer_shows_the_values_under_it(open_blocks: Callable[..., Page])
     ]
 
 
-def test_the_legend_hides_a_line_and_the_axis_follows(open_blocks: Callable[..., Page]) -> None:
-    page = opened(open_blocks)
+def test_legend_hides_and_shows_lines(open_blocks: Callable[..., Page]) -> None:
+    page = open_chart(open_blocks)
     button = page.get_by_role("button", name="train")
     button.click()
     assert button.get_attribute("aria-pressed") == "false"
@@ -78,38 +78,37 @@ def test_the_legend_hides_a_line_and_the_axis_follows(open_blocks: Callable[...,
     assert page.locator(".plot path.line").count() == 1
 
 
-def test_the_values_are_there_as_a_table(open_blocks: Callable[..., Page]) -> None:
-    page = opened(open_blocks)
-    page.get_by_text("Values as a table").click()
-    page.wait_for_selector(".values tbody tr")  # made when the browser says that it was opened
+def test_values_are_available_as_a_table(open_blocks: Callable[..., Page]) -> None:
+    page = open_chart(open_blocks)
+    page.get_by_text("Show values as a table").click()
+    page.wait_for_selector(".values tbody tr")  # built when the details element opens
     rows = [re.split(r"\s+", row) for row in page.locator(".values tbody tr").all_inner_texts()]
     assert rows[1] == ["1", "1.5", DASH, DASH]
     assert rows[3] == ["3", "0.5", "1", "(0.5\N{EN DASH}1.5)", "0.25"]
 
 
 UNITS: tuple[Literal["share", "number"], ...] = ("share", "number")
-NOTHING = Series(name="", x=(), y=())
-ONE = Series(name="one", x=(5,), y=(0.125,))
+EMPTY = Series(name="", x=(), y=())
+SINGLE = Series(name="one", x=(5,), y=(0.125,))
 ABSENT = Series(name="unknown", x=(1, 2), y=(None, float("nan")))
 HUGE = Series(name="huge", x=(0, 1e12), y=(-1e12, float("inf")))
 SMALL = Series(name="small", x=(1, 2, 3), y=(1e-9, 2e-9, 3e-9))
 SAME = Series(name="same", x=(1, 2, 3), y=(7, 7, 7), style="points")
 
+UNUSUAL = [(), (EMPTY,), (SINGLE,), (ABSENT,), (HUGE,), (SMALL,), (SAME,), (SINGLE, SAME, HUGE)]
 
-ODD = [(), (NOTHING,), (ONE,), (ABSENT,), (HUGE,), (SMALL,), (SAME,), (ONE, SAME, HUGE)]
 
-
-def test_odd_values_give_charts_without_complaint(open_blocks: Callable[..., Page]) -> None:
+def test_unusual_values_are_drawn_without_errors(open_blocks: Callable[..., Page]) -> None:
     charts = [
-        Chart(title="Odd", x_title="x", y_title="y", y_unit=unit, series=series)
+        Chart(title="Unusual", x_title="x", y_title="y", y_unit=unit, series=series)
         for unit in UNITS
-        for series in ODD
+        for series in UNUSUAL
     ]
     page = open_blocks(*charts)
     for block in page.locator(".chart").all():
         block.scroll_into_view_if_needed()
         block.locator(".axes").wait_for(state="attached")
         block.get_by_role("slider").press("Home")
-        block.get_by_text("Values as a table").click()
+        block.get_by_text("Show values as a table").click()
         assert "NaN" not in block.inner_html()
         assert 2 <= block.locator(".axes text").count() <= 40

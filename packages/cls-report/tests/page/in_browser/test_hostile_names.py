@@ -7,19 +7,19 @@ from cls_report.page.blocks import (
     Chart,
     Code,
     Column,
-    Confusion,
-    Estimate,
+    ConfusionMatrix,
     Facts,
     Gallery,
+    GalleryItem,
     Report,
     Score,
     Scores,
     Section,
     Series,
-    Shown,
     Table,
     Text,
 )
+from cls_report.statistics.estimates import Estimate
 
 NAMES = (
     "<script>alert(1)</script>",
@@ -45,12 +45,13 @@ NAMES = (
 @pytest.fixture
 def hostile_report(rich_report: Report) -> Report:
     size = len(NAMES)
-    ones = tuple(range(size))
-    shown = tuple(
-        Shown(picture=0, overlay=1, title=name, lines=(name, name), wrong=True) for name in NAMES
+    indices = tuple(range(size))
+    items = tuple(
+        GalleryItem(image=0, overlay=1, title=name, lines=(name, name), is_wrong=True)
+        for name in NAMES
     )
     series = tuple(
-        Series(name=name, x=(0, 1), y=(place, place + 1)) for place, name in enumerate(NAMES)
+        Series(name=name, x=(0, 1), y=(index, index + 1)) for index, name in enumerate(NAMES)
     )
     scores = tuple(
         Score(title=name, estimate=Estimate(value=1), unit="number", note=name) for name in NAMES
@@ -63,15 +64,15 @@ def hostile_report(rich_report: Report) -> Report:
         Scores(title=NAMES[0], scores=scores),
         Table(title=NAMES[1], note=NAMES[2], columns=columns),
         Chart(title=NAMES[3], x_title=NAMES[11], y_title=NAMES[1], series=series, note=NAMES[4]),
-        Gallery(title=NAMES[4], shown=shown, note=NAMES[4]),
-        Confusion(
+        Gallery(title=NAMES[4], items=items, note=NAMES[4]),
+        ConfusionMatrix(
             title=NAMES[1],
             classes=NAMES,
-            truth=ones * 2,
-            answer=ones + ones[1:] + ones[:1],
+            labels=indices * 2,
+            predicted=indices + indices[1:] + indices[:1],
             confidence=(500,) * 2 * size,
             names=NAMES * 2,
-            pictures=(*ones, *(-1 for _ in ones)),
+            images=(*indices, *(-1 for _ in indices)),
             note=NAMES[1],
         ),
     )
@@ -81,24 +82,24 @@ def hostile_report(rich_report: Report) -> Report:
         title=NAMES[1] + NAMES[11],
         subtitle=NAMES[0],
         sections=sections,
-        pictures=rich_report.pictures[:size],
+        images=rich_report.images[:size],
     )
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_names_are_shown_as_they_are_and_nothing_in_them_is_obeyed(
+def test_names_are_displayed_as_plain_text(
     open_page: Callable[..., Page], hostile_report: Report, width: int
 ) -> None:
     page = open_page(hostile_report, width)
     for block in page.locator(".block").all():
         block.scroll_into_view_if_needed()
         page.wait_for_timeout(20)
-    page.get_by_text("Values as a table").click()
+    page.get_by_text("Show values as a table").click()
     page.get_by_role("slider").press("End")
     assert page.evaluate("document.documentElement.scrollWidth") == width
     page.get_by_role("slider").press("Home")
     page.wait_for_selector(".matrix canvas")
-    for button in page.locator(".largest button").all():
+    for button in page.locator(".top-confusions button").all():
         button.click()
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.locator("script:not([type])").count() == 2
@@ -109,15 +110,15 @@ def test_names_are_shown_as_they_are_and_nothing_in_them_is_obeyed(
     assert page.locator("h1").text_content() == hostile_report.title
 
 
-def test_the_name_of_each_cell_is_whole_for_a_screen_reader(
+def test_cell_names_are_complete_for_screen_readers(
     open_page: Callable[..., Page], hostile_report: Report
 ) -> None:
     page = open_page(hostile_report)
-    page.locator(".confusion").scroll_into_view_if_needed()
+    page.locator(".confusion-matrix").scroll_into_view_if_needed()
     matrix = page.locator(".matrix")
     matrix.focus()
-    for place, name in enumerate(NAMES):
+    for name in NAMES:
         text = page.get_by_role("gridcell").text_content() or ""
-        shown = name if name.strip() else "(blank)" if name else "(empty)"
-        assert text.startswith(f"Truth {shown}, answered {NAMES[0]}"), place
+        visible = name if name.strip() else "(blank)" if name else "(empty)"
+        assert text.startswith(f"Label {visible}, predicted {NAMES[0]}")
         matrix.press("ArrowDown")

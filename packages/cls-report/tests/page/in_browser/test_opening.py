@@ -10,13 +10,13 @@ from cls_report.page.render import render
 
 
 def build_all(page: Page) -> None:
-    """Go once through the page, as a reader would."""
+    """Scroll through the page."""
     for block in page.locator(".block").all():
         block.scroll_into_view_if_needed()
         page.wait_for_timeout(20)
 
 
-def test_a_report_opens_from_disk_without_complaint_or_request(
+def test_report_opens_from_disk_without_errors_or_requests(
     open_page: Callable[..., Page], rich_report: Report
 ) -> None:
     page = open_page(rich_report)
@@ -26,17 +26,16 @@ def test_a_report_opens_from_disk_without_complaint_or_request(
     assert page.locator(".matrix canvas").count() == 1
 
 
-def test_the_policy_lets_nothing_load_or_run_that_is_not_inside(
+def test_security_policy_blocks_injected_scripts_and_requests(
     browser: Browser, tmp_path: Path, rich_report: Report
 ) -> None:
     file = tmp_path / "report.html"
     file.write_text(render(rich_report), encoding="utf-8")
-    page = (
-        browser.new_page()
-    )  # not open_page, which takes the refusals that are wanted here for complaints
+    page = browser.new_page()  # open_page would fail because of the blocked requests
     page.goto(file.as_uri())
     page.evaluate(
-        "document.body.append(Object.assign(document.createElement('script'), { text: 'window.ran = true' }))"
+        "document.body.append(Object.assign(document.createElement('script'), "
+        "{ text: 'window.ran = true' }))"
     )
     assert page.evaluate("window.ran") is None
     assert (
@@ -48,41 +47,41 @@ def test_the_policy_lets_nothing_load_or_run_that_is_not_inside(
 
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_wider_than_the_screen(
+def test_page_fits_the_screen_width(
     open_page: Callable[..., Page], rich_report: Report, width: int, scheme: str
 ) -> None:
     page = open_page(rich_report, width, color_scheme=scheme)
     build_all(page)
-    page.locator(".largest button").first.click()
+    page.locator(".top-confusions button").first.click()
     page.get_by_text("Configuration").click()
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-def test_the_page_is_dark_where_the_system_is_and_light_again_by_the_switch(
+def test_dark_mode_follows_the_system_and_can_be_switched_off(
     open_page: Callable[..., Page], rich_report: Report
 ) -> None:
     page = open_page(rich_report, color_scheme="dark")
-    switch = page.get_by_role("button", name="Dark")
+    button = page.get_by_role("button", name="Dark mode")
     background = "getComputedStyle(document.body).backgroundColor"
-    assert switch.get_attribute("aria-pressed") == "true"
+    assert button.get_attribute("aria-pressed") == "true"
     assert page.evaluate(background) == "rgb(20, 23, 27)"
-    switch.click()
-    assert switch.get_attribute("aria-pressed") == "false"
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
     assert page.evaluate(background) == "rgb(255, 255, 255)"
     page.reload()
     assert page.evaluate(background) == "rgb(255, 255, 255)"
 
 
-def test_without_scripts_texts_figures_and_tables_are_there_and_what_is_missing_is_said(
+def test_page_without_scripts_has_texts_scores_and_tables_and_a_warning(
     open_page: Callable[..., Page], rich_report: Report
 ) -> None:
     page = open_page(rich_report, java_script_enabled=False)
-    assert "Scripts are off" in page.locator("noscript").inner_text()
+    assert "Scripts are disabled" in page.locator("noscript").inner_text()
     assert page.locator(".score").count() == 5
     assert page.locator("tbody tr").count() == 43
 
 
-def test_everything_that_acts_has_a_name(
+def test_interactive_elements_have_accessible_names(
     open_page: Callable[..., Page], rich_report: Report
 ) -> None:
     page = open_page(rich_report)
@@ -96,10 +95,12 @@ def test_everything_that_acts_has_a_name(
     assert nameless == []
 
 
-def test_headings_descend_by_one(open_page: Callable[..., Page], rich_report: Report) -> None:
+def test_heading_levels_are_not_skipped(
+    open_page: Callable[..., Page], rich_report: Report
+) -> None:
     page = open_page(rich_report)
     build_all(page)
-    page.locator(".largest button").first.click()
+    page.locator(".top-confusions button").first.click()
     levels = page.evaluate(
         "[...document.querySelectorAll('h1,h2,h3,h4,h5')].map((each) => Number(each.tagName[1]))"
     )
@@ -108,17 +109,17 @@ def test_headings_descend_by_one(open_page: Callable[..., Page], rich_report: Re
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-def test_the_first_tab_leads_past_the_navigation(
+def test_first_tab_stop_skips_the_navigation(
     open_page: Callable[..., Page], rich_report: Report
 ) -> None:
     page = open_page(rich_report)
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.tagName") == "MAIN"
 
 
-def test_the_section_being_read_is_marked_in_the_navigation(
+def test_current_section_is_highlighted_in_the_navigation(
     open_page: Callable[..., Page], rich_report: Report
 ) -> None:
     page = open_page(rich_report)
@@ -126,14 +127,14 @@ def test_the_section_being_read_is_marked_in_the_navigation(
     page.wait_for_selector("nav a[aria-current]:text('Classes')")
 
 
-def test_code_is_copied(open_page: Callable[..., Page], rich_report: Report) -> None:
+def test_copy_button_copies_code(open_page: Callable[..., Page], rich_report: Report) -> None:
     page = open_page(rich_report, permissions=["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Copy: Command").click()
-    page.get_by_text("copied").wait_for()
+    page.get_by_text("Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()").startswith("uv run apps/train")
 
 
-def test_code_is_selected_where_the_clipboard_is_denied(
+def test_copy_button_selects_code_without_clipboard_access(
     open_page: Callable[..., Page], rich_report: Report
 ) -> None:
     page = open_page(rich_report)
@@ -144,7 +145,9 @@ def test_code_is_selected_where_the_clipboard_is_denied(
     assert page.evaluate("getSelection().toString()").startswith("uv run apps/train")
 
 
-def test_all_is_there_on_paper(open_page: Callable[..., Page], rich_report: Report) -> None:
+def test_printed_page_is_complete_and_light(
+    open_page: Callable[..., Page], rich_report: Report
+) -> None:
     page = open_page(rich_report, color_scheme="dark")
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")

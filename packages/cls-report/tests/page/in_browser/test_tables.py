@@ -3,8 +3,9 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page
 
-from cls_report.page.blocks import Column, Estimate, Table
+from cls_report.page.blocks import Column, Table
 from cls_report.page.number_format import UNKNOWN
+from cls_report.statistics.estimates import Estimate
 
 TABLE = Table(
     title="Per class",
@@ -25,16 +26,16 @@ TABLE = Table(
 )
 
 
-def column(page: Page, place: int) -> list[str]:
-    return page.locator(f"tbody tr > :nth-child({place})").all_inner_texts()
+def column(page: Page, position: int) -> list[str]:
+    return page.locator(f"tbody tr > :nth-child({position})").all_inner_texts()
 
 
-def sorts(page: Page) -> list[str | None]:
-    return [head.get_attribute("aria-sort") for head in page.locator("thead th").all()]
+def sort_directions(page: Page) -> list[str | None]:
+    return [header.get_attribute("aria-sort") for header in page.locator("thead th").all()]
 
 
 @pytest.mark.parametrize("by_keyboard", [False, True])
-def test_a_head_sorts_its_column_up_then_down_and_unknowns_stay_last(
+def test_header_sorts_its_column_in_both_directions_with_unknown_values_last(
     open_blocks: Callable[..., Page], by_keyboard: bool
 ) -> None:
     page = open_blocks(TABLE)
@@ -45,29 +46,29 @@ def test_a_head_sorts_its_column_up_then_down_and_unknowns_stay_last(
 
     press()
     assert column(page, 2) == ["3", "20", "1,200", UNKNOWN]
-    assert sorts(page) == ["none", "ascending", "none"]
+    assert sort_directions(page) == ["none", "ascending", "none"]
     press()
     assert column(page, 2) == ["1,200", "20", "3", UNKNOWN]
-    assert sorts(page) == ["none", "descending", "none"]
+    assert sort_directions(page) == ["none", "descending", "none"]
 
 
-def test_names_are_sorted_as_people_count_and_estimates_by_their_value(
+def test_names_are_sorted_naturally_and_estimates_by_their_value(
     open_blocks: Callable[..., Page],
 ) -> None:
     page = open_blocks(TABLE)
     page.get_by_role("button", name="class").click()
     assert column(page, 1) == ["2", "10", "a", "b"]
     page.get_by_role("button", name="recall").click()
-    assert [text.split()[0] for text in column(page, 3)] == ["25.0", "50.0", UNKNOWN, UNKNOWN]
-    assert sorts(page) == ["none", "none", "ascending"]
+    assert [text.split()[0] for text in column(page, 3)] == ["25.0%", "50.0%", UNKNOWN, UNKNOWN]
+    assert sort_directions(page) == ["none", "none", "ascending"]
 
 
-def test_an_estimate_is_written_with_its_interval(open_blocks: Callable[..., Page]) -> None:
+def test_estimates_are_displayed_with_their_interval(open_blocks: Callable[..., Page]) -> None:
     page = open_blocks(TABLE)
-    assert page.locator("td").nth(1).inner_text().split() == ["50.0", "%", "(40.0\N{EN DASH}60.0)"]
+    assert page.locator("td").nth(1).inner_text().split() == ["50.0%", "(40.0\N{EN DASH}60.0)"]
 
 
-def test_a_long_table_shows_its_first_rows_and_all_on_demand(
+def test_long_table_displays_all_rows_on_demand(
     open_blocks: Callable[..., Page],
 ) -> None:
     names = tuple(f"class {index}" for index in range(1000))
@@ -78,7 +79,7 @@ def test_a_long_table_shows_its_first_rows_and_all_on_demand(
     assert page.locator("tbody tr").count() == 1000
 
 
-def test_a_filter_leaves_the_rows_that_hold_its_word_and_counts_them(
+def test_filter_displays_and_counts_the_matching_rows(
     open_blocks: Callable[..., Page],
 ) -> None:
     names = tuple(f"Class {index}" for index in range(1000))

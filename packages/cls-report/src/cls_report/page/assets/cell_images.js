@@ -1,50 +1,88 @@
-// The images behind a cell of a confusion matrix.
+// The images of one cell of a confusion matrix.
 
-const CROPS_AT_FIRST = 12; // about as high as the matrix beside them
-const CROPS_AT_ONCE = 48;
+const INITIAL_IMAGES = 12; // about as high as the matrix beside them
+const IMAGES_PER_PAGE = 48;
 
-// Fill the panel with the images of a cell, mistakes surest first and right answers least sure first; say what it is.
-function showImages(panel, data, { truth, answer, images }) {
-  const sign = truth === answer ? 1 : -1;
-  const ordered = [...images].sort((one, other) => sign * (data.confidence[one] - data.confidence[other]));
-  const shown = ordered.filter((index) => data.pictures[index] >= 0);
-  const absent = ordered.filter((index) => data.pictures[index] < 0);
-  const heading = make("h4", {}, "Truth ", nameOf(data.classes[truth]), ", answered ", nameOf(data.classes[answer]));
-  const order = truth === answer ? "least sure first" : "surest first";
-  const said = `${counted(images.length, "image")}${images.length > 1 ? `, ${order}` : ""}`;
-  panel.replaceChildren(heading, make("p", { class: "note" }, said));
-  const crops = make("div", {}, make("ul", { class: "crops" }));
-  if (shown.length) panel.append(crops);
-  addCrops(crops, data, shown, 0, CROPS_AT_FIRST);
-  const missing = `${absent.length.toLocaleString("en")} without a picture in this file`;
-  if (absent.length) panel.append(withoutPictures(data, absent, missing, !shown.length));
-  return `${heading.textContent}: ${said}${absent.length ? `; ${missing}` : ""}`;
+// Fill the panel with the images of a cell, and return a description for screen readers. Mistakes
+// start with the highest confidence, correct predictions with the lowest.
+function showCellImages(panel, data, { label, predicted, images }) {
+  const isCorrect = label === predicted;
+  const sign = isCorrect ? 1 : -1;
+  const ordered = [...images].sort((first, second) => {
+    return sign * (data.confidence[first] - data.confidence[second]);
+  });
+  const included = ordered.filter((image) => data.images[image] >= 0);
+  const missing = ordered.filter((image) => data.images[image] < 0);
+
+  const labelName = nameElement(data.classes[label]);
+  const predictedName = nameElement(data.classes[predicted]);
+  const heading = createHtml("h4", {}, "Label ", labelName, ", predicted ", predictedName);
+  let note = pluralize(images.length, "image");
+  if (images.length > 1) note += `, ${isCorrect ? "lowest" : "highest"} confidence first`;
+  panel.replaceChildren(heading, createHtml("p", { class: "note" }, note));
+
+  if (included.length) {
+    const list = createHtml("ul", { class: "thumbnails" });
+    const container = createHtml("div", {}, list);
+    panel.append(container);
+    addThumbnails(container, list, data, included, INITIAL_IMAGES);
+  }
+  let description = `${heading.textContent}: ${note}`;
+  if (missing.length) {
+    const title = `${formatCount(missing.length)} not included in this page`;
+    panel.append(missingImages(data, missing, title, !included.length));
+    description += `; ${title}`;
+  }
+  return description;
 }
 
-function addCrops(node, data, images, from, count = CROPS_AT_ONCE) {
-  node.firstChild.append(...images.slice(from, from + count).map((index) => crop(data, index)));
-  const left = images.length - from - count;
-  if (left > 0) offerMore(node, left, () => addCrops(node, data, images, from + count));
+function addThumbnails(container, list, data, images, count) {
+  list.append(...images.slice(0, count).map((image) => thumbnail(data, image)));
+  const remaining = images.slice(count);
+  if (remaining.length) {
+    addShowMoreButton(container, remaining.length, () => {
+      addThumbnails(container, list, data, remaining, IMAGES_PER_PAGE);
+    });
+  }
 }
 
-function crop(data, index) {
-  const [truth, answer] = [data.truth[index], data.answer[index]].map((place) => wordOf(data.classes[place]));
-  const image = make("img", { src: pictureAt(data.pictures[index]), alt: `truth ${truth}, answered ${answer}` });
-  const lines = [
-    make("p", { class: "sure" }, `${percent(data.confidence[index] / 1000)} sure`),
-    make("p", { class: "line" }, "truth ", nameOf(truth), ", answered ", nameOf(answer)),
-    make("p", { class: "name", title: data.names[index] }, pathOf(data.names[index])),
-  ];
-  return make("li", {}, make("figure", { class: "shown" }, enlarging([image]), make("figcaption", {}, ...lines)));
+function thumbnail(data, image) {
+  const label = data.classes[data.labels[image]];
+  const predicted = data.classes[data.predicted[image]];
+  const name = data.names[image];
+  const alt = `label ${visibleName(label)}, predicted ${visibleName(predicted)}`;
+  const picture = createHtml("img", { src: imageUrl(data.images[image]), alt });
+  const caption = createHtml(
+    "figcaption",
+    {},
+    createHtml("p", { class: "confidence" }, confidenceText(data, image)),
+    createHtml(
+      "p",
+      { class: "line" },
+      "label ",
+      nameElement(label),
+      ", predicted ",
+      nameElement(predicted),
+    ),
+    createHtml("p", { class: "name", title: name }, pathElement(name)),
+  );
+  const figure = createHtml("figure", { class: "item" }, enlargeButton([picture]), caption);
+  return createHtml("li", {}, figure);
 }
 
-function withoutPictures(data, images, title, open) {
-  const lines = images
-    .slice(0, CROPS_AT_ONCE)
-    .map((index) =>
-      make("li", {}, make("b", {}, `${percent(data.confidence[index] / 1000)} sure`), " ", pathOf(data.names[index])),
-    );
-  const left = images.length - lines.length;
-  if (left > 0) lines.push(make("li", {}, `and ${left.toLocaleString("en")} more`));
-  return make("details", { class: "absent", open }, make("summary", {}, title), make("ul", {}, ...lines));
+function confidenceText(data, image) {
+  return `confidence ${formatPercent(data.confidence[image] / 1000)}`;
+}
+
+// A list of images whose thumbnails are not in the page.
+function missingImages(data, images, title, isOpen) {
+  const list = createHtml("ul");
+  for (const image of images.slice(0, IMAGES_PER_PAGE)) {
+    const confidence = createHtml("b", {}, confidenceText(data, image));
+    list.append(createHtml("li", {}, confidence, " ", pathElement(data.names[image])));
+  }
+  const remaining = images.length - IMAGES_PER_PAGE;
+  if (remaining > 0) list.append(createHtml("li", {}, `and ${formatCount(remaining)} more`));
+  const summary = createHtml("summary", {}, title);
+  return createHtml("details", { class: "missing-images", open: isOpen }, summary, list);
 }

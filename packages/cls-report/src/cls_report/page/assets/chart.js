@@ -1,121 +1,159 @@
-// A chart that is read: what is under the pointer, or where the arrow keys lead, is written beside it.
+// An interactive chart. The values under the pointer, or at the position that the arrow keys
+// select, are displayed beside it.
 
-class ReadChart {
+class InteractiveChart {
   constructor(block) {
+    const title = block.querySelector("h3").textContent;
     this.chart = readData(block.dataset.source);
     this.hidden = new Set();
-    const title = block.querySelector("h3").textContent;
-    this.cross = draw("g", { class: "cross" });
-    this.picture = draw("svg", { "aria-hidden": "true" });
-    this.readout = make("div", { class: "readout", hidden: true });
-    this.plot = make(
+    this.xValues = [];
+    this.position = null;
+    this.crosshair = createSvg("g", { class: "crosshair" });
+    this.svg = createSvg("svg", { "aria-hidden": "true" });
+    this.readout = createHtml("div", { class: "readout", hidden: true });
+    this.plot = createHtml(
       "div",
-      { class: "plot", role: "slider", tabindex: "0", "aria-valuemin": "1" },
-      this.picture,
+      {
+        class: "plot",
+        role: "slider",
+        tabindex: "0",
+        "aria-valuemin": "1",
+        "aria-label": `${title}: values along ${this.chart.x_title || "the axis"}`,
+      },
+      this.svg,
       this.readout,
     );
-    this.plot.setAttribute("aria-label", `${title}: values along ${this.chart.x_title || "the axis"}`);
-    const legend = makeLegend(this.chart, this.hidden, () => this.redraw());
-    const parts = [legend, this.plot, valuesAsTable(this.chart, title)];
-    block.querySelector(".place").replaceChildren(...parts.filter(Boolean));
-    this.listen();
+
+    const legend = createLegend(this.chart, this.hidden, () => this.redraw());
+    const content = [legend, this.plot, valuesDetails(this.chart, title)];
+    block.querySelector(".block-body").replaceChildren(...content.filter(Boolean));
+    this.addListeners();
   }
 
-  listen() {
-    const readNear = ({ clientX }) => this.readNear(clientX - this.plot.getBoundingClientRect().left);
-    this.plot.addEventListener("pointermove", readNear);
-    this.plot.addEventListener("pointerdown", readNear);
+  addListeners() {
+    const readPointer = (event) => {
+      const left = this.plot.getBoundingClientRect().left;
+      this.readNearest(event.clientX - left);
+    };
+    this.plot.addEventListener("pointermove", readPointer);
+    this.plot.addEventListener("pointerdown", readPointer);
     this.plot.addEventListener("pointerleave", () => this.read(null));
     this.plot.addEventListener("blur", () => this.read(null));
-    this.plot.addEventListener("keydown", (event) => {
-      const moved = movedBy(event.key, this.at, this.stops.length);
-      if (moved === undefined) return;
-      event.preventDefault();
-      this.read(moved);
+    this.plot.addEventListener("keydown", (event) => this.handleKey(event));
+    const observer = new ResizeObserver(() => {
+      const width = this.plot.clientWidth;
+      if (width && width !== this.layout?.width) this.redraw();
     });
-    new ResizeObserver(() => {
-      if (this.plot.clientWidth && this.plot.clientWidth !== this.frame?.width) this.redraw();
-    }).observe(this.plot);
+    observer.observe(this.plot);
+  }
+
+  handleKey(event) {
+    const position = positionAfterKey(event.key, this.position, this.xValues.length);
+    if (position === undefined) return;
+    event.preventDefault();
+    this.read(position);
   }
 
   redraw() {
-    const { chart, hidden, picture } = this;
-    const shown = chart.series.filter((_, place) => !hidden.has(place));
-    const frame = frameOf(chart, shown, this.plot.clientWidth);
-    this.frame = frame;
-    this.stops = [
-      ...new Set(
-        shown.flatMap((series) =>
-          pieces(series, series.y)
-            .flat()
-            .map((index) => series.x[index]),
-        ),
-      ),
-    ];
-    this.stops.sort((one, other) => one - other);
-    const drawn = chart.series.map((series, place) => (hidden.has(place) ? null : drawSeries(series, place, frame)));
-    picture.setAttribute("viewBox", `0 0 ${frame.width} ${frame.height}`);
-    picture.setAttribute("height", frame.height);
-    picture.replaceChildren(drawAxes(chart, frame), ...drawn.filter(Boolean), this.cross);
-    this.plot.setAttribute("aria-valuemax", this.stops.length);
+    const visible = this.chart.series.filter((_, index) => !this.hidden.has(index));
+    this.layout = chartLayout(this.chart, visible, this.plot.clientWidth);
+    this.xValues = distinctXValues(visible);
+
+    const { width, height } = this.layout;
+    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.svg.setAttribute("height", height);
+    this.svg.replaceChildren(drawAxes(this.chart, this.layout));
+    this.chart.series.forEach((series, index) => {
+      if (!this.hidden.has(index)) this.svg.append(drawSeries(series, index, this.layout));
+    });
+    this.svg.append(this.crosshair);
+    this.plot.setAttribute("aria-valuemax", this.xValues.length);
     this.read(null);
   }
 
-  readNear(pixel) {
-    const x = this.frame.x.value(pixel);
-    const nearer = (best, each, index) => (Math.abs(each - x) < Math.abs(this.stops[best] - x) ? index : best);
-    if (this.stops.length) this.read(this.stops.reduce(nearer, 0));
+  readNearest(pixel) {
+    if (!this.xValues.length) return;
+    const x = this.layout.x.invert(pixel);
+    let nearest = 0;
+    this.xValues.forEach((each, index) => {
+      if (Math.abs(each - x) < Math.abs(this.xValues[nearest] - x)) nearest = index;
+    });
+    this.read(nearest);
   }
 
-  // Read the values at one of the stops, the places along the axis where there is any value; null reads none.
-  read(at) {
-    const { chart, frame, plot } = this;
-    this.at = at;
-    const x = at === null ? null : this.stops[at];
-    const values = at === null ? [] : valuesAt(chart, this.hidden, x, frame);
-    plot.setAttribute("aria-valuenow", at === null ? 1 : at + 1);
-    plot.setAttribute("aria-valuetext", at === null ? "press the arrow keys" : spoken(chart, x, values));
-    this.readout.hidden = at === null;
-    this.cross.replaceChildren();
-    if (at !== null) this.point(x, values);
-  }
-
-  point(x, values) {
-    const { chart, frame, cross, readout } = this;
-    const left = frame.x(x);
-    cross.append(draw("line", { x1: left, x2: left, y1: frame.box.top, y2: frame.box.bottom }));
-    for (const { place, x: at, y } of values) {
-      cross.append(draw("circle", { cx: frame.x(at), cy: frame.y(y), r: 4.5, class: colourClass(place) }));
+  // Display the values at one of the x values, given by its position; null hides them.
+  read(position) {
+    this.position = position;
+    this.crosshair.replaceChildren();
+    this.readout.hidden = position === null;
+    if (position === null) {
+      this.plot.setAttribute("aria-valuenow", 1);
+      this.plot.setAttribute("aria-valuetext", "Press the arrow keys to read values");
+      return;
     }
-    const lines = values.map(({ place, name, text }) =>
-      make(
+    const x = this.xValues[position];
+    const values = valuesAt(this.chart, this.hidden, x, this.layout);
+    this.plot.setAttribute("aria-valuenow", position + 1);
+    this.plot.setAttribute("aria-valuetext", describeValues(this.chart, x, values));
+    this.drawCrosshair(x, values);
+    this.updateReadout(x, values);
+  }
+
+  drawCrosshair(x, values) {
+    const { layout, crosshair } = this;
+    const left = layout.x(x);
+    const { top, bottom } = layout.box;
+    crosshair.append(createSvg("line", { x1: left, x2: left, y1: top, y2: bottom }));
+    for (const value of values) {
+      const center = { cx: layout.x(value.x), cy: layout.y(value.y), r: 4.5 };
+      crosshair.append(createSvg("circle", { ...center, class: seriesColorClass(value.index) }));
+    }
+  }
+
+  updateReadout(x, values) {
+    const xText = `${this.chart.x_title} ${formatValue(x, this.chart.x_unit)}`;
+    this.readout.replaceChildren(createHtml("div", { class: "at" }, xText));
+    for (const { index, name, text } of values) {
+      const line = createHtml(
         "div",
-        { class: `line ${colourClass(place)}` },
-        make("span", { class: "name" }, nameOf(name)),
-        make("span", { class: "value" }, text),
-      ),
-    );
-    readout.replaceChildren(make("div", { class: "at" }, `${chart.x_title} ${figureOf(x, chart.x_unit)}`), ...lines);
-    readout.classList.toggle("leftwards", left > frame.width / 2);
-    readout.style.setProperty("--at", `${left}px`);
+        { class: `line ${seriesColorClass(index)}` },
+        createHtml("span", { class: "name" }, nameElement(name)),
+        createHtml("span", { class: "value" }, text),
+      );
+      this.readout.append(line);
+    }
+    const left = this.layout.x(x);
+    this.readout.classList.toggle("on-left", left > this.layout.width / 2);
+    this.readout.style.setProperty("--at", `${left}px`);
   }
 }
 
-// The next stop for a key; null is none, undefined a key that means nothing here.
-function movedBy(key, at, length) {
+// The x values of all points that have a y value, in ascending order.
+function distinctXValues(seriesList) {
+  const values = new Set();
+  for (const series of seriesList) {
+    for (const index of splitAtGaps(series, series.y).flat()) values.add(series.x[index]);
+  }
+  return [...values].sort((first, second) => first - second);
+}
+
+// The position after a key press: null for none, undefined for a key without a function.
+function positionAfterKey(key, position, length) {
   if (key === "Escape") return null;
+  if (!length) return undefined;
   const last = length - 1;
+  const current = position ?? -1;
   const page = Math.max(1, Math.round(length / 10));
-  const from = at ?? -1;
   const targets = {
-    ArrowRight: from + 1,
-    ArrowUp: from + 1,
-    ArrowLeft: from - 1,
-    ArrowDown: from - 1,
-    PageUp: from + page,
-    PageDown: from - page,
+    ArrowRight: current + 1,
+    ArrowUp: current + 1,
+    ArrowLeft: current - 1,
+    ArrowDown: current - 1,
+    PageUp: current + page,
+    PageDown: current - page,
     Home: 0,
     End: last,
   };
-  return key in targets && length ? Math.min(Math.max(targets[key], 0), last) : undefined;
+  if (!(key in targets)) return undefined;
+  return Math.min(Math.max(targets[key], 0), last);
 }

@@ -1,138 +1,180 @@
-// A chart's picture: axes, bands, lines, points. A function of the chart, the series that are shown, and the width.
+// Draw a chart as SVG: axes, bands, lines, and markers.
 
-const SHAPES = [
+const MARKER_SHAPES = [
   "M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z",
   "M-3.2-3.2h6.4v6.4h-6.4z",
   "M0-4.4L4.2 3.2h-8.4z",
   "M0-4.6L4.6 0L0 4.6L-4.6 0z",
   "M0 4.4L4.2-3.2h-8.4z",
 ];
+const SERIES_COLORS = 7;
+const CHARACTER_WIDTH = 7; // px, approximately
+const MARKERS_PER_LINE = 8;
 
-function colourClass(place) {
-  return `series-${place % 7}`;
+function seriesColorClass(index) {
+  return `series-${index % SERIES_COLORS}`;
 }
 
-function frameOf(chart, shown, width) {
+// Sizes, scales, and ticks of a chart that displays the given series.
+function chartLayout(chart, visibleSeries, width) {
   const height = Math.round(Math.min(Math.max(width * 0.5, 220), 340));
-  const values = shown.flatMap((series) => [...series.y, ...series.low, ...series.high]);
-  const xs = extent(shown.flatMap((series) => series.x));
-  const yTicksWanted = Math.max(3, Math.round(height / 60));
-  const yRange = roundRange(extent(values), chart.y_unit, yTicksWanted);
-  const yTicks = ticks(yRange, yTicksWanted, chart.y_unit);
-  const yTexts = yTicks.map((value) => tickText(value, yTicks[1] - yTicks[0] || 1, chart.y_unit));
-  const left = 18 + Math.max(...yTexts.map((text) => text.length)) * 7;
+  const xValues = visibleSeries.flatMap((series) => series.x);
+  const yValues = visibleSeries.flatMap((series) => [...series.y, ...series.low, ...series.high]);
+
+  const yTickCount = Math.max(3, Math.round(height / 60));
+  const yRange = roundRange(valueRange(yValues), chart.y_unit, yTickCount);
+  const yTicks = labeledTicks(yRange, yTickCount, chart.y_unit);
+  const labelLength = Math.max(...yTicks.map((tick) => tick.label.length));
+
+  const left = 18 + labelLength * CHARACTER_WIDTH;
   const box = { left, right: width - 24, top: 26, bottom: height - 42 };
-  const xRange = chart.x_unit === "share" && xs[0] >= 0 && xs[1] <= 1 && xs[1] - xs[0] > 0.6 ? [0, 1] : xs;
-  const xTicks = ticks(xRange, Math.max(2, Math.round((box.right - box.left) / 90)), chart.x_unit);
-  const xTexts = xTicks.map((value) => tickText(value, xTicks[1] - xTicks[0] || 1, chart.x_unit));
+  const xRange = chartXRange(valueRange(xValues), chart.x_unit);
+  const xTickCount = Math.max(2, Math.round((box.right - box.left) / 90));
   return {
     width,
     height,
     box,
-    one: chart.series.length === 1,
-    xTicks,
-    xTexts,
+    isSingle: chart.series.length === 1,
+    xTicks: labeledTicks(xRange, xTickCount, chart.x_unit),
     yTicks,
-    yTexts,
-    x: scale(xRange, [box.left, box.right]),
-    y: scale(yRange, [box.bottom, box.top]),
+    x: linearScale(xRange, [box.left, box.right]),
+    y: linearScale(yRange, [box.bottom, box.top]),
   };
 }
 
-function drawAxes(chart, frame) {
-  const { box, x, y } = frame;
-  const axes = draw("g", { class: "axes" });
-  frame.yTicks.forEach((value, index) => {
+function chartXRange([low, high], unit) {
+  const isWideShare = unit === "share" && low >= 0 && high <= 1 && high - low > 0.6;
+  return isWideShare ? [0, 1] : [low, high];
+}
+
+function labeledTicks(range, count, unit) {
+  const values = axisTicks(range, count, unit);
+  const step = values[1] - values[0] || 1;
+  return values.map((value) => ({ value, label: formatTick(value, step, unit) }));
+}
+
+function drawAxes(chart, layout) {
+  const { box, x, y, width, height } = layout;
+  const axes = createSvg("g", { class: "axes" });
+
+  layout.yTicks.forEach(({ value, label }, index) => {
+    const at = y(value);
+    const line = { x1: box.left, x2: box.right, y1: at, y2: at };
     axes.append(
-      draw("line", { x1: box.left, x2: box.right, y1: y(value), y2: y(value), class: index === 0 ? "base" : "grid" }),
-      draw("text", { x: box.left - 8, y: y(value) + 4, "text-anchor": "end" }, frame.yTexts[index]),
+      createSvg("line", { ...line, class: index === 0 ? "base" : "grid" }),
+      createSvg("text", { x: box.left - 8, y: at + 4, "text-anchor": "end" }, label),
     );
   });
-  frame.xTicks.forEach((value, index) => {
+
+  for (const { value, label } of layout.xTicks) {
+    const at = x(value);
+    const line = { x1: at, x2: at, y1: box.bottom, y2: box.bottom + 4 };
     axes.append(
-      draw("line", { x1: x(value), x2: x(value), y1: box.bottom, y2: box.bottom + 4, class: "base" }),
-      draw("text", { x: x(value), y: box.bottom + 18, "text-anchor": "middle" }, frame.xTexts[index]),
+      createSvg("line", { ...line, class: "base" }),
+      createSvg("text", { x: at, y: box.bottom + 18, "text-anchor": "middle" }, label),
     );
-  });
+  }
+
+  const xTitle = { x: box.right, y: height - 6, "text-anchor": "end", class: "title" };
   axes.append(
-    draw(
-      "text",
-      { x: box.right, y: frame.height - 6, "text-anchor": "end", class: "title" },
-      cut(chart.x_title, frame),
-    ),
-    draw("text", { x: 0, y: 13, class: "title" }, cut(chart.y_title, frame)),
+    createSvg("text", xTitle, truncate(chart.x_title, width)),
+    createSvg("text", { x: 0, y: 13, class: "title" }, truncate(chart.y_title, width)),
   );
   return axes;
 }
 
-// A title cut to the width of the chart, in letters of about 7 pixels.
-function cut(text, { width }) {
-  const most = Math.floor(width / 7);
-  return text.length > most ? `${text.slice(0, most - 1)}…` : text;
+function truncate(text, width) {
+  const maxLength = Math.floor(width / CHARACTER_WIDTH);
+  return text.length > maxLength ? `${text.slice(0, maxLength - 1)}…` : text;
 }
 
-// Pieces of a line between its gaps, as lists of indices.
-function pieces(series, ...needed) {
-  const found = [[]];
+// Split the indices of a series at gaps: points where x or one of the other values is missing.
+function splitAtGaps(series, ...valueLists) {
+  const pieces = [];
+  let piece = [];
   series.x.forEach((x, index) => {
-    const whole = x !== null && needed.every((values) => values[index] !== null && values[index] !== undefined);
-    if (whole) found.at(-1).push(index);
-    else if (found.at(-1).length) found.push([]);
+    const values = [x, ...valueLists.map((list) => list[index])];
+    if (!values.some(isMissing)) {
+      piece.push(index);
+    } else if (piece.length) {
+      pieces.push(piece);
+      piece = [];
+    }
   });
-  return found.filter((piece) => piece.length);
+  if (piece.length) pieces.push(piece);
+  return pieces;
 }
 
-function path(points) {
-  return points.map(([x, y], index) => `${index ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
+function linePath(points) {
+  const commands = points.map(([x, y], index) => {
+    const command = index === 0 ? "M" : "L";
+    return `${command}${x.toFixed(1)} ${y.toFixed(1)}`;
+  });
+  return commands.join("");
 }
 
-function drawSeries(series, place, frame) {
-  const { x, y } = frame;
-  const group = draw("g", { class: `${colourClass(place)} ${series.style}` });
-  if (series.low.length && series.style !== "points") group.append(drawBand(series, frame));
-  const drawn = pieces(series, series.y);
-  const line = drawn.map((piece) => path(piece.map((index) => [x(series.x[index]), y(series.y[index])]))).join("");
-  if (series.style !== "points") group.append(draw("path", { d: line, class: "line" }));
-  const indices = drawn.flat();
-  if (series.style === "points" && series.low.length) group.append(drawWhiskers(series, indices, frame));
-  group.append(drawMarkers(series, place, markersOf(series, drawn, indices, frame.one), frame));
+function drawSeries(series, index, layout) {
+  const group = createSvg("g", { class: `${seriesColorClass(index)} ${series.style}` });
+  const pieces = splitAtGaps(series, series.y);
+  const points = pieces.flat();
+  const hasBounds = series.low.length > 0;
+
+  if (series.style === "points") {
+    if (hasBounds) group.append(drawErrorBars(series, points, layout));
+    group.append(drawMarkers(series, index, points, layout));
+    return group;
+  }
+  if (hasBounds) group.append(drawBand(series, layout));
+  group.append(drawLine(series, pieces, layout));
+  const markers = lineMarkers(series, pieces, layout.isSingle);
+  group.append(drawMarkers(series, index, markers, layout));
   return group;
 }
 
-// Every point of a scatter; of a line those that stand alone, and a few more by whose shape it is told from others.
-function markersOf(series, drawn, indices, one) {
-  if (series.style === "points") return indices;
-  const alone = drawn.filter((piece) => piece.length === 1).flat();
-  const step = Math.ceil(indices.length / 8);
-  return series.style === "dashed" || one ? alone : [...alone, ...indices.filter((_, order) => order % step === 0)];
+function drawLine(series, pieces, { x, y }) {
+  const paths = pieces.map((piece) => {
+    return linePath(piece.map((index) => [x(series.x[index]), y(series.y[index])]));
+  });
+  return createSvg("path", { d: paths.join(""), class: "line" });
 }
 
-function drawMarkers(series, place, indices, { x, y }) {
-  const shape = SHAPES[place % SHAPES.length];
-  const d = indices.map((index) => ({
-    at: `translate(${x(series.x[index]).toFixed(1)} ${y(series.y[index]).toFixed(1)})`,
-  }));
-  return draw("g", { class: "markers" }, ...d.map(({ at }) => draw("path", { d: shape, transform: at })));
+// Isolated points, which have no line; and some points whose shape distinguishes the line.
+function lineMarkers(series, pieces, isSingle) {
+  const isolated = pieces.filter((piece) => piece.length === 1).flat();
+  if (series.style === "dashed" || isSingle) return isolated;
+  const points = pieces.flat();
+  const step = Math.ceil(points.length / MARKERS_PER_LINE);
+  return [...isolated, ...points.filter((_, order) => order % step === 0)];
+}
+
+function drawMarkers(series, index, points, { x, y }) {
+  const shape = MARKER_SHAPES[index % MARKER_SHAPES.length];
+  const group = createSvg("g", { class: "markers" });
+  for (const point of points) {
+    const left = x(series.x[point]).toFixed(1);
+    const top = y(series.y[point]).toFixed(1);
+    group.append(createSvg("path", { d: shape, transform: `translate(${left} ${top})` }));
+  }
+  return group;
 }
 
 function drawBand(series, { x, y }) {
-  const d = pieces(series, series.low, series.high).map((piece) => {
-    const over = piece.map((index) => [x(series.x[index]), y(series.high[index])]);
-    const under = piece.map((index) => [x(series.x[index]), y(series.low[index])]).reverse();
-    return `${path([...over, ...under])}Z`;
+  const paths = splitAtGaps(series, series.low, series.high).map((piece) => {
+    const upper = piece.map((index) => [x(series.x[index]), y(series.high[index])]);
+    const lower = piece.map((index) => [x(series.x[index]), y(series.low[index])]);
+    return `${linePath([...upper, ...lower.reverse()])}Z`;
   });
-  return draw("path", { d: d.join(""), class: "band" });
+  return createSvg("path", { d: paths.join(""), class: "band" });
 }
 
-function drawWhiskers(series, indices, { x, y }) {
-  const whole = indices.filter(
-    (index) => (series.low[index] ?? null) !== null && (series.high[index] ?? null) !== null,
-  );
-  const d = whole.map((index) =>
-    path([
-      [x(series.x[index]), y(series.low[index])],
-      [x(series.x[index]), y(series.high[index])],
-    ]),
-  );
-  return draw("path", { d: d.join(""), class: "whiskers" });
+function drawErrorBars(series, points, { x, y }) {
+  const paths = [];
+  for (const point of points) {
+    const low = series.low[point];
+    const high = series.high[point];
+    if (isMissing(low) || isMissing(high)) continue;
+    const at = x(series.x[point]);
+    paths.push(linePath([[at, y(low)], [at, y(high)]]));
+  }
+  return createSvg("path", { d: paths.join(""), class: "error-bars" });
 }

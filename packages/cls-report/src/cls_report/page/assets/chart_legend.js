@@ -1,30 +1,44 @@
-// A chart's legend, which hides its lines and shows them again.
+// A chart's legend. A click on an entry hides or shows its line.
 
-function makeLegend(chart, hidden, redraw) {
-  const one = chart.series.length === 1;
-  if (one && !chart.series[0].name) return null;
-  const entries = chart.series.map((series, place) => {
-    const look = [sample(series, place, one), nameOf(series.name)];
-    const names = { class: `entry ${colourClass(place)} ${series.style}` };
-    return make("li", {}, one ? make("span", names, ...look) : toggle(names, look, hidden, place, redraw));
+function createLegend(chart, hidden, redraw) {
+  const isSingle = chart.series.length === 1;
+  if (isSingle && !chart.series[0].name) return null;
+  const legend = createHtml("ul", { class: "legend", "aria-label": "Lines of the chart" });
+  chart.series.forEach((series, index) => {
+    const content = [legendSample(series, index, isSingle), nameElement(series.name)];
+    const attributes = { class: `entry ${seriesColorClass(index)} ${series.style}` };
+    const entry = isSingle
+      ? createHtml("span", attributes, ...content)
+      : legendButton(attributes, content, hidden, index, redraw);
+    legend.append(createHtml("li", {}, entry));
   });
-  return make("ul", { class: "legend", "aria-label": "Lines of the chart" }, ...entries);
+  return legend;
 }
 
-function toggle(names, look, hidden, place, redraw) {
-  const button = make("button", { type: "button", "aria-pressed": "true", title: "Hide or show", ...names }, ...look);
+function legendButton(attributes, content, hidden, index, redraw) {
+  const button = createHtml(
+    "button",
+    { type: "button", "aria-pressed": "true", title: "Hide or show this line", ...attributes },
+    ...content,
+  );
   button.addEventListener("click", () => {
-    if (!hidden.delete(place)) hidden.add(place);
-    button.setAttribute("aria-pressed", !hidden.has(place));
+    if (!hidden.delete(index)) hidden.add(index);
+    button.setAttribute("aria-pressed", !hidden.has(index));
     redraw();
   });
   return button;
 }
 
-function sample(series, place, one) {
-  const mark = draw("svg", { width: 26, height: 12, viewBox: "-13 -6 26 12", "aria-hidden": "true" });
-  if (series.style !== "points") mark.append(draw("path", { d: "M-12 0H12", class: "line" }));
-  if (series.style === "points" || (series.style === "line" && !one))
-    mark.append(draw("g", { class: "markers" }, draw("path", { d: SHAPES[place % SHAPES.length] })));
-  return mark;
+function legendSample(series, index, isSingle) {
+  const size = { width: 26, height: 12, viewBox: "-13 -6 26 12" };
+  const sample = createSvg("svg", { ...size, "aria-hidden": "true" });
+  const hasMarkers = series.style === "points" || (series.style === "line" && !isSingle);
+  if (series.style !== "points") {
+    sample.append(createSvg("path", { d: "M-12 0H12", class: "line" }));
+  }
+  if (hasMarkers) {
+    const shape = createSvg("path", { d: MARKER_SHAPES[index % MARKER_SHAPES.length] });
+    sample.append(createSvg("g", { class: "markers" }, shape));
+  }
+  return sample;
 }

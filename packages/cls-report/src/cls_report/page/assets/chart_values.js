@@ -1,102 +1,115 @@
-// The values of a chart: at one place, as words, and all of them as a table.
+// The values of a chart: at one x as text, and all of them as a table.
 
-const NEAR = 14; // pixels within which a point belongs to the place that is pointed at
-const MOST_ROWS = 1000;
+const MAX_DISTANCE = 14; // px between a point and the x that is read
+const MAX_TABLE_ROWS = 1000;
 
-// Of each series the point nearest to x, where it lies near enough on the screen; of a dashed one what its line says.
-function valuesAt(chart, hidden, x, frame) {
-  const found = [];
-  chart.series.forEach((series, place) => {
-    if (hidden.has(place)) return;
-    const near = nearestPoint(series, x);
-    if (near !== null && Math.abs(frame.x(series.x[near]) - frame.x(x)) <= NEAR) {
-      found.push({
-        place,
-        name: series.name,
-        x: series.x[near],
-        y: series.y[near],
-        text: withBounds(chart, series, near),
-      });
-    } else if (series.style === "dashed") {
-      const y = onLine(series, x);
-      if (y !== null) found.push({ place, name: series.name, x, y, text: figureOf(y, chart.y_unit) });
-    }
+// For each visible series, the value of the point nearest to x, if it is close enough on the
+// screen. A dashed line is interpolated.
+function valuesAt(chart, hidden, x, layout) {
+  const values = [];
+  chart.series.forEach((series, index) => {
+    const value = hidden.has(index) ? null : seriesValueAt(chart, series, x, layout);
+    if (value !== null) values.push({ index, name: series.name, ...value });
   });
-  return found;
+  return values;
+}
+
+function seriesValueAt(chart, series, x, layout) {
+  const point = nearestPoint(series, x);
+  if (point !== null) {
+    const distance = Math.abs(layout.x(series.x[point]) - layout.x(x));
+    if (distance <= MAX_DISTANCE) {
+      const text = valueWithBounds(chart, series, point);
+      return { x: series.x[point], y: series.y[point], text };
+    }
+  }
+  if (series.style !== "dashed") return null;
+  const y = interpolate(series, x);
+  return y === null ? null : { x, y, text: formatValue(y, chart.y_unit) };
 }
 
 function nearestPoint(series, x) {
-  let best = null;
+  let nearest = null;
+  let smallest = Infinity;
   series.x.forEach((each, index) => {
-    if (each === null || (series.y[index] ?? null) === null) return;
-    if (best === null || Math.abs(each - x) < Math.abs(series.x[best] - x)) best = index;
+    if (isMissing(each) || isMissing(series.y[index])) return;
+    const distance = Math.abs(each - x);
+    if (nearest === null || distance < smallest) {
+      nearest = index;
+      smallest = distance;
+    }
   });
-  return best;
+  return nearest;
 }
 
-function onLine(series, x) {
+function interpolate(series, x) {
   const after = series.x.findIndex((each) => each >= x);
-  const [low, high] = [series.y[after - 1] ?? null, series.y[after] ?? null];
-  if (low === null || high === null) return null;
-  const [from, to] = [series.x[after - 1], series.x[after]];
-  return low + ((high - low) * (x - from)) / (to - from || 1);
+  const low = series.y[after - 1];
+  const high = series.y[after];
+  if (isMissing(low) || isMissing(high)) return null;
+  const from = series.x[after - 1];
+  const span = series.x[after] - from || 1;
+  return low + ((high - low) * (x - from)) / span;
 }
 
-function withBounds(chart, series, index) {
-  const value = figureOf(series.y[index], chart.y_unit);
-  const bounds = [series.low[index] ?? null, series.high[index] ?? null];
-  if (bounds.includes(null)) return value;
-  const bare = bounds.map((bound) => figureOf(bound, chart.y_unit).replace("\u202f%", ""));
-  return `${value} (${bare.join(bounds[0] < 0 ? " to " : "–")})`;
+function valueWithBounds(chart, series, index) {
+  const value = formatValue(series.y[index], chart.y_unit);
+  const low = series.low[index];
+  const high = series.high[index];
+  if (isMissing(low) || isMissing(high)) return value;
+  const lowText = formatValue(low, chart.y_unit).replace("%", "");
+  const highText = formatValue(high, chart.y_unit).replace("%", "");
+  return `${value} (${lowText}${low < 0 ? " to " : "–"}${highText})`;
 }
 
-function spoken(chart, x, values) {
-  return `${chart.x_title} ${figureOf(x, chart.x_unit)}: ${values.map(({ name, text }) => `${name} ${text}`).join(", ")}`;
+function describeValues(chart, x, values) {
+  const texts = values.map(({ name, text }) => `${name} ${text}`);
+  return `${chart.x_title} ${formatValue(x, chart.x_unit)}: ${texts.join(", ")}`;
 }
 
-function valuesAsTable(chart, title) {
-  const details = make("details", { class: "values" }, make("summary", {}, "Values as a table"));
-  details.addEventListener("toggle", () => details.append(makeValues(chart, title)), { once: true });
+// A folded table, built when it is opened.
+function valuesDetails(chart, title) {
+  const summary = createHtml("summary", {}, "Show values as a table");
+  const details = createHtml("details", { class: "values" }, summary);
+  details.addEventListener("toggle", () => details.append(valuesTable(chart, title)), {
+    once: true,
+  });
   return details;
 }
 
-function makeValues(chart, title) {
-  const heads = [chart.x_title || "x", ...chart.series.map((series) => series.name)];
-  const places = new Map();
-  chart.series.forEach((series, place) =>
+function valuesTable(chart, title) {
+  const rows = valueRows(chart);
+  const headers = [chart.x_title || "x", ...chart.series.map((series) => series.name)];
+  const headerCells = headers.map((header) => {
+    return createHtml("th", { scope: "col" }, nameElement(header));
+  });
+  const body = createHtml("tbody");
+  for (const [x, values] of rows.slice(0, MAX_TABLE_ROWS)) {
+    const xText = formatValue(x, chart.x_unit);
+    const row = createHtml("tr", {}, createHtml("th", { scope: "row", class: "num" }, xText));
+    for (const value of values) row.append(createHtml("td", { class: "num" }, value));
+    body.append(row);
+  }
+
+  const head = createHtml("thead", {}, createHtml("tr", {}, ...headerCells));
+  const table = createHtml("table", { "aria-label": title }, head, body);
+  const region = { role: "region", tabindex: "0", "aria-label": `Values of ${title}` };
+  const scroller = createHtml("div", { class: "scroller", ...region }, table);
+  const remaining = rows.length - MAX_TABLE_ROWS;
+  if (remaining <= 0) return scroller;
+  const note = createHtml("p", { class: "note" }, `and ${pluralize(remaining, "more row")}`);
+  return createHtml("div", {}, scroller, note);
+}
+
+// Rows of [x, one text per series], in ascending order of x.
+function valueRows(chart) {
+  const textsByX = new Map();
+  chart.series.forEach((series, seriesIndex) => {
     series.x.forEach((x, index) => {
-      if (x === null) return;
-      if (!places.has(x)) places.set(x, Array(chart.series.length).fill(UNKNOWN));
-      places.get(x)[place] = withBounds(chart, series, index);
-    }),
-  );
-  const rows = [...places].sort(([one], [other]) => one - other);
-  const left = rows.length - MOST_ROWS;
-  const table = make(
-    "table",
-    { "aria-label": title },
-    make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, nameOf(head))))),
-    make(
-      "tbody",
-      {},
-      ...rows
-        .slice(0, MOST_ROWS)
-        .map(([x, values]) =>
-          make(
-            "tr",
-            {},
-            make("th", { scope: "row", class: "n" }, figureOf(x, chart.x_unit)),
-            ...values.map((value) => make("td", { class: "n" }, value)),
-          ),
-        ),
-    ),
-  );
-  const scroller = make(
-    "div",
-    { class: "scroller", role: "region", tabindex: "0", "aria-label": `Values of ${title}` },
-    table,
-  );
-  return left > 0
-    ? make("div", {}, scroller, make("p", { class: "note" }, `and ${counted(left, "row")} more`))
-    : scroller;
+      if (isMissing(x)) return;
+      if (!textsByX.has(x)) textsByX.set(x, Array(chart.series.length).fill(UNKNOWN));
+      textsByX.get(x)[seriesIndex] = valueWithBounds(chart, series, index);
+    });
+  });
+  return [...textsByX].sort(([first], [second]) => first - second);
 }

@@ -1,40 +1,41 @@
-// What a confusion holds: which images lie in which cell. Sparse, for a thousand classes have a million cells.
+// Group the images of a confusion matrix by cell. Only cells with images are stored, because
+// 1,000 classes have a million cells.
 
-function countConfusion(data) {
-  const cells = new Map();
+function countConfusions(data) {
   const size = data.classes.length;
-  const perTruth = new Uint32Array(size);
-  let mistakes = 0;
-  data.truth.forEach((truth, index) => {
-    const answer = data.answer[index];
-    const key = truth * size + answer;
-    const cell = cells.get(key);
-    if (cell) cell.images.push(index);
-    else cells.set(key, { truth, answer, images: [index] });
-    perTruth[truth] += 1;
-    mistakes += truth !== answer;
+  const cells = new Map();
+  const labelCounts = new Uint32Array(size);
+  data.labels.forEach((label, image) => {
+    const predicted = data.predicted[image];
+    const key = label * size + predicted;
+    if (!cells.has(key)) cells.set(key, { label, predicted, images: [] });
+    cells.get(key).images.push(image);
+    labelCounts[label] += 1;
   });
-  const all = [...cells.values()];
-  const wrong = all
-    .filter((cell) => cell.truth !== cell.answer)
-    .sort((one, other) => other.images.length - one.images.length);
+
+  const allCells = [...cells.values()];
+  const wrongCells = allCells.filter((cell) => cell.label !== cell.predicted);
+  wrongCells.sort((first, second) => second.images.length - first.images.length);
+  const emptyCell = (label, predicted) => ({ label, predicted, images: [] });
   return {
     size,
-    all,
-    wrong,
-    mistakes,
-    perTruth,
-    images: data.truth.length,
-    at: (truth, answer) => cells.get(truth * size + answer) ?? { truth, answer, images: [] },
+    allCells,
+    wrongCells,
+    labelCounts,
+    images: data.labels.length,
+    mistakes: wrongCells.reduce((sum, cell) => sum + cell.images.length, 0),
+    cell: (label, predicted) =>
+      cells.get(label * size + predicted) ?? emptyCell(label, predicted),
   };
 }
 
-// The classes of the largest confusions, as many as wanted, in index order.
-function ofLargestConfusions(counts, wanted) {
+// The classes of the most frequent confusions, at most `limit` of them, in index order.
+function mostConfusedClasses(counts, limit) {
   const classes = new Set();
-  for (const { truth, answer } of counts.wrong) {
-    if (classes.size + !classes.has(truth) + !classes.has(answer) > wanted) break;
-    classes.add(truth).add(answer);
+  for (const { label, predicted } of counts.wrongCells) {
+    const added = new Set([...classes, label, predicted]);
+    if (added.size > limit) break;
+    classes.add(label).add(predicted);
   }
-  return [...classes].sort((one, other) => one - other);
+  return [...classes].sort((first, second) => first - second);
 }

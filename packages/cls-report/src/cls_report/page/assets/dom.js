@@ -1,91 +1,101 @@
-// Elements, data and laziness. Text reaches the page as text nodes and attributes alone, never as markup.
+// Elements, page data, and deferred building. Text enters the page as text nodes and attributes
+// only, never as markup.
 
-const SVG = "http://www.w3.org/2000/svg";
+const SVG_NAMESPACE = "http://www.w3.org/2000/svg";
 
-function fill(node, attributes, children) {
+function createHtml(tag, attributes = {}, ...children) {
+  return fillElement(document.createElement(tag), attributes, children);
+}
+
+function createSvg(tag, attributes = {}, ...children) {
+  return fillElement(document.createElementNS(SVG_NAMESPACE, tag), attributes, children);
+}
+
+// A function becomes an event listener, true an empty attribute; null and false are left out.
+function fillElement(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
-    if (typeof value === "function") node.addEventListener(name, value);
-    else if (value !== null && value !== false && value !== undefined)
-      node.setAttribute(name, value === true ? "" : value);
+    if (typeof value === "function") {
+      element.addEventListener(name, value);
+    } else if (value !== null && value !== undefined && value !== false) {
+      element.setAttribute(name, value === true ? "" : value);
+    }
   }
-  node.append(...children.filter((child) => child !== null));
-  return node;
+  element.append(...children.filter((child) => child !== null));
+  return element;
 }
 
-function make(tag, attributes = {}, ...children) {
-  return fill(document.createElement(tag), attributes, children);
+// A name, whatever its writing direction. Keep in sync with the macro `name` in blocks.html.
+function nameElement(text) {
+  if (text.trim()) return createHtml("bdi", {}, text);
+  return createHtml("span", { class: "empty" }, visibleName(text));
 }
 
-function draw(tag, attributes = {}, ...children) {
-  return fill(document.createElementNS(SVG, tag), attributes, children);
+function visibleName(text) {
+  if (text === "") return "(empty)";
+  return text.trim() ? text : "(blank)";
 }
 
-// A name in whatever direction it is written; one without a visible sign is said to be so, as in blocks.html.
-function nameOf(text) {
-  return text.trim() ? make("bdi", {}, text) : make("span", { class: "empty" }, wordOf(text));
+// A file path that may wrap after its folders.
+function pathElement(path) {
+  const element = createHtml("bdi");
+  path.split("/").forEach((part, index) => {
+    if (index > 0) element.append("/", createHtml("wbr"));
+    element.append(part);
+  });
+  return element;
 }
 
-function wordOf(text) {
-  return text.trim() ? text : text === "" ? "(empty)" : "(blank)";
-}
-
-// A path, which may break after its folders.
-function pathOf(text) {
-  const parts = text.split("/").map((part, index) => (index ? ["/", make("wbr"), part] : [part]));
-  return make("bdi", {}, ...parts.flat());
-}
-
-let identifiers = 0;
+let lastId = 0;
 function newId() {
-  identifiers += 1;
-  return `page.made-${identifiers}`;
+  lastId += 1;
+  return `page.script-${lastId}`;
 }
 
 function readData(id) {
   return JSON.parse(document.getElementById(id).textContent);
 }
 
-let pictures = null;
-function pictureAt(place) {
-  pictures ??= readData("page.pictures");
-  return pictures[place];
+let imageUrls = null;
+function imageUrl(index) {
+  imageUrls ??= readData("page.images");
+  return imageUrls[index];
 }
 
-// Builders of what is far from the screen: each runs once, when its place comes near, or before printing.
-const waiting = new Map();
-const observer = new IntersectionObserver(
+// Blocks that are built when they come near the screen, or before printing.
+const pendingBuilds = new Map();
+const nearObserver = new IntersectionObserver(
   (entries) => {
-    for (const entry of entries) if (entry.isIntersecting) buildNow(entry.target);
+    for (const entry of entries) {
+      if (entry.isIntersecting) buildNow(entry.target);
+    }
   },
   { rootMargin: "600px" },
 );
 
-function buildLater(node, build) {
-  waiting.set(node, build);
-  observer.observe(node);
+function buildWhenNear(element, build) {
+  pendingBuilds.set(element, build);
+  nearObserver.observe(element);
 }
 
-function buildNow(node) {
-  const build = waiting.get(node);
-  waiting.delete(node);
-  observer.unobserve(node);
-  build?.(node);
+function buildNow(element) {
+  const build = pendingBuilds.get(element);
+  pendingBuilds.delete(element);
+  nearObserver.unobserve(element);
+  build?.(element);
 }
 
-addEventListener("beforeprint", () => [...waiting.keys()].forEach(buildNow));
+addEventListener("beforeprint", () => [...pendingBuilds.keys()].forEach(buildNow));
 
-function onThemeChange(react) {
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", react);
-  document.addEventListener("themechange", react);
+function onThemeChange(listener) {
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", listener);
+  document.addEventListener("themechange", listener);
 }
 
-// A custom property as a color [red, green, blue], for canvases, which know no custom properties.
-function colourOf(property) {
-  const probe = document.body.appendChild(make("span", { style: `color: var(${property}); display: none` }));
-  const color = getComputedStyle(probe)
-    .color.match(/[\d.]+/g)
-    .slice(0, 3)
-    .map(Number);
+// A custom property as [red, green, blue], because a canvas does not resolve custom properties.
+function resolveColor(property) {
+  const probe = createHtml("span", { style: `color: var(${property}); display: none` });
+  document.body.append(probe);
+  const numbers = getComputedStyle(probe).color.match(/[\d.]+/g);
   probe.remove();
-  return color;
+  return numbers.slice(0, 3).map(Number);
 }

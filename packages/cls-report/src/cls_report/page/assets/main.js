@@ -1,9 +1,16 @@
-// What is on the page already is made usable at once; the rest is built when it comes near.
+// Tables, code, and navigation are set up at once; other blocks when they come near the screen.
 
-offerThemes();
-markCurrentSection();
-document.querySelectorAll(".code.block").forEach(offerCopy);
-document.querySelectorAll(".table.block").forEach((block) => new SortedTable(block));
-document.querySelectorAll(".chart.block").forEach((block) => buildLater(block, () => new ReadChart(block)));
-document.querySelectorAll(".confusion.block").forEach((block) => buildLater(block, buildConfusion));
-document.querySelectorAll(".gallery.block").forEach((block) => buildLater(block, fillGallery));
+addThemeButton();
+highlightCurrentSection();
+
+for (const block of document.querySelectorAll(".code.block")) addCopyButton(block);
+for (const block of document.querySelectorAll(".table.block")) new SortableTable(block);
+for (const block of document.querySelectorAll(".chart.block")) {
+  buildWhenNear(block, () => new InteractiveChart(block));
+}
+for (const block of document.querySelectorAll(".confusion-matrix.block")) {
+  buildWhenNear(block, buildConfusionMatrix);
+}
+for (const block of document.querySelectorAll(".gallery.block")) {
+  buildWhenNear(block, loadGallery);
+}

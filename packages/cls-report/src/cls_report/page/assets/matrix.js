@@ -1,89 +1,121 @@
-// A confusion matrix that is scrolled, zoomed, pointed at and walked through with the arrow keys.
-// To a screen reader it is a grid of which one cell is there at a time: a thousand classes would have a million.
+// A confusion matrix that can be scrolled, zoomed, clicked, and walked through with the arrow
+// keys. For screen readers it is a grid with one cell at a time, because 1,000 classes would have
+// a million cells.
 
-const LARGEST_CELL = 72; // pixels
-const REACH = 8; // pixels
-const MOST_GUTTER = 96; // pixels, of names beside the cells
+const LARGEST_CELL = 72; // px
+const TOUCH_CELL = 8; // px; smaller cells are hard to hit with the pointer
+const HIT_DISTANCE = 8; // px
+const MAX_GUTTER = 96; // px, for the class names beside the cells
+const MAX_SIDE = 760; // px
 
-class Matrix {
-  // `heard` is told of each cell pointed at or walked to and says what it is, `opened` of each that is to be opened,
-  // and `shown` when other classes are shown.
-  constructor(counts, names, title, { heard, opened, shown }) {
-    Object.assign(this, { counts, names, heard, opened, shown, classes: [], cells: [], chosen: null });
-    this.canvas = make("canvas", { "aria-hidden": "true" });
-    this.spacer = make("div", { class: "spacer" }, this.canvas);
-    this.reader = make("div", { role: "row", class: "unseen" });
-    this.node = make(
-      "div",
-      { class: "matrix", role: "grid", tabindex: "0", "aria-readonly": "true" },
-      this.reader,
-      this.spacer,
-    );
-    this.node.setAttribute(
-      "aria-label",
-      `${title}: rows are the truth, columns the answer. Arrow keys move, with Shift to the next cell that holds images; Enter shows them.`,
-    );
-    this.listen();
+const ARROW_STEPS = {
+  ArrowUp: { rows: -1, columns: 0 },
+  ArrowDown: { rows: 1, columns: 0 },
+  ArrowLeft: { rows: 0, columns: -1 },
+  ArrowRight: { rows: 0, columns: 1 },
+};
+
+class MatrixView {
+  // `describeCell` is called for each cell that is hovered or selected, and returns its
+  // description; `openCell` for each cell that is opened; `onClassesChange` for other classes.
+  constructor(counts, names, title, { describeCell, openCell, onClassesChange }) {
+    this.counts = counts;
+    this.names = names;
+    this.describeCell = describeCell;
+    this.openCell = openCell;
+    this.onClassesChange = onClassesChange;
+    this.classes = [];
+    this.cells = [];
+    this.selected = null;
+    this.canvas = createHtml("canvas", { "aria-hidden": "true" });
+    this.spacer = createHtml("div", { class: "spacer" }, this.canvas);
+    this.accessibleRow = createHtml("div", { role: "row", class: "visually-hidden" });
+    const attributes = {
+      class: "matrix",
+      role: "grid",
+      tabindex: "0",
+      "aria-readonly": "true",
+      "aria-label":
+        `${title}: rows are labels, columns are predictions. Use the arrow keys to move, Shift ` +
+        "and an arrow key to move to the next cell with images, and Enter to display its images.",
+    };
+    this.element = createHtml("div", attributes, this.accessibleRow, this.spacer);
+    this.addListeners();
   }
 
-  showAll() {
-    this.show(Array.from(this.names, (_, index) => index));
+  showAllClasses() {
+    this.showClasses(Array.from(this.names.keys()));
   }
 
-  // Show some of the classes, given by their indices.
-  show(classes) {
+  // Display some of the classes, given by their indices.
+  showClasses(classes) {
     this.classes = classes;
-    this.placeOf = new Map(classes.map((index, place) => [index, place]));
-    this.cells = this.counts.all
-      .filter((cell) => this.placeOf.has(cell.truth) && this.placeOf.has(cell.answer))
-      .map((cell) => ({
-        row: this.placeOf.get(cell.truth),
-        column: this.placeOf.get(cell.answer),
-        count: cell.images.length,
-        wrong: cell.truth !== cell.answer,
-      }))
-      .sort((one, other) => one.wrong - other.wrong || one.count - other.count);
-    this.mostWrong = this.cells.findLast((cell) => cell.wrong)?.count ?? 1;
-    this.mostRight = this.cells.findLast((cell) => !cell.wrong)?.count ?? 1;
-    this.mistakes = this.cells.reduce((sum, cell) => sum + cell.wrong * cell.count, 0);
+    this.positions = new Map(classes.map((index, position) => [index, position]));
+    this.cells = this.displayedCells();
+    const wrongCounts = this.cells.filter((cell) => cell.isWrong).map((cell) => cell.count);
+    const correctCounts = this.cells.filter((cell) => !cell.isWrong).map((cell) => cell.count);
+    this.maxWrong = wrongCounts.at(-1) ?? 1;
+    this.maxCorrect = correctCounts.at(-1) ?? 1;
+    this.mistakes = wrongCounts.reduce((sum, count) => sum + count, 0);
     this.zoom = 1;
-    this.chosen = null;
-    this.node.setAttribute("aria-rowcount", classes.length);
-    this.node.setAttribute("aria-colcount", classes.length);
-    this.measure();
-    this.shown();
+    this.selected = null;
+    this.element.setAttribute("aria-rowcount", classes.length);
+    this.element.setAttribute("aria-colcount", classes.length);
+    this.updateSize();
+    this.onClassesChange();
   }
 
-  measure() {
-    const width = this.node.parentElement?.clientWidth;
-    if (!width || !this.classes.length) return;
+  // The cells with images, in drawing order: correct before wrong, and small counts first.
+  displayedCells() {
+    const cells = [];
+    for (const { label, predicted, images } of this.counts.allCells) {
+      const row = this.positions.get(label);
+      const column = this.positions.get(predicted);
+      if (row === undefined || column === undefined) continue;
+      cells.push({ row, column, count: images.length, isWrong: label !== predicted });
+    }
+    return cells.sort((first, second) => {
+      return first.isWrong - second.isWrong || first.count - second.count;
+    });
+  }
+
+  updateSize() {
+    const width = this.element.parentElement?.clientWidth;
     const count = this.classes.length;
-    const pen = this.canvas.getContext("2d");
-    this.font = 12;
-    pen.font = `${this.font}px system-ui, sans-serif`;
-    this.shortNames = this.classes.map((index) => shortened(pen, this.names[index], MOST_GUTTER));
-    const widest = Math.max(...this.shortNames.map((name) => pen.measureText(name).width));
-    this.gutter = Math.min(Math.ceil(widest), MOST_GUTTER, Math.round(width / 3)) + 12;
-    const room = Math.min(width, 760) - this.gutter;
-    this.fit = room / count > 4 ? Math.min(Math.floor(room / count), LARGEST_CELL) : room / count;
-    this.cell = Math.min(this.fit * this.zoom, LARGEST_CELL);
-    this.node.dataset.gutter = this.gutter;
-    this.level = widest <= this.cell - 2;
+    if (!width || !count) return;
+    const longestName = this.measureNames();
+    this.gutter = Math.min(Math.ceil(longestName), MAX_GUTTER, Math.round(width / 3)) + 12;
+    const exactCell = (Math.min(width, MAX_SIDE) - this.gutter) / count;
+    this.fittingCell = exactCell > 4 ? Math.min(Math.floor(exactCell), LARGEST_CELL) : exactCell;
+    this.cell = Math.min(this.fittingCell * this.zoom, LARGEST_CELL);
+    this.hasHorizontalNames = longestName <= this.cell - 2;
+
     const side = this.gutter + count * this.cell;
     this.width = Math.min(width, side);
-    this.height = Math.min(side, 760);
-    this.node.style.height = `${this.height}px`;
-    this.node.style.width = `${this.width}px`;
-    this.spacer.style.width = this.spacer.style.height = `${side}px`;
-    this.canvas.style.width = `${this.width}px`;
-    this.canvas.style.height = `${this.height}px`;
+    this.height = Math.min(side, MAX_SIDE);
+    setSize(this.element, this.width, this.height);
+    setSize(this.canvas, this.width, this.height);
+    setSize(this.spacer, side, side);
+    this.element.dataset.gutter = this.gutter;
     this.draw();
+  }
+
+  // Shorten the class names, and return the width of the longest.
+  measureNames() {
+    const context = this.canvas.getContext("2d");
+    this.fontSize = 12;
+    context.font = `${this.fontSize}px system-ui, sans-serif`;
+    this.shortNames = this.classes.map((index) => {
+      return shortenName(context, this.names[index], MAX_GUTTER);
+    });
+    return Math.max(...this.shortNames.map((name) => context.measureText(name).width));
   }
 
   draw() {
     if (!this.cell) return;
-    this.colors ??= matrixColours();
-    drawMatrix(this.canvas, { ...this, names: this.shortNames, left: this.node.scrollLeft, top: this.node.scrollTop });
+    this.colors ??= matrixColors();
+    const scroll = { left: this.element.scrollLeft, top: this.element.scrollTop };
+    drawMatrix(this.canvas, { ...this, names: this.shortNames, ...scroll });
   }
 
   drawSoon() {
@@ -93,129 +125,167 @@ class Matrix {
     });
   }
 
-  // Zoom about the chosen cell or the middle of the window.
+  // Zoom around the selected cell, or else the center of the visible part.
   zoomBy(factor) {
     const before = this.cell;
-    const [x, y] = this.chosen
-      ? [(this.chosen.column + 0.5) * before, (this.chosen.row + 0.5) * before]
-      : [this.node.scrollLeft + (this.width - this.gutter) / 2, this.node.scrollTop + (this.height - this.gutter) / 2];
-    this.zoom = Math.min(Math.max(this.zoom * factor, 1), Math.max(1, LARGEST_CELL / this.fit));
-    this.measure();
+    const visibleWidth = this.width - this.gutter;
+    const visibleHeight = this.height - this.gutter;
+    let x = this.element.scrollLeft + visibleWidth / 2;
+    let y = this.element.scrollTop + visibleHeight / 2;
+    if (this.selected) {
+      x = (this.selected.column + 0.5) * before;
+      y = (this.selected.row + 0.5) * before;
+    }
+    const maxZoom = Math.max(1, LARGEST_CELL / this.fittingCell);
+    this.zoom = Math.min(Math.max(this.zoom * factor, 1), maxZoom);
+    this.updateSize();
     const ratio = this.cell / before;
-    this.node.scrollTo(x * ratio - (this.width - this.gutter) / 2, y * ratio - (this.height - this.gutter) / 2);
+    this.element.scrollTo(x * ratio - visibleWidth / 2, y * ratio - visibleHeight / 2);
     this.drawSoon();
   }
 
-  listen() {
-    this.node.addEventListener("scroll", () => this.drawSoon(), { passive: true });
-    this.node.addEventListener("pointermove", (event) => this.hover(this.cellUnder(event)));
-    this.node.addEventListener("pointerleave", () => this.hover(this.chosen));
-    this.node.addEventListener("click", (event) => {
-      const under = this.cellUnder(event);
-      if (!under) return;
-      this.choose(under);
-      this.opened(this.classes[under.row], this.classes[under.column]);
+  addListeners() {
+    const { element } = this;
+    element.addEventListener("scroll", () => this.drawSoon(), { passive: true });
+    element.addEventListener("pointermove", (event) => this.hover(this.cellAt(event)));
+    element.addEventListener("pointerleave", () => this.hover(this.selected));
+    element.addEventListener("click", (event) => {
+      const cell = this.cellAt(event);
+      if (cell) {
+        this.select(cell);
+        this.open(cell);
+      }
     });
-    this.node.addEventListener("focus", () => this.choose(this.chosen ?? { row: 0, column: 0 }));
-    this.node.addEventListener("keydown", (event) => this.press(event));
+    element.addEventListener("focus", () => this.select(this.selected ?? { row: 0, column: 0 }));
+    element.addEventListener("keydown", (event) => this.handleKey(event));
     onThemeChange(() => {
       this.colors = null;
       this.drawSoon();
     });
     let width = 0;
-    new ResizeObserver(() => {
-      if (this.node.parentElement.clientWidth !== width) this.measure();
-      width = this.node.parentElement.clientWidth;
-    }).observe(this.node);
+    const observer = new ResizeObserver(() => {
+      if (element.parentElement.clientWidth !== width) this.updateSize();
+      width = element.parentElement.clientWidth;
+    });
+    observer.observe(element);
   }
 
-  // The cell under the pointer; one that holds images is found from a few pixels beside it, where cells are tiny or a
-  // finger points.
-  cellUnder(event) {
-    const edges = this.node.getBoundingClientRect();
-    const [x, y] = [event.clientX - edges.left - this.node.clientLeft, event.clientY - edges.top - this.node.clientTop];
+  // The cell under the pointer. With tiny cells or a finger, a cell with images is also hit from
+  // a few pixels away.
+  cellAt(event) {
+    const edges = this.element.getBoundingClientRect();
+    const x = event.clientX - edges.left - this.element.clientLeft;
+    const y = event.clientY - edges.top - this.element.clientTop;
     if (x < this.gutter || y < this.gutter) return null;
-    const column = (x - this.gutter + this.node.scrollLeft) / this.cell;
-    const row = (y - this.gutter + this.node.scrollTop) / this.cell;
-    const last = this.classes.length;
-    if (row >= last || column >= last) return null;
-    const under = { row: Math.floor(row), column: Math.floor(column) };
-    return this.cell < 8 || event.pointerType === "touch" ? (this.nearest(row, column) ?? under) : under;
+    const column = (x - this.gutter + this.element.scrollLeft) / this.cell;
+    const row = (y - this.gutter + this.element.scrollTop) / this.cell;
+    if (row >= this.classes.length || column >= this.classes.length) return null;
+    const exact = { row: Math.floor(row), column: Math.floor(column) };
+    const isImprecise = this.cell < TOUCH_CELL || event.pointerType === "touch";
+    return isImprecise ? (this.nearestCell(row, column) ?? exact) : exact;
   }
 
-  nearest(row, column) {
-    let best = null;
-    let least = Math.max(REACH / this.cell, 0.5);
-    for (const each of this.cells) {
-      const away = Math.max(Math.abs(each.row + 0.5 - row), Math.abs(each.column + 0.5 - column));
-      if (away <= least) [best, least] = [each, away];
+  nearestCell(row, column) {
+    let nearest = null;
+    let smallest = Math.max(HIT_DISTANCE / this.cell, 0.5);
+    for (const cell of this.cells) {
+      const rows = Math.abs(cell.row + 0.5 - row);
+      const columns = Math.abs(cell.column + 0.5 - column);
+      const distance = Math.max(rows, columns);
+      if (distance <= smallest) {
+        nearest = cell;
+        smallest = distance;
+      }
     }
-    return best;
+    return nearest;
   }
 
   hover(cell) {
-    if (cell) this.heard(this.classes[cell.row], this.classes[cell.column]);
+    if (cell) this.describeCell(this.classes[cell.row], this.classes[cell.column]);
   }
 
-  press(event) {
-    const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
-    const from = this.chosen ?? { row: 0, column: 0 };
+  open(cell) {
+    this.openCell(this.classes[cell.row], this.classes[cell.column]);
+  }
+
+  handleKey(event) {
+    const { key, shiftKey, ctrlKey } = event;
+    const from = this.selected ?? { row: 0, column: 0 };
     const last = this.classes.length - 1;
-    if (step) this.choose(event.shiftKey ? this.nextFilled(from, step) : stepped(from, step, last));
-    else if (event.key === "Home") this.choose({ row: event.ctrlKey ? 0 : from.row, column: 0 });
-    else if (event.key === "End") this.choose({ row: event.ctrlKey ? last : from.row, column: last });
-    else if (event.key === "Enter" || event.key === " ") this.opened(this.classes[from.row], this.classes[from.column]);
-    else return;
+    if (key in ARROW_STEPS) {
+      const step = ARROW_STEPS[key];
+      this.select(shiftKey ? this.nextCellWithImages(from, step) : moveCell(from, step, last));
+    } else if (key === "Home") {
+      this.select({ row: ctrlKey ? 0 : from.row, column: 0 });
+    } else if (key === "End") {
+      this.select({ row: ctrlKey ? last : from.row, column: last });
+    } else if (key === "Enter" || key === " ") {
+      this.open(from);
+    } else {
+      return;
+    }
     event.preventDefault();
   }
 
-  nextFilled(from, [down, right]) {
-    const ahead = this.cells
-      .filter((cell) =>
-        down
-          ? cell.column === from.column && (cell.row - from.row) * down > 0
-          : cell.row === from.row && (cell.column - from.column) * right > 0,
-      )
-      .sort(
-        (one, other) =>
-          Math.abs(one.row - from.row + one.column - from.column) -
-          Math.abs(other.row - from.row + other.column - from.column),
-      );
-    return ahead[0] ?? from;
+  // The next cell with images in a direction, or the given cell if there is none.
+  nextCellWithImages(from, { rows, columns }) {
+    let next = from;
+    let smallest = Infinity;
+    for (const cell of this.cells) {
+      const isAligned = rows ? cell.column === from.column : cell.row === from.row;
+      const distance = (cell.row - from.row) * rows + (cell.column - from.column) * columns;
+      if (isAligned && distance > 0 && distance < smallest) {
+        next = cell;
+        smallest = distance;
+      }
+    }
+    return next;
   }
 
-  choose({ row, column }) {
-    this.chosen = { row, column };
-    const [truth, answer] = [this.classes[row], this.classes[column]];
-    const text = this.heard(truth, answer);
-    const cell = make("div", { role: "gridcell", id: newId(), "aria-colindex": column + 1 }, text);
-    this.reader.setAttribute("aria-rowindex", row + 1);
-    this.reader.replaceChildren(cell);
-    this.node.setAttribute("aria-activedescendant", cell.id);
-    this.bringIntoView();
+  select({ row, column }) {
+    this.selected = { row, column };
+    const text = this.describeCell(this.classes[row], this.classes[column]);
+    const attributes = { role: "gridcell", id: newId(), "aria-colindex": column + 1 };
+    const cell = createHtml("div", attributes, text);
+    this.accessibleRow.setAttribute("aria-rowindex", row + 1);
+    this.accessibleRow.replaceChildren(cell);
+    this.element.setAttribute("aria-activedescendant", cell.id);
+    this.scrollToSelected();
     this.drawSoon();
   }
 
-  // Choose by class, as from a list; nothing where the class is not shown.
-  chooseClasses(truth, answer) {
-    const [row, column] = [this.placeOf.get(truth), this.placeOf.get(answer)];
-    if (row !== undefined && column !== undefined) this.choose({ row, column });
-    else this.chosen = null;
+  // Select a cell by its classes, or nothing if they are not displayed.
+  selectClasses(label, predicted) {
+    const row = this.positions.get(label);
+    const column = this.positions.get(predicted);
+    if (row !== undefined && column !== undefined) this.select({ row, column });
+    else this.selected = null;
     this.drawSoon();
   }
 
-  bringIntoView() {
-    const { row, column } = this.chosen;
-    const moved = (at, start, room) =>
-      at < start ? at : at + this.cell > start + room ? at + this.cell - room : start;
-    this.node.scrollTo(
-      moved(column * this.cell, this.node.scrollLeft, this.node.clientWidth - this.gutter),
-      moved(row * this.cell, this.node.scrollTop, this.node.clientHeight - this.gutter),
+  scrollToSelected() {
+    const { element, gutter, cell } = this;
+    const { row, column } = this.selected;
+    element.scrollTo(
+      scrollPosition(column * cell, cell, element.scrollLeft, element.clientWidth - gutter),
+      scrollPosition(row * cell, cell, element.scrollTop, element.clientHeight - gutter),
     );
   }
 }
 
-function stepped({ row, column }, [down, right], last) {
-  const within = (at) => Math.min(Math.max(at, 0), last);
-  return { row: within(row + down), column: within(column + right) };
+// The nearest scroll position at which a cell is visible.
+function scrollPosition(start, size, current, room) {
+  if (start < current) return start;
+  if (start + size > current + room) return start + size - room;
+  return current;
+}
+
+function moveCell({ row, column }, { rows, columns }, last) {
+  const clamp = (index) => Math.min(Math.max(index, 0), last);
+  return { row: clamp(row + rows), column: clamp(column + columns) };
+}
+
+function setSize(element, width, height) {
+  element.style.width = `${width}px`;
+  element.style.height = `${height}px`;
 }

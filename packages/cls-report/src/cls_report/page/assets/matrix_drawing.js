@@ -1,154 +1,193 @@
-// The picture of a confusion matrix on a canvas: what is within the window that the reader scrolls over it.
+// Draw the visible part of a confusion matrix on a canvas.
 
-function matrixColours() {
+const MIN_CELL_FOR_GRID = 7; // px
+const MIN_CELL_FOR_COUNTS = 13; // px
+const MIN_FONT_SIZE = 7; // px
+const MAX_NAME_LENGTH = 40; // characters
+
+function matrixColors() {
   return {
-    paper: colourOf("--paper"),
-    ink: colourOf("--ink"),
-    faint: colourOf("--muted"),
-    empty: colourOf("--surface"),
-    right: [colourOf("--right-few"), colourOf("--right-many")],
-    wrong: [colourOf("--wrong-few"), colourOf("--wrong-many")],
+    paper: resolveColor("--paper"),
+    ink: resolveColor("--ink"),
+    muted: resolveColor("--muted"),
+    empty: resolveColor("--surface"),
+    correct: [resolveColor("--correct-few"), resolveColor("--correct-many")],
+    wrong: [resolveColor("--wrong-few"), resolveColor("--wrong-many")],
   };
 }
 
-function css(color) {
+function cssColor(color) {
   return `rgb(${color.map(Math.round).join(" ")})`;
 }
 
-function between([few, many], share) {
-  return few.map((level, channel) => level + (many[channel] - level) * share);
+function mixColors([first, second], share) {
+  return first.map((level, channel) => level + (second[channel] - level) * share);
 }
 
-function luminance(color) {
+function relativeLuminance(color) {
   const [red, green, blue] = color.map((level) => (level / 255) ** 2.2);
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
 }
 
-// One is the lightest, the most the darkest, in equal steps for equal ratios.
-function logShare(count, most) {
-  return most > 1 ? Math.log(count) / Math.log(most) : 1;
+// 0 for a count of 1, and 1 for the largest count.
+function logarithmicShare(count, maximum) {
+  return maximum > 1 ? Math.log(count) / Math.log(maximum) : 1;
 }
 
 function drawMatrix(canvas, view) {
+  const { width, height, colors } = view;
   const ratio = devicePixelRatio || 1;
-  const [width, height] = [view.width, view.height];
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
-  const pen = canvas.getContext("2d");
-  pen.scale(ratio, ratio);
-  pen.fillStyle = css(view.colors.paper);
-  pen.fillRect(0, 0, width, height);
-  drawCells(pen, view);
-  drawNames(pen, view);
+  const context = canvas.getContext("2d");
+  context.scale(ratio, ratio);
+  context.fillStyle = cssColor(colors.paper);
+  context.fillRect(0, 0, width, height);
+  drawCells(context, view);
+  drawClassNames(context, view);
 }
 
-function drawCells(pen, view) {
+function drawCells(context, view) {
   const { gutter, cell, classes, colors } = view;
-  pen.save();
-  pen.beginPath();
-  pen.rect(gutter, gutter, view.width - gutter, view.height - gutter);
-  pen.clip();
-  pen.translate(gutter - view.left, gutter - view.top);
+  context.save();
+  context.beginPath();
+  context.rect(gutter, gutter, view.width - gutter, view.height - gutter);
+  context.clip();
+  context.translate(gutter - view.left, gutter - view.top);
   const side = classes.length * cell;
-  pen.fillStyle = css(colors.empty);
-  pen.fillRect(0, 0, side, side);
-  drawDiagonal(pen, view, side);
-  if (cell >= 7) drawGrid(pen, view, side);
-  for (const each of view.cells) drawCell(pen, view, each);
-  if (view.chosen) drawRing(pen, view);
-  pen.restore();
+  context.fillStyle = cssColor(colors.empty);
+  context.fillRect(0, 0, side, side);
+  drawDiagonal(context, colors, side);
+  if (cell >= MIN_CELL_FOR_GRID) drawGrid(context, view, side);
+  for (const each of view.cells) drawCell(context, view, each);
+  if (view.selected) drawSelection(context, view);
+  context.restore();
 }
 
-function drawDiagonal(pen, { colors }, side) {
-  pen.strokeStyle = css(between([colors.empty, colors.faint], 0.35));
-  pen.lineWidth = 1;
-  pen.beginPath();
-  pen.moveTo(0, 0);
-  pen.lineTo(side, side);
-  pen.stroke();
+function drawDiagonal(context, colors, side) {
+  context.strokeStyle = cssColor(mixColors([colors.empty, colors.muted], 0.35));
+  context.lineWidth = 1;
+  context.beginPath();
+  context.moveTo(0, 0);
+  context.lineTo(side, side);
+  context.stroke();
 }
 
-function drawGrid(pen, { cell, colors, left, top, width, height }, side) {
-  pen.strokeStyle = css(colors.paper);
-  pen.lineWidth = 1;
-  pen.beginPath();
-  for (let at = Math.floor(left / cell) * cell; at <= Math.min(side, left + width); at += cell) {
-    pen.moveTo(at, 0);
-    pen.lineTo(at, side);
+function drawGrid(context, { cell, colors, left, top, width, height }, side) {
+  context.strokeStyle = cssColor(colors.paper);
+  context.lineWidth = 1;
+  context.beginPath();
+  for (const x of gridLines(left, width, cell, side)) {
+    context.moveTo(x, 0);
+    context.lineTo(x, side);
   }
-  for (let at = Math.floor(top / cell) * cell; at <= Math.min(side, top + height); at += cell) {
-    pen.moveTo(0, at);
-    pen.lineTo(side, at);
+  for (const y of gridLines(top, height, cell, side)) {
+    context.moveTo(0, y);
+    context.lineTo(side, y);
   }
-  pen.stroke();
+  context.stroke();
 }
 
-function drawCell(pen, view, { row, column, count, wrong }) {
-  const { cell, colors } = view;
-  const [x, y] = [column * cell, row * cell];
-  if (x + cell < view.left || y + cell < view.top || x > view.left + view.width || y > view.top + view.height) return;
-  const color = between(
-    wrong ? colors.wrong : colors.right,
-    logShare(count, wrong ? view.mostWrong : view.mostRight),
-  );
-  const side = Math.max(cell >= 7 ? cell - 1 : cell, wrong ? 2 : 1); // a mistake is never smaller than an eye can find
-  pen.fillStyle = css(color);
-  pen.fillRect(x + (cell >= 7 ? 0.5 : 0), y + (cell >= 7 ? 0.5 : 0), side, side);
-  if (cell < 13) return;
+function gridLines(start, length, cell, side) {
+  const lines = [];
+  const end = Math.min(side, start + length);
+  for (let at = Math.floor(start / cell) * cell; at <= end; at += cell) lines.push(at);
+  return lines;
+}
+
+function drawCell(context, view, { row, column, count, isWrong }) {
+  const { cell, colors, left, top, width, height } = view;
+  const x = column * cell;
+  const y = row * cell;
+  if (x + cell < left || x > left + width || y + cell < top || y > top + height) return;
+
+  const range = isWrong ? colors.wrong : colors.correct;
+  const maximum = isWrong ? view.maxWrong : view.maxCorrect;
+  const color = mixColors(range, logarithmicShare(count, maximum));
+  const hasGrid = cell >= MIN_CELL_FOR_GRID;
+  const offset = hasGrid ? 0.5 : 0;
+  const minSide = isWrong ? 2 : 1; // mistakes stay visible
+  const side = Math.max(hasGrid ? cell - 1 : cell, minSide);
+  context.fillStyle = cssColor(color);
+  context.fillRect(x + offset, y + offset, side, side);
+  if (cell >= MIN_CELL_FOR_COUNTS) drawCount(context, count, color, cell, x, y);
+}
+
+function drawCount(context, count, color, cell, x, y) {
   const text = count < 10000 ? String(count) : `${Math.round(count / 1000)}k`;
   const size = Math.min(cell * 0.6, 15, (cell * 1.5) / text.length);
-  if (size < 7) return;
-  pen.font = `${size}px system-ui, sans-serif`;
-  pen.textAlign = "center";
-  pen.textBaseline = "middle";
-  pen.fillStyle = luminance(color) > 0.18 ? "#000" : "#fff";
-  pen.fillText(text, x + cell / 2, y + cell / 2 + 0.5);
+  if (size < MIN_FONT_SIZE) return;
+  context.font = `${size}px system-ui, sans-serif`;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  context.fillStyle = relativeLuminance(color) > 0.18 ? "#000" : "#fff";
+  context.fillText(text, x + cell / 2, y + cell / 2 + 0.5);
 }
 
-function drawRing(pen, { chosen, cell, colors }) {
+function drawSelection(context, { selected, cell, colors }) {
   const side = Math.max(cell, 9);
-  const [x, y] = [(chosen.column + 0.5) * cell - side / 2, (chosen.row + 0.5) * cell - side / 2];
-  pen.strokeStyle = css(colors.paper);
-  pen.lineWidth = 5;
-  pen.strokeRect(x, y, side, side);
-  pen.strokeStyle = css(colors.ink);
-  pen.lineWidth = 2.5;
-  pen.strokeRect(x, y, side, side);
+  const x = (selected.column + 0.5) * cell - side / 2;
+  const y = (selected.row + 0.5) * cell - side / 2;
+  context.strokeStyle = cssColor(colors.paper);
+  context.lineWidth = 5;
+  context.strokeRect(x, y, side, side);
+  context.strokeStyle = cssColor(colors.ink);
+  context.lineWidth = 2.5;
+  context.strokeRect(x, y, side, side);
 }
 
-function drawNames(pen, view) {
-  const { gutter, cell, classes } = view;
+function drawClassNames(context, view) {
+  const { gutter, cell, classes, selected } = view;
   const step = Math.ceil(12 / cell);
-  pen.font = `${view.font}px system-ui, sans-serif`;
-  pen.textBaseline = "middle";
+  context.font = `${view.fontSize}px system-ui, sans-serif`;
+  context.textBaseline = "middle";
   for (let index = 0; index < classes.length; index += step) {
-    const at = gutter + (index + 0.5) * cell;
-    if (at - view.top >= gutter)
-      drawName(pen, view, index, gutter - 6, at - view.top, view.chosen?.row === index, false);
-    if (at - view.left >= gutter)
-      drawName(pen, view, index, at - view.left, gutter - 6, view.chosen?.column === index, true);
+    const center = gutter + (index + 0.5) * cell;
+    const x = center - view.left;
+    const y = center - view.top;
+    if (y >= gutter) drawRowName(context, view, index, y, selected?.row === index);
+    if (x >= gutter) drawColumnName(context, view, index, x, selected?.column === index);
   }
 }
 
-function drawName(pen, view, index, x, y, chosen, above) {
-  if ((above ? x : y) > (above ? view.width : view.height) + view.cell) return;
-  pen.save();
-  pen.translate(x, y);
-  pen.textAlign = !above ? "right" : view.level ? "center" : "left";
-  if (above && !view.level) pen.rotate(-Math.PI / 2);
-  pen.fillStyle = css(chosen ? view.colors.ink : view.colors.faint);
-  pen.fillText(view.names[index], 0, above && view.level ? -5 : 0);
-  pen.restore();
+function drawRowName(context, view, index, y, isSelected) {
+  if (y > view.height + view.cell) return;
+  context.textAlign = "right";
+  context.fillStyle = nameColor(view, isSelected);
+  context.fillText(view.names[index], view.gutter - 6, y);
 }
 
-// A name cut to the room it has, in its middle: names differ at their ends.
-function shortened(pen, name, room) {
-  if (!name.trim()) return wordOf(name);
-  const whole = [...name];
-  if (whole.length <= 40 && pen.measureText(name).width <= room) return name;
-  for (let kept = Math.min(whole.length - 1, 24); kept > 1; kept -= 1) {
-    const text = `${whole.slice(0, Math.ceil(kept / 2)).join("")}…${whole.slice(-Math.floor(kept / 2)).join("")}`;
-    if (pen.measureText(text).width <= room) return text;
+function drawColumnName(context, view, index, x, isSelected) {
+  if (x > view.width + view.cell) return;
+  context.save();
+  context.translate(x, view.gutter - 6);
+  context.fillStyle = nameColor(view, isSelected);
+  if (view.hasHorizontalNames) {
+    context.textAlign = "center";
+    context.fillText(view.names[index], 0, -5);
+  } else {
+    context.rotate(-Math.PI / 2);
+    context.textAlign = "left";
+    context.fillText(view.names[index], 0, 0);
   }
-  return `${whole[0]}…`;
+  context.restore();
+}
+
+function nameColor({ colors }, isSelected) {
+  return cssColor(isSelected ? colors.ink : colors.muted);
+}
+
+// Shorten a name in the middle, because similar names differ at the end.
+function shortenName(context, name, maxWidth) {
+  if (!name.trim()) return visibleName(name);
+  const characters = [...name];
+  const fits = (text) => context.measureText(text).width <= maxWidth;
+  if (characters.length <= MAX_NAME_LENGTH && fits(name)) return name;
+  for (let count = Math.min(characters.length - 1, 24); count > 1; count -= 1) {
+    const start = characters.slice(0, Math.ceil(count / 2)).join("");
+    const end = characters.slice(-Math.floor(count / 2)).join("");
+    const text = `${start}…${end}`;
+    if (fits(text)) return text;
+  }
+  return `${characters[0]}…`;
 }

@@ -1,46 +1,65 @@
-// Which section is being read, and the choice of light or dark.
+// Highlight the current section in the navigation, and switch the color scheme.
 
-function markCurrentSection() {
-  const links = new Map([...document.querySelectorAll("nav.sections a")].map((link) => [link.hash.slice(1), link]));
+function highlightCurrentSection() {
   const sections = [...document.querySelectorAll("main > section")];
-  const seen = new Set();
-  let current = null;
-  const mark = () => {
-    const section = sections.find((each) => seen.has(each));
-    const link = section && links.get(encodeURIComponent(section.id));
-    if (!link || link === current) return;
-    current?.removeAttribute("aria-current");
+  const visible = new Set();
+  let currentLink = null;
+
+  function update() {
+    const section = sections.find((each) => visible.has(each));
+    const link = section && findLink(section);
+    if (!link || link === currentLink) return;
+    currentLink?.removeAttribute("aria-current");
     link.setAttribute("aria-current", "true");
-    current = link;
+    currentLink = link;
     const list = link.closest("ul");
     list.scrollTo({ left: link.offsetLeft - list.clientWidth / 3 });
-  };
-  const watcher = new IntersectionObserver(
+  }
+
+  const observer = new IntersectionObserver(
     (entries) => {
-      for (const { target, isIntersecting } of entries) isIntersecting ? seen.add(target) : seen.delete(target);
-      mark();
+      for (const { target, isIntersecting } of entries) {
+        if (isIntersecting) visible.add(target);
+        else visible.delete(target);
+      }
+      update();
     },
     { rootMargin: "-80px 0px -55% 0px" },
   );
-  sections.forEach((section) => watcher.observe(section));
+  for (const section of sections) observer.observe(section);
 }
 
-function offerThemes() {
-  const root = document.documentElement;
-  const isDark = () =>
-    (root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-  const button = make("button", { type: "button", class: "theme", click: toggle }, "Dark");
-  const show = () => button.setAttribute("aria-pressed", isDark());
-  function toggle() {
-    root.dataset.theme = isDark() ? "light" : "dark";
-    try {
-      localStorage.setItem("cls-report-theme", root.dataset.theme);
-    } catch {
-      /* a browser may deny storage to files */
-    }
-    document.dispatchEvent(new Event("themechange"));
-  }
-  onThemeChange(show);
-  show();
+function findLink(section) {
+  const hash = `#${encodeURIComponent(section.id)}`;
+  const links = [...document.querySelectorAll("nav.sections a")];
+  return links.find((link) => link.hash === hash);
+}
+
+function isDarkTheme() {
+  const chosen = document.documentElement.dataset.theme;
+  if (chosen) return chosen === "dark";
+  return matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+function addThemeButton() {
+  const button = createHtml(
+    "button",
+    { type: "button", class: "theme", click: switchTheme },
+    "Dark mode",
+  );
+  const updateButton = () => button.setAttribute("aria-pressed", isDarkTheme());
+  onThemeChange(updateButton);
+  updateButton();
   document.querySelector(".masthead").append(button);
+}
+
+function switchTheme() {
+  const theme = isDarkTheme() ? "light" : "dark";
+  document.documentElement.dataset.theme = theme;
+  try {
+    localStorage.setItem("cls-report-theme", theme);
+  } catch {
+    // Browsers may deny storage to pages opened from disk.
+  }
+  document.dispatchEvent(new Event("themechange"));
 }

@@ -1,87 +1,100 @@
-// Tables that are in the page already: sorted by their heads, filtered by a word; of long ones the first rows are shown.
+// Sort and filter tables. Of a long table, only the first rows are displayed at first.
 
-const FILTERED_FROM = 12; // rows
-const ROWS_AT_FIRST = 100;
-const LONG = 200; // rows, as in blocks.html
+const MIN_ROWS_FOR_FILTER = 12;
+const INITIAL_ROWS = 100;
+const LONG_TABLE_ROWS = 200; // keep in sync with blocks.html
 const collator = new Intl.Collator("en", { numeric: true });
 
-class SortedTable {
+class SortableTable {
   constructor(block) {
     const table = block.querySelector("table");
-    this.block = block;
     this.scroller = block.querySelector(".scroller");
     this.title = block.querySelector("h3").textContent;
     this.body = table.tBodies[0];
-    this.heads = [...table.tHead.rows[0].cells];
+    this.headers = [...table.tHead.rows[0].cells];
     this.rows = [...this.body.rows];
-    this.texts = new Map(this.rows.map((row) => [row, row.textContent.toLowerCase()]));
-    this.word = "";
-    this.limit = ROWS_AT_FIRST;
-    this.said = make("span", { role: "status", class: "said" });
-    this.more = make("button", { type: "button", class: "more", click: () => this.showAll() });
-    this.heads.forEach((head, column) => this.offerSort(head, column));
-    if (this.rows.length >= FILTERED_FROM) this.offerFilter(this.heads[0].textContent);
-    block.append(this.more);
-    this.show();
+    this.rowTexts = new Map(this.rows.map((row) => [row, row.textContent.toLowerCase()]));
+    this.filter = "";
+    this.limit = INITIAL_ROWS;
+    this.status = createHtml("span", { role: "status", class: "status" });
+    this.showAllButton = createHtml("button", {
+      type: "button",
+      class: "show-more",
+      click: () => this.showAll(),
+    });
+
+    this.headers.forEach((header, column) => this.addSortButton(header, column));
+    if (this.rows.length >= MIN_ROWS_FOR_FILTER) this.addFilter();
+    block.append(this.showAllButton);
+    this.update();
   }
 
-  offerSort(head, column) {
-    const button = make("button", { type: "button", click: () => this.sort(head, column) });
-    button.append(...head.childNodes, make("span", { class: "arrow", "aria-hidden": "true" }));
-    head.append(button);
-    head.setAttribute("aria-sort", "none");
+  addSortButton(header, column) {
+    const sort = () => this.sort(header, column);
+    const button = createHtml("button", { type: "button", click: sort });
+    const arrow = createHtml("span", { class: "arrow", "aria-hidden": "true" });
+    button.append(...header.childNodes, arrow);
+    header.append(button);
+    header.setAttribute("aria-sort", "none");
   }
 
-  offerFilter(what) {
-    const field = make("input", {
+  addFilter() {
+    const firstColumn = this.headers[0].textContent.toLowerCase();
+    const input = createHtml("input", {
       type: "search",
-      placeholder: `Filter, such as by ${what.toLowerCase()}`,
-      "aria-label": `Filter the rows of: ${this.title}`,
+      placeholder: `Filter by ${firstColumn} or value`,
+      "aria-label": `Filter rows of ${this.title}`,
     });
-    field.addEventListener("input", () => {
-      this.word = field.value.trim().toLowerCase();
-      this.show();
+    input.addEventListener("input", () => {
+      this.filter = input.value.trim().toLowerCase();
+      this.update();
     });
-    this.scroller.before(make("div", { class: "tools" }, field, this.said));
+    this.scroller.before(createHtml("div", { class: "tools" }, input, this.status));
   }
 
-  sort(head, column) {
-    const direction = head.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
-    for (const each of this.heads) each.setAttribute("aria-sort", each === head ? direction : "none");
-    this.rows = sorted(this.rows, column, direction === "ascending" ? 1 : -1);
-    this.show();
+  sort(header, column) {
+    const isAscending = header.getAttribute("aria-sort") !== "ascending";
+    for (const each of this.headers) each.setAttribute("aria-sort", "none");
+    header.setAttribute("aria-sort", isAscending ? "ascending" : "descending");
+    this.rows = sortRows(this.rows, column, isAscending ? 1 : -1);
+    this.update();
   }
 
   showAll() {
     this.limit = Infinity;
-    this.show();
+    this.update();
     this.scroller.focus();
   }
 
-  show() {
-    const found = this.rows.filter((row) => this.texts.get(row).includes(this.word));
-    const [all, left] = [this.rows.length, found.length - this.limit];
-    this.scroller.classList.toggle("long", Math.min(found.length, this.limit) > LONG);
-    this.body.replaceChildren(...found.slice(0, this.limit));
-    this.more.hidden = left <= 0;
-    this.more.textContent = `Show all ${counted(found.length, "row")}`;
-    this.said.textContent =
-      found.length === all ? counted(all, "row") : `${found.length.toLocaleString("en")} of ${counted(all, "row")}`;
+  update() {
+    const matching = this.rows.filter((row) => this.rowTexts.get(row).includes(this.filter));
+    const displayed = matching.slice(0, this.limit);
+    this.body.replaceChildren(...displayed);
+    this.scroller.classList.toggle("long", displayed.length > LONG_TABLE_ROWS);
+    this.showAllButton.hidden = displayed.length === matching.length;
+    this.showAllButton.textContent = `Show all ${pluralize(matching.length, "row")}`;
+    const total = pluralize(this.rows.length, "row");
+    const isFiltered = matching.length < this.rows.length;
+    this.status.textContent = isFiltered ? `${formatCount(matching.length)} of ${total}` : total;
   }
 }
 
-// What is unknown comes last in either direction.
-function sorted(rows, column, sign) {
-  const keyed = rows.map((row) => ({ row, key: keyOf(row.cells[column]) }));
-  keyed.sort((one, other) => {
-    if (one.key === null || other.key === null) return (one.key === null) - (other.key === null);
-    return sign * (typeof one.key === "number" ? one.key - other.key : collator.compare(one.key, other.key));
-  });
+// Unknown values are last in both directions.
+function sortRows(rows, column, sign) {
+  const keyed = rows.map((row) => ({ row, key: sortKey(row.cells[column]) }));
+  keyed.sort((first, second) => compareKeys(first.key, second.key, sign));
   return keyed.map(({ row }) => row);
 }
 
-function keyOf(cell) {
+function compareKeys(first, second, sign) {
+  if (first === null || second === null) return (first === null) - (second === null);
+  if (typeof first === "number") return sign * (first - second);
+  return sign * collator.compare(first, second);
+}
+
+function sortKey(cell) {
   const { key } = cell.dataset;
   if (key === undefined) return cell.textContent === UNKNOWN ? null : cell.textContent;
-  return key === "" ? null : Number(key.replace("inf", "Infinity"));
+  if (key === "") return null;
+  return Number(key.replace("inf", "Infinity"));
 }

@@ -1,7 +1,7 @@
-// Before anything is painted: the reader's own choice of light or dark, where there is one.
+// Apply the reader's saved color scheme before the first paint.
 try {
   const theme = localStorage.getItem("cls-report-theme");
   if (theme) document.documentElement.dataset.theme = theme;
 } catch {
-  /* a browser may deny storage to files */
+  // Browsers may deny storage to pages opened from disk.
 }

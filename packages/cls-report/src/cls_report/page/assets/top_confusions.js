@@ -1,49 +1,70 @@
-// The largest confusions as a list of buttons, which open their images.
+// A list of the most frequent confusions. A click on one displays its images.
 
-const LISTED_AT_ONCE = 12;
+const CONFUSIONS_PER_PAGE = 12;
 
-function largestConfusions(data, counts, chosen) {
-  const buttons = new Map();
-  const list = make("ol");
-  const node = make("div", { class: "largest" }, make("h4", {}, "Largest confusions"), list);
-  if (!counts.wrong.length) list.replaceWith(make("p", { class: "note" }, "There is no mistake."));
-  const most = counts.wrong[0]?.images.length ?? 1;
-  function add(from) {
-    for (const { truth, answer, images } of counts.wrong.slice(from, from + LISTED_AT_ONCE)) {
-      const names = [
-        nameOf(data.classes[truth]),
-        make("span", { class: "taken" }, " taken for "),
-        nameOf(data.classes[answer]),
-      ];
-      const button = make(
-        "button",
-        { type: "button", "aria-pressed": "false", click: () => chosen(truth, answer) },
-        make("span", { class: "pair" }, ...names),
-        make("span", { class: "count" }, images.length.toLocaleString("en")),
-      );
-      button.style.setProperty("--share", `${(100 * images.length) / most}%`);
-      buttons.set(`${truth} ${answer}`, button);
-      list.append(make("li", {}, button));
+class TopConfusions {
+  // `onChoose` is called with the label and the predicted class of the chosen confusion.
+  constructor(data, counts, onChoose) {
+    this.data = data;
+    this.cells = counts.wrongCells;
+    this.onChoose = onChoose;
+    this.buttons = new Map();
+    this.list = createHtml("ol");
+    const heading = createHtml("h4", {}, "Most frequent confusions");
+    this.element = createHtml("div", { class: "top-confusions" }, heading, this.list);
+    if (!this.cells.length) {
+      this.list.replaceWith(createHtml("p", { class: "note" }, "There are no mistakes."));
     }
-    const left = counts.wrong.length - from - LISTED_AT_ONCE;
-    if (left > 0) offerMore(node, left, () => add(from + LISTED_AT_ONCE));
+    this.addPage(0);
   }
-  add(0);
-  const mark = (truth, answer) => {
-    for (const [key, button] of buttons) button.setAttribute("aria-pressed", key === `${truth} ${answer}`);
-  };
-  return { node, mark };
+
+  addPage(start) {
+    const end = start + CONFUSIONS_PER_PAGE;
+    for (const cell of this.cells.slice(start, end)) {
+      this.list.append(createHtml("li", {}, this.createButton(cell)));
+    }
+    const remaining = this.cells.length - end;
+    if (remaining > 0) addShowMoreButton(this.element, remaining, () => this.addPage(end));
+  }
+
+  createButton({ label, predicted, images }) {
+    const { classes } = this.data;
+    const pair = createHtml(
+      "span",
+      { class: "class-pair" },
+      nameElement(classes[label]),
+      createHtml("span", { class: "predicted-as" }, " predicted as "),
+      nameElement(classes[predicted]),
+    );
+    const choose = () => this.onChoose(label, predicted);
+    const button = createHtml(
+      "button",
+      { type: "button", "aria-pressed": "false", click: choose },
+      pair,
+      createHtml("span", { class: "count" }, formatCount(images.length)),
+    );
+    const largest = this.cells[0].images.length;
+    button.style.setProperty("--share", `${(100 * images.length) / largest}%`);
+    this.buttons.set(`${label} ${predicted}`, button);
+    return button;
+  }
+
+  highlight(label, predicted) {
+    for (const [key, button] of this.buttons) {
+      button.setAttribute("aria-pressed", key === `${label} ${predicted}`);
+    }
+  }
 }
 
-// A button that adds what is left; the focus goes on to the first of what was added.
-function offerMore(node, left, add) {
-  const button = make("button", { type: "button", class: "more" }, `Show more (${left.toLocaleString("en")} left)`);
+// A button that adds further list items and moves the focus to the first of them.
+function addShowMoreButton(container, remaining, addItems) {
+  const text = `Show more (${formatCount(remaining)} remaining)`;
+  const button = createHtml("button", { type: "button", class: "show-more" }, text);
   button.addEventListener("click", () => {
-    const last = [...node.querySelectorAll("li button")].at(-1);
+    const before = container.querySelectorAll("li button").length;
     button.remove();
-    add();
-    const all = [...node.querySelectorAll("li button")];
-    all[all.indexOf(last) + 1]?.focus();
+    addItems();
+    container.querySelectorAll("li button")[before]?.focus();
   });
-  node.append(button);
+  container.append(button);
 }

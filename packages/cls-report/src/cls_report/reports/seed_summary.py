@@ -1,0 +1,140 @@
+"""The variation across runs of one recipe that differ only in their seed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cls_export.contract.run_layout import RunPaths
+from cls_report.errors import ReportError
+from cls_report.run_folder import Run, common_split, differing_settings
+from cls_report.statistics.evaluated_predictions import EvaluatedPredictions
+from cls_report.statistics.scores import macro_f1
+from cls_report.statistics.seed_variation import SeedVariation
+
+_MAX_KEYS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SeedSummary:
+    """Metrics of runs that differ only in their seed.
+
+    Attributes:
+        names: Names of the runs.
+        seeds: Seed of each run.
+        split: The evaluated split.
+        images: Number of its images.
+        top1: Accuracy, 0 to 1.
+        macro_f1: Macro-F1, 0 to 1.
+    """
+
+    names: tuple[str, ...]
+    seeds: tuple[int, ...]
+    split: str
+    images: int
+    top1: SeedVariation
+    macro_f1: SeedVariation
+
+    def describe(self) -> list[str]:
+        """Return one line per metric: mean, deviation, and noise floor."""
+        return [
+            _describe("top-1", self.top1),
+            _describe("macro-F1", self.macro_f1),
+        ]
+
+
+def _describe(metric: str, variation: SeedVariation) -> str:
+    mean = variation.mean
+    assert mean.value is not None
+    assert mean.low is not None
+    assert mean.high is not None
+    return (
+        f"{metric}: mean {mean.value:.2%} (95% interval of the mean {max(0, mean.low):.2%} to "
+        f"{min(1, mean.high):.2%}), standard deviation {100 * variation.deviation:.2f} points. "
+        f"A difference of less than {100 * variation.noise_floor:.1f} points between two runs "
+        "can be due to their seeds alone."
+    )
+
+
+def summarize_seeds(runs: Sequence[Run], split: str | None = None) -> SeedSummary:
+    """Summarize runs of one recipe with different seeds.
+
+    Args:
+        runs: At least two runs.
+        split: The split. The default is test if every run has it, otherwise valid.
+
+    Raises:
+        ReportError: Too few runs, a repeated seed, or runs that differ in settings or images.
+    """
+    _check_recipes(runs)
+    seeds = tuple(int(run.config["seed"]) for run in runs)
+    if len(set(seeds)) < len(seeds):
+        raise ReportError(f"expected different seeds, got {', '.join(map(str, seeds))}")
+    split = split or common_split(runs)
+    images = sorted(runs[0].predictions_for(split).ids.tolist())
+    accuracies = []
+    f1_scores = []
+    for run in runs:
+        predictions = run.predictions_for(split)
+        if sorted(predictions.ids.tolist()) != images:
+            raise ReportError(
+                f"{runs[0].path} and {run.path} were evaluated on different images; "
+                "uv run apps/compare RUN RUN lists them"
+            )
+        evaluated = EvaluatedPredictions.from_predictions(predictions)
+        single_sample = np.ones((1, len(evaluated)))
+        f1 = macro_f1(evaluated, single_sample)
+        accuracies.append(float(evaluated.correct.mean()))
+        f1_scores.append(float(f1[0]))
+    return SeedSummary(
+        names=tuple(run.name for run in runs),
+        seeds=seeds,
+        split=split,
+        images=len(images),
+        top1=SeedVariation(tuple(accuracies)),
+        macro_f1=SeedVariation(tuple(f1_scores)),
+    )
+
+
+def _check_recipes(runs: Sequence[Run]) -> None:
+    if len(runs) < 2:
+        raise ReportError(
+            f"expected at least two runs of one recipe, got {len(runs)}; to train more: "
+            "uv run apps/train -m seed=1,2,3"
+        )
+    for run in runs[1:]:
+        keys = list(differing_settings(runs[0], run))
+        if keys:
+            raise ReportError(
+                f"{runs[0].path} and {run.path} differ in more than their seeds: "
+                f"{', '.join(keys[:_MAX_KEYS])}; to compare two recipes, run apps/compare without "
+                "--seeds"
+            )
+
+
+def find_runs_of_newest_recipe(root: Path) -> list[Path]:
+    """Return the folders of all runs with the recipe of the newest evaluated run, by seed.
+
+    Of several runs with one seed, the newest counts.
+
+    Raises:
+        ReportError: The folder holds no evaluated run.
+    """
+    evaluated = []
+    for folder in root.glob("*"):
+        file = RunPaths(folder).evaluation
+        if file.is_file():
+            evaluated.append((file.stat().st_mtime, folder))
+    if not evaluated:
+        raise ReportError(
+            f"{root}: no evaluated run; to train some: uv run apps/train -m seed=1,2,3"
+        )
+    evaluated.sort(reverse=True)
+    newest = Run.open(evaluated[0][1])
+    by_seed: dict[int, Path] = {}
+    for _, folder in evaluated:
+        run = Run.open(folder)
+        if not differing_settings(newest, run):
+            by_seed.setdefault(int(run.config["seed"]), folder)
+    return [by_seed[seed] for seed in sorted(by_seed)]
