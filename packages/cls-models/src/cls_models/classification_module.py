@@ -356,7 +356,7 @@ class ClassificationModule(LightningModule):
             self.log_dict(self._resumed_epoch_metrics)
         if is_training and split == "valid" and not self.trainer.sanity_checking:
             # Checked before these weights can become the best checkpoint: the last step before the
-            # validation may have produced them without a check of its own.
+            # validation may have produced them, and its loss may not have been checked.
             if loss.isnan():
                 raise self._nonfinite_error("validation", float(loss))
             self._step_plateau({"loss": loss, **values})

@@ -54,8 +54,8 @@ def test_products_equal_the_convolution_and_its_gradients(
     gradient = torch.randn_like(expected)
     expected_gradients = torch.autograd.grad(expected, (images, plain.weight), gradient)
     gradients = torch.autograd.grad(output, (images, plain.weight), gradient)
-    for actual, wanted in zip(gradients, expected_gradients, strict=True):
-        assert torch.allclose(actual, wanted, atol=1e-5)
+    for actual, target in zip(gradients, expected_gradients, strict=True):
+        assert torch.allclose(actual, target, atol=1e-5)
 
 
 @pytest.mark.parametrize(
