@@ -80,7 +80,7 @@ def test_an_unreachable_precision_is_reported_with_its_key_path() -> None:
     wrong_labels = (outputs.logits.argmax(dim=1) + 1) % 3
     wrong = EvaluationOutputs("valid", outputs.logits, wrong_labels, outputs.index)
     with pytest.raises(
-        ConfigError, match=r"stages.reject.precision: no threshold gives a precision of 99.0%"
+        ConfigError, match=r"stages.reject.precision: no threshold reaches a precision of 99.0%"
     ):
         calibrate(LABELS, wrong, [None] * 2000, stages(reject={"precision": 0.99}))
 

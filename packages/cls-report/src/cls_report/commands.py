@@ -89,10 +89,12 @@ def compare_runs() -> None:
         folders = options.runs or find_runs_of_newest_recipe(options.root)
         _print_seeds(summarize_seeds([Run.open(folder) for folder in folders], options.split))
         return
+
     if len(options.runs) != 2:
         parser.error(
             f"expected two runs, got {len(options.runs)}; to summarize several seeds, use --seeds"
         )
+
     first, second = (Run.open(folder) for folder in options.runs)
     split = options.split or common_split([first, second])
     paired = pair_predictions(split, first.predictions_for(split), second.predictions_for(split))
@@ -138,8 +140,10 @@ def _print_comparison(comparison: Comparison, first: str, second: str, split: st
     console.print(comparison.verdict, markup=False, highlight=False)
     overall, f1 = comparison.overall, comparison.macro_f1
     table = Table(title=f"{overall.images} images of {split}", title_justify="left")
+
     for header in ("", first, second, "difference"):
         table.add_column(header)
+
     table.add_row(
         "top-1",
         format_percent(overall.first),
@@ -150,6 +154,7 @@ def _print_comparison(comparison: Comparison, first: str, second: str, split: st
     table.add_row("macro-F1", f"{f1.first:.1%}", f"{f1.second:.1%}", format_points(f1.difference))
     console.print(table)
     _print_significant(console, "class", comparison.by_class)
+
     for key, differences in comparison.by_slice.items():
         _print_significant(console, key, differences)
 
@@ -174,6 +179,7 @@ def _print_seeds(summary: SeedSummary) -> None:
     )
     for header in ("run", "seed", "top-1", "macro-F1"):
         table.add_column(header)
+
     rows = zip(
         summary.names,
         summary.seeds,
@@ -183,6 +189,7 @@ def _print_seeds(summary: SeedSummary) -> None:
     )
     for name, seed, top1, f1 in rows:
         table.add_row(name, str(seed), f"{top1:.2%}", f"{f1:.4f}")
+
     console.print(table)
     for line in summary.describe():
         console.print(line, markup=False, highlight=False)

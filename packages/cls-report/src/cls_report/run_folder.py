@@ -121,11 +121,13 @@ class Run:
         """Logged metrics, one dictionary per epoch."""
         if not self.paths.metrics.is_file():
             return ()
+
         epochs = []
         with self.paths.metrics.open(newline="") as stream:
             for row in csv.DictReader(stream):
                 logged = {name: float(value) for name, value in row.items() if value}
                 epochs.append(logged)
+
         return tuple(epochs)
 
     def metric_history(self, metric: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -175,11 +177,13 @@ def differing_settings(first: Run, second: Run) -> dict[str, tuple[str, str]]:
     second_settings = _flatten_settings(second.config)
     keys = {*first_settings, *second_settings}
     differing = {}
+
     for key in sorted(keys):
         first_value = first_settings.get(key, "-")
         second_value = second_settings.get(key, "-")
         if first_value != second_value:
             differing[key] = (first_value, second_value)
+
     return differing
 
 
@@ -196,4 +200,5 @@ def _flatten_settings(config: dict[str, Any]) -> dict[str, str]:
     for name, value in config.items():
         if name not in _FREE_SETTINGS:
             add(str(name), value)
+
     return settings

@@ -86,6 +86,7 @@ def _decimals(largest: float, digits: int = 4) -> int:
 def _format_without_unit(value: float, unit: Unit, decimals: int | None, signed: bool) -> str:
     if math.isinf(value):
         return "∞" if value > 0 else f"{_MINUS}∞"
+
     if unit == "share":
         value = 100 * value
         decimals = 1
@@ -93,6 +94,7 @@ def _format_without_unit(value: float, unit: Unit, decimals: int | None, signed:
         decimals = 0
     elif decimals is None:
         decimals = _decimals(abs(value))
+
     sign = "+" if signed and value else ""
     text = f"{value:{sign},.{decimals}f}"
     if unit == "number" and value and float(text.replace(",", "")) == 0:

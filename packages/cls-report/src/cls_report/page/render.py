@@ -79,6 +79,7 @@ def render(report: Report) -> str:
     theme_script = _asset("theme.js")
     script = _joined_scripts()
     template = _environment().get_template("page.html")
+
     return template.render(
         report=report,
         data=data,
@@ -100,6 +101,7 @@ def _security_policy(*scripts: str) -> str:
     for script in scripts:
         digest = hashlib.sha256(script.encode()).digest()
         sources.append(f"'sha256-{base64.b64encode(digest).decode()}'")
+
     return (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src {' '.join(sources)}; base-uri 'none'; form-action 'none'"

@@ -84,11 +84,13 @@ def _number_cells(values: Iterable[CellValue], unit: Unit) -> list[Cell]:
     for value in values:
         number = value if isinstance(value, int | float) else None
         estimates.append(Estimate(value=number))
+
     decimals = common_decimals(estimates, unit, digits=4)
     cells = []
     for estimate in estimates:
         text = format_number(estimate.value, unit, decimals)
         cells.append(Cell(text, key=_sort_key(estimate.value)))
+
     return cells
 
 
@@ -97,11 +99,13 @@ def _estimate_cells(estimates: list[Estimate], unit: Unit) -> list[Cell]:
     signed = has_negative(estimates)
     decimals = common_decimals(estimates, unit, digits=3)
     cells = []
+
     for estimate in estimates:
         text = format_number(estimate.value, unit, decimals, signed)
         interval = format_interval(estimate, unit, decimals, signed)
         bar = _bar(estimate, low, high)
         cells.append(Cell(text, interval, _sort_key(estimate.value), bar))
+
     return cells
 
 
@@ -133,4 +137,5 @@ def _bar(estimate: Estimate, start: float, end: float) -> Bar | None:
         share = (at - start) / (end - start)
         position = 100 * min(max(share, 0), 1)
         positions.append(round(position, 1))
+
     return Bar(*positions)

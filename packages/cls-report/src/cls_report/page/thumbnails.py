@@ -47,11 +47,13 @@ class Thumbnails:
         """Return the index of a thumbnail; -1 for an unreadable image or a used-up budget."""
         if name in self._indices:
             return self._indices[name]
+
         index = -1
         if self._remaining > 0:
             image = self._open(name)
             if image is not None:
                 index = self._store(image)
+
         self._indices[name] = index
         return index
 
@@ -60,6 +62,7 @@ class Thumbnails:
         image = self._open(name)
         if image is None:
             return None
+
         gray = ImageOps.grayscale(image).convert("RGB")
         heat_image = Image.fromarray(heat)
         strength = heat_image.resize(image.size, Image.Resampling.BICUBIC)
@@ -83,6 +86,7 @@ class Thumbnails:
         if len(content) > self._remaining:
             self._remaining = 0  # stop, so that the remaining files are not even read
             return -1
+
         self._remaining -= len(content)
         encoded = base64.b64encode(content).decode()
         self.urls.append(f"data:image/jpeg;base64,{encoded}")

@@ -35,8 +35,10 @@ def build_comparison_report(
     split = paired.first.split
     thumbnails = Thumbnails(second.data_root, second.labels.preprocessing)
     slice_tables = []
+
     for key, differences in comparison.by_slice.items():
         slice_tables.append(_difference_table(f"By {key}", key, differences, names))
+
     sections = [
         Section(
             key="summary",
@@ -49,7 +51,7 @@ def build_comparison_report(
         ),
         Section(
             key="images",
-            title="Images that one run predicts correctly",
+            title="Disagreements",
             blocks=(
                 _gallery(names[1], paired.second, names[0], paired.first, thumbnails),
                 _gallery(names[0], paired.first, names[1], paired.second, thumbnails),
@@ -89,6 +91,7 @@ def _metrics_table(comparison: Comparison, names: tuple[str, str], split: str) -
             _format_difference(loss.difference),
         ),
     )
+
     return Table.from_rows(
         f"All {overall.images} images of {split}",
         [
@@ -137,6 +140,7 @@ def _gallery(
     rows = rows[np.argsort(-wrong.softmax.confidence[rows], kind="stable")]
     title = f"Only {right_name} is correct"
     items = []
+
     for row in rows[:_MAX_ITEMS]:
         name = str(right.predictions.ids[row])
         image = thumbnails.add(name)
@@ -145,7 +149,7 @@ def _gallery(
         prediction = class_name(wrong.softmax, wrong.softmax.predicted[row])
         item = GalleryItem(
             image=image,
-            title=class_name(right.softmax, right.softmax.predicted[row]),
+            title=f"label {class_name(right.softmax, right.softmax.labels[row])}",
             lines=(
                 f"{right_name}: confidence {right.softmax.confidence[row]:.0%}",
                 f"{wrong_name}: {prediction}, confidence {wrong.softmax.confidence[row]:.0%}",
@@ -153,6 +157,7 @@ def _gallery(
             ),
         )
         items.append(item)
+
     if items:
         return Gallery(title=f"{title}, {len(items)} of {len(rows)}", items=tuple(items))
     if len(rows) > 0:
@@ -167,6 +172,7 @@ def _difference_table(
     for each in differences:
         name = display_name(each.name)
         rows.append((name, each.images, each.first, each.second, each.difference, each.adjusted_p))
+
     return Table.from_rows(
         title,
         [
@@ -200,6 +206,7 @@ def _training_charts(first: Run, second: Run) -> tuple[Chart, ...]:
                 series=tuple(series),
             )
             charts.append(chart)
+
     return tuple(charts)
 
 
@@ -208,6 +215,7 @@ def _settings_block(first: Run, second: Run) -> Block:
     if not differing:
         return Text(text="The two configurations differ in nothing but the seed and the name.")
     rows = [(key, *values) for key, values in differing.items()]
+
     return Table.from_rows(
         "Different settings",
         [("setting", "text"), (first.name, "text"), (second.name, "text")],

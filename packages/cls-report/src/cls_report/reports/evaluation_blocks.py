@@ -88,10 +88,12 @@ def classes_table(
     for each in scores.by_class:
         name = display_name(each.name)
         rows.append([name, each.support, each.recall, each.precision, each.f1, each.answered])
+
     if train_counts:
         headers.append(("in train", "count"))
         for row, each in zip(rows, scores.by_class, strict=True):
             row.append(train_counts.get(each.name))
+
     note = (
         "Recall: share of the class's images that are predicted correctly. Precision: share of its "
         "predictions that are correct. Intervals: Wilson, 95%."
@@ -105,10 +107,12 @@ def confusion_matrix(title: str, evaluation: Evaluation, thumbnails: Thumbnails)
     images = np.full(len(evaluated), -1)
     for row in np.argsort(evaluated.correct, kind="stable"):
         images[row] = thumbnails.add(str(ids[row]))
+
     missing = int((images < 0).sum())
     note = ""
     if missing:
         note = f"{missing} of {len(images)} images are not included, to limit the size of the page."
+
     return ConfusionMatrix(
         title=title,
         classes=tuple(map(display_name, evaluated.classes)),
@@ -129,6 +133,7 @@ def mistakes_gallery(
     wrong = np.flatnonzero(~evaluated.correct)
     if len(wrong) == 0:
         return Text(text=f"{title}: none, all predictions are correct.")
+
     by_confidence = wrong[np.argsort(-evaluated.confidence[wrong], kind="stable")]
     items = []
     for row in by_confidence[:_MAX_MISTAKES]:
@@ -139,7 +144,7 @@ def mistakes_gallery(
         item = GalleryItem(
             image=image,
             overlay=overlay(name),
-            title=class_name(evaluated, evaluated.predicted[row]),
+            title=f"predicted {class_name(evaluated, evaluated.predicted[row])}",
             lines=(
                 f"label {class_name(evaluated, evaluated.labels[row])}",
                 f"confidence {evaluated.confidence[row]:.1%}",
@@ -148,10 +153,13 @@ def mistakes_gallery(
             is_wrong=True,
         )
         items.append(item)
+
     if not items:
         return Text(text=f"{title}: the image files were not found.", tone="muted")
+
     has_overlay = any(item.overlay is not None for item in items)
     note = "With Grad-CAM of the predicted class (Selvaraju et al., arXiv:1610.02391)."
+
     return Gallery(
         title=f"{title}, {len(items)} of {len(wrong)}",
         items=tuple(items),
@@ -165,6 +173,7 @@ def reliability_diagram(title: str, evaluation: Evaluation) -> Chart:
     series = [Series(name="perfect calibration", x=diagonal, y=diagonal, style="dashed")]
     for name, evaluated in evaluation.by_confidence.items():
         series.append(_reliability_series(name, evaluated))
+
     return Chart(
         title=title,
         x_title="confidence",
@@ -185,6 +194,7 @@ def _reliability_series(name: str, evaluated: EvaluatedPredictions) -> Series:
             confidence.append(float(evaluated.confidence[rows].mean()))
             clusters = evaluated.clusters.subset(rows)
             accuracy.append(proportion_interval(evaluated.correct[rows], clusters))
+
     return Series(
         name=name,
         x=tuple(confidence),
@@ -196,7 +206,7 @@ def _reliability_series(name: str, evaluated: EvaluatedPredictions) -> Series:
 
 
 def risk_coverage_chart(title: str, evaluation: Evaluation) -> Chart:
-    """Return the error rate over the share of predictions that are not rejected."""
+    """Return the error rate over the share of predictions that are accepted."""
     series = []
     for name, evaluated in evaluation.by_confidence.items():
         curve = risk_coverage(evaluated.confidence, evaluated.correct)
@@ -205,10 +215,11 @@ def risk_coverage_chart(title: str, evaluation: Evaluation) -> Chart:
         coverage = tuple(curve.coverage[rows].tolist())
         risk = tuple(curve.risk[rows].tolist())
         series.append(Series(name=name, x=coverage, y=risk))
+
     return Chart(
         title=title,
-        x_title="coverage: share of predictions not rejected",
-        y_title="risk: error rate among them",
+        x_title="coverage: share of predictions accepted",
+        y_title="risk: error rate of accepted predictions",
         x_unit="share",
         y_unit="share",
         series=tuple(series),
@@ -236,6 +247,7 @@ def slice_tables(evaluation: Evaluation) -> list[Table]:
             rows,
         )
         tables.append(table)
+
     return tables
 
 

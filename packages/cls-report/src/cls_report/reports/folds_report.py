@@ -63,6 +63,7 @@ def build_folds_report(runs: Sequence[Run]) -> Report:
         ),
         Section(key="slices", title="Slices", blocks=tuple(slice_tables(evaluation))),
     ]
+
     return Report(
         title=f"{len(runs)} folds",
         subtitle=f"{len(evaluation.predictions)} images, each predicted by a model that did not "
@@ -108,6 +109,7 @@ def _check_folds(runs: Sequence[Run]) -> None:
         raise ReportError(
             f"not a fold (data.fold is not set): {', '.join(without_fold)}; {_HOW_TO_TRAIN}"
         )
+
     count = runs[0].config["data"].get("folds")
     folds = [run.config["data"]["fold"] for run in runs]
     if sorted(folds) != list(range(count)):
@@ -139,6 +141,7 @@ def find_label_errors(evaluated: EvaluatedPredictions) -> Integers:
             "cleanlab, which finds label errors, is not installed; run: "
             "uv run --extra label-errors apps/report RUN... --folds FILE"
         ) from error
+
     # cleanlab requires a row of each class; a class may have none in valid.
     present, labels = np.unique(evaluated.labels, return_inverse=True)
     probabilities = np.exp(evaluated.log_probabilities[:, present])
@@ -154,6 +157,7 @@ def _summary_section(runs: Sequence[Run], evaluation: Evaluation) -> Section:
     for run in runs:
         images = len(run.predictions["valid"])
         facts[run.name] = f"fold {run.config['data']['fold']}, {images} images"
+
     text = (
         "Each image was predicted by the model of the fold that held it out. That fold also "
         "selected the model's best epoch, so the metrics are slightly optimistic."
@@ -175,6 +179,7 @@ def _label_error_blocks(evaluation: Evaluation, thumbnails: Thumbnails) -> tuple
         rows = find_label_errors(evaluated)
     except ReportError as error:
         return (Text(text=str(error), tone="muted"),)
+
     items = []
     for row in rows[:_MAX_SUSPECTS]:
         name = str(evaluation.predictions.ids[row])
@@ -192,6 +197,7 @@ def _label_error_blocks(evaluation: Evaluation, thumbnails: Thumbnails) -> tuple
             ),
         )
         items.append(item)
+
     intro = Text(
         text=f"{len(rows)} of {len(evaluated)} labels are likely wrong (confident learning), "
         f"according to models with an accuracy of {evaluated.correct.mean():.1%}. Less accurate "

@@ -44,6 +44,7 @@ def build_run_report(run: Run) -> Report:
         cost_section(run),
         reproduction_section(run),
     ]
+
     return Report(
         title=run.name,
         subtitle=_subtitle(run),
@@ -64,6 +65,7 @@ def _summary_section(run: Run, evaluations: list[Evaluation]) -> Section:
     blocks: list[Block] = []
     for evaluation in evaluations:
         blocks.append(scores_block(evaluation.split, evaluation.scores))
+
     if [evaluation.split for evaluation in evaluations] == ["valid"]:
         blocks.append(
             Text(
@@ -72,6 +74,7 @@ def _summary_section(run: Run, evaluations: list[Evaluation]) -> Section:
                 "the best weights, so they are slightly optimistic.",
             )
         )
+
     scored = read_json(run.paths.evaluation).get("scored")
     if scored:
         weights = "EMA weights" if scored["weights"] == "ema" else "Raw weights"
@@ -80,8 +83,10 @@ def _summary_section(run: Run, evaluations: list[Evaluation]) -> Section:
             f"{scored['value']:.4f} in training."
         )
         blocks.append(Text(text=text))
+
     for warning in read_json(run.paths.summary).get("warnings", []):
         blocks.append(Text(text=warning, tone="warning"))
+
     return Section(key="summary", title="Summary", blocks=tuple(blocks))
 
 
@@ -105,12 +110,14 @@ def _mistakes_section(run: Run, evaluations: list[Evaluation], thumbnails: Thumb
             ),
             confusion_matrix(f"Confusion matrix on {split}", evaluation, thumbnails),
         ]
+
     return Section(key="mistakes", title="Mistakes", blocks=tuple(blocks))
 
 
 def _grad_cam_lookup(file: Path, thumbnails: Thumbnails) -> OverlayLookup:
     if not file.is_file():
         return lambda name: None
+
     with np.load(file, allow_pickle=False) as stored:
         maps = dict(zip(map(str, stored["ids"]), stored["maps"], strict=True))
 
@@ -132,13 +139,14 @@ def _confidence_section(evaluations: list[Evaluation]) -> Section:
             text = (
                 f"Expected calibration error on {split}: {calibrated}, uncalibrated "
                 f"{uncalibrated}. The intervals are for the true error; for few images, the "
-                "measured error is higher."
+                "measured error is biased upward."
             )
             blocks.append(Text(text=text))
         blocks += [
             reliability_diagram(f"Reliability diagram on {split}", evaluation),
             risk_coverage_chart(f"Risk-coverage curve on {split}", evaluation),
         ]
+
     return Section(key="confidence", title="Confidence", blocks=tuple(blocks))
 
 
@@ -177,4 +185,5 @@ def _robustness_section(run: Run) -> Section:
             series=(degraded, baseline),
         )
         charts.append(chart)
+
     return Section(key="degradation", title="Robustness", blocks=tuple(charts))

@@ -57,6 +57,7 @@ def data_section(run: Run) -> Section:
     else:
         text = "The data was not checked, because the data gate (data.gate) was off."
         blocks.append(Text(text=text, tone="warning"))
+
     if run.class_counts:
         blocks.append(_class_counts_table(run.class_counts))
     return Section(key="data", title="Data", blocks=tuple(blocks))
@@ -68,11 +69,13 @@ def _data_facts(run: Run) -> dict[str, str]:
     if annotations:
         facts["annotations"] = annotations
     sizes = read_json(run.paths.statistics).get("sizes", {})
+
     for split, by_class in run.class_counts.items():
         width = _describe_range(sizes[split]["width"])
         height = _describe_range(sizes[split]["height"])
         images = sum(by_class.values())
         facts[split] = f"{images:,} images; width {width}, height {height}"
+
     facts["fingerprint"] = run.labels.provenance.data_fingerprint or "unknown"
     return facts
 
@@ -88,6 +91,7 @@ def _findings_table(findings: dict[str, list[dict[str, Any]]], policies: dict[st
     for rule, entries in findings.items():
         examples = [str(entry.get("text", entry)) for entry in entries[:_MAX_EXAMPLES]]
         rows.append((rule, len(entries), policies.get(rule, ""), "\n".join(examples)))
+
     return Table.from_rows(
         "Findings of the data gate",
         [("rule", "text"), ("findings", "count"), ("policy", "text"), ("examples", "text")],
@@ -100,6 +104,7 @@ def _class_counts_table(counts: dict[str, dict[str, int]]) -> Table:
     headers: list[tuple[str, ColumnKind]] = [("class", "text")]
     for split in counts:
         headers.append((split, "count"))
+
     first_split = next(iter(counts.values()))
     rows = []
     for name in first_split:
@@ -107,6 +112,7 @@ def _class_counts_table(counts: dict[str, dict[str, int]]) -> Table:
         for by_class in counts.values():
             row.append(float(by_class.get(name, 0)))
         rows.append(row)
+
     return Table.from_rows("Images per class", headers, rows)
 
 
@@ -131,6 +137,7 @@ def training_section(run: Run) -> Section:
             note=curve.note,
         )
         charts.append(chart)
+
     return Section(key="training", title="Training", blocks=tuple(charts))
 
 
@@ -145,6 +152,7 @@ def cost_section(run: Run) -> Section:
         facts["exported logits"] = (
             f"from image files, within {onnx['max_logit_difference']:.1e} of PyTorch"
         )
+
     return Section(key="cost", title="Cost", blocks=(Facts(facts=facts),) if facts else ())
 
 
@@ -160,6 +168,7 @@ def _time_facts(run: Run) -> dict[str, str]:
                 f"{stepping:,.0f} s ({stepping / seconds:.0%}); the rest is data reading and "
                 "checks, validation, checkpoints, and plots"
             )
+
     speed = summary.get("train_images_per_second")
     if speed:
         facts["speed"] = f"{speed:,.0f} images per second"
@@ -177,6 +186,7 @@ def _model_facts(run: Run) -> dict[str, str]:
     model = read_json(run.paths.model_info)
     if not model:
         return {}
+
     height, width = model["image"]
     name = run.config["model"].get("name", "")
     facts = {
@@ -188,7 +198,7 @@ def _model_facts(run: Run) -> dict[str, str]:
         facts["operations"] = f"{model['flops'] / 1e9:.3f} GFLOPs per image"
     facts["latency"] = (
         f"{model['latency_ms']:.1f} ms per image in PyTorch "
-        f"({model['device']}, {model['threads']} threads)"
+        f"({model['device']}, {model['threads']} thread(s))"
     )
     facts["weights"] = f"{model['weights_mb']:.1f} MB"
     return facts

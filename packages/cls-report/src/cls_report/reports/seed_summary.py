@@ -49,6 +49,7 @@ def _describe(metric: str, variation: SeedVariation) -> str:
     assert mean.value is not None
     assert mean.low is not None
     assert mean.high is not None
+
     return (
         f"{metric}: mean {mean.value:.2%} (95% interval of the mean {max(0, mean.low):.2%} to "
         f"{min(1, mean.high):.2%}), standard deviation {100 * variation.deviation:.2f} points. "
@@ -71,10 +72,12 @@ def summarize_seeds(runs: Sequence[Run], split: str | None = None) -> SeedSummar
     seeds = tuple(int(run.config["seed"]) for run in runs)
     if len(set(seeds)) < len(seeds):
         raise ReportError(f"expected different seeds, got {', '.join(map(str, seeds))}")
+
     split = split or common_split(runs)
     images = sorted(runs[0].predictions_for(split).ids.tolist())
     accuracies = []
     f1_scores = []
+
     for run in runs:
         predictions = run.predictions_for(split)
         if sorted(predictions.ids.tolist()) != images:
@@ -87,6 +90,7 @@ def summarize_seeds(runs: Sequence[Run], split: str | None = None) -> SeedSummar
         f1 = macro_f1(evaluated, single_sample)
         accuracies.append(float(evaluated.correct.mean()))
         f1_scores.append(float(f1[0]))
+
     return SeedSummary(
         names=tuple(run.name for run in runs),
         seeds=seeds,
@@ -126,10 +130,12 @@ def find_runs_of_newest_recipe(root: Path) -> list[Path]:
         file = RunPaths(folder).evaluation
         if file.is_file():
             evaluated.append((file.stat().st_mtime, folder))
+
     if not evaluated:
         raise ReportError(
             f"{root}: no evaluated run; to train some: uv run apps/train -m seed=1,2,3"
         )
+
     evaluated.sort(reverse=True)
     newest = Run.open(evaluated[0][1])
     by_seed: dict[int, Path] = {}
@@ -137,4 +143,5 @@ def find_runs_of_newest_recipe(root: Path) -> list[Path]:
         run = Run.open(folder)
         if not differing_settings(newest, run):
             by_seed.setdefault(int(run.config["seed"]), folder)
+
     return [by_seed[seed] for seed in sorted(by_seed)]

@@ -105,6 +105,7 @@ class _ErrorModel:
         accuracy = (successes[used] + mean_confidence) / (count + 1)
         effect = design_effect(confidence - correct, clusters)
         generator = np.random.default_rng(0)
+
         return cls(
             observed=expected_calibration_error(confidence, correct),
             images=len(confidence),
@@ -138,4 +139,5 @@ class _ErrorModel:
                 low = middle
             else:
                 high = middle
+
         return min(1.0, high * self.observed)

@@ -42,6 +42,7 @@ def fit_temperature(
             f"all {images} predictions are correct, so no temperature can be fitted; "
             "calibrate on more images"
         )
+
     rows = np.arange(images)
     label_logits = checked_logits[rows, checked_labels]
 
@@ -145,6 +146,7 @@ def cross_fit(
         calibration = fit(checked_logits[fit_rows], checked_labels[fit_rows])
         scaled = calibration.apply(checked_logits[rows])
         probabilities[rows] = softmax(scaled)
+
     return probabilities
 
 
@@ -166,6 +168,7 @@ def check_scores(
         )
     if not np.isfinite(values).all():
         raise CalibrationError("a logit or probability is not a finite number")
+
     classes = values.shape[1]
     is_integer = np.issubdtype(targets.dtype, np.integer)
     if not is_integer or targets.min() < 0 or targets.max() >= classes:

@@ -131,6 +131,7 @@ def pair_predictions(split: str, first: Predictions, second: Predictions) -> Pai
             f"{conflicts.size} image(s) have different labels in the two runs, for example "
             f"{first.ids[row]}: {first_label!r} and {second_label!r}"
         )
+
     return PairedEvaluations(
         first=Evaluation.from_predictions(split, first),
         second=Evaluation.from_predictions(split, reordered),
@@ -183,6 +184,7 @@ def _describe_difference(first: Sequence[str], second: Sequence[str], what: str)
         descriptions.append(
             f"{len(only_second)} {what} only in the second run ({_list(only_second)})"
         )
+
     return "; ".join(descriptions) or "the same ones, but a different number of rows"
 
 
@@ -201,13 +203,16 @@ def compare(
     all_images = np.ones(len(first), np.bool_)
     overall = _accuracy_difference("all images", all_images, paired)
     classes = []
+
     for index, name in enumerate(first.classes):
         rows = np.asarray(first.labels == index)
         if rows.any():
             classes.append(Slice(name, rows))
+
     by_slice = {}
     for key, slices in paired.first.slices.items():
         by_slice[key] = _accuracy_differences(slices, paired)
+
     return Comparison(
         overall=overall,
         macro_f1=_macro_f1_difference(first, second, weights),
@@ -248,8 +253,10 @@ def _accuracy_differences(
         difference = _accuracy_difference(each.value, each.rows, paired)
         differences.append(difference)
         p_values.append(difference.p)
+
     for index, adjusted_p in enumerate(holm_adjust(p_values)):
         differences[index] = replace(differences[index], adjusted_p=adjusted_p)
+
     return tuple(differences)
 
 
@@ -266,6 +273,7 @@ def _accuracy_difference(
         p = sign_flip_test(clusters.sum_by_cluster(gains))
     else:
         p = mcnemar_test(only_first, only_second)
+
     return AccuracyDifference(
         name=name,
         images=int(rows.sum()),
@@ -289,6 +297,7 @@ def _verdict(overall: AccuracyDifference, names: tuple[str, str]) -> str:
     if overall.p < SIGNIFICANCE_LEVEL:
         better = names[1] if overall.only_second > overall.only_first else names[0]
         return f"{better} is better: {accuracies} on {overall.images} images (p = {overall.p:.2g})."
+
     required = required_images(
         overall.images, overall.only_first, overall.only_second, overall.design_effect
     )
@@ -299,6 +308,7 @@ def _verdict(overall: AccuracyDifference, names: tuple[str, str]) -> str:
     else:
         rounded = _round_up(required)
         advice = f"Detecting a difference this small takes about {rounded:,} images."
+
     return (
         f"Not distinguishable on {overall.images} images: {accuracies} (p = {overall.p:.2g}). "
         f"{advice}"

@@ -43,6 +43,7 @@ class EvaluatedPredictions:
             log_probabilities = log_softmax(predictions.logits)
         else:
             log_probabilities = np.log(np.maximum(probabilities, 1e-300))
+
         return cls(
             labels=predictions.labels.astype(np.int64),
             predicted=predictions.logits.argmax(axis=1).astype(np.int64),

@@ -87,6 +87,7 @@ def _calibrated_probabilities(
         return None
     if split != "valid":
         return softmax(calibration.apply(predictions.logits))
+
     groups = Clusters.from_groups(predictions.groups).index
     fit = FITS[calibration.method]
     try:

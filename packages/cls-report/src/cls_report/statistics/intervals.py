@@ -64,6 +64,7 @@ class Clusters:
             ordered = np.empty_like(values)
             ordered[self.index] = values
             return ordered
+
         shape = (self.count, *values.shape[1:])
         sums = np.zeros(shape)
         np.add.at(sums, self.index, values)
@@ -74,6 +75,7 @@ def wilson_interval(successes: float, count: float, level: float = CONFIDENCE_LE
     """Return a proportion with Wilson's interval (JASA 22, 1927); no value if `count` is 0."""
     if count == 0:
         return Estimate(value=None)
+
     share = successes / count
     z = float(stats.norm.ppf((1 + level) / 2))
     z2 = z**2
@@ -99,6 +101,7 @@ def proportion_interval(successes: Booleans, clusters: Clusters) -> Estimate:
     images = len(successes)
     if images == 0 or not clusters.is_grouped:
         return wilson_interval(int(successes.sum()), images)
+
     value = float(successes.mean())
     count = clusters.count
     if count < 2:
@@ -125,10 +128,12 @@ def design_effect(values: Floats, clusters: Clusters) -> float:
     """Return how much clustering inflates the variance of the mean of values [N]; at least 1."""
     if not clusters.is_grouped or clusters.count < 2:
         return 1.0
+
     centered = values - values.mean()
     independent = float((centered**2).sum())
     if independent <= 0:
         return 1.0
+
     sums = clusters.sum_by_cluster(centered)
     clustered = float((sums**2).sum())
     return max(1.0, clustered / independent)
@@ -170,6 +175,7 @@ def bca_interval(value: float, resampled: Floats, influence: Floats | None = Non
     """
     if not math.isfinite(value):
         return Estimate(value=None)
+
     is_finite = np.isfinite(resampled)
     resampled = resampled[is_finite]
     rounds = len(resampled)
@@ -189,6 +195,7 @@ def bca_interval(value: float, resampled: Floats, influence: Floats | None = Non
         shifted = bias + z
         corrected = bias + shifted / (1 - acceleration * shifted)
         levels.append(float(stats.norm.cdf(corrected)))
+
     low, high = np.quantile(resampled, levels)
     return Estimate(value=value, low=float(low), high=float(high))
 
@@ -196,9 +203,11 @@ def bca_interval(value: float, resampled: Floats, influence: Floats | None = Non
 def _acceleration(influence: Floats | None) -> float:
     if influence is None:
         return 0.0
+
     squares = float((influence**2).sum())
     if squares <= 0:
         return 0.0
+
     cubes = float((influence**3).sum())
     acceleration: float = cubes / (6 * squares**1.5)
     return acceleration

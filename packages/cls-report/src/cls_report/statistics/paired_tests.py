@@ -38,6 +38,7 @@ def sign_flip_test(sums: Floats, seed: int = 0) -> float:
     nonzero = sums[sums != 0]
     if len(nonzero) == 0:
         return 1.0
+
     observed = abs(float(nonzero.sum()))
     generator = np.random.default_rng(seed)
     coins = generator.integers(0, 2, (_FLIPS, len(nonzero)))
@@ -54,10 +55,12 @@ def holm_adjust(p_values: Sequence[float]) -> list[float]:
     adjusted = [1.0] * count
     highest = 0.0
     order = np.argsort(p_values, kind="stable")
+
     for rank, index in enumerate(order):
         corrected = p_values[index] * (count - rank)
         highest = max(highest, min(1.0, corrected))
         adjusted[index] = highest
+
     return adjusted
 
 
@@ -71,6 +74,7 @@ def required_images(
     """
     if only_first == only_second:
         return None
+
     discordant = (only_first + only_second) / images
     difference = abs(only_first - only_second) / images
     z_level = float(stats.norm.ppf(1 - SIGNIFICANCE_LEVEL / 2))

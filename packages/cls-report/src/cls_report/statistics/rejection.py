@@ -46,6 +46,7 @@ def risk_coverage(confidence: Floats, correct: Booleans) -> RiskCoverage:
     # Images of equal confidence share a threshold; the last of them has the counts.
     is_last = np.ones(images, np.bool_)
     is_last[:-1] = descending[1:] < descending[:-1]
+
     return RiskCoverage(
         thresholds=descending[is_last],
         coverage=coverage[is_last],
@@ -83,6 +84,7 @@ def choose_reject(
     probabilities, labels = check_scores(probabilities, labels)
     if not 0 < level <= 1:
         raise CalibrationError(f"{wanted} must be above 0 and at most 1, got {level}")
+
     if predicted is None:
         predicted = probabilities.argmax(axis=1)
     images = len(labels)
@@ -99,6 +101,7 @@ def choose_reject(
             by_class[name] = _choose_threshold(
                 confidence[rows], correct[rows], wanted, level, f" for class {name!r}"
             )
+
     return Reject(threshold=threshold, by_class=by_class, wanted=wanted, level=level, images=images)
 
 
@@ -109,6 +112,7 @@ def _choose_threshold(
     if wanted == "coverage":
         reached = np.flatnonzero(curve.coverage >= level)
         return float(curve.thresholds[reached[0]])
+
     max_risk = 1 - level + _ROUNDING
     reached = np.flatnonzero(curve.risk <= max_risk)
     if len(reached) == 0:

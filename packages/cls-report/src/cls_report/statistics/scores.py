@@ -84,6 +84,7 @@ def compute_scores(
     if weights is None:
         weights = bootstrap_weights(clusters)
     precision, recall, f1 = _macro_scores(evaluated, weights)
+
     return EvaluationScores(
         images=len(evaluated),
         right=int(evaluated.correct.sum()),
@@ -158,6 +159,7 @@ class _ClassIndicators:
         is_predicted = (evaluated.predicted, columns)
         ones = np.ones(count)
         correct = evaluated.correct.astype(np.float64)
+
         return cls(
             labels=sparse.csr_array((ones, is_label), shape),
             predicted=sparse.csr_array((ones, is_predicted), shape),
@@ -267,6 +269,7 @@ def _auroc(evaluated: EvaluatedPredictions, weights: Floats) -> Estimate:
         classes += 1
         share = np.where(positive, 1 / positives, 1 / negatives)
         influence += (ranks - area) * share
+
     if classes == 0:
         return Estimate(value=None)
     resampled = weights @ (influence / classes)
@@ -280,6 +283,7 @@ def _logit_interval(value: float, deviation: float) -> Estimate:
     """
     if not 0 < value < 1:
         return Estimate(value=value)
+
     odds = value / (1 - value)
     center = np.log(odds)
     half = 1.959964 * deviation / (value * (1 - value))
@@ -315,6 +319,7 @@ def _class_scores(evaluated: EvaluatedPredictions) -> tuple[ClassScores, ...]:
             f1=_f1_from_share(proportion_interval(correct[either], clusters.subset(either))),
         )
         scores.append(class_scores)
+
     return tuple(scores)
 
 

@@ -49,6 +49,7 @@ def slice_predictions(predictions: Predictions) -> dict[str, tuple[Slice, ...]]:
         by_key[SIZE_KEY] = _slice_by_value(sides)
     for key in sorted(keys):
         by_key[key] = _slice_by_value([values.get(key) for values in metadata])
+
     return {key: slices for key, slices in by_key.items() if len(slices) > 1}
 
 
@@ -66,12 +67,14 @@ def _slice_by_value(values: Sequence[JsonValue]) -> tuple[Slice, ...]:
     for row, name in enumerate(names):
         key = name if name in rows_by_name else OTHERS
         rows_by_name[key].append(row)
+
     slices = []
     for name, rows in rows_by_name.items():
         if rows:
             mask = np.zeros(len(names), np.bool_)
             mask[rows] = True
             slices.append(Slice(name, mask))
+
     return tuple(slices)
 
 
@@ -112,6 +115,7 @@ def _quartile_names(values: Sequence[JsonValue]) -> list[str]:
         inside = numbers[rows]
         for row in rows:
             names[row] = f"{inside.min():g} to {inside.max():g}"
+
     return names
 
 
