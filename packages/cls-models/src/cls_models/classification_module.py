@@ -37,7 +37,6 @@ class OptimizerFactory(Protocol):
 
     def __call__(self, params: list[dict[str, Any]], /) -> Optimizer:
         """Return an optimizer of these parameter groups."""
-        ...
 
 
 class SchedulerFactory(Protocol):
@@ -45,7 +44,6 @@ class SchedulerFactory(Protocol):
 
     def __call__(self, optimizer: Optimizer, total_steps: int, /) -> LRScheduler:
         """Return the schedule of a training of `total_steps` optimizer steps."""
-        ...
 
 
 class ClassificationModule(LightningModule):
@@ -271,9 +269,7 @@ class ClassificationModule(LightningModule):
         return FeatureCache.compute(self.backbone, batches, len(data.records("train")))
 
     def _log_step(self, loss: Tensor) -> None:
-        values: dict[str, Any] = {"train_loss_step": loss}
-        values.update(self._get_optimizer_values())
-        self.log_dict(values, batch_size=1)
+        self.log_dict({"train_loss_step": loss, **self._get_optimizer_values()}, batch_size=1)
         self._check_training_loss()
 
     def _log_training_epoch(self) -> None:
@@ -355,8 +351,7 @@ class ClassificationModule(LightningModule):
         if is_training:
             self.log_dict(self._resumed_epoch_metrics)
         if is_training and split == "valid" and not self.trainer.sanity_checking:
-            # Checked before these weights can become the best checkpoint: the last step before the
-            # validation may have produced them, and its loss may not have been checked.
+            # The last training step may have spoiled the weights after its loss was checked.
             if loss.isnan():
                 raise self._nonfinite_error("validation", float(loss))
             self._step_plateau({"loss": loss, **values})
