@@ -1,4 +1,4 @@
-"""Real runs of the app, in processes of their own, as a user starts them."""
+"""Runs of the app in their own processes, as a user starts them."""
 
 import os
 import subprocess
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -14,56 +15,63 @@ TINY = (
     "debug=tiny",
     "data=synthetic_tiny",
     "trainer.max_epochs=3",
-    "monitor.metric=valid_loss",  # of 12 images, top-1 takes few values; the loss tells any two sets of weights apart
+    "monitor.metric=valid_loss",  # distinguishes any two sets of weights, unlike top-1 of 12 images
     "monitor.mode=min",
 )
 
 QUICK = ("callbacks.grad_cam=null", "stages.report=false")
-"""What no fault has to do with, and takes seconds of each run."""
+"""Leaves out parts that take seconds and that faults do not affect."""
 
 Command = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="session")
 def train_command(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """Return the command line of a tiny run; all runs of the session share one rendered data set."""
+    """Return the command line of a tiny run; the runs of a worker share one rendered data set."""
     data = tmp_path_factory.mktemp("data") / "tiny"
 
-    def command(root: Path, name: str, *overrides: str, whole: bool = False) -> list[str]:
+    def command(root: Path, name: str, *overrides: str, quick: bool = True) -> list[str]:
         settings: Sequence[str] = [
             *TINY,
-            *(() if whole else QUICK),
+            *(QUICK if quick else ()),
             f"data.root={data}",
             f"run.root={root}",
-        ]
-        return [
-            sys.executable,
-            str(REPOSITORY / "apps/train"),
-            *settings,
             f"run.name={name}",
             *overrides,
         ]
+        return [sys.executable, str(REPOSITORY / "apps/train"), *settings]
 
     return command
 
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """Warnings are errors in the runs, too, but for those that pyproject.toml names."""
+    """Make warnings errors in the runs too, except the one that pyproject.toml ignores."""
     return {**os.environ, "PYTHONWARNINGS": "error,ignore:GPU available but not used"}
 
 
 @pytest.fixture
 def short(request: pytest.FixtureRequest) -> bool:
-    """Whether faults are tried in their short form."""
+    """Whether tests of faults run in their short form."""
     return "faults" not in request.config.getoption("markexpr")
 
 
 @pytest.fixture(scope="session")
-def finished_run(
-    tmp_path_factory: pytest.TempPathFactory, train_command: Command, environment: dict[str, str]
-) -> Path:
-    """The folder of a whole run: trained with EMA, evaluated, exported."""
-    root = tmp_path_factory.mktemp("runs")
-    subprocess.run(train_command(root, "whole", whole=True), check=True, env=environment, cwd=root)
-    return root / "whole"
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of pytest-xdist share in this session."""
+    folder = tmp_path_factory.getbasetemp()
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    return folder.parent if is_worker else folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(shared_folder: Path, train_command: Command, environment: dict[str, str]) -> Path:
+    """A complete run, trained with EMA, evaluated, and exported; the first worker trains it."""
+    root = shared_folder / "finished"
+    run = root / "whole"
+    with FileLock(shared_folder / "finished.lock"):
+        root.mkdir(exist_ok=True)
+        if not (run / "report.html").exists():
+            command = train_command(root, "whole", quick=False)
+            subprocess.run(command, check=True, env=environment, cwd=root)
+    return run

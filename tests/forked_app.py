@@ -1,4 +1,4 @@
-"""Runs of the app in processes that begin with everything imported, so that a fault can be tried many times."""
+"""Run the app in processes that start with everything imported, to test many faults quickly."""
 
 import multiprocessing
 import os
@@ -15,41 +15,37 @@ _context.set_forkserver_preload(["cls_train.main"])
 
 
 def start(
-    arguments: Sequence[str], output: Path, *, largest_file: int | None = None
+    arguments: Sequence[str], output: Path, *, max_file_bytes: int | None = None
 ) -> ForkServerProcess:
-    """Start `apps/train ARGUMENTS` in a process group of its own.
+    """Start `apps/train ARGUMENTS` in a new process group.
 
     Args:
-        arguments: as on a command line.
-        output: where stdout and stderr go.
-        largest_file: bytes beyond which the system refuses to write to a file, as a full disk would; None for no limit.
+        arguments: The command line.
+        output: File for stdout and stderr.
+        max_file_bytes: Writing a larger file fails, as on a full disk; None for no limit.
     """
-    process = _context.Process(target=_run, args=(list(arguments), output, largest_file))
+    process = _context.Process(target=_run, args=(list(arguments), output, max_file_bytes))
     process.start()
     return process
 
 
-def _run(arguments: list[str], output: Path, largest_file: int | None) -> None:
+def _run(arguments: list[str], output: Path, max_file_bytes: int | None) -> None:
     import torch
 
     from cls_train.main import main
 
-    multiprocessing.set_start_method(
-        "fork", force=True
-    )  # of loader workers, as in a process that nobody forked
-    torch.set_num_threads(
-        1
-    )  # whose runs are fast also beside other work: two threads wait for each other
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # which a shell's background jobs ignore
+    # Loader workers fork, as in a process that was not forked itself.
+    multiprocessing.set_start_method("fork", force=True)
+    torch.set_num_threads(1)
+    # Background jobs of a shell ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setsid()
     with output.open("ab") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
-    if largest_file is not None:
+    if max_file_bytes is not None:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
     sys.argv = ["apps/train", *arguments]
     main(REPOSITORY / "conf")

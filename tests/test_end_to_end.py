@@ -1,5 +1,8 @@
-"""A whole run, and the promise that it rests on: the weights that earned the monitored metric are the weights in
-best.ckpt, in the test result, and in the ONNX file."""
+"""A complete run.
+
+The weights that reached the best monitored metric must be the weights in best.ckpt, in the test
+result, and in the ONNX file.
+"""
 
 import csv
 import json
@@ -13,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch.nn import functional
 
 from cls_callbacks import AtomicCheckpointIO
@@ -23,23 +27,21 @@ from cls_models import build_backbone
 pytestmark = pytest.mark.slow
 
 
-def checkpoint(run: Path, name: str = "best") -> dict[str, Any]:
+def load_checkpoint(run: Path, name: str = "best") -> dict[str, Any]:
     saved: dict[str, Any] = torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)
     return saved
 
 
-def image_paths(run: Path, predictions: Predictions) -> list[Path]:
-    import yaml
-
+def get_image_paths(run: Path, predictions: Predictions) -> list[Path]:
     root = Path(yaml.safe_load((run / "config.yaml").read_text())["data"]["root"])
     return [root / name for name in predictions.ids]
 
 
-def loss(logits: Any, labels: Any) -> float:
+def compute_loss(logits: Any, labels: Any) -> float:
     return float(functional.cross_entropy(torch.as_tensor(logits), torch.as_tensor(labels)))
 
 
-def test_a_finished_run_has_every_file_that_was_promised(finished_run: Path) -> None:
+def test_a_finished_run_has_every_documented_file(finished_run: Path) -> None:
     for name in (
         "config.yaml",
         "labels_mapping.json",
@@ -67,42 +69,31 @@ def test_a_finished_run_has_every_file_that_was_promised(finished_run: Path) -> 
         "origin.json",
     ):
         assert (finished_run / name).stat().st_size > 0, name
-    rests = list(finished_run.rglob(".*"))
-    assert rests == []
+    drafts = list(finished_run.rglob(".*"))
+    assert drafts == []
 
 
-def test_intervals_enclose_the_very_figures_that_were_logged(finished_run: Path) -> None:
+def test_confidence_intervals_contain_the_logged_metrics(finished_run: Path) -> None:
     evaluation = json.loads((finished_run / "evaluation.json").read_bytes())
     for split in ("valid", "test"):
         for name in ("top1", "top5", "macro_f1", "loss"):
-            found = evaluation["scores"][split][name]
-            assert found["value"] == pytest.approx(
-                evaluation["metrics"][split][f"{split}_{name}"], abs=1e-6
-            )
-            assert found["low"] <= found["value"] <= found["high"]
+            estimate = evaluation["scores"][split][name]
+            logged = evaluation["metrics"][split][f"{split}_{name}"]
+            assert estimate["value"] == pytest.approx(logged, abs=1e-6)
+            assert estimate["low"] <= estimate["value"] <= estimate["high"]
 
 
-def test_the_report_shows_the_run_and_how_to_have_it_again(finished_run: Path) -> None:
+def test_the_report_shows_the_run_and_its_command(finished_run: Path) -> None:
     page = (finished_run / "report.html").read_text()
     assert "<title>whole" in page
     assert "uv run apps/train debug=tiny data=synthetic_tiny" in page
     assert len(page) < 5_000_000
 
 
-def test_what_the_packages_log_is_in_the_runs_log(
-    tmp_path: Path, train_command: Any, environment: dict[str, str]
-) -> None:
-    settings = ("preprocessing.size=[32,32]", "stages.evaluate=false", "trainer.max_epochs=1")
-    subprocess.run(
-        train_command(tmp_path, "small", *settings), check=True, env=environment, cwd=tmp_path
-    )
-    assert "resnet18 gets its small stem" in (tmp_path / "small/train.log").read_text()
-
-
-def test_the_weights_in_best_are_the_averaged_ones_that_earned_the_metric(
+def test_best_checkpoint_holds_the_ema_weights_that_reached_the_metric(
     finished_run: Path,
 ) -> None:
-    saved = checkpoint(finished_run)
+    saved = load_checkpoint(finished_run)
     assert saved["scored"]["weights"] == "ema"
     assert any(
         not torch.equal(tensor, saved["raw_state_dict"][name])
@@ -116,20 +107,22 @@ def test_the_weights_in_best_are_the_averaged_ones_that_earned_the_metric(
         {name.removeprefix("backbone."): value for name, value in saved["state_dict"].items()}
     )
     inputs = np.concatenate(
-        [labels.preprocessing(path) for path in image_paths(finished_run, predictions)]
+        [labels.preprocessing(path) for path in get_image_paths(finished_run, predictions)]
     )
     with torch.inference_mode():
         logits = backbone(torch.from_numpy(inputs))
-    assert loss(logits, predictions.labels) == pytest.approx(saved["scored"]["value"], abs=1e-5)
+    assert compute_loss(logits, predictions.labels) == pytest.approx(
+        saved["scored"]["value"], abs=1e-5
+    )
     assert np.abs(logits.numpy() - predictions.logits).max() < 1e-4
 
 
-def test_the_onnx_file_holds_the_weights_that_earned_the_metric(finished_run: Path) -> None:
+def test_the_onnx_file_holds_the_weights_that_reached_the_metric(finished_run: Path) -> None:
     predictions = Predictions.load(finished_run / "predictions/valid.npz")
-    logits = Classifier(finished_run / "export").logits(image_paths(finished_run, predictions))
-    scored = checkpoint(finished_run)["scored"]
+    logits = Classifier(finished_run / "export").logits(get_image_paths(finished_run, predictions))
+    scored = load_checkpoint(finished_run)["scored"]
     assert np.abs(logits - predictions.logits).max() < 1e-4
-    assert loss(logits, predictions.labels) == pytest.approx(scored["value"], abs=1e-5)
+    assert compute_loss(logits, predictions.labels) == pytest.approx(scored["value"], abs=1e-5)
     metric = LabelsMapping.load(finished_run / "export/labels_mapping.json").provenance.metric
     assert metric is not None
     assert metric.model_dump() == {
@@ -140,23 +133,23 @@ def test_the_onnx_file_holds_the_weights_that_earned_the_metric(finished_run: Pa
     }
 
 
-def test_the_best_score_is_the_best_that_was_logged(finished_run: Path) -> None:
+def test_the_best_score_is_the_best_logged_score(finished_run: Path) -> None:
     with (finished_run / "metrics.csv").open(newline="") as stream:
         logged = [float(row["valid_loss"]) for row in csv.DictReader(stream) if row["valid_loss"]]
     assert len(logged) == 3
-    assert checkpoint(finished_run)["scored"]["value"] == min(logged)
+    assert load_checkpoint(finished_run)["scored"]["value"] == min(logged)
     evaluation = json.loads((finished_run / "evaluation.json").read_text())
     assert evaluation["metrics"]["valid"]["valid_loss"] == pytest.approx(min(logged), abs=1e-6)
     assert evaluation["onnx"]["valid_loss"] == pytest.approx(min(logged), abs=1e-5)
 
 
-def test_the_bundle_passes_its_own_test(finished_run: Path) -> None:
+def test_the_bundle_passes_its_golden_test(finished_run: Path) -> None:
     report = verify_bundle(finished_run / "export")
     assert report.passed
     assert report.images == 8
 
 
-def test_the_bundle_says_where_it_comes_from(finished_run: Path) -> None:
+def test_the_bundle_records_its_provenance(finished_run: Path) -> None:
     before = LabelsMapping.load(finished_run / "labels_mapping.json")
     after = LabelsMapping.load(finished_run / "export/labels_mapping.json")
     assert (before.provenance.metric, before.provenance.weights) == (None, None)
@@ -166,10 +159,12 @@ def test_the_bundle_says_where_it_comes_from(finished_run: Path) -> None:
     assert after.classes == ("0", "23", "7")
 
 
-def test_other_weights_in_best_fail_the_evaluation(finished_run: Path, tmp_path: Path) -> None:
+def test_evaluation_fails_for_other_weights_in_best_checkpoint(
+    finished_run: Path, tmp_path: Path
+) -> None:
     run = Path(shutil.copytree(finished_run, tmp_path / "tampered"))
     (run / "evaluation.json").unlink()
-    saved = checkpoint(run)
+    saved = load_checkpoint(run)
     AtomicCheckpointIO().save_checkpoint(
         {**saved, "state_dict": saved["raw_state_dict"]}, run / "checkpoints/best.ckpt"
     )
@@ -181,11 +176,11 @@ def test_other_weights_in_best_fail_the_evaluation(finished_run: Path, tmp_path:
     )
     assert result.returncode == 2
     assert "IdentityError: valid_loss was logged as" in result.stderr
-    assert "best.ckpt in a clean process gives" in result.stderr
+    assert "best.ckpt in a clean process reaches" in result.stderr
     assert not (run / "evaluation.json").exists()
 
 
-def test_a_finished_run_is_not_run_again(finished_run: Path, train_command: Any) -> None:
+def test_a_finished_run_is_not_started_again(finished_run: Path, train_command: Any) -> None:
     result = subprocess.run(
         train_command(finished_run.parent, "whole"),
         capture_output=True,
@@ -197,33 +192,15 @@ def test_a_finished_run_is_not_run_again(finished_run: Path, train_command: Any)
     assert "RunError: run 'whole' is finished" in result.stderr
 
 
-def test_without_an_average_the_raw_weights_are_proven_in_the_same_way(
-    tmp_path: Path, train_command: Any, environment: dict[str, str]
-) -> None:
-    subprocess.run(
-        train_command(tmp_path, "raw", "callbacks.ema=null"),
-        check=True,
-        env=environment,
-        cwd=tmp_path,
-    )
-    evaluation = json.loads((tmp_path / "raw/evaluation.json").read_bytes())
-    scored = evaluation["scored"]
-    assert scored["weights"] == "raw"
-    assert evaluation["metrics"]["valid"][scored["metric"]] == pytest.approx(
-        scored["value"], abs=1e-4
-    )
-    assert evaluation["onnx"]["max_logit_difference"] < 1e-4
-
-
 @pytest.mark.faults
 @pytest.mark.skipif(
     shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU"
 )
-def test_compiled_weights_are_proven_in_the_same_way(
+def test_compiled_weights_reach_the_logged_metric(
     tmp_path: Path, train_command: Any, short: bool
 ) -> None:
     if short:
-        pytest.skip("compiling takes a minute: pytest -m faults")
+        pytest.skip("compiling takes a minute; run pytest -m faults")
     settings = (
         "data.batch_size=2",
         "callbacks=compiled",
@@ -244,22 +221,22 @@ def test_compiled_weights_are_proven_in_the_same_way(
     assert evaluation["onnx"]["max_logit_difference"] < 1e-4
 
 
-def test_tensorboard_has_the_curves_the_pictures_and_the_figures_of_the_best_weights(
+def test_tensorboard_has_the_curves_the_plots_and_the_best_metrics(
     finished_run: Path,
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(finished_run / "tensorboard"))
     events.Reload()
-    pictures = {path.stem for path in (finished_run / "plots").glob("*.png")}
+    plots = {path.stem for path in (finished_run / "plots").glob("*.png")}
     assert {
         "augmented",
         "class_distribution",
         "history",
         "confusion_test",
         "predictions_valid",
-    } <= pictures
-    assert set(events.Tags()["images"]) == pictures
+    } <= plots
+    assert set(events.Tags()["images"]) == plots
     assert {"train_loss", "valid_top1", "lr"} <= set(events.Tags()["scalars"])
     evaluation = json.loads((finished_run / "evaluation.json").read_bytes())
     (best,) = events.Scalars("best_test_top1")

@@ -1,4 +1,4 @@
-"""The real crops, where they are present; their licence is unverified, so they are never part of the repository."""
+"""The real crops, if present. Their license is unverified, so they are not in the repository."""
 
 import collections
 import json
@@ -13,7 +13,7 @@ from cls_data.cli.main import main as cls_data_command
 
 ARCHIVE = Path(__file__).resolve().parents[2] / "shared/data/basketball-jersey-numbers-ocr.tar.gz"
 
-pytestmark = pytest.mark.skipif(not ARCHIVE.exists(), reason="the real crops are not here")
+pytestmark = pytest.mark.skipif(not ARCHIVE.exists(), reason="the real crops are not present")
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "basketball-jersey-numbers-ocr"
 
 
-def test_the_real_rows_are_read_with_their_counts_and_classes(root: Path) -> None:
+def test_real_data_has_the_expected_rows_and_classes(root: Path) -> None:
     train, valid = read_split(root, "train"), read_split(root, "valid")
     assert (len(train), len(valid)) == (8790, 372)
     classes = class_to_idx(train)
@@ -36,7 +36,7 @@ def test_the_real_rows_are_read_with_their_counts_and_classes(root: Path) -> Non
     assert sum(len(names) > 1 for names in labels.values()) == 117
 
 
-def test_the_gate_names_the_doubly_labelled_rows_and_without_them_42_classes_are_left(
+def test_the_gate_finds_doubly_labeled_rows_and_42_classes_remain_without_them(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows, findings = tmp_path / "rows.jsonl", tmp_path / "findings.json"

@@ -56,7 +56,7 @@ def build(composed: Any, data_root: Path) -> Callable[..., ClassificationModule]
         (
             "+data.batch_size=1 preprocessing.size=[64,64] "
             "+data.growing_sizes=[{until:0.5,size:[32,32]}]",
-            "would see one value per channel at 32 x 32 px",
+            "would get one value per channel at 32x32 px",
         ),
     ],
 )

@@ -158,6 +158,7 @@ def test_a_run_records_numbers_and_the_stem_and_resumes_with_them(
     assert config["preprocessing"]["size"] == [32, 16]
     assert all(isinstance(value, float) for value in config["preprocessing"]["mean"])
     assert config["model"]["stem"] == "small", "images of up to 32 px"
+    assert "small stem" in (folder / "train.log").read_text(), "packages log to the run folder"
     (folder / "summary.json").unlink()
     assert run_app(*settings, "trainer.max_epochs=1", "callbacks=none")[0] == 0
 

@@ -1,0 +1,30 @@
+"""Settings of every test run: one thread per process, and two processes for the whole suite."""
+
+import os
+
+import pytest
+
+# Before PyTorch is loaded, and inherited by every process that a test starts. Two processes of one
+# thread are faster on two cores than one process of two threads, which wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+WORKERS = 2
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite on two processes, as `-n 2 --dist loadfile` would.
+
+    Not if paths are given, without pytest-xdist, or with a debugger; and not for `-m faults`, whose
+    tests start two processes themselves.
+    """
+    option = config.option
+    runs_whole_suite = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    is_unset = getattr(option, "numprocesses", 0) is None  # 0 without pytest-xdist
+    if not (runs_whole_suite and is_unset) or option.usepdb or option.collectonly:
+        return
+    if option.markexpr == "faults":
+        return
+    option.numprocesses = WORKERS
+    option.dist = "loadfile"
+    option.loadscopereorder = False
