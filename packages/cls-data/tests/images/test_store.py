@@ -340,18 +340,20 @@ def test_only_drafts_of_dead_local_processes_are_removed(root: Path, tmp_path: P
 
 BUILD = """
     import hashlib, os, sys, time
+    from typing import ClassVar
+
     from cls_data import DataError, ImageStore, read_split
     from cls_export.contract.preprocessing import Preprocessing
 
     root, folder, workers, after, seconds = *sys.argv[1:3], *map(float, sys.argv[3:6])
 
     class Slow(Preprocessing):
-        fitted = 0
+        num_fitted: ClassVar[int] = 0
 
         def resize_image(self, image):
-            Slow.fitted += 1
+            Slow.num_fitted += 1
             time.sleep(seconds)
-            if Slow.fitted == after:
+            if Slow.num_fitted == after:
                 os.kill(os.getpid(), 9)
             return super().resize_image(image)
 
