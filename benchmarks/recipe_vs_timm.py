@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 from cls_data import Quarantine, Record, read_split
-from cls_report.statistics.intervals import wilson
+from cls_report import wilson_interval
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMM_REPOSITORY = "https://github.com/huggingface/pytorch-image-models"
@@ -87,7 +87,7 @@ def main() -> None:
 
 def print_result(name: str, result: Result, images: int) -> None:
     """Print one row."""
-    bounds = wilson(result.last_top1 * images, images)
+    bounds = wilson_interval(result.last_top1 * images, images)
     interval = f"{bounds.low:.1%}-{bounds.high:.1%}"
     macro_f1 = "-" if result.macro_f1 is None else f"{result.macro_f1:.3f}"
     print(

@@ -25,14 +25,14 @@ from playwright.sync_api import Browser, sync_playwright
 from cls_report.page.blocks import (
     Chart,
     Column,
-    Confusion,
-    Estimate,
+    ConfusionMatrix,
     Report,
     Section,
     Series,
     Table,
 )
 from cls_report.page.render import render
+from cls_report.statistics.estimates import Estimate
 
 ROUNDS = 5
 SIZES = ((43, 364, 364), (100, 10_000, 1_000), (1_000, 50_000, 1_000))
@@ -51,7 +51,7 @@ PAINT_TIMES = """() => {
 
 SHOW_MATRIX = """async () => {
     const start = performance.now();
-    document.querySelector(".confusion").scrollIntoView();
+    document.querySelector(".confusion-matrix").scrollIntoView();
     while (!document.querySelector(".matrix canvas")) {
         await new Promise(requestAnimationFrame);
     }
@@ -125,24 +125,24 @@ def make_report(classes: int, predictions: int, pictures: int) -> Report:
         Section(key="confusion", title="Confusion", blocks=(confusion,)),
     )
     images = (PICTURE + "A" * PICTURE_BYTES,) * pictures
-    return Report(title="run", subtitle="random data", sections=sections, pictures=images)
+    return Report(title="run", subtitle="random data", sections=sections, images=images)
 
 
-def make_confusion(classes: tuple[str, ...], predictions: int, pictures: int) -> Confusion:
+def make_confusion(classes: tuple[str, ...], predictions: int, pictures: int) -> ConfusionMatrix:
     """Return a confusion matrix of random predictions, nine in ten of them right."""
     rng = np.random.default_rng(0)
-    truth = rng.integers(0, len(classes), predictions)
+    labels = rng.integers(0, len(classes), predictions)
     is_wrong = rng.random(predictions) < 0.1
-    answer = np.where(is_wrong, rng.integers(0, len(classes), predictions), truth)
+    predicted = np.where(is_wrong, rng.integers(0, len(classes), predictions), labels)
     rows = range(predictions)
-    return Confusion(
+    return ConfusionMatrix(
         title="valid",
         classes=classes,
-        truth=tuple(truth.tolist()),
-        answer=tuple(answer.tolist()),
+        labels=tuple(labels.tolist()),
+        predicted=tuple(predicted.tolist()),
         confidence=tuple(rng.integers(0, 1001, predictions).tolist()),
         names=tuple(f"valid/game-{row % 97}/frame_{row:06d}.jpg" for row in rows),
-        pictures=tuple(row if row < pictures else -1 for row in rows),
+        images=tuple(row if row < pictures else -1 for row in rows),
     )
 
 
