@@ -3,12 +3,18 @@
 import sys
 from pathlib import Path
 
+from cls_train.process_exit import run_and_exit
 from cls_train.stages import evaluation_process
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
 
-if __name__ == "__main__":
-    evaluation_process.start_early(sys.argv[1:])  # before the imports that take several seconds
-    from cls_train.main import main
+
+def _run() -> None:
+    evaluation_process.start_early(sys.argv[1:])
+    from cls_train.main import main  # takes several seconds
 
     main(CONFIG_DIR)
+
+
+if __name__ == "__main__":
+    run_and_exit(_run)

@@ -68,3 +68,24 @@ def test_every_degradation_returns_rgb_and_grows_with_the_level(
     ]
     assert differences == sorted(differences)
     assert differences[0] > 0
+
+
+def test_16_bit_images_are_decoded_like_model_input(
+    striped: tuple[Classifier, Path], tmp_path: Path
+) -> None:
+    classifier, _ = striped
+    ramp = np.linspace(0, 65535, 256 * 256).reshape(256, 256).astype(np.uint16)
+    folder = tmp_path / "ramp/valid"
+    folder.mkdir(parents=True)
+    Image.fromarray(ramp).save(folder / "0.png")
+    (folder / "annotations.jsonl").write_text('{"image": "0.png", "suffix": "flat"}\n')
+    means: list[float] = []
+
+    def record_mean(image: Image.Image, level: float) -> Image.Image:
+        means.append(float(np.asarray(image).mean()))
+        return image
+
+    degradation = Degradation("none", "", (1,), record_mean)
+    records = read_split(tmp_path / "ramp", "valid")
+    compute_robustness_curves(classifier, records, [degradation])
+    assert means == [pytest.approx(127.5)]

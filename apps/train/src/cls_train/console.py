@@ -65,4 +65,5 @@ def print_summary(rows: dict[str, str]) -> None:
     table = Table(title="finished", show_header=False, title_justify="left")
     for name, value in rows.items():
         table.add_row(name, value)
+
     Console().print(table)

@@ -37,13 +37,16 @@ def _write_to_stderr(line: str) -> None:
 
 def _log_thread_exception(args: threading.ExceptHookArgs) -> None:
     """Log one line, for example about a logger whose folder is gone."""
-    name = "unknown" if args.thread is None else args.thread.name
+    name = "unknown"
+    if args.thread is not None:
+        name = args.thread.name
     logger.error("thread {} failed: {}", name, args.exc_value)
 
 
 class _LoguruHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        logger.log(record.levelname, "{}", record.getMessage())
+        message = record.getMessage()
+        logger.log(record.levelname, "{}", message)
 
 
 def _forward_package_logs() -> None:
@@ -51,8 +54,10 @@ def _forward_package_logs() -> None:
     package = logging.getLogger("cls_models")
     package.handlers = [_LoguruHandler()]
     package.setLevel(logging.INFO)
+
     for name, each in logging.root.manager.loggerDict.items():
-        if name.startswith("cls_models") and isinstance(each, logging.Logger):
+        is_ours = name.startswith("cls_models")
+        if is_ours and isinstance(each, logging.Logger):
             each.disabled = False  # Hydra disables loggers that exist before it starts
 
 

@@ -33,7 +33,8 @@ def main(config_dir: Path) -> None:
     @exit_on_user_error
     def run() -> None:
         check_command_line(sys.argv[1:], config_dir)
-        hydra.main(version_base="1.3", config_path=str(config_dir), config_name="config")(_task)()
+        decorate = hydra.main(version_base="1.3", config_path=str(config_dir), config_name="config")
+        decorate(_task)()
 
     try:
         run()
@@ -51,17 +52,21 @@ def _run(composed: DictConfig) -> None:
     config = RunConfig.from_hydra(composed)
     if config.stages.export and not config.stages.evaluate:
         logger.warning("stages.export has no effect without stages.evaluate")
+
     fit_result = fit(config)
     run = fit_result.run
     evaluation = None
     if config.stages.evaluate:
         evaluation = evaluate_in_clean_process(run, config.allow_targets)
         log_evaluation(fit_result, evaluation)
+
     write_json(run.summary, build_summary(fit_result, evaluation))
     release_lock(run)
+
     if config.stages.evaluate and config.stages.report:
         _write_report(run)
-    print_summary(build_summary_rows(fit_result, evaluation))
+    rows = build_summary_rows(fit_result, evaluation)
+    print_summary(rows)
 
 
 def _write_report(run: RunPaths) -> None:

@@ -71,6 +71,7 @@ def build_module(
         transfer=transfer,
         distillation=distillation,
     )
+
     check_trial_run(config, module, data)
     return module
 
@@ -101,11 +102,13 @@ def build_network(
             f"model.num_classes is {num_classes}, but the training split has {len(classes)} "
             "classes; remove the setting, the number comes from the data"
         )
+
     node = dict(config.model)
     node.pop("num_classes", None)
     if skip_initial_weights:
         node.pop("weights", None)
         node.pop("init_from", None)
+
     runtime: dict[str, Any] = {}
     if accepts(node, "image_size"):
         runtime["image_size"] = image_size
@@ -114,6 +117,7 @@ def build_network(
         check_checkpoint(find_init_checkpoint(str(source)).checkpoint)
         if accepts(node, "classes"):
             runtime["classes"] = list(classes)
+
     return build(node, "model", nn.Module, num_classes=len(classes), **runtime)
 
 
@@ -122,19 +126,26 @@ def record_stem(config: RunConfig, network: nn.Module) -> RunConfig:
     stem = getattr(network, "stem_kind", None)
     if not isinstance(stem, str) or not accepts(config.model, "stem"):
         return config
-    return config.model_copy(update={"model": {**config.model, "stem": stem}})
+
+    model = {**config.model, "stem": stem}
+    return config.model_copy(update={"model": model})
 
 
 def _starts_at_random(config: RunConfig) -> bool:
     """Whether a network that accepts weights gets none; other networks may load their own."""
-    has_weights = config.model.get("weights") or config.model.get("init_from")
-    return accepts(config.model, "weights") and not has_weights
+    if not accepts(config.model, "weights"):
+        return False
+
+    has_weights = config.model.get("weights")
+    has_source_run = config.model.get("init_from")
+    return not has_weights and not has_source_run
 
 
 def _build_loss(config: RunConfig, data: ClassificationDataModule) -> nn.Module:
     """Build the loss with the class weights or class counts of the training split."""
     weights = data.class_weights()
     runtime: dict[str, Any] = {}
+
     if accepts(config.loss, "class_counts"):
         if weights is not None:
             _refuse_second_correction(config, "class_weights", data.config.class_weights)
@@ -143,6 +154,7 @@ def _build_loss(config: RunConfig, data: ClassificationDataModule) -> nn.Module:
         runtime["class_counts"] = data.class_counts()
     elif weights is not None:
         runtime["weight"] = weights
+
     return build(config.loss, "loss", nn.Module, **runtime)
 
 

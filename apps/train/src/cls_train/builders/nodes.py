@@ -32,10 +32,14 @@ def check_nodes(config: RunConfig) -> None:
         ConfigError: The message names the key path.
     """
     for package in config.allow_targets:
-        if importlib.util.find_spec(package.partition(".")[0]) is None:
+        top_level, _, _ = package.partition(".")
+        if importlib.util.find_spec(top_level) is None:
             raise ConfigError(f"allow_targets: the package {package!r} is not installed")
+
     for name in NODES:
-        check_node(getattr(config, name), name, config.allow_targets)
+        node = getattr(config, name)
+        check_node(node, name, config.allow_targets)
+
     _check_monitor(config.monitor)
 
 

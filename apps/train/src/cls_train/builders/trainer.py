@@ -38,6 +38,7 @@ def build_callbacks(config: RunConfig) -> Callbacks:
     for name, node in config.callbacks.items():
         if node:
             callbacks.append(build(node, f"callbacks.{name}", Callback))
+
     checkpoints = [each for each in callbacks if isinstance(each, BestAndLastCheckpoint)]
     if len(checkpoints) != 1:
         raise ConfigError(
@@ -60,9 +61,12 @@ def build_trainer(
             raise ConfigError(
                 f"trainer.{key}: the app trains on one device, got {config.trainer[key]}"
             )
+
     loggers = _build_loggers(config.logger, folder) if logging else []
     node = {key: value for key, value in config.trainer.items() if key != "precision"}
-    precision = check_precision(config.trainer.get("precision", "32-true"), _find_device(node))
+    device = _find_device(node)
+    precision = check_precision(config.trainer.get("precision", "32-true"), device)
+
     trainer = build(
         {**node, "precision": precision},
         "trainer",
@@ -79,8 +83,10 @@ def optimize_for_device(module: ClassificationModule, trainer: Trainer) -> None:
     """Prepare the network for the device: same weights, and same outputs except for rounding."""
     device = trainer.strategy.root_device
     precision = check_precision(trainer.precision, device)
+
     if precision != "32-true":
         logger.info("precision: {}", precision)
+
     for note in prepare_for_device(module.backbone, device, precision):
         logger.debug("{}", note)
 
@@ -88,13 +94,15 @@ def optimize_for_device(module: ClassificationModule, trainer: Trainer) -> None:
 def _find_device(node: Node) -> torch.device:
     # Only a trainer knows which device `accelerator: auto` selects.
     settings = {**node, "plugins": None, "logger": False}
-    return build(settings, "trainer", Trainer).strategy.root_device
+    trainer = build(settings, "trainer", Trainer)
+    return trainer.strategy.root_device
 
 
 def _check_epochs(trainer: Trainer) -> None:
     epochs: Any = trainer.max_epochs
     if not isinstance(epochs, int) or epochs < 1:
         raise ConfigError(f"trainer.max_epochs: expected an integer of at least 1, got {epochs!r}")
+
     epochs_between_validations = trainer.check_val_every_n_epoch or 1
     if trainer.limit_val_batches == 0 or epochs_between_validations > epochs:
         raise ConfigError("trainer: no validation would run, so there would be no best.ckpt")

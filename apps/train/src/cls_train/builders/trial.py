@@ -39,11 +39,14 @@ def check_trial_run(
         "optimizer",
         lambda: build_optimizer(factory, module.backbone, module.transfer, [module.loss]),
     )
+
     if config.scheduler:
         _check_scheduler(config, optimizer, data)
+
     _check_loss(config, module, len(data.classes))
     if module.transfer is not None:
         _check_transfer(config, module, module.transfer, data)
+
     for stage in data.config.growing_sizes:
         _check_image_size(module, data, stage.size, "data.growing_sizes")
     _check_image_size(module, data, data.preprocessing.size, "preprocessing.size")
@@ -56,6 +59,7 @@ def _check_scheduler(
     factory = build_partial(config.scheduler, "scheduler")
     total_steps = _count_steps(config, data)
     schedule = _try_out("scheduler", lambda: factory(optimizer, total_steps))
+
     metric = getattr(schedule, "monitor", None)
     if metric is not None and metric not in VALIDATION_METRICS:
         raise ConfigError(
@@ -66,9 +70,13 @@ def _check_scheduler(
 
 def _count_steps(config: RunConfig, data: ClassificationDataModule) -> int:
     """Return the optimizer steps of the run, ignoring trainer settings that skip some."""
-    steps_per_epoch = max(1, len(data.records("train")) // data.config.batch_size)
+    images = len(data.records("train"))
+    steps_per_epoch = max(1, images // data.config.batch_size)
+
     epochs = config.trainer.get("max_epochs")
-    return epochs * steps_per_epoch if isinstance(epochs, int) else steps_per_epoch
+    if not isinstance(epochs, int):
+        return steps_per_epoch
+    return epochs * steps_per_epoch
 
 
 def _check_loss(config: RunConfig, module: ClassificationModule, num_classes: int) -> None:
@@ -76,6 +84,7 @@ def _check_loss(config: RunConfig, module: ClassificationModule, num_classes: in
     labels = torch.tensor([0, 1])
     mixed_labels = torch.full((2, num_classes), 1 / num_classes)
     targets = mixed_labels if config.mixing else labels
+
     loss: Any = _try_out("loss", lambda: module.loss(logits, targets))
     if not isinstance(loss, torch.Tensor) or loss.ndim != 0:
         raise ConfigError(

@@ -31,12 +31,15 @@ def check_command_line(arguments: Sequence[str], config_dir: Path) -> None:
     """
     overrides = [argument for argument in arguments if _is_override(argument)]
     for variant in _sweep_variants(overrides):
-        _check_hydra_targets(_compose(variant, config_dir))
+        composed = _compose(variant, config_dir)
+        _check_hydra_targets(composed)
 
 
 def _is_override(argument: str) -> bool:
-    is_key = re.match(r"[~+A-Za-z_]", argument) is not None
-    return is_key and ("=" in argument or argument.startswith("~"))
+    if re.match(r"[~+A-Za-z_]", argument) is None:
+        return False
+    deletes_key = argument.startswith("~")
+    return deletes_key or "=" in argument
 
 
 def _sweep_variants(overrides: Sequence[str]) -> Iterator[list[str]]:
@@ -44,20 +47,28 @@ def _sweep_variants(overrides: Sequence[str]) -> Iterator[list[str]]:
     if not overrides:
         yield []
         return
+
     choices = [_sweep_values(override) for override in overrides]
     for row in zip_longest(*choices):
-        yield [value or values[0] for value, values in zip(row, choices, strict=True)]
+        variant = []
+        for value, values in zip(row, choices, strict=True):
+            variant.append(value or values[0])
+        yield variant
 
 
 def _sweep_values(override: str) -> list[str]:
     key, equals, value = override.partition("=")
-    if not equals or re.search(r"[\[\]{}()'\"]", value):
+    has_brackets_or_quotes = re.search(r"[\[\]{}()'\"]", value)
+    if not equals or has_brackets_or_quotes:
         return [override]
-    return [f"{key}={item}" for item in value.split(",")]
+
+    values = value.split(",")
+    return [f"{key}={item}" for item in values]
 
 
 def _compose(overrides: list[str], config_dir: Path) -> DictConfig:
     GlobalHydra.instance().clear()
+
     with initialize_config_dir(str(config_dir), version_base="1.3"):
         try:
             return compose("config", overrides=overrides, return_hydra_config=True)
@@ -69,7 +80,8 @@ def _compose(overrides: list[str], config_dir: Path) -> DictConfig:
 
 
 def _is_group(override: str, config_dir: Path) -> bool:
-    return (config_dir / override.partition("=")[0]).is_dir()
+    group, _, _ = override.partition("=")
+    return (config_dir / group).is_dir()
 
 
 def _explain_unknown_choices(overrides: list[str], config_dir: Path) -> str:
@@ -78,9 +90,12 @@ def _explain_unknown_choices(overrides: list[str], config_dir: Path) -> str:
         group, _, choice = override.partition("=")
         if not _is_group(override, config_dir):
             continue
-        choices = sorted(path.stem for path in (config_dir / group).glob("*.yaml"))
+
+        files = (config_dir / group).glob("*.yaml")
+        choices = sorted(path.stem for path in files)
         if choice in choices:
             continue
+
         line = f"{group}: {choice!r} is not a choice; choices are {', '.join(choices)}"
         if "none" in choices:
             line += f"; to turn it off, set {group}=none"
@@ -109,19 +124,24 @@ def _explain_hydra_error(error: HydraException, overrides: list[str], config_dir
     match = re.search(r"Could not override '([^']+)'", str(error))
     if match is None:
         return str(error)
+
     key = match[1]
     group_choices = [override for override in overrides if _is_group(override, config_dir)]
     base = _compose(group_choices, config_dir)
     new_key = find_renamed_key(key) or _find_renamed_parameter_path(base, key)
     if new_key is not None:
         return describe_renamed_key(key, new_key)
+
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(base, parent) if parent else base
     if not isinstance(node, DictConfig):
-        return f"{key}: unknown key; {did_you_mean(key, _without_hydra(_dotted_keys(base)))}"
+        valid_keys = _without_hydra(_dotted_keys(base))
+        return f"{key}: unknown key; {did_you_mean(key, valid_keys)}"
+
     parameters = _find_parameters(node, parent, base)
     if parameters is not None and name in parameters:
         return f"{key}: not set in this configuration yet; to add it, write +{key}=VALUE"
+
     valid_names = parameters or _without_hydra(map(str, node))
     return f"{key}: unknown key; {did_you_mean(name, valid_names)}"
 
@@ -129,13 +149,19 @@ def _explain_hydra_error(error: HydraException, overrides: list[str], config_dir
 def _find_renamed_parameter_path(base: DictConfig, key: str) -> str | None:
     """Return the key with its first renamed constructor parameter replaced; None without one."""
     names = key.split(".")
+
     for index in range(1, len(names)):
-        node = OmegaConf.select(base, ".".join(names[:index]))
+        parent = ".".join(names[:index])
+        node = OmegaConf.select(base, parent)
         if not isinstance(node, DictConfig) or "_target_" not in node:
             continue
-        new_name = find_renamed_parameter(str(node["_target_"]), names[index])
+
+        target = str(node["_target_"])
+        new_name = find_renamed_parameter(target, names[index])
         if new_name is not None:
-            return ".".join([*names[:index], new_name, *names[index + 1 :]])
+            rest = names[index + 1 :]
+            return ".".join([parent, new_name, *rest])
+
     return None
 
 
@@ -144,21 +170,30 @@ def _find_parameters(node: DictConfig, path: str, base: DictConfig) -> frozenset
     target = OmegaConf.select(node, "_target_")
     if target is None:
         return None
+
+    allow_targets = base.get("allow_targets") or ()
     try:
-        return parameter_names(resolve_target(target, path, base.get("allow_targets") or ()))
+        return parameter_names(resolve_target(target, path, allow_targets))
     except ConfigError:
         return None
 
 
 def _without_hydra(keys: Iterable[str]) -> list[str]:
-    return [key for key in keys if key.partition(".")[0] != "hydra"]
+    remaining = []
+    for key in keys:
+        first, _, _ = key.partition(".")
+        if first != "hydra":
+            remaining.append(key)
+    return remaining
 
 
 def _dotted_keys(node: DictConfig, prefix: str = "") -> list[str]:
     keys = []
     for name in map(str, node):
         keys.append(prefix + name)
-        child = None if OmegaConf.is_missing(node, name) else node.get(name)
+        if OmegaConf.is_missing(node, name):
+            continue
+        child = node.get(name)
         if isinstance(child, DictConfig):
             keys += _dotted_keys(child, f"{prefix}{name}.")
     return keys

@@ -30,13 +30,17 @@ def _none_if_empty(value: Any) -> Any:
 
 
 def _number_to_text(value: Any) -> Any:
-    return str(value) if isinstance(value, int) else value  # run.name=2024
+    if isinstance(value, int):  # run.name=2024
+        return str(value)
+    return value
 
 
 def _check_package_name(name: str) -> str:
-    package = name.partition(".")[0]
-    if not all(part.isidentifier() for part in name.split(".")):
+    names = name.split(".")
+    if not all(each.isidentifier() for each in names):
         raise ValueError(f"{name!r} is not the name of a Python package")
+
+    package = names[0]
     if package in sys.stdlib_module_names:
         raise ValueError(f"{package!r} belongs to Python; only your own packages can be allowed")
     return name
@@ -151,10 +155,12 @@ class RunConfig(_Section):
         except OmegaConfBaseException as error:
             raise ConfigError(f"{error.full_key}: {error.msg or error}") from error
         assert isinstance(settings, dict)
+
         for name, keys in _PATH_SETTINGS.items():
             node = settings.get(name)
             if isinstance(node, dict):
                 _make_paths_absolute(node, keys)
+
         return cls.from_dict(settings)
 
     @classmethod
@@ -172,7 +178,8 @@ class RunConfig(_Section):
 
     def to_yaml(self) -> str:
         """Return the text of config.yaml."""
-        return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))
+        settings = self.model_dump(mode="json")
+        return OmegaConf.to_yaml(OmegaConf.create(settings))
 
 
 def _make_paths_absolute(node: dict[Any, Any], keys: tuple[str, ...]) -> None:
@@ -185,13 +192,20 @@ def _make_paths_absolute(node: dict[Any, Any], keys: tuple[str, ...]) -> None:
 def _describe_error(item: Any) -> str:
     path = ".".join(map(str, item["loc"]))
     if item["type"] == "extra_forbidden":
-        new_path = find_renamed_key(path)
-        if new_path is not None:
-            return describe_renamed_key(path, new_path)
-        section: Any = RunConfig
-        for key in item["loc"][:-1]:
-            section = section.model_fields[key].annotation
-        return f"{path}: unknown key; {did_you_mean(str(item['loc'][-1]), section.model_fields)}"
+        return _describe_unknown_key(path, item["loc"])
     if item["type"] == "missing":
         return f"{path}: {item['msg']}"
     return f"{path}: {item['msg']}, got {item['input']!r:.200}"
+
+
+def _describe_unknown_key(path: str, keys: tuple[Any, ...]) -> str:
+    new_path = find_renamed_key(path)
+    if new_path is not None:
+        return describe_renamed_key(path, new_path)
+
+    *parents, name = keys
+    section: Any = RunConfig
+    for parent in parents:
+        section = section.model_fields[parent].annotation
+    hint = did_you_mean(str(name), section.model_fields)
+    return f"{path}: unknown key; {hint}"

@@ -34,19 +34,25 @@ def check_node(node: Any, path: str, allow_targets: Sequence[str] = ()) -> None:
     if isinstance(node, list):
         for index, item in enumerate(node):
             check_node(item, f"{path}.{index}", allow_targets)
-    elif isinstance(node, dict):
-        if _TARGET in node:
-            target = resolve_target(node[_TARGET], f"{path}.{_TARGET}", allow_targets)
-            _check_arguments(node, path, target)
-        for key, item in node.items():
-            check_node(item, f"{path}.{key}", allow_targets)
+        return
+    if not isinstance(node, dict):
+        return
+
+    if _TARGET in node:
+        target_path = f"{path}.{_TARGET}"
+        target = resolve_target(node[_TARGET], target_path, allow_targets)
+        _check_arguments(node, path, target)
+    for key, item in node.items():
+        check_node(item, f"{path}.{key}", allow_targets)
 
 
 def accepts(node: Node, argument: str) -> bool:
     """Whether the target of a checked node has this argument, or accepts any."""
     if _TARGET not in node:
         return False
-    names = parameter_names(find_target(node[_TARGET], _TARGET))
+
+    target = find_target(node[_TARGET], _TARGET)
+    names = parameter_names(target)
     return names is None or argument in names
 
 
@@ -64,6 +70,7 @@ def build(node: Node, path: str, expected: type[T], **runtime: Any) -> T:
             another class.
     """
     built = _instantiate(node, path, runtime)
+
     if not isinstance(built, expected):
         raise ConfigError(
             f"{path}: {node[_TARGET]} builds {type(built).__name__}, expected {expected.__name__}"
@@ -87,15 +94,18 @@ def build_partial(node: Node, path: str) -> Callable[..., Any]:
 def _instantiate(node: Node, path: str, runtime: dict[str, Any]) -> Any:
     if _TARGET not in node:
         raise ConfigError(f"{path}: has no _target_, got {node}; choose one with {path}=NAME")
+
     clash = sorted(node.keys() & runtime.keys())
     if clash:
         raise ConfigError(f"{path}.{clash[0]}: is supplied by the app; remove it")
+
     try:
         return instantiate(node, _convert_="all", **runtime)
     except InstantiationException as error:
         cause = error.__cause__
         nested = re.search(r"full_key: (\S+)", str(error))
         full_path = f"{path}.{nested[1]}" if nested else path
+
         if isinstance(cause, ValidationError):
             lines = [_describe_error(item, full_path) for item in cause.errors()]
             raise ConfigError("\n".join(lines)) from error
@@ -103,23 +113,28 @@ def _instantiate(node: Node, path: str, runtime: dict[str, Any]) -> Any:
 
 
 def _check_arguments(node: Node, path: str, target: Any) -> None:
+    target_name = node[_TARGET]
     names = parameter_names(target)
+
     for key in sorted(node.keys() - _HYDRA_KEYS):
-        new_name = find_renamed_parameter(node[_TARGET], key)
-        new_value = find_renamed_value(node[_TARGET], key, node[key])
+        value = node[key]
+        new_value = find_renamed_value(target_name, key, value)
         if new_value is not None:
-            raise ConfigError(f"{path}.{key}: {node[key]!r} was renamed to {new_value!r}")
+            raise ConfigError(f"{path}.{key}: {value!r} was renamed to {new_value!r}")
         if names is None or key in names:
             continue
+
+        new_name = find_renamed_parameter(target_name, key)
         if new_name is not None:
             raise ConfigError(f"{path}.{key} was renamed to {path}.{new_name}")
-        raise ConfigError(
-            f"{path}.{key}: {target.__name__} takes no {key!r}; {did_you_mean(key, names)}"
-        )
+        hint = did_you_mean(key, names)
+        raise ConfigError(f"{path}.{key}: {target.__name__} takes no {key!r}; {hint}")
 
 
 def _describe_error(item: Any, path: str) -> str:
-    key = ".".join([path, *map(str, item["loc"])])
+    names = map(str, item["loc"])
+    key = ".".join([path, *names])
+
     if item["type"] == "missing":
         return f"{key}: {item['msg']}"
     return f"{key}: {item['msg']}, got {item['input']!r:.200}"

@@ -70,20 +70,23 @@ def find_renamed_key(path: str) -> str | None:
     """Return the new key path if the path, or the start of it, was renamed; else None."""
     for old, new in RENAMED_KEYS.items():
         if path == old or path.startswith(f"{old}."):
-            return new + path.removeprefix(old)
+            rest = path.removeprefix(old)
+            return new + rest
     return None
 
 
 def find_renamed_parameter(target: str, name: str) -> str | None:
     """Return the new name of a constructor parameter; None if it was not renamed."""
-    return RENAMED_PARAMETERS.get(target, {}).get(name)
+    parameters = RENAMED_PARAMETERS.get(target, {})
+    return parameters.get(name)
 
 
 def find_renamed_value(target: str, name: str, value: Any) -> str | None:
     """Return the new value of a constructor parameter; None if it was not renamed."""
     if not isinstance(value, str):
         return None
-    return RENAMED_VALUES.get(target, {}).get((name, value))
+    values = RENAMED_VALUES.get(target, {})
+    return values.get((name, value))
 
 
 def describe_renamed_key(old: str, new: str) -> str:
@@ -105,13 +108,18 @@ def _upgrade(value: Any, path: str) -> Any:
         return [_upgrade(item, path) for item in value]
     if not isinstance(value, dict):
         return value
+
     target = value.get("_target_")
-    target = RENAMED_TARGETS.get(target, target) if isinstance(target, str) else ""
+    if not isinstance(target, str):
+        target = ""
+    target = RENAMED_TARGETS.get(target, target)
+
     upgraded = {}
     for key, item in value.items():
         key_path = f"{path}.{key}" if path else str(key)
         new_path = RENAMED_KEYS.get(key_path, key_path)
-        name = find_renamed_parameter(target, key) or new_path.rpartition(".")[2]
+        _, _, new_key = new_path.rpartition(".")
+        name = find_renamed_parameter(target, key) or new_key
         upgraded[name] = _upgrade_item(target, name, item, new_path)
     return upgraded
 

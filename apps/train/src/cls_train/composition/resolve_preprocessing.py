@@ -75,13 +75,16 @@ def resolve_preprocessing(config: RunConfig, interrupted: RunConfig | None = Non
     unresolved = {key: node[key] for key in _KEYS if node.get(key) in (_AUTO, _WEIGHTS)}
     if not unresolved:
         return config
+
     if interrupted is not None and unresolved.keys() <= interrupted.preprocessing.keys():
         source: dict[str, Any] | None = interrupted.preprocessing
     else:
         source = _read_weights_preprocessing(config.model)
+
     for key, word in list(unresolved.items()):
         if word == _AUTO and (key == "size" or not source):
             continue
+
         if source is None:
             raise ConfigError(
                 f"preprocessing.{key}: 'weights' needs pretrained weights, but model.weights is "
@@ -92,6 +95,7 @@ def resolve_preprocessing(config: RunConfig, interrupted: RunConfig | None = Non
         if key == "resize" and "fill" in source:
             node.setdefault("fill", source["fill"])
         del unresolved[key]
+
     if unresolved:
         _check_auto(node, unresolved)
         node |= _estimate_from_images(config.data, list(unresolved))
@@ -100,12 +104,15 @@ def resolve_preprocessing(config: RunConfig, interrupted: RunConfig | None = Non
 
 def choose_size(heights: Sequence[int], widths: Sequence[int]) -> tuple[int, int]:
     """Return the median height and width, each rounded up to a multiple of 16, at most 224."""
-    return _choose_side(heights), _choose_side(widths)
+    height = _choose_side(heights)
+    width = _choose_side(widths)
+    return height, width
 
 
 def _choose_side(sides: Sequence[int]) -> int:
     median = int(np.median(sides))
-    rounded_up = -(-median // SIZE_STEP) * SIZE_STEP
+    steps = -(-median // SIZE_STEP)
+    rounded_up = steps * SIZE_STEP
     return min(MAX_SIZE, rounded_up)
 
 
@@ -160,6 +167,7 @@ def _estimate_from_images(data: Node, keys: Sequence[str]) -> dict[str, Any]:
     """Estimate size, mean, and std from training images."""
     settings = build(data, "data", DataModuleConfig)
     images = _measure_images(settings)
+
     estimated: dict[str, Any] = {}
     if "size" in keys:
         heights = [image.height for image in images]
@@ -173,17 +181,17 @@ def _estimate_from_images(data: Node, keys: Sequence[str]) -> dict[str, Any]:
             np.median(heights),
             np.median(widths),
         )
-    if "mean" in keys or "std" in keys:
-        # Each image has the same weight, whatever its size.
-        mean = np.mean([image.mean for image in images], axis=0)
-        mean_square = np.mean([image.mean_square for image in images], axis=0)
-        std = np.sqrt(np.maximum(mean_square - mean**2, 1e-6))
-        for key, values in (("mean", mean), ("std", std)):
-            if key in keys:
-                estimated[key] = [round(float(value), 4) for value in values]
-                logger.info(
-                    "preprocessing.{}: {} of {} training images", key, estimated[key], len(images)
-                )
+
+    # Each image has the same weight, whatever its size.
+    mean = np.mean([image.mean for image in images], axis=0)
+    mean_square = np.mean([image.mean_square for image in images], axis=0)
+    variance = np.maximum(mean_square - mean**2, 1e-6)
+    for key, values in (("mean", mean), ("std", np.sqrt(variance))):
+        if key in keys:
+            estimated[key] = [round(float(value), 4) for value in values]
+            logger.info(
+                "preprocessing.{}: {} of {} training images", key, estimated[key], len(images)
+            )
     return estimated
 
 
@@ -206,13 +214,19 @@ def _measure_images(settings: DataModuleConfig) -> list[_ImageStatistics]:
 def _read_training_records(settings: DataModuleConfig) -> Sequence[Record]:
     if settings.synthetic is not None:
         settings.synthetic.write(settings.root)
-    quarantine = None if settings.quarantine is None else Quarantine.load(settings.quarantine)
+
+    quarantine = None
+    if settings.quarantine is not None:
+        quarantine = Quarantine.load(settings.quarantine)
     read = partial(
         read_split, settings.root, annotations=settings.annotations, quarantine=quarantine
     )
+    train = read("train")
     if settings.fold is None or settings.folds is None:
-        return read("train")
-    return select_fold(read("train"), read("valid"), settings.fold, settings.folds)["train"]
+        return train
+
+    splits = select_fold(train, read("valid"), settings.fold, settings.folds)
+    return splits["train"]
 
 
 def _measure_image(record: Record) -> _ImageStatistics | None:
@@ -221,7 +235,12 @@ def _measure_image(record: Record) -> _ImageStatistics | None:
         image = decoder.decode(record.path.read_bytes())
     except (ImageError, OSError):
         return None  # the data gate reports it with its row
-    pixels = np.asarray(image, dtype=np.float32) / 255
-    height, width, _ = pixels.shape
-    mean = pixels.mean(axis=(0, 1))
-    return _ImageStatistics(height, width, mean, np.square(pixels).mean(axis=(0, 1)))
+
+    levels = np.asarray(image, dtype=np.float32)
+    pixels = levels / 255
+    return _ImageStatistics(
+        height=image.height,
+        width=image.width,
+        mean=pixels.mean(axis=(0, 1)),
+        mean_square=np.square(pixels).mean(axis=(0, 1)),
+    )

@@ -49,10 +49,12 @@ def resolve_target(target: Any, path: str, allow_targets: Sequence[str] = ()) ->
         raise ConfigError(f"{path}: expected the name of a class, may not be built: {target!r}")
     if target in RENAMED_TARGETS:
         raise ConfigError(f"{path}: {target} was renamed to {RENAMED_TARGETS[target]}")
+
     packages = [*OWN_PACKAGES, *allow_targets]
     is_listed = target.startswith(LIBRARY_PREFIXES) or _is_inside(target, packages)
     if not is_listed or "._" in target:
         raise ConfigError(_describe_refusal(target, path))
+
     found = find_target(target, path)
     # An allowed module leads to others: cls_data.images.store.hashlib.sha256 belongs to hashlib.
     if not _is_allowed(found, target, allow_targets):
@@ -70,6 +72,7 @@ def find_target(target: str, path: str) -> Any:
         ConfigError: A module or a name in it does not exist; the closest name is suggested.
     """
     names = target.split(".")
+
     for length in range(len(names) - 1, 0, -1):
         module_name = ".".join(names[:length])
         try:
@@ -80,7 +83,10 @@ def find_target(target: str, path: str) -> Any:
                     f"{path}: {target} needs the package {error.name!r}, which is not installed"
                 ) from error
             continue
-        return _find_attribute(module, module_name, names[length:], path)
+
+        attributes = names[length:]
+        return _find_attribute(module, module_name, attributes, path)
+
     raise ConfigError(f"{path}: {target!r} does not exist: no module {names[0]!r}")
 
 
@@ -96,10 +102,9 @@ def parameter_names(target: Any) -> frozenset[str] | None:
 def _find_attribute(found: Any, found_name: str, names: Sequence[str], path: str) -> Any:
     for name in names:
         if not hasattr(found, name):
-            public_names = [known for known in dir(found) if not known.startswith("_")]
-            raise ConfigError(
-                f"{path}: {found_name} has no {name!r}; {did_you_mean(name, public_names)}"
-            )
+            public_names = [each for each in dir(found) if not each.startswith("_")]
+            hint = did_you_mean(name, public_names)
+            raise ConfigError(f"{path}: {found_name} has no {name!r}; {hint}")
         found = getattr(found, name)
         found_name = f"{found_name}.{name}"
     return found
@@ -108,25 +113,30 @@ def _find_attribute(found: Any, found_name: str, names: Sequence[str], path: str
 def _is_allowed(found: Any, target: str, allow_targets: Sequence[str]) -> bool:
     if target in FUNCTIONS:
         return True
+
     home = str(getattr(found, "__module__", ""))
+    is_class = inspect.isclass(found)
     if _is_inside(home, allow_targets):
-        return inspect.isclass(found) or inspect.isroutine(found)
-    if not inspect.isclass(found):
+        return is_class or inspect.isroutine(found)
+    if not is_class:
         return False
+
     is_library_class = _is_inside(home, LIBRARIES) and target.startswith(LIBRARY_PREFIXES)
     return is_library_class or _is_inside(home, OWN_PACKAGES)
 
 
 def _is_inside(name: str, packages: Sequence[str]) -> bool:
     """Whether a dotted name is one of the packages or lies below one."""
-    return any(name == package or name.startswith(f"{package}.") for package in packages)
+    prefixes = tuple(f"{package}." for package in packages)
+    return name in packages or name.startswith(prefixes)
 
 
 def _describe_refusal(target: str, path: str) -> str:
     own = [f"{package}." for package in OWN_PACKAGES]
-    package = target.partition(".")[0] or "PACKAGE"
+    allowed = ", ".join([*own, *LIBRARY_PREFIXES])
+    first, _, _ = target.partition(".")
+    package = first or "PACKAGE"
     return (
-        f"{path}: {target!r} may not be built. Allowed: names that start with "
-        f"{', '.join([*own, *LIBRARY_PREFIXES])}. To allow the classes and functions of your own "
-        f"package, set allow_targets=[{package}]"
+        f"{path}: {target!r} may not be built. Allowed: names that start with {allowed}. "
+        f"To allow the classes and functions of your own package, set allow_targets=[{package}]"
     )

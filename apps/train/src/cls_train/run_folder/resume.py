@@ -38,7 +38,8 @@ def check_startable(run: RunPaths) -> None:
 
 def is_interrupted(run: RunPaths) -> bool:
     """Whether the folder holds a checkpoint to resume from."""
-    return any(path.exists() for path in resumable_checkpoints(run))
+    checkpoints = resumable_checkpoints(run)
+    return any(path.exists() for path in checkpoints)
 
 
 def find_interrupted_config(run: RunPaths, config: RunConfig) -> RunConfig | None:
@@ -54,12 +55,15 @@ def find_interrupted_config(run: RunPaths, config: RunConfig) -> RunConfig | Non
     """
     if not is_interrupted(run):
         return None
+
     recorded = read_config(run)
     stem = config.model.get("stem", "auto")
     if stem not in ("auto", recorded.model.get("stem")):
         return None
-    is_same_model = {**recorded.model, "stem": stem} == {**config.model, "stem": stem}
-    return recorded if is_same_model else None
+
+    recorded_model = {**recorded.model, "stem": stem}
+    model = {**config.model, "stem": stem}
+    return recorded if model == recorded_model else None
 
 
 def begin_run(run: RunPaths, config: RunConfig, labels: LabelsMapping) -> Path | None:
@@ -104,13 +108,17 @@ def _check_same_run(run: RunPaths, config: RunConfig, labels: LabelsMapping) -> 
     before = _comparable_lines(read_config(run))
     now = _comparable_lines(config)
     differences = [line for line in difflib.ndiff(before, now) if line[0] in "-+"]
+
     recorded = LabelsMapping.load(run.labels)
     if recorded.classes != labels.classes:
-        removed = sorted(set(recorded.classes) - set(labels.classes))
-        added = sorted(set(labels.classes) - set(recorded.classes))
+        classes_before = set(recorded.classes)
+        classes_now = set(labels.classes)
+        removed = sorted(classes_before - classes_now)
+        added = sorted(classes_now - classes_before)
         differences.append(f"classes: {removed} are gone, {added} are new")
     elif recorded.provenance.data_fingerprint != labels.provenance.data_fingerprint:
         differences.append("data: rows or images have changed")
+
     if differences:
         raise RunError(
             f"run {run.path.name!r} was interrupted and cannot be resumed with other settings; "
@@ -121,4 +129,5 @@ def _check_same_run(run: RunPaths, config: RunConfig, labels: LabelsMapping) -> 
 
 def _comparable_lines(config: RunConfig) -> list[str]:
     settings = config.model_dump(mode="json", exclude=_MAY_CHANGE)
-    return OmegaConf.to_yaml(OmegaConf.create(settings)).splitlines()
+    text = OmegaConf.to_yaml(OmegaConf.create(settings))
+    return text.splitlines()

@@ -25,6 +25,7 @@ def acquire_lock(run: RunPaths) -> None:
     """
     if run.path.resolve() in _held_locks:
         return
+
     lock = _acquire(run)
     owner = {
         "process": os.getpid(),
@@ -41,7 +42,9 @@ def acquire_lock(run: RunPaths) -> None:
 
 def release_lock(run: RunPaths) -> None:
     """Release the lock if this process holds it."""
-    lock = _held_locks.pop(run.path.resolve(), None)
+    path = run.path.resolve()
+    lock = _held_locks.pop(path, None)
+
     if lock is not None:
         run.owner.unlink(missing_ok=True)
         lock.release()
@@ -53,8 +56,10 @@ def check_unlocked(run: RunPaths) -> None:
     Raises:
         RunError: Another process does; the message names it.
     """
-    if run.lock.exists() and run.path.resolve() not in _held_locks:
-        _acquire(run).release()
+    is_held = run.path.resolve() in _held_locks
+    if run.lock.exists() and not is_held:
+        lock = _acquire(run)
+        lock.release()
 
 
 def _acquire(run: RunPaths) -> FileLock:

@@ -18,13 +18,16 @@ def choose_run_paths(config: RunConfig) -> RunPaths:
     """Return the folder with the configured name, or a new name of date, model, and seed."""
     if config.run.name is not None:
         return RunPaths(config.run.root / config.run.name)
+
     model = config.model.get("name", "model")
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{model}-seed{config.seed}"
+    now = time.strftime("%Y%m%d-%H%M%S")
+    stem = f"{now}-{model}-seed{config.seed}"
     folder = config.run.root / stem
     number = 2
     while folder.exists():
         folder = config.run.root / f"{stem}-{number}"
         number += 1
+
     return RunPaths(folder)
 
 
@@ -36,6 +39,7 @@ def read_config(run: RunPaths) -> RunConfig:
     """
     if not run.config.is_file():
         raise RunError(f"{run.path}: no config.yaml; expected the folder of a run")
+
     try:
         settings = OmegaConf.to_container(OmegaConf.load(run.config))
         assert isinstance(settings, dict)

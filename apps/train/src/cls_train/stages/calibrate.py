@@ -55,6 +55,7 @@ def calibrate(
     logits, truth = valid.logits.numpy(), valid.labels.numpy()
     group_names = [groups[row] or "" for row in valid.index.tolist()]
     clusters = Clusters.from_groups(np.array(group_names, np.str_))
+
     errors = None
     if stages.calibrate is not None:
         fit = FITS[stages.calibrate]
@@ -64,6 +65,7 @@ def calibrate(
             logger.info("the exported confidence is the plain softmax: {}", error)
         else:
             errors = _measure_errors(logits, truth, fit, clusters)
+
     if stages.reject is not None:
         reject = _choose_thresholds(labels, logits, truth, stages.reject)
         labels = labels.model_copy(update={"reject": reject})

@@ -6,11 +6,9 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
@@ -41,7 +39,6 @@ from cls_train.logs import configure_logging, log_to_file
 from cls_train.run_folder.checkpoints import load_checkpoint
 from cls_train.run_folder.run_paths import read_config, write_json
 from cls_train.stages.calibrate import CalibrationErrors, calibrate
-from cls_train.stages.evaluation_process import WAIT_OPTION
 from cls_train.stages.robustness import compute_robustness_curves
 
 GOLDEN_IMAGES = 8
@@ -98,11 +95,13 @@ def evaluate(paths: RunPaths, allow_targets: Sequence[str] = ()) -> Evaluation:
     evaluation, valid_outputs = _evaluate_weights(run)
     if not run.config.stages.export:
         return evaluation
+
     groups = [record.group for record in run.data.records("valid")]
     labels = _add_provenance(run.labels, run.scored)
     labels, calibration = calibrate(labels, valid_outputs, groups, run.config.stages)
     run.module.cpu().to(memory_format=torch.contiguous_format)
     onnx = _export(run, labels, valid_outputs)
+
     if run.config.stages.robustness:
         _measure_robustness(run)
     return replace(evaluation, calibration=calibration, onnx=onnx)
@@ -112,6 +111,7 @@ def compute_metrics(logits: Tensor, labels: Tensor, split: str) -> dict[str, flo
     """Compute the scalar metrics of logits [N, C], named as the module logs them."""
     metrics = {f"{split}_loss": float(functional.cross_entropy(logits, labels))}
     values = build_classification_metrics(logits.shape[1])(logits, labels)
+
     for name, value in values.items():
         if value.ndim == 0:
             metrics[f"{split}_{name}"] = float(value)
@@ -122,17 +122,21 @@ def _load_run(paths: RunPaths, allow_targets: Sequence[str]) -> _TrainedRun:
     config = _use_single_precision(read_config(paths))
     config = config.model_copy(update={"allow_targets": tuple(allow_targets)})
     check_nodes(config)
+
     seed_everything(config.seed, workers=True, verbose=False)
     checkpoint = load_checkpoint(paths.best)
     data = build_data(config, build_preprocessing(config), skip_gate=True)
     data.setup()
+
     labels = LabelsMapping.load(paths.labels)
     if data.fingerprint != labels.provenance.data_fingerprint:
         raise RunError(
             f"{data.config.root}: rows or images have changed since the run was trained on them"
         )
+
     module = build_module(config, data, skip_initial_weights=True, skip_distillation=True)
     module.load_state_dict(checkpoint["state_dict"])
+
     callbacks = build_callbacks(config).all
     trainer = build_trainer(config, paths.path, callbacks, logging=False)
     optimize_for_device(module, trainer)
@@ -159,9 +163,11 @@ def _evaluate_weights(run: _TrainedRun) -> tuple[Evaluation, EvaluationOutputs]:
     valid_metrics = run.trainer.validate(run.module, datamodule=run.data, verbose=False)[0]
     valid_outputs = run.module.outputs
     assert valid_outputs is not None
+
     metrics = {"valid": dict(valid_metrics)}
     _check_identity(run, "best.ckpt in a clean process", metrics["valid"][run.scored["metric"]])
     scores = {"valid": _score(valid_outputs, run.data)}
+
     if "test" in run.data.splits:
         test_metrics = run.trainer.test(run.module, datamodule=run.data, verbose=False)[0]
         assert run.module.outputs is not None
@@ -177,6 +183,7 @@ def _evaluate_weights(run: _TrainedRun) -> tuple[Evaluation, EvaluationOutputs]:
 
 def _score(outputs: EvaluationOutputs, data: ClassificationDataModule) -> EvaluationScores:
     records = data.records(outputs.split)
+
     predictions = Predictions.from_outputs(outputs, records, data.classes)
     return compute_scores(EvaluatedPredictions.from_predictions(predictions))
 
@@ -188,14 +195,17 @@ def _export(
     bundle = run.paths.bundle
     images = [record.path for record in run.data.records("valid")]
     step = max(1, len(images) // GOLDEN_IMAGES)
+
     write_bundle(run.module.backbone, labels, bundle, images[::step][:GOLDEN_IMAGES])
     report = verify_bundle(bundle)
     if not report.passed:
         raise IdentityError(f"{bundle} fails its golden test: {'; '.join(report.failures)}")
+
     metric = run.scored["metric"]
     logits = torch.from_numpy(Classifier(bundle).logits(images))[valid_outputs.index]
     value = compute_metrics(logits, valid_outputs.labels, "valid")[metric]
     _check_identity(run, "the ONNX file, reading image files,", value)
+
     difference = float((logits - valid_outputs.logits).abs().max())
     logger.info(
         "exported {}: {} golden images pass, logits within {:.1e} of PyTorch",
@@ -208,7 +218,9 @@ def _export(
 
 def _measure_robustness(run: _TrainedRun) -> None:
     split = "test" if "test" in run.data.splits else "valid"
-    curves = compute_robustness_curves(Classifier(run.paths.bundle), run.data.records(split))
+    records = run.data.records(split)
+    classifier = Classifier(run.paths.bundle)
+    curves = compute_robustness_curves(classifier, records)
     write_json(run.paths.robustness, {"split": split, **curves})
 
 
@@ -244,13 +256,36 @@ def _estimate_to_dict(estimate: object) -> dict[str, float | None]:
     return estimate.model_dump()
 
 
+def evaluate_and_write(paths: RunPaths, allow_targets: Sequence[str]) -> None:
+    """Evaluate a run, and write evaluation.json and the log.
+
+    Raises:
+        IdentityError, RunError: See `evaluate`.
+    """
+    configure_logging()
+    with log_to_file(paths.log):
+        evaluation = evaluate(paths, allow_targets)
+
+    text = json.dumps(asdict(evaluation), default=_estimate_to_dict)
+    content = json.loads(text)
+    write_json(paths.evaluation, content)
+
+
+def warm_up_exporter() -> None:
+    """Export a small network to memory, because the exporter loads most of its modules on use."""
+    network = nn.Conv2d(3, 1, 1)
+    network.eval()
+    example = torch.zeros(1, 3, 1, 1)
+    torch.onnx.export(network, (example,), dynamo=True, verbose=False)
+
+
 @exit_on_user_error
 def main() -> None:
-    """Evaluate the run of the command line, or the one that the app names on standard input."""
+    """Evaluate the run of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m cls_train.stages.evaluate", description="Evaluate and export a run again."
     )
-    parser.add_argument("run_folder", nargs="?", type=Path, help="such as runs/NAME")
+    parser.add_argument("run_folder", type=Path, help="such as runs/NAME")
     parser.add_argument(
         "--allow-target",
         action="append",
@@ -258,42 +293,8 @@ def main() -> None:
         metavar="PACKAGE",
         help="a package of yours whose classes the run uses (its allow_targets); repeatable",
     )
-    parser.add_argument(WAIT_OPTION, action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    configure_logging()
-    if arguments.wait:
-        request = _wait_for_request()
-        if request is not None:
-            _evaluate_and_write(Path(request["run"]), request["allow_targets"])
-    elif arguments.run_folder is None:
-        parser.error("RUN_FOLDER is missing")
-    else:
-        _evaluate_and_write(arguments.run_folder, arguments.allow_target)
-
-
-def _wait_for_request() -> dict[str, Any] | None:
-    """Load the exporter while the run is training, and return the app's request for it.
-
-    Returns:
-        None if the app ended without one.
-    """
-    _warm_up_exporter()
-    line = sys.stdin.readline()
-    return json.loads(line) if line else None
-
-
-def _warm_up_exporter() -> None:
-    """Export a small network to memory, because the exporter loads most of its modules on use."""
-    network = nn.Conv2d(3, 1, 1).eval()
-    torch.onnx.export(network, (torch.zeros(1, 3, 1, 1),), dynamo=True, verbose=False)
-
-
-def _evaluate_and_write(folder: Path, allow_targets: Sequence[str]) -> None:
-    paths = RunPaths(folder)
-    with log_to_file(paths.log):
-        evaluation = evaluate(paths, allow_targets)
-    content = json.dumps(asdict(evaluation), default=_estimate_to_dict)
-    write_json(paths.evaluation, json.loads(content))
+    evaluate_and_write(RunPaths(arguments.run_folder), arguments.allow_target)
 
 
 if __name__ == "__main__":

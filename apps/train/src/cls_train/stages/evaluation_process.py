@@ -1,7 +1,7 @@
 """Evaluate a run in a clean Python process, which can start before training does.
 
 Importing PyTorch and Lightning takes several seconds. A process that starts with the app imports
-them while the app imports, checks, and trains. It imports nothing of the training process.
+them while the app imports, checks, and trains. It receives only the path of the run.
 """
 
 import json
@@ -10,13 +10,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from cls_export.contract.run_layout import RunPaths
 from cls_train.errors import RunError
-
-MODULE = "cls_train.stages.evaluate"
-WAIT_OPTION = "--wait"
+from cls_train.process_exit import run_and_exit
 
 _waiting: "subprocess.Popen[str] | None" = None
 
@@ -51,12 +50,14 @@ def evaluate_in_clean_process(run: RunPaths, allow_targets: Sequence[str]) -> di
     process, _waiting = _waiting, None
     if process is None or process.poll() is not None:
         process = _start()
+
     request = json.dumps({"run": str(run.path), "allow_targets": list(allow_targets)})
     try:
         process.communicate(f"{request}\n")
     finally:
         process.kill()  # if this process was interrupted
         process.wait()
+
     if process.returncode != 0:
         raise RunError(
             f"evaluating {run.best} failed (see above), so the run is not finished. After fixing "
@@ -68,12 +69,32 @@ def evaluate_in_clean_process(run: RunPaths, allow_targets: Sequence[str]) -> di
 
 def _start() -> "subprocess.Popen[str]":
     # -P: with -m alone, a statistics.py in the working directory would replace Python's.
-    command = [sys.executable, "-P", "-m", MODULE, WAIT_OPTION]
+    command = [sys.executable, "-P", "-m", "cls_train.stages.evaluation_process"]
     if threading.current_thread() is not threading.main_thread():
         return subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+
     # Ctrl-C reaches the whole process group. This process handles it, and stops the other one.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
     finally:
         signal.signal(signal.SIGINT, handler)
+
+
+def _evaluate_requested_run() -> None:
+    """Load everything that evaluation needs, then wait for the app's request and evaluate."""
+    from cls_train.console import exit_on_user_error
+    from cls_train.stages.evaluate import evaluate_and_write, warm_up_exporter
+
+    warm_up_exporter()
+    line = sys.stdin.readline()
+    if not line:  # the app ended without a request
+        return
+    request = json.loads(line)
+    run = RunPaths(Path(request["run"]))
+    evaluate = exit_on_user_error(lambda: evaluate_and_write(run, request["allow_targets"]))
+    evaluate()
+
+
+if __name__ == "__main__":
+    run_and_exit(_evaluate_requested_run)

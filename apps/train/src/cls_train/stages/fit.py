@@ -100,9 +100,11 @@ def fit(config: RunConfig) -> FitResult:
     check_startable(run)
     with capture_lines() as earlier_lines:
         training = _build_training(config, run)
+
     labels = _build_labels(training, run)
     checkpoint = begin_run(run, training.config, labels)
     _write_records(training, labels, run, is_new=checkpoint is None)
+
     with log_to_file(run.log, earlier_lines):
         if checkpoint is None:
             logger.info("run {}: starting", run.path)
@@ -110,6 +112,7 @@ def fit(config: RunConfig) -> FitResult:
             checkpoint = choose_checkpoint(run)  # Lightning fails on a damaged one
             logger.info("run {}: resuming from {}", run.path, checkpoint)
         _run_trainer(training, run, checkpoint)
+
     callbacks = training.callbacks
     return FitResult(
         run,
@@ -133,20 +136,24 @@ def _check_config(config: RunConfig) -> None:
 
 def _build_training(config: RunConfig, run: RunPaths) -> _Training:
     interrupted = find_interrupted_config(run, config)
+
     seed_everything(config.seed, workers=True, verbose=False)
     config = resolve_preprocessing(config, interrupted)
     preprocessing = build_preprocessing(config)
     callbacks = build_callbacks(config)
     data = build_data(config, preprocessing)
+
     # The trainer is built before the data is read, so a missing GPU or logger is an early error.
     trainer = build_trainer(config, run.path, callbacks.all, logging=True)
     data.prepare_data()
     data.setup()
+
     if interrupted is not None:
         config = config.model_copy(update={"model": interrupted.model})  # with its stem
     # A resumed run takes its weights from its checkpoint; their source may no longer exist.
     module = build_module(config, data, skip_initial_weights=interrupted is not None)
     config = record_stem(config, module.backbone)
+
     optimize_for_device(module, trainer)
     _limit_log_interval(trainer, data)
     return _Training(config, data, module, callbacks, trainer)
@@ -154,7 +161,8 @@ def _build_training(config: RunConfig, run: RunPaths) -> _Training:
 
 def _limit_log_interval(trainer: Trainer, data: ClassificationDataModule) -> None:
     """Log at least once in a short epoch."""
-    steps = max(1, len(data.records("train")) // data.config.batch_size)
+    images = len(data.records("train"))
+    steps = max(1, images // data.config.batch_size)
     settings: Any = trainer  # Lightning does not declare the attribute
     settings.log_every_n_steps = min(settings.log_every_n_steps, steps)
 
@@ -162,7 +170,9 @@ def _limit_log_interval(trainer: Trainer, data: ClassificationDataModule) -> Non
 def _build_labels(training: _Training, run: RunPaths) -> LabelsMapping:
     data = training.data
     provenance = Provenance(
-        run=run.path.name, code_commit=get_code_commit(), data_fingerprint=data.fingerprint
+        run=run.path.name,
+        code_commit=get_code_commit(),
+        data_fingerprint=data.fingerprint,
     )
     return LabelsMapping.from_classes(data.class_to_idx, data.preprocessing, provenance)
 
@@ -177,6 +187,7 @@ def _write_records(
         "labels": labels.model_dump(mode="json"),
         "versions": versions,
     }
+
     if is_new:
         write_json(run.origin, {"arguments": sys.argv[1:], "versions": versions})
     if training.data.report is not None:
@@ -221,10 +232,12 @@ def _describe_stop(error: OSError | LoaderWorkerError, run: RunPaths, step: int)
     cause = str(error)
     if isinstance(error, OSError) and error.strerror is not None:
         cause = f"{error.strerror}: {error.filename or run.path}"
+
     if run.last.exists():
         next_step = f"repeat the command with run.name={run.path.name} to resume from {run.last}"
     else:
         next_step = "start again; there is no checkpoint yet"
+
     return f"training stopped at step {step}: {cause}. After fixing the cause, {next_step}"
 
 
@@ -268,4 +281,5 @@ def get_code_commit() -> str | None:
 
 def _run_git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    process = subprocess.run(command, check=True, capture_output=True, text=True)
+    return process.stdout.strip()

@@ -35,13 +35,16 @@ class Degradation:
 def _compress(image: Image.Image, quality: float) -> Image.Image:
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=int(quality))
-    return Image.open(stream).convert("RGB")
+    compressed = Image.open(stream)
+    return compressed.convert("RGB")
 
 
 def _reduce_resolution(image: Image.Image, factor: float) -> Image.Image:
     width = max(1, round(image.width / factor))
     height = max(1, round(image.height / factor))
-    small = image.resize((width, height), Image.Resampling.BOX)
+    size = (width, height)
+
+    small = image.resize(size, Image.Resampling.BOX)
     return small.resize(image.size, Image.Resampling.BILINEAR)
 
 
@@ -50,16 +53,22 @@ def _blur(image: Image.Image, radius: float) -> Image.Image:
 
 
 def _add_noise(image: Image.Image, deviation: float) -> Image.Image:
+    pixels = np.asarray(image)
     generator = np.random.default_rng(_NOISE_SEED)
-    noise = generator.normal(0, deviation, (image.height, image.width, 3))
-    return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
+    noise = generator.normal(0, deviation, pixels.shape)
+    noisy = np.clip(pixels + noise, 0, 255)
+    return Image.fromarray(noisy.astype(np.uint8))
 
 
 def _widen_crop(image: Image.Image, margin: float) -> Image.Image:
     """Widen the crop by mirroring its edges, because the surrounding frame is not available."""
-    width, height = round(margin * image.width), round(margin * image.height)
+    width = round(margin * image.width)
+    height = round(margin * image.height)
     padding = ((height, height), (width, width), (0, 0))
-    return Image.fromarray(np.pad(np.asarray(image), padding, mode="symmetric"))
+
+    pixels = np.asarray(image)
+    widened = np.pad(pixels, padding, mode="symmetric")
+    return Image.fromarray(widened)
 
 
 DEGRADATIONS = (
@@ -90,6 +99,7 @@ def compute_robustness_curves(
     """
     decode = classifier.labels.preprocessing.decode
     images = [decode(record.path.read_bytes()) for record in records]
+
     truth = np.array([record.label for record in records])
     groups = np.array([record.group or "" for record in records])
     clusters = Clusters.from_groups(groups)
@@ -105,9 +115,15 @@ def compute_robustness_curves(
         for level in degradation.levels:
             degraded = [degradation.apply(image, level) for image in images]
             top1.append(measure_top1(degraded))
+
         curves[degradation.title] = {
             "unit": degradation.unit,
             "levels": list(degradation.levels),
             "top1": top1,
         }
-    return {"images": len(records), "untouched": measure_top1(images), "curves": curves}
+
+    return {
+        "images": len(records),
+        "untouched": measure_top1(images),
+        "curves": curves,
+    }

@@ -22,15 +22,19 @@ def build_summary(fit_result: FitResult, evaluation: dict[str, Any] | None) -> d
 def log_evaluation(fit_result: FitResult, evaluation: dict[str, Any]) -> None:
     """Send the metrics and plots of the evaluation process to the loggers, then close them."""
     step = evaluation["scored"]["step"]
+
     values = {}
     for metrics in evaluation["metrics"].values():
         for name, value in metrics.items():
             values[f"best_{name}"] = value
     for each in fit_result.loggers:
         each.log_metrics(values, step)
+
     for split in evaluation["metrics"]:
-        for image in sorted(fit_result.run.plots.glob(f"*_{split}.png")):
-            log_image(fit_result.loggers, image, step)
+        plots = fit_result.run.plots.glob(f"*_{split}.png")
+        for plot in sorted(plots):
+            log_image(fit_result.loggers, plot, step)
+
     for each in fit_result.loggers:
         each.finalize("success")
 
@@ -41,12 +45,14 @@ def build_summary_rows(fit_result: FitResult, evaluation: dict[str, Any] | None)
     rows = {"run": str(run.path)}
     if evaluation is not None:
         rows |= _evaluation_rows(evaluation)
+
     if fit_result.warnings:
         rows["warnings"] = "\n".join(fit_result.warnings)
     time_label = "fit time (resumed part)" if fit_result.is_resumed else "fit time"
     rows[time_label] = f"{fit_result.seconds:.0f} s"
     if fit_result.images_per_second is not None:
         rows["training speed"] = f"{fit_result.images_per_second:.0f} images/s"
+
     if evaluation is not None and evaluation["onnx"] is not None:
         difference = evaluation["onnx"]["max_logit_difference"]
         rows["bundle"] = str(run.bundle)
@@ -60,13 +66,17 @@ def _evaluation_rows(evaluation: dict[str, Any]) -> dict[str, str]:
     rows = {}
     if "test" not in evaluation["metrics"]:
         rows["no test split"] = "results are for valid, which selected the weights"
+
     for split in evaluation["metrics"]:
         scores = evaluation["scores"][split]
         rows[f"{split} top-1"] = format_percent(Estimate(**scores["top1"]))
         rows[f"{split} macro-F1"] = format_percent(Estimate(**scores["macro_f1"]))
+
     scored = evaluation["scored"]
+    epoch = scored["epoch"] + 1
     score = f"{scored['metric']} {scored['value']:.4f}"
-    rows["best weights"] = f"{scored['weights']}, epoch {scored['epoch'] + 1}, {score}"
+    rows["best weights"] = f"{scored['weights']}, epoch {epoch}, {score}"
+
     calibration = evaluation["calibration"]
     if calibration is not None:
         before = format_percent(Estimate(**calibration["before"]))
