@@ -33,7 +33,7 @@ def test_folds_are_pooled_in_their_order(make_run: MakeRun) -> None:
 def test_pooling_rejects_runs_that_are_not_all_folds_of_one_data_set(make_run: MakeRun) -> None:
     first, plain = make_run("fold0", fold=0, folds=2), make_run("plain")
     with pytest.raises(
-        ReportError, match=r"not a fold \(data.fold is not set\): .*plain; to train the folds"
+        ReportError, match=r"plain: not a fold \(data.fold is not set\); to train the folds"
     ):
         pool_folds([first, plain])
     with pytest.raises(ReportError, match=r"each of the folds 0 to 1 once, got \[0, 0\]"):

@@ -144,7 +144,7 @@ def test_robustness_section_has_one_chart_per_degradation(make_run: MakeRun) -> 
     run.paths.robustness.write_text(
         json.dumps({"untouched": estimate, "curves": {"JPEG compression": curve}})
     )
-    (chart,) = blocks(build_run_report(run), "degradation")
+    (chart,) = blocks(build_run_report(run), "robustness")
     assert [series.y for series in chart.series] == [(0.8, 0.5), (0.8, 0.8)]
 
 

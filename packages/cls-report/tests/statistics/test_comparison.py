@@ -96,7 +96,7 @@ def test_verdict_states_the_required_images_for_a_small_difference() -> None:
 def test_classes_and_slices_have_adjusted_p_values() -> None:
     comparison = compared(make_predictions(200, 1), make_predictions(200, 2))
     assert all(each.adjusted_p >= each.p for each in comparison.by_class)
-    assert set(comparison.by_slice) == {"blur", "game", "shorter side, px"}
+    assert set(comparison.by_slice) == {"blur", "game", "shorter side (px)"}
     assert sum(each.images for each in comparison.by_slice["game"]) == 200
 
 

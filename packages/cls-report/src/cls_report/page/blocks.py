@@ -3,7 +3,7 @@
 Shares are 0 to 1 and are displayed as percentages. Text is plain text; markup in it is escaped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,7 +44,7 @@ class Score(_Content):
 
     title: str
     estimate: Estimate
-    unit: Literal["share", "number"]
+    unit: Literal["share", "number"] = "share"
     note: str = ""
 
 
@@ -56,7 +56,7 @@ class Scores(_Content):
     scores: tuple[Score, ...]
 
 
-ColumnKind = Literal["text", "count", "number", "share", "share_estimate", "number_estimate"]
+ColumnKind = Literal["text", "count", "number", "share", "share_estimate"]
 CellValue = str | float | Estimate | None
 
 
@@ -65,8 +65,8 @@ class Column(_Content):
 
     Attributes:
         title: The header.
-        kind: The type of the values. `text`: strings; `count`, `number`, `share`: numbers or None;
-            `share_estimate`, `number_estimate`: estimates, sorted by their value.
+        kind: The type of the values: strings for `text`; numbers or None for `count`, `number`,
+            and `share`; estimates or None for `share_estimate`, sorted by their value.
         values: One per row.
     """
 
@@ -91,7 +91,7 @@ class Table(_Content):
         rows: Sequence[Sequence[CellValue]],
         note: str = "",
     ) -> "Table":
-        """Build a table from a title and a kind per column, and one value per column and row."""
+        """Build a table from rows. A header is the title and the kind of a column."""
         columns = []
         for index, (header, kind) in enumerate(headers):
             values = tuple(row[index] for row in rows)
@@ -125,13 +125,11 @@ class Chart(_Content):
 
 
 class GalleryItem(_Content):
-    """One image of a gallery.
+    """One image of a gallery, with its title and further lines of text.
 
     Attributes:
         image: Index into the report's images.
         overlay: Index of a second image beside it, such as a Grad-CAM.
-        title: The predicted class.
-        lines: Further text: the label, the confidence, the file.
         is_wrong: Whether the prediction is wrong; None for no mark.
     """
 
@@ -152,16 +150,15 @@ class Gallery(_Content):
 
 
 class ConfusionMatrix(_Content):
-    """A confusion matrix. A click on a cell displays its images.
+    """A confusion matrix of N images. A click on a cell displays its images.
 
     Attributes:
-        title: The heading.
         classes: Names in index order.
-        labels: True class of each image, as an index.
-        predicted: Predicted class of each image, as an index.
-        confidence: Confidence of each prediction, in thousandths.
-        names: Name of each image, such as its path.
-        images: Index of each image in the report's images; -1 for one that is not included.
+        labels: N indices of the true classes.
+        predicted: N indices of the predicted classes.
+        confidence: N confidences, in thousandths.
+        names: N names, such as paths.
+        images: N indices into the report's images; -1 for an image that is not included.
     """
 
     block: Literal["confusion_matrix"] = "confusion_matrix"
@@ -190,16 +187,17 @@ class Section(_Content):
 
 
 class Report(_Content):
-    """The content of one page.
-
-    Attributes:
-        title: Such as the name of the run.
-        subtitle: The kind of report.
-        sections: In reading order.
-        images: `data:` URLs of the images. Blocks refer to them by index.
-    """
+    """The content of one page. Blocks refer to `images`, which are `data:` URLs, by index."""
 
     title: str
     subtitle: str
     sections: tuple[Section, ...]
     images: tuple[str, ...] = ()
+
+    @classmethod
+    def from_sections(
+        cls, title: str, subtitle: str, sections: Iterable[Section], images: Iterable[str]
+    ) -> "Report":
+        """Build a report without the sections that have no blocks."""
+        used = [section for section in sections if section.blocks]
+        return cls(title=title, subtitle=subtitle, sections=tuple(used), images=tuple(images))

@@ -7,18 +7,10 @@ from typing import Literal
 from cls_report.statistics.estimates import Estimate
 
 UNKNOWN = "\N{EN DASH}"
-_DASH = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
 _MAX_DECIMALS = 4
 
 Unit = Literal["share", "number", "count"]
-
-
-def is_known(value: float | None) -> bool:
-    """Return whether a value is neither None nor NaN."""
-    if value is None:
-        return False
-    return not math.isnan(value)
 
 
 def format_number(
@@ -28,9 +20,7 @@ def format_number(
     if value is None or math.isnan(value):
         return UNKNOWN
     text = _format_without_unit(value, unit, decimals, signed)
-    if unit == "share":
-        return f"{text}%"
-    return text
+    return f"{text}%" if unit == "share" else text
 
 
 def format_interval(
@@ -44,38 +34,22 @@ def format_interval(
     for bound in (estimate.low, estimate.high):
         if bound is None or math.isnan(bound):
             return ""
-        bounds.append(_format_without_unit(bound, unit, decimals, signed))
-    separator = " to " if signed else _DASH
+        text = _format_without_unit(bound, unit, decimals, signed)
+        bounds.append(text)
+    separator = " to " if signed else "\N{EN DASH}"
     return f"({separator.join(bounds)})"
 
 
-def has_negative(estimates: Iterable[Estimate]) -> bool:
-    """Return whether any value or bound is negative. All of them are then formatted with signs."""
-    values = all_values(estimates)
-    return any(value < 0 for value in values)
-
-
-def common_decimals(estimates: Iterable[Estimate], unit: Unit, digits: int) -> int | None:
+def common_decimals(values: Iterable[float], unit: Unit, digits: int) -> int | None:
     """Return the decimals that give the largest value `digits` digits; None for a fixed unit."""
     if unit != "number":
         return None
-    sizes = map(abs, all_values(estimates))
+    sizes = [abs(value) for value in values]
     largest = max(sizes, default=0)
     return _decimals(largest, digits)
 
 
-def all_values(estimates: Iterable[Estimate]) -> list[float]:
-    """Return all values and bounds that are not None."""
-    values = []
-    for estimate in estimates:
-        for value in (estimate.value, estimate.low, estimate.high):
-            if value is not None:
-                values.append(value)
-    return values
-
-
 def _decimals(largest: float, digits: int = 4) -> int:
-    """Return the decimals that show a number of this size with `digits` digits."""
     if not math.isfinite(largest) or largest <= 0:
         return _MAX_DECIMALS
     exponent = math.floor(math.log10(largest))

@@ -2,13 +2,14 @@
 
 import base64
 import hashlib
+import json
 import os
 from functools import cache
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from cls_export.contract.files import write_atomically
 from cls_report.page.blocks import Report
@@ -24,42 +25,26 @@ _STYLES = (
     "confusion_matrix",
     "print",
 )
-_SCRIPTS = (
-    "dom",
-    "number_format",
-    "navigation",
-    "copy_code",
-    "tables",
-    "scales",
-    "chart_drawing",
-    "chart_values",
-    "chart_legend",
-    "chart",
-    "gallery",
-    "cell_images",
-    "top_confusions",
-    "confusion_counts",
-    "matrix_drawing",
-    "matrix",
-    "confusion_matrix",
-    "main",
-)
-_URLS = TypeAdapter(tuple[str, ...])
+_BASE_SCRIPTS = ("dom", "number_format", "navigation", "copy_code", "tables", "scales")
+_CHART_SCRIPTS = ("chart_drawing", "chart_values", "chart_legend", "chart")
+_IMAGE_SCRIPTS = ("gallery", "cell_images", "top_confusions", "confusion_counts")
+_MATRIX_SCRIPTS = ("matrix_drawing", "matrix", "confusion_matrix")
+_SCRIPTS = (*_BASE_SCRIPTS, *_CHART_SCRIPTS, *_IMAGE_SCRIPTS, *_MATRIX_SCRIPTS, "main")
 
 
 class _PageData:
     """JSON elements and unique element ids of a page. The dot separates ids from section keys."""
 
     def __init__(self, images: tuple[str, ...]) -> None:
-        urls = _escape_json(_URLS.dump_json(images))
-        self.elements = [("page.images", urls)]
+        urls = json.dumps(images, separators=(",", ":"), ensure_ascii=False)
+        self.elements = [("page.images", _escape_json(urls))]
         self._last_id = 0
 
     def add(self, block: BaseModel) -> str:
         """Add the data of a block, and return the id of its element."""
         element_id = f"page.data-{len(self.elements)}"
-        content = block.model_dump_json().encode()
-        self.elements.append((element_id, _escape_json(content)))
+        content = _escape_json(block.model_dump_json())
+        self.elements.append((element_id, content))
         return element_id
 
     def new_id(self) -> str:
@@ -74,15 +59,14 @@ def render(report: Report) -> str:
     The page loads nothing from the network. All names and texts are escaped, and a content
     security policy blocks every script but its own and every image but the embedded ones.
     """
-    data = _PageData(report.images)
     style = "\n".join(_asset(f"{name}.css") for name in _STYLES)
     theme_script = _asset("theme.js")
-    script = _joined_scripts()
+    scripts = "\n".join(_asset(f"{name}.js") for name in _SCRIPTS)
+    script = f'(() => {{\n"use strict";\n{scripts}}})();\n'
     template = _environment().get_template("page.html")
-
     return template.render(
         report=report,
-        data=data,
+        data=_PageData(report.images),
         style=Markup(style),
         theme_script=Markup(theme_script),
         script=Markup(script),
@@ -100,17 +84,17 @@ def _security_policy(*scripts: str) -> str:
     sources = []
     for script in scripts:
         digest = hashlib.sha256(script.encode()).digest()
-        sources.append(f"'sha256-{base64.b64encode(digest).decode()}'")
-
+        encoded = base64.b64encode(digest).decode()
+        sources.append(f"'sha256-{encoded}'")
     return (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src {' '.join(sources)}; base-uri 'none'; form-action 'none'"
     )
 
 
-def _escape_json(text: bytes) -> Markup:
+def _escape_json(text: str) -> Markup:
     """Escape JSON for a script element, which `</script` ends and `<!--` changes."""
-    escaped = text.decode().replace("<", "\\u003c")
+    escaped = text.replace("<", "\\u003c")
     return Markup(escaped)
 
 
@@ -125,14 +109,6 @@ def _environment() -> Environment:
     )
     environment.globals.update(table_rows=table_rows, score_cell=score_cell)
     return environment
-
-
-@cache
-def _joined_scripts() -> str:
-    """Return all scripts in one function scope."""
-    scripts = [_asset(f"{name}.js") for name in _SCRIPTS]
-    joined = "\n".join(scripts)
-    return f'(() => {{\n"use strict";\n{joined}}})();\n'
 
 
 @cache

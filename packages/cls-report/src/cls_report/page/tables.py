@@ -1,5 +1,6 @@
 """Table cells: text, sort key, and interval bar."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -7,12 +8,9 @@ from cls_report.page.blocks import CellValue, Column, Score, Table
 from cls_report.page.number_format import (
     UNKNOWN,
     Unit,
-    all_values,
     common_decimals,
     format_interval,
     format_number,
-    has_negative,
-    is_known,
 )
 from cls_report.statistics.estimates import Estimate
 
@@ -44,7 +42,7 @@ class Cell(NamedTuple):
 
 def table_rows(table: Table) -> Iterator[tuple[Cell, ...]]:
     """Return the cells of a table, row by row."""
-    columns = map(_column_cells, table.columns)
+    columns = [_column_cells(column) for column in table.columns]
     return zip(*columns, strict=True)
 
 
@@ -61,64 +59,60 @@ def score_cell(score: Score) -> Cell:
 
 
 def _column_cells(column: Column) -> list[Cell]:
-    match column.kind:
-        case "text":
-            return [Cell(UNKNOWN if value is None else str(value)) for value in column.values]
-        case "share_estimate":
-            return _estimate_cells(_estimates(column.values), "share")
-        case "number_estimate":
-            return _estimate_cells(_estimates(column.values), "number")
-        case "count" | "share" | "number":
-            return _number_cells(column.values, column.kind)
-
-
-def _estimates(values: Iterable[CellValue]) -> list[Estimate]:
-    estimates = []
-    for value in values:
-        estimates.append(value if isinstance(value, Estimate) else Estimate(value=None))
-    return estimates
+    if column.kind == "text":
+        return [Cell(UNKNOWN if value is None else str(value)) for value in column.values]
+    if column.kind == "share_estimate":
+        unknown = Estimate(value=None)
+        estimates = []
+        for value in column.values:
+            estimates.append(value if isinstance(value, Estimate) else unknown)
+        return _estimate_cells(estimates, "share")
+    return _number_cells(column.values, column.kind)
 
 
 def _number_cells(values: Iterable[CellValue], unit: Unit) -> list[Cell]:
-    estimates = []
-    for value in values:
-        number = value if isinstance(value, int | float) else None
-        estimates.append(Estimate(value=number))
-
-    decimals = common_decimals(estimates, unit, digits=4)
+    numbers = [value if isinstance(value, int | float) else None for value in values]
+    known = [number for number in numbers if number is not None]
+    decimals = common_decimals(known, unit, digits=4)
     cells = []
-    for estimate in estimates:
-        text = format_number(estimate.value, unit, decimals)
-        cells.append(Cell(text, key=_sort_key(estimate.value)))
-
+    for number in numbers:
+        text = format_number(number, unit, decimals)
+        key = _sort_key(number)
+        cells.append(Cell(text, key=key))
     return cells
 
 
 def _estimate_cells(estimates: list[Estimate], unit: Unit) -> list[Cell]:
-    low, high = _bar_range(estimates, unit)
-    signed = has_negative(estimates)
-    decimals = common_decimals(estimates, unit, digits=3)
-    cells = []
+    known = []
+    for estimate in estimates:
+        for value in (estimate.value, estimate.low, estimate.high):
+            if value is not None:
+                known.append(value)
 
+    start, end = _bar_range(known, unit)
+    signed = start < 0
+    decimals = common_decimals(known, unit, digits=3)
+    cells = []
     for estimate in estimates:
         text = format_number(estimate.value, unit, decimals, signed)
         interval = format_interval(estimate, unit, decimals, signed)
-        bar = _bar(estimate, low, high)
-        cells.append(Cell(text, interval, _sort_key(estimate.value), bar))
-
+        key = _sort_key(estimate.value)
+        bar = _bar(estimate, start, end)
+        cells.append(Cell(text, interval, key, bar))
     return cells
 
 
 def _sort_key(value: float | None) -> str:
-    return f"{value:.9g}" if is_known(value) else ""
+    if value is None or math.isnan(value):
+        return ""
+    return f"{value:.9g}"
 
 
-def _bar_range(estimates: list[Estimate], unit: Unit) -> tuple[float, float]:
-    """Return the values at the left and right end of the bars."""
-    values = all_values(estimates)
-    sizes = [abs(value) for value in values if abs(value) < float("inf")]
+def _bar_range(values: list[float], unit: Unit) -> tuple[float, float]:
+    """Return the values at both ends of the bars. With negative values, 0 is in the middle."""
+    sizes = [abs(value) for value in values if math.isfinite(value)]
     largest = max(sizes, default=0) or 1
-    if has_negative(estimates):
+    if any(value < 0 for value in values):
         return -largest, largest
     if unit == "share" and largest <= 1:
         return 0, 1
@@ -127,15 +121,14 @@ def _bar_range(estimates: list[Estimate], unit: Unit) -> tuple[float, float]:
 
 def _bar(estimate: Estimate, start: float, end: float) -> Bar | None:
     value = estimate.value
-    if value is None or not is_known(value):
+    if value is None or math.isnan(value):
         return None
 
-    low = estimate.low if estimate.low is not None else value
-    high = estimate.high if estimate.high is not None else value
+    low = value if estimate.low is None else estimate.low
+    high = value if estimate.high is None else estimate.high
     positions = []
     for at in (value, low, high, 0.0):
         share = (at - start) / (end - start)
         position = 100 * min(max(share, 0), 1)
         positions.append(round(position, 1))
-
     return Bar(*positions)

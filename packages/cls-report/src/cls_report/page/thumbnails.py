@@ -12,26 +12,21 @@ from PIL import Image, ImageOps
 from cls_export.contract.errors import ImageError
 from cls_export.contract.preprocessing import Preprocessing
 
-BUDGET = 3_000_000
-"""Bytes of all thumbnails. With everything else, a page stays under 5 MB."""
-
+BUDGET = 3_000_000  # bytes; with everything else, a page stays under 5 MB
 _MAX_SIDE = 112
 _QUALITY = 82
 _COLD, _MEDIUM, _HOT = "#30206a", "#e0523a", "#ffe14d"
 
 
 class Thumbnails:
-    """Collects thumbnails until the budget is used up.
+    """Thumbnails as `data:` URLs, in the order in which they were added.
 
     Images are decoded by the model's preprocessing, so a thumbnail looks like the model's input.
 
     Args:
         root: Folder that image names are relative to.
         preprocessing: Preprocessing of the model.
-        budget: Bytes of all thumbnails.
-
-    Attributes:
-        urls: `data:` URLs, in the order in which the images were added.
+        budget: Total size of the thumbnails in bytes.
     """
 
     def __init__(
@@ -44,18 +39,11 @@ class Thumbnails:
         self._indices: dict[str, int] = {}
 
     def add(self, name: str) -> int:
-        """Return the index of a thumbnail; -1 for an unreadable image or a used-up budget."""
-        if name in self._indices:
-            return self._indices[name]
-
-        index = -1
-        if self._remaining > 0:
-            image = self._open(name)
-            if image is not None:
-                index = self._store(image)
-
-        self._indices[name] = index
-        return index
+        """Return the index of a thumbnail; -1 if it is unreadable or exceeds the budget."""
+        if name not in self._indices:
+            image = self._open(name) if self._remaining > 0 else None
+            self._indices[name] = -1 if image is None else self._store(image)
+        return self._indices[name]
 
     def add_heat_map(self, name: str, heat: NDArray[np.uint8]) -> int | None:
         """Return the index of an image with a heat map uint8 [h, w] over it; None if left out."""

@@ -8,16 +8,17 @@ from cls_report.page.blocks import (
     Block,
     CellValue,
     Chart,
+    ColumnKind,
     Gallery,
     GalleryItem,
     Report,
     Section,
-    Series,
     Table,
     Text,
 )
 from cls_report.page.thumbnails import Thumbnails
-from cls_report.reports.evaluation_blocks import class_name, display_name
+from cls_report.reports.evaluation_blocks import class_name, display_name, displayable_images
+from cls_report.reports.run_sections import metric_series
 from cls_report.run_folder import Run, differing_settings
 from cls_report.statistics.comparison import AccuracyDifference, Comparison, PairedEvaluations
 from cls_report.statistics.estimates import Estimate, format_percent, format_points
@@ -33,76 +34,57 @@ def build_comparison_report(
     """Build the report of two runs whose predictions for one split were paired and compared."""
     names = (first.name, second.name)
     split = paired.first.split
+    images = comparison.overall.images
     thumbnails = Thumbnails(second.data_root, second.labels.preprocessing)
-    slice_tables = []
-
+    summary = (
+        Text(text=comparison.verdict, tone="verdict"),
+        _metrics_table(comparison, names, split),
+        _agreement_table(comparison, paired, names),
+    )
+    galleries = (
+        _gallery(names[1], paired.second, names[0], paired.first, thumbnails),
+        _gallery(names[0], paired.first, names[1], paired.second, thumbnails),
+    )
+    classes = _difference_table("By class", "class", comparison.by_class, names)
+    slices = []
     for key, differences in comparison.by_slice.items():
-        slice_tables.append(_difference_table(f"By {key}", key, differences, names))
+        slices.append(_difference_table(f"By {key}", key, differences, names))
 
-    sections = [
-        Section(
-            key="summary",
-            title="Summary",
-            blocks=(
-                Text(text=comparison.verdict, tone="verdict"),
-                _metrics_table(comparison, names, split),
-                _agreement_table(comparison, paired, names),
-            ),
-        ),
-        Section(
-            key="images",
-            title="Disagreements",
-            blocks=(
-                _gallery(names[1], paired.second, names[0], paired.first, thumbnails),
-                _gallery(names[0], paired.first, names[1], paired.second, thumbnails),
-            ),
-        ),
-        Section(
-            key="classes",
-            title="Classes",
-            blocks=(_difference_table("Classes", "class", comparison.by_class, names),),
-        ),
-        Section(key="slices", title="Slices", blocks=tuple(slice_tables)),
+    sections = (
+        Section(key="summary", title="Summary", blocks=summary),
+        Section(key="images", title="Disagreements", blocks=galleries),
+        Section(key="classes", title="Classes", blocks=(classes,)),
+        Section(key="slices", title="Slices", blocks=tuple(slices)),
         Section(key="training", title="Training", blocks=_training_charts(first, second)),
         Section(key="settings", title="Settings", blocks=(_settings_block(first, second),)),
-    ]
-    return Report(
-        title=f"{names[0]} and {names[1]}",
-        subtitle=f"compared on the same {len(paired.first.predictions)} images of {split}",
-        sections=tuple(section for section in sections if section.blocks),
-        images=tuple(thumbnails.urls),
+    )
+    return Report.from_sections(
+        f"{names[0]} and {names[1]}",
+        f"compared on the same {images} images of {split}",
+        sections,
+        thumbnails.urls,
     )
 
 
 def _metrics_table(comparison: Comparison, names: tuple[str, str], split: str) -> Table:
-    overall, f1, loss = comparison.overall, comparison.macro_f1, comparison.loss
+    overall = comparison.overall
+    f1 = comparison.macro_f1
+    loss = comparison.loss
+    top1_difference = format_points(overall.difference)
+    f1_difference = format_points(f1.difference)
+    loss_difference = _format_difference(loss.difference)
     rows = (
-        (
-            "top-1",
-            format_percent(overall.first),
-            format_percent(overall.second),
-            format_points(overall.difference),
-        ),
-        ("macro-F1", f"{f1.first:.1%}", f"{f1.second:.1%}", format_points(f1.difference)),
-        (
-            "loss, nats",
-            f"{loss.first:.3f}",
-            f"{loss.second:.3f}",
-            _format_difference(loss.difference),
-        ),
+        ("top-1", format_percent(overall.first), format_percent(overall.second), top1_difference),
+        ("macro-F1", f"{f1.first:.1%}", f"{f1.second:.1%}", f1_difference),
+        ("loss, nats", f"{loss.first:.3f}", f"{loss.second:.3f}", loss_difference),
     )
-
+    headers = ("metric", *names, "difference (95% interval)")
     return Table.from_rows(
         f"All {overall.images} images of {split}",
-        [
-            ("metric", "text"),
-            (names[0], "text"),
-            (names[1], "text"),
-            ("difference (95% interval)", "text"),
-        ],
+        [(header, "text") for header in headers],
         rows,
-        note=f"p = {overall.p:.3g} for top-1. The test uses only images that exactly one run "
-        "predicts correctly.",
+        note=f"p = {overall.p:.3g} for the difference in top-1. The test uses only the images "
+        "that exactly one run predicts correctly.",
     )
 
 
@@ -119,7 +101,8 @@ def _agreement_table(
     comparison: Comparison, paired: PairedEvaluations, names: tuple[str, str]
 ) -> Table:
     overall = comparison.overall
-    both = int((paired.first.softmax.correct & paired.second.softmax.correct).sum())
+    both_correct = paired.first.softmax.correct & paired.second.softmax.correct
+    both = int(both_correct.sum())
     neither = overall.images - both - overall.only_first - overall.only_second
     rows = (
         ("both", both),
@@ -127,39 +110,38 @@ def _agreement_table(
         (f"only {names[1]}", overall.only_second),
         ("neither", neither),
     )
-    return Table.from_rows(
-        "Correct predictions", [("correct in", "text"), ("images", "count")], rows
-    )
+    headers: list[tuple[str, ColumnKind]] = [("correct in", "text"), ("images", "count")]
+    return Table.from_rows("Correct predictions", headers, rows)
 
 
 def _gallery(
     right_name: str, right: Evaluation, wrong_name: str, wrong: Evaluation, thumbnails: Thumbnails
 ) -> Block:
-    """Show the images that one run predicts correctly and the other does not."""
-    rows = np.flatnonzero(right.softmax.correct & ~wrong.softmax.correct)
-    rows = rows[np.argsort(-wrong.softmax.confidence[rows], kind="stable")]
+    """Return the images that only one run predicts correctly."""
+    correct = right.softmax
+    mistaken = wrong.softmax
+    rows = np.flatnonzero(correct.correct & ~mistaken.correct)
+    order = np.argsort(-mistaken.confidence[rows], kind="stable")
+    rows = rows[order]
     title = f"Only {right_name} is correct"
     items = []
 
-    for row in rows[:_MAX_ITEMS]:
-        name = str(right.predictions.ids[row])
-        image = thumbnails.add(name)
-        if image < 0:
-            continue
-        prediction = class_name(wrong.softmax, wrong.softmax.predicted[row])
+    for row, name, image in displayable_images(right, rows[:_MAX_ITEMS], thumbnails):
+        label = class_name(correct, correct.labels[row])
+        predicted = class_name(mistaken, mistaken.predicted[row])
         item = GalleryItem(
             image=image,
-            title=f"label {class_name(right.softmax, right.softmax.labels[row])}",
+            title=f"label {label}",
             lines=(
-                f"{right_name}: confidence {right.softmax.confidence[row]:.0%}",
-                f"{wrong_name}: {prediction}, confidence {wrong.softmax.confidence[row]:.0%}",
+                f"{right_name}: correct, confidence {correct.confidence[row]:.0%}",
+                f"{wrong_name}: predicted {predicted}, confidence {mistaken.confidence[row]:.0%}",
                 name,
             ),
         )
         items.append(item)
 
     if items:
-        return Gallery(title=f"{title}, {len(items)} of {len(rows)}", items=tuple(items))
+        return Gallery(title=f"{title}: {len(items)} of {len(rows)} images", items=tuple(items))
     if len(rows) > 0:
         return Text(text=f"{title}: {len(rows)} images, but their files were not found.")
     return Text(text=f"{title}: no images.")
@@ -168,34 +150,30 @@ def _gallery(
 def _difference_table(
     title: str, key: str, differences: Sequence[AccuracyDifference], names: tuple[str, str]
 ) -> Table:
+    headers: list[tuple[str, ColumnKind]] = [
+        (key, "text"),
+        ("images", "count"),
+        (f"accuracy of {names[0]}", "share_estimate"),
+        (f"accuracy of {names[1]}", "share_estimate"),
+        ("difference", "share_estimate"),
+        ("adjusted p", "number"),
+    ]
     rows: list[tuple[CellValue, ...]] = []
     for each in differences:
         name = display_name(each.name)
         rows.append((name, each.images, each.first, each.second, each.difference, each.adjusted_p))
-
-    return Table.from_rows(
-        title,
-        [
-            (key, "text"),
-            ("images", "count"),
-            (f"{names[0]}, correct", "share_estimate"),
-            (f"{names[1]}, correct", "share_estimate"),
-            ("difference", "share_estimate"),
-            ("p, adjusted", "number"),
-        ],
-        rows,
-        note="p is adjusted for the number of rows (Holm).",
-    )
+    note = "p is adjusted for the number of rows (Holm)."
+    return Table.from_rows(title, headers, rows, note)
 
 
 def _training_charts(first: Run, second: Run) -> tuple[Chart, ...]:
     charts = []
     for metric in _CURVES:
-        series = []
-        for run in (first, second):
-            epochs, values = run.metric_history(metric)
-            if epochs:
-                series.append(Series(name=run.name, x=epochs, y=values))
+        lines = (
+            metric_series(first, metric, first.name),
+            metric_series(second, metric, second.name),
+        )
+        series = [line for line in lines if line.x]
         if series:
             chart = Chart(
                 title=metric,
@@ -206,18 +184,13 @@ def _training_charts(first: Run, second: Run) -> tuple[Chart, ...]:
                 series=tuple(series),
             )
             charts.append(chart)
-
     return tuple(charts)
 
 
 def _settings_block(first: Run, second: Run) -> Block:
     differing = differing_settings(first, second)
     if not differing:
-        return Text(text="The two configurations differ in nothing but the seed and the name.")
+        return Text(text="The settings are the same, apart from the seed and the name of the run.")
     rows = [(key, *values) for key, values in differing.items()]
-
-    return Table.from_rows(
-        "Different settings",
-        [("setting", "text"), (first.name, "text"), (second.name, "text")],
-        rows,
-    )
+    headers = ("setting", first.name, second.name)
+    return Table.from_rows("Different settings", [(header, "text") for header in headers], rows)

@@ -1,6 +1,6 @@
 """Blocks of an evaluation: scores, classes, confusion matrix, mistakes, confidence, and slices."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from cls_report.page.thumbnails import Thumbnails
 from cls_report.statistics.calibration import BINS, confidence_bins
 from cls_report.statistics.evaluated_predictions import EvaluatedPredictions
 from cls_report.statistics.evaluation import Evaluation
-from cls_report.statistics.intervals import proportion_interval
+from cls_report.statistics.intervals import Integers, proportion_interval
 from cls_report.statistics.rejection import risk_coverage
 from cls_report.statistics.scores import EvaluationScores
 
@@ -35,39 +35,24 @@ OverlayLookup = Callable[[str], int | None]
 def scores_block(title: str, scores: EvaluationScores) -> Scores:
     """Return the main metrics."""
     groups = "" if scores.groups is None else f", {scores.groups} groups"
+    correct = f"{scores.right} of {scores.images} correct"
+    ece_note = "of the softmax; the interval is for the true error"
     return Scores(
         title=f"{title}: {scores.images} images{groups}",
         scores=(
-            Score(
-                title="top-1",
-                estimate=scores.top1,
-                unit="share",
-                note=f"{scores.right} of {scores.images} correct",
-            ),
-            Score(
-                title="macro-F1", estimate=scores.macro_f1, unit="share", note="mean over classes"
-            ),
-            Score(title="top-5", estimate=scores.top5, unit="share"),
-            Score(title="macro precision", estimate=scores.macro_precision, unit="share"),
-            Score(title="macro recall", estimate=scores.macro_recall, unit="share"),
-            Score(
-                title="AUROC",
-                estimate=scores.auroc,
-                unit="share",
-                note="one-vs-rest, mean over classes",
-            ),
+            Score(title="top-1", estimate=scores.top1, note=correct),
+            Score(title="macro-F1", estimate=scores.macro_f1, note="mean over classes"),
+            Score(title="top-5", estimate=scores.top5),
+            Score(title="macro precision", estimate=scores.macro_precision),
+            Score(title="macro recall", estimate=scores.macro_recall),
+            Score(title="AUROC", estimate=scores.auroc, note="one-vs-rest, mean over classes"),
             Score(
                 title="loss",
                 estimate=scores.loss,
                 unit="number",
                 note="negative log-likelihood, nats",
             ),
-            Score(
-                title="calibration error",
-                estimate=scores.calibration_error,
-                unit="share",
-                note="of the softmax; the interval is for the true error",
-            ),
+            Score(title="calibration error", estimate=scores.calibration_error, note=ece_note),
         ),
     )
 
@@ -82,7 +67,7 @@ def classes_table(
         ("recall", "share_estimate"),
         ("precision", "share_estimate"),
         ("F1", "share_estimate"),
-        ("predicted", "count"),
+        ("predictions", "count"),
     ]
     rows: list[list[CellValue]] = []
     for each in scores.by_class:
@@ -90,7 +75,7 @@ def classes_table(
         rows.append([name, each.support, each.recall, each.precision, each.f1, each.answered])
 
     if train_counts:
-        headers.append(("in train", "count"))
+        headers.append(("training images", "count"))
         for row, each in zip(rows, scores.by_class, strict=True):
             row.append(train_counts.get(each.name))
 
@@ -103,24 +88,29 @@ def classes_table(
 
 def confusion_matrix(title: str, evaluation: Evaluation, thumbnails: Thumbnails) -> ConfusionMatrix:
     """Return the confusion matrix. Thumbnails of mistakes are added first."""
-    evaluated, ids = evaluation.softmax, evaluation.predictions.ids
-    images = np.full(len(evaluated), -1)
+    evaluated = evaluation.softmax
+    ids = evaluation.predictions.ids
+    images = [-1] * len(evaluated)
     for row in np.argsort(evaluated.correct, kind="stable"):
         images[row] = thumbnails.add(str(ids[row]))
 
-    missing = int((images < 0).sum())
+    missing = images.count(-1)
     note = ""
     if missing:
-        note = f"{missing} of {len(images)} images are not included, to limit the size of the page."
+        note = (
+            f"{missing} of {len(images)} images are not included, because their files cannot be "
+            "read or the page would become too large."
+        )
 
+    thousandths = np.round(evaluated.confidence * 1000)
     return ConfusionMatrix(
         title=title,
         classes=tuple(map(display_name, evaluated.classes)),
         labels=tuple(evaluated.labels.tolist()),
         predicted=tuple(evaluated.predicted.tolist()),
-        confidence=tuple(np.round(evaluated.confidence * 1000).astype(int).tolist()),
+        confidence=tuple(thousandths.astype(int).tolist()),
         names=tuple(map(str, ids)),
-        images=tuple(images.tolist()),
+        images=tuple(images),
         note=note,
     )
 
@@ -134,37 +124,41 @@ def mistakes_gallery(
     if len(wrong) == 0:
         return Text(text=f"{title}: none, all predictions are correct.")
 
-    by_confidence = wrong[np.argsort(-evaluated.confidence[wrong], kind="stable")]
+    order = np.argsort(-evaluated.confidence[wrong], kind="stable")
+    rows = wrong[order][:_MAX_MISTAKES]
     items = []
-    for row in by_confidence[:_MAX_MISTAKES]:
-        name = str(evaluation.predictions.ids[row])
-        image = thumbnails.add(name)
-        if image < 0:
-            continue
+    note = ""
+    for row, name, image in displayable_images(evaluation, rows, thumbnails):
+        label = class_name(evaluated, evaluated.labels[row])
+        predicted = class_name(evaluated, evaluated.predicted[row])
         item = GalleryItem(
             image=image,
             overlay=overlay(name),
-            title=f"predicted {class_name(evaluated, evaluated.predicted[row])}",
-            lines=(
-                f"label {class_name(evaluated, evaluated.labels[row])}",
-                f"confidence {evaluated.confidence[row]:.1%}",
-                name,
-            ),
+            title=f"predicted {predicted}",
+            lines=(f"label {label}", f"confidence {evaluated.confidence[row]:.1%}", name),
             is_wrong=True,
         )
         items.append(item)
+        if item.overlay is not None:
+            note = (
+                "Right image of each pair: Grad-CAM of the predicted class (Selvaraju et al., "
+                "arXiv:1610.02391)."
+            )
 
     if not items:
         return Text(text=f"{title}: the image files were not found.", tone="muted")
+    return Gallery(title=f"{title}: {len(items)} of {len(wrong)}", items=tuple(items), note=note)
 
-    has_overlay = any(item.overlay is not None for item in items)
-    note = "With Grad-CAM of the predicted class (Selvaraju et al., arXiv:1610.02391)."
 
-    return Gallery(
-        title=f"{title}, {len(items)} of {len(wrong)}",
-        items=tuple(items),
-        note=note if has_overlay else "",
-    )
+def displayable_images(
+    evaluation: Evaluation, rows: Integers, thumbnails: Thumbnails
+) -> Iterator[tuple[int, str, int]]:
+    """Yield the row, the name, and the thumbnail's index of each image that has a thumbnail."""
+    for row in rows.tolist():
+        name = str(evaluation.predictions.ids[row])
+        image = thumbnails.add(name)
+        if image >= 0:
+            yield row, name, image
 
 
 def reliability_diagram(title: str, evaluation: Evaluation) -> Chart:
@@ -173,15 +167,7 @@ def reliability_diagram(title: str, evaluation: Evaluation) -> Chart:
     series = [Series(name="perfect calibration", x=diagonal, y=diagonal, style="dashed")]
     for name, evaluated in evaluation.by_confidence.items():
         series.append(_reliability_series(name, evaluated))
-
-    return Chart(
-        title=title,
-        x_title="confidence",
-        y_title="accuracy",
-        x_unit="share",
-        y_unit="share",
-        series=tuple(series),
-    )
+    return _share_chart(title, "confidence", "accuracy", series)
 
 
 def _reliability_series(name: str, evaluated: EvaluatedPredictions) -> Series:
@@ -191,9 +177,9 @@ def _reliability_series(name: str, evaluated: EvaluatedPredictions) -> Series:
     for index in range(BINS):
         rows = np.asarray(bins == index)
         if rows.any():
-            confidence.append(float(evaluated.confidence[rows].mean()))
-            clusters = evaluated.clusters.subset(rows)
-            accuracy.append(proportion_interval(evaluated.correct[rows], clusters))
+            subset = evaluated.subset(rows)
+            confidence.append(float(subset.confidence.mean()))
+            accuracy.append(proportion_interval(subset.correct, subset.clusters))
 
     return Series(
         name=name,
@@ -216,10 +202,16 @@ def risk_coverage_chart(title: str, evaluation: Evaluation) -> Chart:
         risk = tuple(curve.risk[rows].tolist())
         series.append(Series(name=name, x=coverage, y=risk))
 
+    x_title = "coverage: share of predictions accepted"
+    y_title = "risk: error rate of accepted predictions"
+    return _share_chart(title, x_title, y_title, series)
+
+
+def _share_chart(title: str, x_title: str, y_title: str, series: list[Series]) -> Chart:
     return Chart(
         title=title,
-        x_title="coverage: share of predictions accepted",
-        y_title="risk: error rate of accepted predictions",
+        x_title=x_title,
+        y_title=y_title,
         x_unit="share",
         y_unit="share",
         series=tuple(series),
@@ -230,24 +222,19 @@ def slice_tables(evaluation: Evaluation) -> list[Table]:
     """Return accuracy and confidence by image size and by metadata."""
     tables = []
     for key, slices in evaluation.slices.items():
+        headers: list[tuple[str, ColumnKind]] = [
+            (key, "text"),
+            ("images", "count"),
+            ("top-1", "share_estimate"),
+            ("mean confidence", "share"),
+        ]
         rows = []
         for each in slices:
             subset = evaluation.softmax.subset(each.rows)
             top1 = proportion_interval(subset.correct, subset.clusters)
             confidence = float(subset.confidence.mean())
             rows.append((each.value, len(subset), top1, confidence))
-        table = Table.from_rows(
-            f"{evaluation.split}, by {key}",
-            [
-                (key, "text"),
-                ("images", "count"),
-                ("top-1", "share_estimate"),
-                ("mean confidence", "share"),
-            ],
-            rows,
-        )
-        tables.append(table)
-
+        tables.append(Table.from_rows(f"Top-1 by {key}, {evaluation.split}", headers, rows))
     return tables
 
 
@@ -258,5 +245,4 @@ def display_name(name: str) -> str:
 
 def class_name(evaluated: EvaluatedPredictions, index: int) -> str:
     """Return the visible name of the class with an index."""
-    name = evaluated.classes[int(index)]
-    return display_name(name)
+    return display_name(evaluated.classes[index])

@@ -13,6 +13,7 @@ from cls_report.reports.evaluation_blocks import (
     class_name,
     classes_table,
     confusion_matrix,
+    displayable_images,
     reliability_diagram,
     risk_coverage_chart,
     scores_block,
@@ -36,40 +37,26 @@ def build_folds_report(runs: Sequence[Run]) -> Report:
     """
     evaluation = Evaluation.from_predictions("out of fold", pool_folds(runs))
     thumbnails = Thumbnails(runs[0].data_root, runs[0].labels.preprocessing)
-    sections = [
-        _summary_section(runs, evaluation),
-        Section(
-            key="labels",
-            title="Likely label errors",
-            blocks=_label_error_blocks(evaluation, thumbnails),
-        ),
-        Section(
-            key="classes",
-            title="Classes",
-            blocks=(classes_table("Classes, out of fold", evaluation.scores),),
-        ),
-        Section(
-            key="mistakes",
-            title="Mistakes",
-            blocks=(confusion_matrix("Confusion matrix, out of fold", evaluation, thumbnails),),
-        ),
-        Section(
-            key="confidence",
-            title="Confidence",
-            blocks=(
-                reliability_diagram("Reliability diagram, out of fold", evaluation),
-                risk_coverage_chart("Risk-coverage curve, out of fold", evaluation),
-            ),
-        ),
+    label_errors = _label_error_blocks(evaluation, thumbnails)
+    classes = classes_table("Classes, out of fold", evaluation.scores)
+    matrix = confusion_matrix("Confusion matrix, out of fold", evaluation, thumbnails)
+    confidence = (
+        reliability_diagram("Reliability diagram, out of fold", evaluation),
+        risk_coverage_chart("Risk-coverage curve, out of fold", evaluation),
+    )
+    sections = (
+        Section(key="summary", title="Summary", blocks=_summary_blocks(runs, evaluation)),
+        Section(key="labels", title="Likely label errors", blocks=label_errors),
+        Section(key="classes", title="Classes", blocks=(classes,)),
+        Section(key="mistakes", title="Mistakes", blocks=(matrix,)),
+        Section(key="confidence", title="Confidence", blocks=confidence),
         Section(key="slices", title="Slices", blocks=tuple(slice_tables(evaluation))),
-    ]
-
-    return Report(
-        title=f"{len(runs)} folds",
-        subtitle=f"{len(evaluation.predictions)} images, each predicted by a model that did not "
-        "train on it",
-        sections=tuple(section for section in sections if section.blocks),
-        images=tuple(thumbnails.urls),
+    )
+    return Report.from_sections(
+        f"{len(runs)} folds",
+        f"{len(evaluation.predictions)} images, each predicted by a model that did not train on it",
+        sections,
+        thumbnails.urls,
     )
 
 
@@ -104,14 +91,14 @@ def pool_folds(runs: Sequence[Run]) -> Predictions:
 
 
 def _check_folds(runs: Sequence[Run]) -> None:
-    without_fold = [str(run.path) for run in runs if run.config["data"].get("fold") is None]
-    if without_fold:
-        raise ReportError(
-            f"not a fold (data.fold is not set): {', '.join(without_fold)}; {_HOW_TO_TRAIN}"
-        )
+    folds = []
+    for run in runs:
+        fold = run.config["data"].get("fold")
+        if fold is None:
+            raise ReportError(f"{run.path}: not a fold (data.fold is not set); {_HOW_TO_TRAIN}")
+        folds.append(fold)
 
     count = runs[0].config["data"].get("folds")
-    folds = [run.config["data"]["fold"] for run in runs]
     if sorted(folds) != list(range(count)):
         raise ReportError(
             f"expected each of the folds 0 to {count - 1} once, got {folds}; {_HOW_TO_TRAIN}"
@@ -119,9 +106,9 @@ def _check_folds(runs: Sequence[Run]) -> None:
     for run in runs[1:]:
         keys = [key for key in differing_settings(runs[0], run) if key != _FOLD_KEY]
         if keys:
+            names = ", ".join(keys[:10])
             raise ReportError(
-                f"{runs[0].path} and {run.path} differ in more than the fold: "
-                f"{', '.join(keys[:10])}"
+                f"{runs[0].path} and {run.path} differ in more than the fold: {names}"
             )
 
 
@@ -138,11 +125,11 @@ def find_label_errors(evaluated: EvaluatedPredictions) -> Integers:
         from cleanlab.filter import find_label_issues
     except ImportError as error:
         raise ReportError(
-            "cleanlab, which finds label errors, is not installed; run: "
+            "Finding label errors needs cleanlab, which is not installed. Run: "
             "uv run --extra label-errors apps/report RUN... --folds FILE"
         ) from error
 
-    # cleanlab requires a row of each class; a class may have none in valid.
+    # cleanlab requires at least one row of each class.
     present, labels = np.unique(evaluated.labels, return_inverse=True)
     probabilities = np.exp(evaluated.log_probabilities[:, present])
     probabilities /= probabilities.sum(axis=1, keepdims=True)
@@ -152,25 +139,19 @@ def find_label_errors(evaluated: EvaluatedPredictions) -> Integers:
     return np.asarray(rows, np.int64)
 
 
-def _summary_section(runs: Sequence[Run], evaluation: Evaluation) -> Section:
+def _summary_blocks(runs: Sequence[Run], evaluation: Evaluation) -> tuple[Block, ...]:
     facts = {}
     for run in runs:
+        fold = run.config["data"]["fold"]
         images = len(run.predictions["valid"])
-        facts[run.name] = f"fold {run.config['data']['fold']}, {images} images"
+        facts[run.name] = f"fold {fold}, {images} images"
 
     text = (
         "Each image was predicted by the model of the fold that held it out. That fold also "
         "selected the model's best epoch, so the metrics are slightly optimistic."
     )
-    return Section(
-        key="summary",
-        title="Summary",
-        blocks=(
-            scores_block(evaluation.split, evaluation.scores),
-            Text(text=text),
-            Facts(facts=facts),
-        ),
-    )
+    scores = scores_block("Out-of-fold predictions", evaluation.scores)
+    return scores, Text(text=text), Facts(facts=facts)
 
 
 def _label_error_blocks(evaluation: Evaluation, thumbnails: Thumbnails) -> tuple[Block, ...]:
@@ -181,27 +162,26 @@ def _label_error_blocks(evaluation: Evaluation, thumbnails: Thumbnails) -> tuple
         return (Text(text=str(error), tone="muted"),)
 
     items = []
-    for row in rows[:_MAX_SUSPECTS]:
-        name = str(evaluation.predictions.ids[row])
-        image = thumbnails.add(name)
-        if image < 0:
-            continue
+    for row, name, image in displayable_images(evaluation, rows[:_MAX_SUSPECTS], thumbnails):
+        label = class_name(evaluated, evaluated.labels[row])
         predicted = class_name(evaluated, evaluated.predicted[row])
+        probability = np.exp(-evaluated.losses[row])
         item = GalleryItem(
             image=image,
-            title=f"label {class_name(evaluated, evaluated.labels[row])}",
+            title=f"label {label}",
             lines=(
                 f"predicted {predicted}, confidence {evaluated.confidence[row]:.1%}",
-                f"probability of the label {np.exp(-evaluated.losses[row]):.1%}",
+                f"probability of the label {probability:.1%}",
                 name,
             ),
         )
         items.append(item)
 
+    accuracy = evaluated.correct.mean()
     intro = Text(
-        text=f"{len(rows)} of {len(evaluated)} labels are likely wrong (confident learning), "
-        f"according to models with an accuracy of {evaluated.correct.mean():.1%}. Less accurate "
-        "models flag more correct labels: look at an image before you change its label."
+        text=f"{len(rows)} of {len(evaluated)} labels are likely wrong, according to confident "
+        f"learning with models of {accuracy:.1%} accuracy. Less accurate models flag more correct "
+        "labels: look at an image before you change its label."
     )
     if not items:
         return (intro,)

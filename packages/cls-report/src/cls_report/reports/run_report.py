@@ -44,21 +44,11 @@ def build_run_report(run: Run) -> Report:
         cost_section(run),
         reproduction_section(run),
     ]
-
-    return Report(
-        title=run.name,
-        subtitle=_subtitle(run),
-        sections=tuple(section for section in sections if section.blocks),
-        images=tuple(thumbnails.urls),
-    )
-
-
-def _subtitle(run: Run) -> str:
     settings = run.config["model"]
     model = settings.get("name") or settings.get("_target_", "")
-    classes = len(run.labels.classes)
     seed = run.config.get("seed")
-    return f"{model}, {classes} classes, seed {seed}"
+    subtitle = f"{model}, {len(run.labels.classes)} classes, seed {seed}"
+    return Report.from_sections(run.name, subtitle, sections, thumbnails.urls)
 
 
 def _summary_section(run: Run, evaluations: list[Evaluation]) -> Section:
@@ -66,27 +56,22 @@ def _summary_section(run: Run, evaluations: list[Evaluation]) -> Section:
     for evaluation in evaluations:
         blocks.append(scores_block(evaluation.split, evaluation.scores))
 
-    if [evaluation.split for evaluation in evaluations] == ["valid"]:
-        blocks.append(
-            Text(
-                tone="warning",
-                text="There is no test split. These metrics are for valid, which also selected "
-                "the best weights, so they are slightly optimistic.",
-            )
+    if "test" not in run.evaluations:
+        text = (
+            "There is no test split. These metrics are for valid, which also selected the best "
+            "weights, so they are slightly optimistic."
         )
+        blocks.append(Text(text=text, tone="warning"))
 
     scored = read_json(run.paths.evaluation).get("scored")
     if scored:
-        weights = "EMA weights" if scored["weights"] == "ema" else "Raw weights"
-        text = (
-            f"{weights} of epoch {scored['epoch'] + 1}, with {scored['metric']} "
-            f"{scored['value']:.4f} in training."
-        )
-        blocks.append(Text(text=text))
+        weights = "EMA" if scored["weights"] == "ema" else "raw"
+        epoch = scored["epoch"] + 1
+        score = f"{scored['metric']} {scored['value']:.4f} during training"
+        blocks.append(Text(text=f"Evaluated weights: {weights}, epoch {epoch} ({score})."))
 
     for warning in read_json(run.paths.summary).get("warnings", []):
         blocks.append(Text(text=warning, tone="warning"))
-
     return Section(key="summary", title="Summary", blocks=tuple(blocks))
 
 
@@ -95,7 +80,8 @@ def _classes_section(run: Run, evaluations: list[Evaluation]) -> Section:
     tables = []
     for evaluation in evaluations:
         title = f"Classes on {evaluation.split}"
-        tables.append(classes_table(title, evaluation.scores, train_counts))
+        table = classes_table(title, evaluation.scores, train_counts)
+        tables.append(table)
     return Section(key="classes", title="Classes", blocks=tuple(tables))
 
 
@@ -104,13 +90,9 @@ def _mistakes_section(run: Run, evaluations: list[Evaluation], thumbnails: Thumb
     for evaluation in evaluations:
         split = evaluation.split
         overlay = _grad_cam_lookup(run.paths.predictions / f"gradcam_{split}.npz", thumbnails)
-        blocks += [
-            mistakes_gallery(
-                f"Most confident mistakes on {split}", evaluation, thumbnails, overlay
-            ),
-            confusion_matrix(f"Confusion matrix on {split}", evaluation, thumbnails),
-        ]
-
+        gallery_title = f"Most confident mistakes on {split}"
+        blocks.append(mistakes_gallery(gallery_title, evaluation, thumbnails, overlay))
+        blocks.append(confusion_matrix(f"Confusion matrix on {split}", evaluation, thumbnails))
     return Section(key="mistakes", title="Mistakes", blocks=tuple(blocks))
 
 
@@ -137,16 +119,13 @@ def _confidence_section(evaluations: list[Evaluation]) -> Section:
             calibrated = format_percent(evaluation.calibrated_error)
             uncalibrated = format_percent(evaluation.scores.calibration_error)
             text = (
-                f"Expected calibration error on {split}: {calibrated}, uncalibrated "
-                f"{uncalibrated}. The intervals are for the true error; for few images, the "
+                f"Expected calibration error on {split}: {calibrated} calibrated, {uncalibrated} "
+                "uncalibrated. The intervals are for the true error; for few images, the "
                 "measured error is biased upward."
             )
             blocks.append(Text(text=text))
-        blocks += [
-            reliability_diagram(f"Reliability diagram on {split}", evaluation),
-            risk_coverage_chart(f"Risk-coverage curve on {split}", evaluation),
-        ]
-
+        blocks.append(reliability_diagram(f"Reliability diagram on {split}", evaluation))
+        blocks.append(risk_coverage_chart(f"Risk-coverage curve on {split}", evaluation))
     return Section(key="confidence", title="Confidence", blocks=tuple(blocks))
 
 
@@ -164,19 +143,15 @@ def _robustness_section(run: Run) -> Section:
         levels = tuple(curve["levels"])
         top1 = curve["top1"]
         degraded = Series(
-            name="top-1",
+            name="degraded images",
             x=levels,
             y=tuple(each["value"] for each in top1),
             low=tuple(each["low"] for each in top1),
             high=tuple(each["high"] for each in top1),
         )
+        ends = (min(levels), max(levels))
         original = robustness["untouched"]["value"]
-        baseline = Series(
-            name="original images",
-            x=(min(levels), max(levels)),
-            y=(original, original),
-            style="dashed",
-        )
+        baseline = Series(name="original images", x=ends, y=(original, original), style="dashed")
         chart = Chart(
             title=title,
             x_title=curve["unit"],
@@ -185,5 +160,4 @@ def _robustness_section(run: Run) -> Section:
             series=(degraded, baseline),
         )
         charts.append(chart)
-
-    return Section(key="degradation", title="Robustness", blocks=tuple(charts))
+    return Section(key="robustness", title="Robustness", blocks=tuple(charts))

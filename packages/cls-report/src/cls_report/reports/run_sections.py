@@ -33,15 +33,13 @@ class _Curve:
 
 
 _CURVES = (
-    _Curve(
-        "loss", ("train_loss", "valid_loss"), note="nats; for training, the loss that is optimized"
-    ),
-    _Curve("accuracy", ("train_top1", "valid_top1", "valid_top5", "valid_macro_f1"), "share"),
-    _Curve("learning rate", ("lr",)),
-    _Curve("training images per second", ("images_per_second",)),
-    _Curve("share of training time spent waiting for data", ("data_wait",), "share"),
-    _Curve("GPU memory, GB", ("gpu_memory_gb",), note="peak memory of tensors in an epoch"),
-    _Curve("gradient norm", ("grad_norm",)),
+    _Curve("Loss", ("train_loss", "valid_loss"), note="In nats. train_loss is the optimized loss."),
+    _Curve("Accuracy", ("train_top1", "valid_top1", "valid_top5", "valid_macro_f1"), "share"),
+    _Curve("Learning rate", ("lr",)),
+    _Curve("Training images per second", ("images_per_second",)),
+    _Curve("Share of training time spent waiting for data", ("data_wait",), "share"),
+    _Curve("GPU memory, GB", ("gpu_memory_gb",), note="Peak memory of tensors in each epoch."),
+    _Curve("Gradient norm", ("grad_norm",)),
 )
 
 
@@ -51,11 +49,12 @@ def data_section(run: Run) -> Section:
     check = read_json(run.paths.data_check)
     findings: dict[str, list[dict[str, Any]]] = check.get("findings", {})
     if findings:
-        blocks.append(_findings_table(findings, check.get("config", {})))
+        policies = check.get("config", {})
+        blocks.append(_findings_table(findings, policies))
     elif check:
-        blocks.append(Text(text="The data gate has no findings.", tone="muted"))
+        blocks.append(Text(text="The data gate reported no problems.", tone="muted"))
     else:
-        text = "The data was not checked, because the data gate (data.gate) was off."
+        text = "The data was not checked: the data gate (data.gate) was off."
         blocks.append(Text(text=text, tone="warning"))
 
     if run.class_counts:
@@ -76,7 +75,7 @@ def _data_facts(run: Run) -> dict[str, str]:
         images = sum(by_class.values())
         facts[split] = f"{images:,} images; width {width}, height {height}"
 
-    facts["fingerprint"] = run.labels.provenance.data_fingerprint or "unknown"
+    facts["data fingerprint"] = run.labels.provenance.data_fingerprint or "unknown"
     return facts
 
 
@@ -87,17 +86,19 @@ def _describe_range(summary: list[float]) -> str:
 
 
 def _findings_table(findings: dict[str, list[dict[str, Any]]], policies: dict[str, Any]) -> Table:
+    headers: list[tuple[str, ColumnKind]] = [
+        ("rule", "text"),
+        ("findings", "count"),
+        ("policy", "text"),
+        ("examples", "text"),
+    ]
     rows: list[tuple[CellValue, ...]] = []
     for rule, entries in findings.items():
         examples = [str(entry.get("text", entry)) for entry in entries[:_MAX_EXAMPLES]]
-        rows.append((rule, len(entries), policies.get(rule, ""), "\n".join(examples)))
-
-    return Table.from_rows(
-        "Findings of the data gate",
-        [("rule", "text"), ("findings", "count"), ("policy", "text"), ("examples", "text")],
-        rows,
-        note="All findings are in data_check.json in the run folder.",
-    )
+        policy = policies.get(rule, "")
+        rows.append((rule, len(entries), policy, "\n".join(examples)))
+    note = "All findings are in data_check.json in the run folder."
+    return Table.from_rows("Findings of the data gate", headers, rows, note)
 
 
 def _class_counts_table(counts: dict[str, dict[str, int]]) -> Table:
@@ -110,9 +111,8 @@ def _class_counts_table(counts: dict[str, dict[str, int]]) -> Table:
     for name in first_split:
         row: list[CellValue] = [display_name(name)]
         for by_class in counts.values():
-            row.append(float(by_class.get(name, 0)))
+            row.append(by_class.get(name, 0))
         rows.append(row)
-
     return Table.from_rows("Images per class", headers, rows)
 
 
@@ -120,11 +120,8 @@ def training_section(run: Run) -> Section:
     """Return charts of the logged metrics; empty if none were logged."""
     charts = []
     for curve in _CURVES:
-        series = []
-        for metric in curve.metrics:
-            epochs, values = run.metric_history(metric)
-            if epochs:
-                series.append(Series(name=metric, x=epochs, y=values))
+        lines = [metric_series(run, metric, metric) for metric in curve.metrics]
+        series = [line for line in lines if line.x]
         if not series:
             continue
         chart = Chart(
@@ -137,8 +134,13 @@ def training_section(run: Run) -> Section:
             note=curve.note,
         )
         charts.append(chart)
-
     return Section(key="training", title="Training", blocks=tuple(charts))
+
+
+def metric_series(run: Run, metric: str, name: str) -> Series:
+    """Return a logged metric over epochs, counted from 1; empty if it was not logged."""
+    epochs, values = run.metric_history(metric)
+    return Series(name=name, x=epochs, y=values)
 
 
 def cost_section(run: Run) -> Section:
@@ -146,14 +148,16 @@ def cost_section(run: Run) -> Section:
     facts = {**_time_facts(run), **_model_facts(run)}
     if run.model_file.is_file():
         size = run.model_file.stat().st_size / 1e6
-        facts["exported file"] = f"{size:.1f} MB; measure it: cls-export bench {run.paths.bundle}"
+        facts["exported file"] = f"{size:.1f} MB"
+        facts["latency of the exported file"] = f"measure: cls-export bench {run.paths.bundle}"
     onnx = read_json(run.paths.evaluation).get("onnx")
     if onnx is not None:
+        difference = onnx["max_logit_difference"]
         facts["exported logits"] = (
-            f"from image files, within {onnx['max_logit_difference']:.1e} of PyTorch"
+            f"from image files, they differ from PyTorch by at most {difference:.1e}"
         )
-
-    return Section(key="cost", title="Cost", blocks=(Facts(facts=facts),) if facts else ())
+    blocks = (Facts(facts=facts),) if facts else ()
+    return Section(key="cost", title="Cost", blocks=blocks)
 
 
 def _time_facts(run: Run) -> dict[str, str]:
@@ -164,8 +168,9 @@ def _time_facts(run: Run) -> dict[str, str]:
         facts["training"] = f"{seconds:,.0f} s for {len(run.history)} epochs"
         stepping = _step_seconds(run)
         if stepping:
+            share = stepping / seconds
             facts["training steps"] = (
-                f"{stepping:,.0f} s ({stepping / seconds:.0%}); the rest is data reading and "
+                f"{stepping:,.0f} s ({share:.0%} of training); the rest is data reading and "
                 "checks, validation, checkpoints, and plots"
             )
 
@@ -189,17 +194,16 @@ def _model_facts(run: Run) -> dict[str, str]:
 
     height, width = model["image"]
     name = run.config["model"].get("name", "")
+    threads = "1 thread" if model["threads"] == 1 else f"{model['threads']} threads"
     facts = {
         "model": f"{name}, {model['parameters']:,} parameters",
-        "trainable": f"{model['trainable']:,}",
+        "trainable parameters": f"{model['trainable']:,}",
         "input": f"{height} x {width} px (height x width)",
     }
     if model.get("flops"):
         facts["operations"] = f"{model['flops'] / 1e9:.3f} GFLOPs per image"
-    facts["latency"] = (
-        f"{model['latency_ms']:.1f} ms per image in PyTorch "
-        f"({model['device']}, {model['threads']} thread(s))"
-    )
+    latency = f"{model['latency_ms']:.1f} ms per image"
+    facts["latency in PyTorch"] = f"{latency} ({model['device']}, {threads})"
     facts["weights"] = f"{model['weights_mb']:.1f} MB"
     return facts
 
@@ -207,18 +211,17 @@ def _model_facts(run: Run) -> dict[str, str]:
 def reproduction_section(run: Run) -> Section:
     """Return commit, versions, command, and configuration."""
     origin = read_json(run.paths.origin)
+    versions = origin.get("versions", {})
+    arguments = origin.get("arguments")
     commit = run.labels.provenance.code_commit
-    facts = {
-        "commit": commit or "unknown (no git)",
-        "seed": str(run.config.get("seed", "")),
-        **origin.get("versions", {}),
-    }
+    seed = str(run.config.get("seed", ""))
+    facts = {"commit": commit or "unknown (no git)", "seed": seed, **versions}
     blocks: list[Block] = [Facts(facts=facts)]
     if commit and commit.endswith("-dirty"):
         text = "The code had uncommitted changes, so the commit alone does not reproduce this run."
         blocks.append(Text(text=text, tone="warning"))
-    arguments = origin.get("arguments")
     if arguments:
-        blocks.append(Code(title="Command", text=f"uv run apps/train {shlex.join(arguments)}"))
+        command = f"uv run apps/train {shlex.join(arguments)}"
+        blocks.append(Code(title="Command", text=command))
     blocks.append(Code(title="Configuration (config.yaml)", text=run.config_text, folded=True))
     return Section(key="reproduce", title="Reproduce this run", blocks=tuple(blocks))

@@ -10,34 +10,31 @@ from cls_report.statistics.intervals import Booleans, Clusters, Floats, Integers
 
 BINS = 15
 _ROUNDS = 2000
+# The gaps are estimates too: at 0.95 the interval covered the truth in 91 to 93% of trials.
 _LEVEL = 0.97
-"""The gaps are estimates too: at 0.95 the interval covered the truth in 91 to 93% of trials."""
 _BISECTION_STEPS = 30
 _LARGEST_SCALE = 8.0
 
 
 def confidence_bins(confidence: Floats, bins: int = BINS) -> Integers:
     """Return the bin of each confidence [N], for bins of equal width from 0 to 1."""
-    upper_edges = np.ceil(confidence * bins)
-    index = upper_edges.astype(np.int64) - 1
-    return np.clip(index, 0, bins - 1)
+    scaled = confidence * bins
+    upper_edges = np.ceil(scaled).astype(np.int64)
+    last = bins - 1
+    return np.clip(upper_edges - 1, 0, last)
 
 
 def expected_calibration_error(confidence: Floats, correct: Booleans, bins: int = BINS) -> float:
     """Return the expected calibration error (Guo et al., arXiv:1706.04599, equation 3).
 
     For few images the error is biased upward: chance moves the accuracy of each bin, and its
-    distance from the confidence counts in both directions.
-
-    Args:
-        confidence: float64 [N], 0 to 1.
-        correct: bool [N].
-        bins: Number of bins of equal width.
+    distance from the confidence counts in both directions. The bins have equal width.
     """
     if len(confidence) == 0:
         return math.nan
     index = confidence_bins(confidence, bins)
-    gaps = np.bincount(index, confidence - correct, minlength=bins)
+    differences = confidence - correct
+    gaps = np.bincount(index, differences, minlength=bins)
     total = np.abs(gaps).sum()
     return float(total / len(confidence))
 
@@ -52,17 +49,14 @@ def estimate_calibration_error(
     the true error: for 364 images with perfect confidence, never (benchmarks/intervals.py).
     Instead, the observed gaps are scaled until sampling around them gives an error at least as
     large as the observed one rarely (lower bound) or nearly always (upper bound).
-
-    Args:
-        confidence: float64 [N], 0 to 1.
-        correct: bool [N].
-        clusters: Which images belong together.
     """
     if len(confidence) == 0:
         return Estimate(value=None)
     model = _ErrorModel.from_predictions(confidence, correct, clusters)
-    low = model.bound((1 + _LEVEL) / 2)
-    high = model.bound((1 - _LEVEL) / 2)
+    tail = (1 - _LEVEL) / 2
+    upper = (1 + _LEVEL) / 2
+    low = model.bound(upper)
+    high = model.bound(tail)
     return Estimate(value=model.observed, low=low, high=high)
 
 
@@ -90,12 +84,12 @@ class _ErrorModel:
     def from_predictions(
         cls, confidence: Floats, correct: Booleans, clusters: Clusters
     ) -> "_ErrorModel":
-        """Estimate the gaps and their variance."""
         index = confidence_bins(confidence)
         counts = np.bincount(index, minlength=BINS)
         used = counts > 0
         count = counts[used].astype(np.float64)
-        gaps = np.bincount(index, confidence - correct, minlength=BINS)
+        differences = confidence - correct
+        gaps = np.bincount(index, differences, minlength=BINS)
         total_confidence = np.bincount(index, confidence, minlength=BINS)
         successes = np.bincount(index, correct, minlength=BINS)
 
@@ -103,15 +97,14 @@ class _ErrorModel:
         # one image would have no variance.
         mean_confidence = total_confidence[used] / count
         accuracy = (successes[used] + mean_confidence) / (count + 1)
-        effect = design_effect(confidence - correct, clusters)
+        binomial = count * accuracy * (1 - accuracy)
         generator = np.random.default_rng(0)
-
         return cls(
             observed=expected_calibration_error(confidence, correct),
             images=len(confidence),
             count=count,
             gaps=gaps[used].astype(np.float64),
-            variance=count * accuracy * (1 - accuracy) * effect,
+            variance=binomial * design_effect(differences, clusters),
             noise=generator.standard_normal((_ROUNDS, len(count))),
         )
 
@@ -119,10 +112,13 @@ class _ErrorModel:
         """Return a quantile of the error for true gaps of `scale` times the observed ones."""
         mean = scale * self.gaps
         # The number of images in a bin is random, too.
-        other_share = 1 - self.count / self.images
+        share = self.count / self.images
+        other_share = 1 - share
         count_variance = mean**2 / self.count * other_share
-        spread = np.sqrt(self.variance + count_variance)
-        gaps = np.abs(mean + spread * self.noise)
+        variance = self.variance + count_variance
+        spread = np.sqrt(variance)
+        deviation = spread * self.noise
+        gaps = np.abs(mean + deviation)
         errors = gaps.sum(axis=1) / self.images
         return float(np.quantile(errors, level))
 

@@ -8,8 +8,8 @@ class Estimate(BaseModel):
 
     Attributes:
         value: None if the images do not determine it, such as the recall of an absent class.
-        low: Lower bound; None if there is no interval.
-        high: Upper bound; None if there is no interval.
+        low: Lower bound, or None.
+        high: Upper bound, or None.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -23,25 +23,21 @@ def format_percent(estimate: Estimate) -> str:
     """Return a share with its interval, such as `89.0% (85.4-91.8)`."""
     if estimate.value is None:
         return "-"
-
     text = f"{estimate.value:.1%}"
     if estimate.low is None or estimate.high is None:
         return text
-
-    low = f"{estimate.low:.1%}"
-    high = f"{estimate.high:.1%}"
-    return f"{text} ({low[:-1]}-{high[:-1]})"
+    low = 100 * estimate.low
+    high = 100 * estimate.high
+    return f"{text} ({low:.1f}-{high:.1f})"
 
 
 def format_points(difference: Estimate) -> str:
     """Return a difference of shares in percentage points, such as `+1.1 (-0.8 to +3.0) points`."""
     if difference.value is None:
         return "-"
-
-    text = f"{100 * difference.value:+.1f}"
-    if difference.low is not None and difference.high is not None:
-        low = 100 * difference.low
-        high = 100 * difference.high
-        text = f"{text} ({low:+.1f} to {high:+.1f})"
-
-    return f"{text} points"
+    points = 100 * difference.value
+    if difference.low is None or difference.high is None:
+        return f"{points:+.1f} points"
+    low = 100 * difference.low
+    high = 100 * difference.high
+    return f"{points:+.1f} ({low:+.1f} to {high:+.1f}) points"

@@ -34,10 +34,8 @@ class EvaluatedPredictions:
     ) -> "EvaluatedPredictions":
         """Convert predictions.
 
-        Args:
-            predictions: Labels and logits of one split.
-            probabilities: float64 [N, C], such as calibrated ones. The default is the softmax of
-                the logits. The predicted class is the one with the largest logit in either case.
+        Probabilities are float64 [N, C]; the default is the softmax of the logits. In either case,
+        the predicted class is the one with the largest logit.
         """
         if probabilities is None:
             log_probabilities = log_softmax(predictions.logits)
@@ -64,27 +62,31 @@ class EvaluatedPredictions:
     @cached_property
     def confidence(self) -> Floats:
         """Probability of each predicted class: float64 [N]."""
-        rows = np.arange(len(self))
-        log_confidence = self.log_probabilities[rows, self.predicted]
-        return np.exp(log_confidence)
+        return np.exp(self._pick(self.predicted))
 
     @cached_property
     def losses(self) -> Floats:
         """Negative log-likelihood of each label, in nats: float64 [N]."""
+        return -self._pick(self.labels)
+
+    def _pick(self, classes: Integers) -> Floats:
+        """Return the log probability of one class per image."""
         rows = np.arange(len(self))
-        log_likelihood = self.log_probabilities[rows, self.labels]
-        return -log_likelihood
+        picked: Floats = self.log_probabilities[rows, classes]
+        return picked
 
     def in_top_k(self, k: int) -> Booleans:
         """Return whether each label is among the k most probable classes: bool [N].
 
         Of two classes with equal probability, the one with the lower index ranks higher.
         """
+        log_probabilities = self.log_probabilities
         label_log_probability = -self.losses[:, None]
-        is_above = self.log_probabilities > label_log_probability
-        is_tied = self.log_probabilities == label_log_probability
-        class_index = np.arange(len(self.classes))
-        has_lower_index = class_index[None] < self.labels[:, None]
+        is_above = log_probabilities > label_log_probability
+        is_tied = log_probabilities == label_log_probability
+        indices = np.arange(len(self.classes))
+        labels = self.labels[:, None]
+        has_lower_index = indices < labels
         ranks_higher = is_above | (is_tied & has_lower_index)
         rank = ranks_higher.sum(axis=1)
         return np.asarray(rank < k)

@@ -20,8 +20,6 @@ class Evaluation:
     """One split of a run. Scores and slices are computed on first use, and once.
 
     Attributes:
-        split: Name of the split.
-        predictions: Images, labels, and logits.
         softmax: The predictions with the softmax as confidence.
         calibrated: The same with calibrated confidence; None without a calibration.
     """
@@ -37,11 +35,8 @@ class Evaluation:
     ) -> "Evaluation":
         """Evaluate the predictions for one split.
 
-        Args:
-            split: Name of the split.
-            predictions: Images, labels, and logits.
-            calibration: The exported calibration, which was fitted on the split `valid`. That
-                split itself is therefore evaluated with a cross-fitted calibration.
+        The calibration was fitted on the split `valid`. That split itself is therefore evaluated
+        with a cross-fitted calibration.
         """
         softmax_confidence = EvaluatedPredictions.from_predictions(predictions)
         calibrated = None
@@ -58,11 +53,11 @@ class Evaluation:
     @cached_property
     def calibrated_error(self) -> Estimate | None:
         """The expected calibration error after calibration; None without a calibration."""
-        if self.calibrated is None:
+        evaluated = self.calibrated
+        if evaluated is None:
             return None
-        calibrated = self.calibrated
         return estimate_calibration_error(
-            calibrated.confidence, calibrated.correct, calibrated.clusters
+            evaluated.confidence, evaluated.correct, evaluated.clusters
         )
 
     @cached_property

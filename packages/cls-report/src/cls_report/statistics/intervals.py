@@ -36,15 +36,13 @@ class Clusters:
     def from_groups(cls, groups: NDArray[np.str_]) -> "Clusters":
         """Number the groups [N]. An image with an empty group is a cluster by itself."""
         has_group = groups != ""
-        is_single = ~has_group
         names, positions = np.unique(groups[has_group], return_inverse=True)
         named = len(names)
-        singles = int(is_single.sum())
-
+        count = named + len(groups) - len(positions)
         index = np.empty(len(groups), np.int64)
         index[has_group] = positions
-        index[is_single] = named + np.arange(singles)
-        return cls(index, named + singles)
+        index[~has_group] = np.arange(named, count)
+        return cls(index, count)
 
     @property
     def is_grouped(self) -> bool:
@@ -55,8 +53,8 @@ class Clusters:
         """Return the clusters of the selected images, renumbered."""
         selected = self.index[rows]
         used, index = np.unique(selected, return_inverse=True)
-        index = index.astype(np.int64)
-        return Clusters(index, len(used))
+        count = len(used)
+        return Clusters(index.astype(np.int64), count)
 
     def sum_by_cluster(self, values: Floats) -> Floats:
         """Sum values [N] or [N, K] within each cluster: [count] or [count, K]."""
@@ -77,12 +75,16 @@ def wilson_interval(successes: float, count: float, level: float = CONFIDENCE_LE
         return Estimate(value=None)
 
     share = successes / count
-    z = float(stats.norm.ppf((1 + level) / 2))
+    upper = (1 + level) / 2
+    z = float(stats.norm.ppf(upper))
     z2 = z**2
     shrinkage = 1 + z2 / count
-    center = (share + z2 / (2 * count)) / shrinkage
+    shift = z2 / (2 * count)
+    center = (share + shift) / shrinkage
     variance = share * (1 - share) / count
-    half = math.sqrt(z2) * math.sqrt(variance + z2 / (4 * count**2)) / shrinkage
+    correction = z2 / (4 * count**2)
+    deviation = math.sqrt(variance + correction)
+    half = math.sqrt(z2) * deviation / shrinkage
 
     # Rounding would leave a bound slightly inside 0 or 1.
     low = center - half if successes > 0 else 0.0
@@ -110,7 +112,8 @@ def proportion_interval(successes: Booleans, clusters: Clusters) -> Estimate:
     residuals = successes.astype(np.float64) - value
     sums = clusters.sum_by_cluster(residuals)
     squares = float((sums**2).sum())
-    variance = count / (count - 1) * squares / images**2
+    freedom = count - 1
+    variance = count / freedom * squares / images**2
     binomial = value * (1 - value) / images
     effect = images / count
     if binomial > 0:
@@ -118,10 +121,11 @@ def proportion_interval(successes: Booleans, clusters: Clusters) -> Estimate:
 
     level = (1 + CONFIDENCE_LEVEL) / 2
     normal = float(stats.norm.ppf(level))
-    student = float(stats.t.ppf(level, count - 1))
-    effective = max(1.0, images / effect * (normal / student) ** 2)
+    student = float(stats.t.ppf(level, freedom))
+    ratio = normal / student
+    effective = max(1.0, images / effect * ratio**2)
     bounds = wilson_interval(value * effective, effective)
-    return Estimate(value=value, low=bounds.low, high=bounds.high)
+    return bounds.model_copy(update={"value": value})
 
 
 def design_effect(values: Floats, clusters: Clusters) -> float:
@@ -140,24 +144,18 @@ def design_effect(values: Floats, clusters: Clusters) -> float:
 
 
 def bootstrap_weights(clusters: Clusters, *, rounds: int | None = None, seed: int = 0) -> Floats:
-    """Draw as many clusters as there are, with replacement, in each round.
+    """Return how often each image is in each bootstrap sample of clusters: float64 [rounds, N].
 
-    Args:
-        clusters: The units that are drawn.
-        rounds: Number of bootstrap samples. The default is 1,000, and fewer for more than
-            10,000 images, but at least 200.
-        seed: Seed of the draws.
-
-    Returns:
-        float64 [rounds, N], how often each image is in each bootstrap sample.
+    The default number of samples is 1,000, and fewer for more than 10,000 images, but at least 200.
     """
-    images = len(clusters.index)
     count = clusters.count
     if rounds is None:
-        rounds = 10_000_000 // max(1, images)
+        images = max(1, len(clusters.index))
+        rounds = 10_000_000 // images
         rounds = min(1000, max(200, rounds))
     generator = np.random.default_rng(seed)
-    probabilities = np.full(count, 1 / max(1, count))
+    probability = 1 / max(1, count)
+    probabilities = np.full(count, probability)
     counts = generator.multinomial(count, probabilities, size=rounds)
     weights = counts.astype(np.float64)
     return weights[:, clusters.index]
@@ -185,11 +183,12 @@ def bca_interval(value: float, resampled: Floats, influence: Floats | None = Non
     below = (resampled < value).mean()
     not_above = (resampled <= value).mean()
     rank = float(below + not_above) / 2
-    rank = np.clip(rank, 1 / rounds, 1 - 1 / rounds)
+    margin = 1 / rounds
+    rank = np.clip(rank, margin, 1 - margin)
     bias = float(stats.norm.ppf(rank))
     acceleration = _acceleration(influence)
-
-    tail = float(stats.norm.ppf((1 - CONFIDENCE_LEVEL) / 2))
+    lower = (1 - CONFIDENCE_LEVEL) / 2
+    tail = float(stats.norm.ppf(lower))
     levels = []
     for z in (tail, -tail):
         shifted = bias + z
@@ -203,28 +202,26 @@ def bca_interval(value: float, resampled: Floats, influence: Floats | None = Non
 def _acceleration(influence: Floats | None) -> float:
     if influence is None:
         return 0.0
-
     squares = float((influence**2).sum())
     if squares <= 0:
         return 0.0
-
     cubes = float((influence**3).sum())
-    acceleration: float = cubes / (6 * squares**1.5)
-    return acceleration
+    scale: float = 6 * squares**1.5
+    return cubes / scale
 
 
 def mean_interval(values: Floats, clusters: Clusters, weights: Floats) -> Estimate:
     """Return the mean of values [N] with its bootstrap interval.
 
-    Args:
-        values: float64 [N].
-        clusters: Which images belong together.
-        weights: float64 [rounds, N], from `bootstrap_weights`.
+    The weights [rounds, N] are those of `bootstrap_weights`.
     """
     if len(values) == 0:
         return Estimate(value=None)
     mean = float(values.mean())
     totals = weights.sum(axis=1)
-    resampled = (weights @ values) / np.maximum(1e-12, totals)
-    influence = clusters.sum_by_cluster(values - mean)
+    totals = np.maximum(1e-12, totals)
+    sums = weights @ values
+    resampled = sums / totals
+    deviations = values - mean
+    influence = clusters.sum_by_cluster(deviations)
     return bca_interval(mean, resampled, influence)

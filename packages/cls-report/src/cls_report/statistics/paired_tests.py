@@ -16,9 +16,7 @@ _FLIPS = 10_000
 def mcnemar_test(only_first: int, only_second: int) -> float:
     """Return the p-value of McNemar's exact test.
 
-    Args:
-        only_first: Images that only the first model predicts correctly.
-        only_second: Images that only the second model predicts correctly.
+    The arguments are the numbers of images that only one of the models predicts correctly.
     """
     discordant = only_first + only_second
     if discordant == 0:
@@ -41,10 +39,11 @@ def sign_flip_test(sums: Floats, seed: int = 0) -> float:
 
     observed = abs(float(nonzero.sum()))
     generator = np.random.default_rng(seed)
-    coins = generator.integers(0, 2, (_FLIPS, len(nonzero)))
+    shape = (_FLIPS, len(nonzero))
+    coins = generator.integers(0, 2, shape)
     signs = coins * 2 - 1
-    flipped = np.abs(signs @ nonzero)
-    is_extreme = flipped >= observed - 1e-9
+    sums_of_flips = signs @ nonzero
+    is_extreme = np.abs(sums_of_flips) >= observed - 1e-9
     extreme = int(is_extreme.sum())
     return (extreme + 1) / (_FLIPS + 1)
 
@@ -60,7 +59,6 @@ def holm_adjust(p_values: Sequence[float]) -> list[float]:
         corrected = p_values[index] * (count - rank)
         highest = max(highest, min(1.0, corrected))
         adjusted[index] = highest
-
     return adjusted
 
 
@@ -77,10 +75,12 @@ def required_images(
 
     discordant = (only_first + only_second) / images
     difference = abs(only_first - only_second) / images
-    z_level = float(stats.norm.ppf(1 - SIGNIFICANCE_LEVEL / 2))
+    quantile = 1 - SIGNIFICANCE_LEVEL / 2
+    z_level = float(stats.norm.ppf(quantile))
     z_power = float(stats.norm.ppf(_POWER))
     variance = max(0.0, discordant - difference**2)
     null_term = z_level * math.sqrt(discordant)
     power_term = z_power * math.sqrt(variance)
-    independent = ((null_term + power_term) / difference) ** 2
+    total = null_term + power_term
+    independent = (total / difference) ** 2
     return math.ceil(independent * design_effect)

@@ -11,8 +11,8 @@ from cls_report.errors import CalibrationError
 from cls_report.statistics.calibration_fitting import check_scores
 from cls_report.statistics.intervals import Booleans, Floats, Integers
 
+# 7 errors in 100 reach a precision of 0.93, although 1 - 0.07 is less in floating point.
 _ROUNDING = 1e-12
-"""7 errors in 100 reach a precision of 0.93, although 1 - 0.07 is less in floating point."""
 
 Criterion = Literal["precision", "coverage"]
 
@@ -46,12 +46,7 @@ def risk_coverage(confidence: Floats, correct: Booleans) -> RiskCoverage:
     # Images of equal confidence share a threshold; the last of them has the counts.
     is_last = np.ones(images, np.bool_)
     is_last[:-1] = descending[1:] < descending[:-1]
-
-    return RiskCoverage(
-        thresholds=descending[is_last],
-        coverage=coverage[is_last],
-        risk=risk[is_last],
-    )
+    return RiskCoverage(descending[is_last], coverage[is_last], risk[is_last])
 
 
 def choose_reject(
@@ -71,8 +66,8 @@ def choose_reject(
         probabilities: Calibrated probabilities [N, C] of images that were not trained on.
         labels: [N], 0 to C - 1.
         classes: C names.
-        wanted: What the threshold must reach on these images.
-        level: The required precision or coverage, above 0, at most 1.
+        wanted: Whether `level`, above 0 and at most 1, is the required precision or coverage.
+        level: See `wanted`.
         per_class: Also choose a threshold for each class that is predicted often enough.
         min_predictions: The smallest number of predictions for a threshold of a class.
         predicted: [N], the predicted classes. The default is the most probable ones, which after
@@ -88,20 +83,22 @@ def choose_reject(
     if predicted is None:
         predicted = probabilities.argmax(axis=1)
     images = len(labels)
-    confidence = probabilities[np.arange(images), predicted]
+    rows = np.arange(images)
+    confidence = probabilities[rows, predicted]
     correct = np.asarray(predicted == labels)
     threshold = _choose_threshold(confidence, correct, wanted, level)
 
-    by_class: dict[str, float] = {}
-    if per_class:
-        for index, name in enumerate(classes):
-            rows = np.asarray(predicted == index)
-            if rows.sum() < min_predictions:
-                continue
+    by_class = {}
+    for index, name in enumerate(classes if per_class else ()):
+        is_predicted = np.asarray(predicted == index)
+        if is_predicted.sum() >= min_predictions:
             by_class[name] = _choose_threshold(
-                confidence[rows], correct[rows], wanted, level, f" for class {name!r}"
+                confidence[is_predicted],
+                correct[is_predicted],
+                wanted,
+                level,
+                f" for class {name!r}",
             )
-
     return Reject(threshold=threshold, by_class=by_class, wanted=wanted, level=level, images=images)
 
 

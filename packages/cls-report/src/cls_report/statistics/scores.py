@@ -12,7 +12,6 @@ from cls_report.statistics.calibration import estimate_calibration_error
 from cls_report.statistics.estimates import Estimate
 from cls_report.statistics.evaluated_predictions import EvaluatedPredictions
 from cls_report.statistics.intervals import (
-    Clusters,
     Floats,
     bca_interval,
     bootstrap_weights,
@@ -23,15 +22,11 @@ from cls_report.statistics.intervals import (
 
 @dataclass(frozen=True, slots=True)
 class ClassScores:
-    """Metrics of one class.
+    """Metrics of one class. A metric without images has no value.
 
     Attributes:
-        name: Name of the class.
-        support: Number of its images.
-        answered: Number of predictions of it.
-        precision: Share of these predictions that are correct; no value if there are none.
-        recall: Share of its images that are predicted correctly; no value if there are none.
-        f1: 2 correct / (support + answered).
+        support: Number of images with this label.
+        answered: Number of predictions of this class.
     """
 
     name: str
@@ -74,31 +69,25 @@ class EvaluationScores:
 def compute_scores(
     evaluated: EvaluatedPredictions, weights: Floats | None = None
 ) -> EvaluationScores:
-    """Compute all metrics.
-
-    Args:
-        evaluated: Predictions for N images.
-        weights: float64 [rounds, N], bootstrap weights; drawn if not given.
-    """
+    """Compute all metrics, with bootstrap weights [rounds, N] that are drawn if not given."""
     clusters = evaluated.clusters
+    correct = evaluated.correct
     if weights is None:
         weights = bootstrap_weights(clusters)
     precision, recall, f1 = _macro_scores(evaluated, weights)
-
+    calibration_error = estimate_calibration_error(evaluated.confidence, correct, clusters)
     return EvaluationScores(
         images=len(evaluated),
-        right=int(evaluated.correct.sum()),
+        right=int(correct.sum()),
         groups=clusters.count if clusters.is_grouped else None,
-        top1=proportion_interval(evaluated.correct, clusters),
+        top1=proportion_interval(correct, clusters),
         top5=proportion_interval(evaluated.in_top_k(5), clusters),
         macro_precision=precision,
         macro_recall=recall,
         macro_f1=f1,
         auroc=_auroc(evaluated, weights),
         loss=mean_interval(evaluated.losses, clusters, weights),
-        calibration_error=estimate_calibration_error(
-            evaluated.confidence, evaluated.correct, clusters
-        ),
+        calibration_error=calibration_error,
         by_class=_class_scores(evaluated),
     )
 
@@ -136,8 +125,10 @@ class _ClassCounts:
 
     def macro_average(self, values: Floats) -> Floats:
         """Average values [C, rounds] over the classes that occur: [rounds]."""
-        occurs = self.support + self.predicted > 0
-        total = (values * occurs).sum(axis=0)
+        count = self.support + self.predicted
+        occurs = count > 0
+        occurring = values * occurs
+        total = occurring.sum(axis=0)
         classes = occurs.sum(axis=0).astype(np.float64)
         return _divide(total, classes)
 
@@ -184,37 +175,23 @@ def _macro_scores(
     images = _ClassIndicators.from_predictions(evaluated)
     resampled = images.count(weights)
     total = images.count(np.ones((1, len(evaluated))))
-    precision = _macro_interval(
-        total.macro_average(total.precision),
-        resampled.macro_average(resampled.precision),
-        _influence(total.precision, images.correct, images.predicted, total.predicted),
-        clusters,
-    )
-    recall = _macro_interval(
-        total.macro_average(total.recall),
-        resampled.macro_average(resampled.recall),
-        _influence(total.recall, images.correct, images.labels, total.support),
-        clusters,
-    )
-    f1 = _macro_interval(
-        total.macro_average(total.f1),
-        resampled.macro_average(resampled.f1),
-        _influence(
-            total.f1,
-            2 * images.correct,
-            images.predicted + images.labels,
-            total.support + total.predicted,
-        ),
-        clusters,
-    )
+
+    def interval(value: Floats, samples: Floats, influence: Floats) -> Estimate:
+        by_cluster = clusters.sum_by_cluster(influence)
+        (average,) = total.macro_average(value)
+        return bca_interval(average, resampled.macro_average(samples), by_cluster)
+
+    influence = _influence(total.precision, images.correct, images.predicted, total.predicted)
+    precision = interval(total.precision, resampled.precision, influence)
+
+    influence = _influence(total.recall, images.correct, images.labels, total.support)
+    recall = interval(total.recall, resampled.recall, influence)
+
+    occurrences = images.predicted + images.labels
+    count = total.support + total.predicted
+    influence = _influence(total.f1, 2 * images.correct, occurrences, count)
+    f1 = interval(total.f1, resampled.f1, influence)
     return precision, recall, f1
-
-
-def _macro_interval(
-    total: Floats, resampled: Floats, influence: Floats, clusters: Clusters
-) -> Estimate:
-    by_cluster = clusters.sum_by_cluster(influence)
-    return bca_interval(total[0], resampled, by_cluster)
 
 
 def _influence(
@@ -222,17 +199,16 @@ def _influence(
 ) -> Floats:
     """Return how much each image moves the sum of the classes' ratios: float64 [N].
 
-    Args:
-        ratios: [C, 1], numerator over denominator of each class, summed over images.
-        numerator: Sparse [C, N].
-        denominator: Sparse [C, N].
-        totals: [C, 1], the denominator of each class, summed over images.
+    The ratio [C, 1] of a class is its numerator over its denominator, each sparse [C, N] and summed
+    over images. The sums of the denominators are `totals` [C, 1].
     """
     values = ratios[:, 0]
+    divisors = totals[:, 0]
     ones = np.ones(len(values))
-    scale = _divide(ones, totals[:, 0])
+    scale = _divide(ones, divisors)
+    scaled = values * scale
     gain = numerator.T @ scale
-    loss = denominator.T @ (values * scale)
+    loss = denominator.T @ scaled
     influence: Floats = gain - loss
     return influence
 
@@ -240,7 +216,8 @@ def _influence(
 def _divide(values: Floats, by: Floats) -> Floats:
     """Divide; the result is 0 where the divisor is 0."""
     quotients = np.zeros_like(values)
-    np.divide(values, by, out=quotients, where=by > 0)
+    is_positive = by > 0
+    np.divide(values, by, out=quotients, where=is_positive)
     return quotients
 
 
@@ -253,27 +230,28 @@ def _auroc(evaluated: EvaluatedPredictions, weights: Floats) -> Estimate:
     classes = 0
     influence = np.zeros(len(evaluated))
     for index in np.unique(evaluated.labels):
-        positive = evaluated.labels == index
-        negative = ~positive
-        positives = int(positive.sum())
-        negatives = int(negative.sum())
-        if negatives == 0:
-            continue
+        is_positive = evaluated.labels == index
         values = evaluated.log_probabilities[:, index]
+        positive = values[is_positive]
+        negative = values[~is_positive]
+        if len(negative) == 0:
+            continue
         ranks = np.empty(len(evaluated))
-        ranks[positive] = _share_below(values[positive], values[negative])
-        ranks[negative] = 1 - _share_below(values[negative], values[positive])
+        ranks[is_positive] = _share_below(positive, negative)
+        ranks[~is_positive] = 1 - _share_below(negative, positive)
 
-        area = float(ranks[positive].mean())
+        area = float(ranks[is_positive].mean())
         total += area
         classes += 1
-        share = np.where(positive, 1 / positives, 1 / negatives)
+        share = np.where(is_positive, 1 / len(positive), 1 / len(negative))
         influence += (ranks - area) * share
 
     if classes == 0:
         return Estimate(value=None)
-    resampled = weights @ (influence / classes)
-    return _logit_interval(total / classes, float(resampled.std()))
+    average = influence / classes
+    resampled = weights @ average
+    deviation = float(resampled.std())
+    return _logit_interval(total / classes, deviation)
 
 
 def _logit_interval(value: float, deviation: float) -> Estimate:
@@ -284,13 +262,15 @@ def _logit_interval(value: float, deviation: float) -> Estimate:
     if not 0 < value < 1:
         return Estimate(value=value)
 
-    odds = value / (1 - value)
-    center = np.log(odds)
-    half = 1.959964 * deviation / (value * (1 - value))
-    low_odds = np.exp(-(center - half))
-    high_odds = np.exp(-(center + half))
-    low = float(1 / (1 + low_odds))
-    high = float(1 / (1 + high_odds))
+    rest = 1 - value
+    slope = value * rest
+    center = np.log(value / rest)
+    half = 1.959964 * deviation / slope
+    bounds = []
+    for logit in (center - half, center + half):
+        odds_against = np.exp(-logit)
+        bounds.append(float(1 / (1 + odds_against)))
+    low, high = bounds
     return Estimate(value=value, low=low, high=high)
 
 
@@ -299,27 +279,29 @@ def _share_below(values: Floats, others: Floats) -> Floats:
     ordered = np.sort(others)
     below = np.searchsorted(ordered, values, "left")
     not_above = np.searchsorted(ordered, values, "right")
-    twice = 2 * len(ordered)
-    return (below + not_above) / twice
+    doubled = below + not_above
+    count = len(ordered)
+    return doubled / (2 * count)
 
 
 def _class_scores(evaluated: EvaluatedPredictions) -> tuple[ClassScores, ...]:
-    correct, clusters = evaluated.correct, evaluated.clusters
+    correct = evaluated.correct
+    clusters = evaluated.clusters
     scores = []
     for index, name in enumerate(evaluated.classes):
         is_label = evaluated.labels == index
         is_predicted = evaluated.predicted == index
         either = is_label | is_predicted
+        share = proportion_interval(correct[either], clusters.subset(either))
         class_scores = ClassScores(
             name=name,
             support=int(is_label.sum()),
             answered=int(is_predicted.sum()),
             precision=proportion_interval(correct[is_predicted], clusters.subset(is_predicted)),
             recall=proportion_interval(correct[is_label], clusters.subset(is_label)),
-            f1=_f1_from_share(proportion_interval(correct[either], clusters.subset(either))),
+            f1=_f1_from_share(share),
         )
         scores.append(class_scores)
-
     return tuple(scores)
 
 
@@ -328,8 +310,7 @@ def _f1_from_share(share: Estimate) -> Estimate:
 
     With the share s, F1 is 2 s / (1 + s), which increases with s, so bounds convert likewise.
     """
-    bounds = []
-    for value in (share.value, share.low, share.high):
-        bounds.append(None if value is None else 2 * value / (1 + value))
-    f1, low, high = bounds
-    return Estimate(value=f1, low=low, high=high)
+    converted = {}
+    for name, value in share:
+        converted[name] = None if value is None else 2 * value / (1 + value)
+    return Estimate(**converted)

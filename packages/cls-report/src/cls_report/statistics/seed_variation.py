@@ -12,11 +12,7 @@ from cls_report.statistics.intervals import CONFIDENCE_LEVEL
 
 @dataclass(frozen=True, slots=True)
 class SeedVariation:
-    """One metric of runs that differ only in their seed.
-
-    Attributes:
-        values: The metric of each run, at least two.
-    """
+    """The values of a metric in two or more runs that differ only in their seed."""
 
     values: tuple[float, ...]
 
@@ -25,8 +21,10 @@ class SeedVariation:
         """The mean over seeds, with Student's interval for these images."""
         mean = statistics.mean(self.values)
         root = math.sqrt(len(self.values))
-        half = self._t_quantile * self.deviation / root
-        return Estimate(value=mean, low=mean - half, high=mean + half)
+        half = self._t_quantile() * self.deviation / root
+        low = mean - half
+        high = mean + half
+        return Estimate(value=mean, low=low, high=high)
 
     @property
     def deviation(self) -> float:
@@ -36,11 +34,11 @@ class SeedVariation:
     @property
     def noise_floor(self) -> float:
         """The difference that two runs exceed in one of twenty cases by their seeds alone."""
-        factor = self._t_quantile * math.sqrt(2)
+        factor = self._t_quantile() * math.sqrt(2)
         return factor * self.deviation
 
-    @property
     def _t_quantile(self) -> float:
         freedom = len(self.values) - 1
         level = (1 + CONFIDENCE_LEVEL) / 2
-        return float(stats.t.ppf(level, freedom))
+        quantile: float = stats.t.ppf(level, freedom)
+        return float(quantile)

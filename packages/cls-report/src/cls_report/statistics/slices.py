@@ -12,18 +12,13 @@ from cls_data import Predictions
 from cls_data.statistics.metadata_slices import NONE, OTHERS
 from cls_report.statistics.intervals import Booleans
 
-SIZE_KEY = "shorter side, px"
+SIZE_KEY = "shorter side (px)"
 _MAX_VALUES = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The images that share one value of a key.
-
-    Attributes:
-        value: The value as text.
-        rows: bool [N].
-    """
+    """The images whose metadata or size has one value: its text, and a mask bool [N]."""
 
     value: str
     rows: Booleans
@@ -36,19 +31,15 @@ def slice_predictions(predictions: Predictions) -> dict[str, tuple[Slice, ...]]:
     binned by their quartiles. Of other values, the twelve most frequent have their own slice. A
     key with a single slice is left out.
     """
-    metadata = []
-    keys: set[str] = set()
-    for row in range(len(predictions)):
-        values = predictions.row_metadata(row)
-        metadata.append(values)
-        keys.update(values)
-
+    metadata = [predictions.row_metadata(row) for row in range(len(predictions))]
+    keys: set[str] = set().union(*metadata)
     by_key = {}
     if predictions.sizes.any():
-        sides = predictions.sizes.min(axis=1).tolist()
-        by_key[SIZE_KEY] = _slice_by_value(sides)
+        sides = predictions.sizes.min(axis=1)
+        by_key[SIZE_KEY] = _slice_by_value(sides.tolist())
     for key in sorted(keys):
-        by_key[key] = _slice_by_value([values.get(key) for values in metadata])
+        values = [row.get(key) for row in metadata]
+        by_key[key] = _slice_by_value(values)
 
     return {key: slices for key, slices in by_key.items() if len(slices) > 1}
 
@@ -82,17 +73,16 @@ def _most_frequent(names: Sequence[str]) -> list[str]:
     """Return the most frequent names, most frequent first."""
     counts = Counter(names)
     del counts[NONE]
-
-    def order(name: str) -> tuple[int, str]:
-        return -counts[name], name
-
-    return sorted(counts, key=order)[:_MAX_VALUES]
+    ordered = sorted(counts)
+    ordered.sort(key=lambda name: counts[name], reverse=True)
+    return ordered[:_MAX_VALUES]
 
 
 def _is_number_or_none(value: JsonValue) -> bool:
     if value is None:
         return True
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float)
+    return is_number and not isinstance(value, bool)
 
 
 def _first_number(name: str) -> float:
@@ -104,18 +94,16 @@ def _first_number(name: str) -> float:
 def _quartile_names(values: Sequence[JsonValue]) -> list[str]:
     """Return the range of each value's quartile bin, such as `3 to 7.5`."""
     numbers = np.array(values, np.float64)  # None becomes NaN
-    is_known = ~np.isnan(numbers)
-    known = numbers[is_known]
-    quartiles = np.quantile(known, [0.25, 0.5, 0.75])
+    has_value = ~np.isnan(numbers)
+    quartiles = np.quantile(numbers[has_value], [0.25, 0.5, 0.75])
     bins = np.searchsorted(quartiles, numbers, side="left")
-
     names = [NONE] * len(numbers)
-    for index in np.unique(bins[is_known]):
-        rows = np.flatnonzero(is_known & (bins == index))
-        inside = numbers[rows]
-        for row in rows:
-            names[row] = f"{inside.min():g} to {inside.max():g}"
-
+    for index in np.unique(bins[has_value]):
+        in_bin = has_value & (bins == index)
+        low = numbers[in_bin].min()
+        high = numbers[in_bin].max()
+        for row in np.flatnonzero(in_bin):
+            names[row] = f"{low:g} to {high:g}"
     return names
 
 
