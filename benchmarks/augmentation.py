@@ -137,7 +137,7 @@ class DownscaleAndBack(nn.Module):
     """Lower the resolution of a Pillow image."""
 
     def forward(self, image: Image.Image) -> Image.Image:
-        """Return the image at 40 to 90 % of its resolution, enlarged to its size."""
+        """Return the image at 40 to 90% of its resolution, enlarged to its size."""
         factor = random.uniform(0.4, 0.9)
         size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
         small = image.resize(size, Image.Resampling.BILINEAR)

@@ -19,7 +19,7 @@ from composed_run import compose_run
 from lightning.pytorch import Callback
 
 from cls_data import keep_freed_memory
-from cls_train.logs import set_up_logs
+from cls_train.logs import configure_logging
 
 NOT_OBSERVERS = ("EMA", "BestAndLastCheckpoint", "PreemptionCheckpoint")
 """Callbacks that change what a training leaves behind."""
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    set_up_logs()
+    configure_logging()
     keep_freed_memory()
     shares: dict[str, list[float]] = {}
     observer_costs: list[float] = []

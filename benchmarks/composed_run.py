@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 
 from cls_data import ClassificationDataModule
 from cls_models import ClassificationModule
-from cls_train.composition.builders import (
+from cls_train.builders import (
     build_callbacks,
     build_data,
     build_module,
@@ -18,7 +18,7 @@ from cls_train.composition.builders import (
     optimize_for_device,
 )
 from cls_train.composition.config import RunConfig
-from cls_train.composition.resolve_preprocessing import resolve_model_input
+from cls_train.composition.resolve_preprocessing import resolve_preprocessing
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -49,7 +49,7 @@ def compose_run(
     """
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("config", [*overrides, f"run.root={folder.parent}"])
-    config = resolve_model_input(RunConfig.from_hydra(composed))
+    config = resolve_preprocessing(RunConfig.from_hydra(composed))
     callbacks = [*build_callbacks(config).all, *extra_callbacks]
     trainer = build_trainer(config, folder, callbacks, logging=True)
     data = build_data(config, build_preprocessing(config))

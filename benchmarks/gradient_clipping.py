@@ -14,7 +14,7 @@ import torch
 from composed_run import compose_run
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 
-from cls_train.logs import set_up_logs
+from cls_train.logs import configure_logging
 
 STEPS = 500
 STEPS_PER_ROW = 50
@@ -67,7 +67,7 @@ class StepRecorder(Callback):
 
 def main() -> None:
     """Train with each setting and print a table."""
-    set_up_logs()
+    configure_logging()
     recorded: dict[float, list[Row]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for clip in CLIP_VALUES:

@@ -2,7 +2,7 @@
 
 Command:  uv run --with timm==1.0.31 python benchmarks/recipe_vs_timm.py ROOT
           with --quarantine FILE and --seeds 1 2 3
-Expected: one row for timm and one per seed: top-1 on valid with its 95 % Wilson interval,
+Expected: one row for timm and one per seed: top-1 on valid with its 95% Wilson interval,
           macro-F1, and wall-clock seconds; then the mean over the seeds.
 
 The timm wheel does not contain train.py. Without --timm-script, the repository is cloned at the
@@ -98,7 +98,7 @@ def print_result(name: str, result: Result, images: int) -> None:
 
 
 def print_mean(epoch: str, values: Sequence[float]) -> None:
-    """Print the mean over the seeds with its 95 % interval."""
+    """Print the mean over the seeds with its 95% interval."""
     if len(values) > 1:
         half_width = 1.96 * statistics.stdev(values) / math.sqrt(len(values))
         mean = statistics.mean(values)

@@ -2,7 +2,7 @@
 
 Command:  uv run python benchmarks/trainer_overhead.py    (about 3 minutes on two cores)
           uv run python benchmarks/trainer_overhead.py --trainer gpu --batch 256
-Expected: one row with images/s of both and the overhead; at most 5 % at 64 px on two cores.
+Expected: one row with images/s of both and the overhead; at most 5% at 64 px on two cores.
 
 After each epoch, a copy of the network takes as many steps with the same optimizer on random
 tensors. The figures are medians over the epochs.
@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from cls_data import keep_freed_memory
 from cls_models import build_optimizer
-from cls_train.logs import set_up_logs
+from cls_train.logs import configure_logging
 
 CLASSES = 12
 TRAINING_ROWS = {"cpu": 1_440, "gpu": 24_000}
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--augmentation", default="light")
     parser.add_argument("--size", type=int, default=64, metavar="PIXELS")
     options = parser.parse_args()
-    set_up_logs()
+    configure_logging()
     keep_freed_memory()
     comparison = BareLoopComparison()
     with tempfile.TemporaryDirectory() as folder:
