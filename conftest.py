@@ -18,12 +18,13 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     Not if paths are given, without pytest-xdist, or with a debugger; and not for `-m faults`, whose
     tests start two processes themselves.
     """
-    option = config.option
+    is_worker = hasattr(config, "workerinput")
     runs_whole_suite = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    is_unset = getattr(option, "numprocesses", 0) is None  # 0 without pytest-xdist
-    if not (runs_whole_suite and is_unset) or option.usepdb or option.collectonly:
+    if is_worker or not runs_whole_suite:
         return
-    if option.markexpr == "faults":
+    option = config.option
+    is_unset = getattr(option, "numprocesses", 0) is None  # 0 without pytest-xdist
+    if not is_unset or option.usepdb or option.collectonly or option.markexpr == "faults":
         return
     option.numprocesses = WORKERS
     option.dist = "loadfile"
