@@ -85,7 +85,7 @@ def test_predict_names_bad_image_and_classifies_the_rest(
         "bad.png: cannot be decoded (7 bytes in none of the accepted formats: JPEG, PNG"
         in output.err
     )
-    assert "1 image(s) could not be classified" in output.err
+    assert "1 of 3 images could not be classified" in output.err
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "table"])
@@ -151,7 +151,7 @@ def test_predict_refuses_options_without_effect(
 def test_predict_refuses_top_k_of_zero(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["predict", str(exported), "x.jpg", "--top-k", "0"])
-    assert "must be at least 1, got 0" in capsys.readouterr().err
+    assert "must be a whole number of at least 1, got 0" in capsys.readouterr().err
 
 
 def test_verify_prints_result_and_failures(

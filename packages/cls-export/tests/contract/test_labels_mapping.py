@@ -98,7 +98,7 @@ def test_from_legacy_uses_given_resize_settings() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "the whole file"),
+        ("{", "Invalid JSON"),
         (legacy_json(num_classes=3), "num_classes is 3"),
         (legacy_json(idx_to_class={"0": "23", "1": "7"}), "not the inverse"),
         (legacy_json(surprise=1), "surprise"),

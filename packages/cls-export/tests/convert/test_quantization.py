@@ -102,9 +102,9 @@ def test_quantize_command_prints_report(
     ("text", "message"),
     [
         ("", "contains no rows"),
-        ("{}", "KeyError"),
-        ("no json", "JSONDecodeError"),
-        ("3", "TypeError"),
+        ("{}", "a.jsonl:1: expected a line such as"),
+        ('\n{"image": "a.jpg", "label": "0"}\nno json', "a.jsonl:3: expected a line such as"),
+        ("3", 'expected a line such as {"image": "a.jpg", "suffix": "23"}'),
         (
             '{"image": "b.jpg", "suffix": 23}',
             "the label of b.jpg is 23; expected a class name as a string",

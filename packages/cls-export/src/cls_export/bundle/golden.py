@@ -40,7 +40,7 @@ def allowed_difference(logits: NDArray[np.float32], tolerance: float = TOLERANCE
 
 @dataclass(frozen=True, slots=True)
 class IntermediateHashes:
-    """SHA-256 hashes of the stages of preprocessing; the fields are those of `GoldenCase`."""
+    """SHA-256 hashes of the results of each stage of preprocessing; see `GoldenCase`."""
 
     decoded_sha256: str
     pixels_sha256: str
@@ -48,11 +48,7 @@ class IntermediateHashes:
 
     @classmethod
     def compute(cls, data: bytes, preprocessing: Preprocessing) -> Self:
-        """Preprocess the bytes of an image file and hash each stage.
-
-        Raises:
-            ImageError: The bytes cannot be decoded.
-        """
+        """Preprocess the bytes of an image file and hash the result of each stage."""
         image = preprocessing.decode(data)
         pixels = preprocessing.resize_image(image)
         model_input = preprocessing.normalize(pixels[None])[0]
@@ -69,11 +65,9 @@ class GoldenCase(BaseModel):
 
     Attributes:
         file: Name of the image beside golden.json.
-        file_sha256: Hash of the file's bytes.
-        decoded_sha256: Hash of the decoded pixels, uint8 [height, width, 3]; None in schema
-            version 1.
+        decoded_sha256: Hash of the decoded pixels, uint8 [height, width, 3]; None in version 1.
         pixels_sha256: Hash of the resized pixels, uint8 [H, W, 3].
-        input_sha256: Hash of the model's input, float32 [3, H, W]; None in schema version 1.
+        input_sha256: Hash of the model's input, float32 [3, H, W]; None in version 1.
         logits: Logits of PyTorch, in index order.
         label: Class with the largest logit.
     """
@@ -104,8 +98,7 @@ class GoldenSet(BaseModel):
     """The schema of golden/golden.json.
 
     Attributes:
-        tolerance: Replaces `TOLERANCE`; larger for a graph in int8 or float16. None for
-            `TOLERANCE`.
+        tolerance: Used instead of `TOLERANCE`, unless None; larger for int8 and float16.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -200,16 +193,9 @@ def write_golden(
     labels: LabelsMapping,
     run_model: Callable[[NDArray[np.float32]], NDArray[np.float32]],
 ) -> None:
-    """Copy images into a golden folder and record their hashes, logits, and labels.
+    """Copy images into an empty golden folder and record their hashes, logits, and labels.
 
-    Args:
-        folder: An empty folder.
-        images: Image files.
-        labels: The labels mapping, with the preprocessing.
-        run_model: Maps input [1, 3, H, W] to logits [1, C] with the original network.
-
-    Raises:
-        ImageError: An image cannot be read or decoded.
+    `run_model` maps input [1, 3, H, W] to logits [1, C] with the original network.
     """
     cases = []
     for index, image in enumerate(images):
@@ -232,11 +218,7 @@ def write_golden(
 
 
 def read_golden_image(folder: Path, case: GoldenCase) -> bytes:
-    """Read the image of a golden case.
-
-    Raises:
-        BundleError: The file cannot be read, or has changed since it was recorded.
-    """
+    """Read the image of a golden case, and check that it has not changed."""
     path = folder / case.file
     data = read_bytes(path, error=BundleError)
     if sha256_hex(data) != case.file_sha256:

@@ -38,7 +38,6 @@ def _check_replaceable(target: Path) -> None:
         return
     if not target.is_dir():
         raise BundleError(f"{target} is a file; choose a folder for the bundle")
-
     foreign = sorted({path.name for path in target.iterdir()} - _BUNDLE_FILES)
     if foreign:
         raise BundleError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from cls_export.contract.errors import BundleError
+from cls_export.contract.files import read_bytes
 from cls_export.contract.preprocessing import Resample, Resize
 from cls_export.runtime.classifier import Classifier
 from cls_export.runtime.latency import measure_latency
@@ -20,6 +21,10 @@ _MAX_CALIBRATION_IMAGES = 512
 _LATENCY_ROUNDS = 7
 _LATENCY_BATCH_SIZE = 8
 _NEEDS_EXTRA = 'Needs: pip install "cls-export[torch]"'
+
+
+_EXAMPLE = '{"image": "a.jpg", "suffix": "23"}'
+"""A line of an annotation file."""
 
 
 class _LabeledImages(NamedTuple):
@@ -40,7 +45,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--calibration-images",
         metavar="JSONL",
         required=True,
-        help=f"annotations of training images; {_MAX_CALIBRATION_IMAGES} of them are used",
+        help="training images, in lines of the same form; at most "
+        f"{_MAX_CALIBRATION_IMAGES} of them are used",
     )
     quantize.set_defaults(run=_quantize)
 
@@ -60,10 +66,14 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         f"num_classes, class_to_idx, idx_to_class, and normalization. {_NEEDS_EXTRA}",
     )
     migrate.add_argument("model", metavar="MODEL", help="the ONNX file, from images to logits")
-    migrate.add_argument("mapping", metavar="MAPPING", help="the labels_mapping.json")
+    migrate.add_argument("mapping", metavar="MAPPING", help="the model's labels_mapping.json")
     migrate.add_argument("target", metavar="TARGET", help="the folder to write")
     migrate.add_argument(
-        "--golden", metavar="IMAGE", nargs="+", required=True, help="a few images for `verify`"
+        "--golden",
+        metavar="IMAGE",
+        nargs="+",
+        required=True,
+        help="a few image files to copy into the bundle for `cls-export verify`",
     )
     migrate.add_argument(
         "--size",
@@ -79,7 +89,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--resize-to",
         type=int,
         metavar="PX",
-        help="length of the shorter side before the crop of shortest_edge",
+        help="for --resize shortest_edge: length of the shorter side before the crop",
     )
     migrate.add_argument(
         "--resample", choices=get_args(Resample), help="resampling filter (default: bilinear)"
@@ -88,28 +98,25 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", help="an exported folder")
+    parser.add_argument("bundle", metavar="BUNDLE", help="the export/ folder of a run")
     parser.add_argument("target", metavar="TARGET", help="the folder to write")
     parser.add_argument(
         "--eval-images",
         metavar="JSONL",
         required=True,
-        help="annotations of images that the model was not trained on",
+        help=f"images that the model was not trained on, in lines such as {_EXAMPLE}",
     )
     parser.add_argument(
         "--max-accuracy-drop",
         type=float,
         default=0.005,
         metavar="SHARE",
-        help="refuse to write if the accuracy drops by more (default: %(default)s)",
+        help="write nothing if the accuracy drops by more than this, 0 to 1 (default: %(default)s)",
     )
 
 
 def _quantize(options: argparse.Namespace) -> int:
-    try:
-        from cls_export.convert.quantization import quantize_bundle
-    except ImportError as error:
-        raise BundleError(str(error)) from error
+    from cls_export.convert.quantization import quantize_bundle
     calibration_images = _read_annotations(options.calibration_images).paths
     step = max(1, len(calibration_images) // _MAX_CALIBRATION_IMAGES)
     eval_set = _read_annotations(options.eval_images)
@@ -126,10 +133,7 @@ def _quantize(options: argparse.Namespace) -> int:
 
 
 def _float16(options: argparse.Namespace) -> int:
-    try:
-        from cls_export.convert.float16 import convert_to_float16
-    except ImportError as error:
-        raise BundleError(str(error)) from error
+    from cls_export.convert.float16 import convert_to_float16
     eval_set = _read_annotations(options.eval_images)
     report = convert_to_float16(
         options.bundle,
@@ -143,10 +147,7 @@ def _float16(options: argparse.Namespace) -> int:
 
 
 def _migrate(options: argparse.Namespace) -> int:
-    try:
-        from cls_export.convert.migration import migrate
-    except ImportError as error:
-        raise BundleError(str(error)) from error
+    from cls_export.convert.migration import migrate
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         migrate(
@@ -193,18 +194,16 @@ def _read_annotations(file: str) -> _LabeledImages:
     The training packages validate such files thoroughly; this reads only what conversion needs.
     """
     images = _LabeledImages([], [])
-    try:
-        for line in Path(file).read_text(encoding="utf-8").splitlines():
-            if not line.strip():
-                continue
+    content = read_bytes(file, error=BundleError)
+    for number, line in enumerate(content.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
             row = json.loads(line)
             images.paths.append(Path(file).parent / row["image"])
             images.labels.append(row["suffix"] if "suffix" in row else row["label"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(
-            f"{file}: expected lines such as {{'image': 'a.jpg', 'suffix': '23'}} "
-            f"({type(error).__name__}: {error})"
-        ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"{file}:{number}: expected a line such as {_EXAMPLE}") from error
 
     if not images.paths:
         raise BundleError(f"{file}: contains no rows")

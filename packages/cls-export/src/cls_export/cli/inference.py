@@ -16,6 +16,7 @@ from cls_export.runtime.classifier import Classifier
 from cls_export.runtime.latency import measure_latency
 
 _MAX_LISTED_CLASSES = 12
+_BUNDLE_HELP = "the export/ folder of a run, or its model.onnx"
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -23,7 +24,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     predict = commands.add_parser(
         "predict", help="classify images", description="Classify image files."
     )
-    predict.add_argument("bundle", metavar="BUNDLE", help="an exported folder, or a model.onnx")
+    predict.add_argument("bundle", metavar="BUNDLE", help=_BUNDLE_HELP)
     predict.add_argument(
         "images", metavar="IMAGE", nargs="+", help="image files, or folders to search for them"
     )
@@ -31,7 +32,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--format",
         choices=sorted(FORMATS),
         default="table",
-        help="output format (default: %(default)s)",
+        help="output format; jsonl has one JSON object per line (default: %(default)s)",
     )
     predict.add_argument(
         "--top-k",
@@ -45,28 +46,28 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
     verify = commands.add_parser(
         "verify",
-        help="run the golden images of a bundle",
-        description="Run the golden images of a bundle, from file bytes to label, and compare "
-        "with training.",
+        help="check that this machine gives the predictions of training",
+        description="Classify the golden images in a bundle, and compare each step from the file's "
+        "bytes to the label with the values from training.",
     )
-    verify.add_argument("bundle", metavar="BUNDLE", help="an exported folder")
+    verify.add_argument("bundle", metavar="BUNDLE", help="the export/ folder of a run")
     verify.set_defaults(run=_verify)
 
     info = commands.add_parser(
         "info",
         help="describe a bundle",
-        description="Print the classes, input, calibration, thresholds, and origin of a bundle.",
+        description="Print the classes, input, calibration, thresholds, and run of a bundle.",
     )
-    info.add_argument("bundle", metavar="BUNDLE", help="an exported folder, or a model.onnx")
+    info.add_argument("bundle", metavar="BUNDLE", help=_BUNDLE_HELP)
     info.add_argument("--json", action="store_true", help="print the labels mapping as JSON")
     info.set_defaults(run=_info)
 
     bench = commands.add_parser(
         "bench",
         help="measure latency and throughput",
-        description="Measure latency and throughput on random arrays, from array to label.",
+        description="Measure latency and throughput on random images, from array to label.",
     )
-    bench.add_argument("bundle", metavar="BUNDLE", help="an exported folder, or a model.onnx")
+    bench.add_argument("bundle", metavar="BUNDLE", help=_BUNDLE_HELP)
     bench.add_argument(
         "--batch",
         type=_positive,
@@ -90,10 +91,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
+    return int(text)
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -124,7 +124,8 @@ def _predict(options: argparse.Namespace) -> int:
     writer.close()
 
     if failed:
-        print(f"cls-export: {failed} image(s) could not be classified", file=sys.stderr)
+        summary = f"{failed} of {len(files)} images could not be classified"
+        print(f"cls-export: {summary}", file=sys.stderr)
         return 1
     return 0
 
@@ -200,14 +201,14 @@ def _describe_calibration(calibration: Calibration | None) -> str:
 
     method = f"{calibration.method} scaling"
     if calibration.method == "temperature":
-        method += f" by {1 / calibration.scale[0]:.3g}"
+        temperature = 1 / calibration.scale[0]
+        method += f" by {temperature:.3g}"
     return f"calibrated by {method} on {calibration.images:,} images"
 
 
 def _describe_reject(reject: Reject | None) -> str:
     if reject is None:
         return "nothing"
-
     threshold = f"below {reject.threshold:.3f}"
     if reject.by_class:
         threshold += f" (other thresholds for {len(reject.by_class)} classes)"

@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as head, closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (BundleError, ImageError, OSError) as error:  # OSError: a folder cannot be written
+    # ImportError: cls-export[torch] is not installed. OSError: a folder cannot be written.
+    except (BundleError, ImageError, ImportError, OSError) as error:
         print(f"cls-export: {error}", file=sys.stderr)
         return 2
     return code
@@ -46,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="cls-export", description="Run and check exported image classifiers."
+        prog="cls-export",
+        description="Run, check, and convert exported image classifiers.",
+        epilog="Exit codes: 0 for success, 1 if some images or checks failed, 2 for wrong "
+        "arguments or a bad bundle. COMMAND --help describes the arguments of a command.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     inference.add_commands(commands)

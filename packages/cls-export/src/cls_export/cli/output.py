@@ -53,10 +53,10 @@ class CSVWriter(PredictionWriter):
     def __init__(self, stream: TextIO, classes: tuple[str, ...], with_logits: bool) -> None:
         super().__init__(stream, classes, with_logits)
         self._csv = csv.writer(stream, lineterminator="\n")
-
         header = ["image", "label", "confidence", "rejected"]
         if with_logits:
-            header += [f"logit:{name}" for name in classes]
+            for name in classes:
+                header.append(f"logit:{name}")
         self._csv.writerow(header)
 
     def write(self, path: Path, prediction: Prediction) -> None:

@@ -1,6 +1,6 @@
-"""Calibrated confidence and rejection, as inference applies them.
+"""Calibration of logits and rejection of uncertain predictions.
 
-`cls_report.statistics` fits both. Shapes: C classes.
+Inference applies them; `cls_report.statistics` fits them. Shapes: C classes.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -47,7 +47,7 @@ class Calibration(BaseModel):
         return self
 
     def apply(self, logits: Floats) -> NDArray[np.float64]:
-        """Scale logits [..., C]: float64 [..., C], whose softmax is calibrated."""
+        """Return scaled logits, whose softmax is calibrated: float64 [..., C]."""
         scale = np.asarray(self.scale)
         scaled: NDArray[np.float64] = np.asarray(logits, np.float64) * scale
         if self.bias:
@@ -76,7 +76,7 @@ class Reject(BaseModel):
     images: Annotated[int, Field(ge=1)]
 
     def rejects(self, label: str, confidence: float) -> bool:
-        """Return whether a prediction is rejected. A confidence of NaN is."""
+        """Return whether a prediction is rejected. NaN is always rejected."""
         threshold = self.by_class.get(label, self.threshold)
         return not confidence >= threshold
 

@@ -44,17 +44,6 @@ def decode_image(source: ImageSource) -> Image.Image:
     )
 
 
-def check_pixel_count(width: int, height: int) -> None:
-    """Refuse an image with more than `MAX_PIXELS` pixels.
-
-    Raises:
-        ImageError: The image is too large.
-    """
-    pixels = width * height
-    if pixels > MAX_PIXELS:
-        raise ImageError(f"{width}x{height} px is over the limit of {MAX_PIXELS:,} pixels")
-
-
 def validate_array(array: Any) -> NDArray[np.uint8]:
     """Return the array if it is uint8 [height, width, 3].
 
@@ -66,8 +55,8 @@ def validate_array(array: Any) -> NDArray[np.uint8]:
         raise ImageError(
             f"got a {type(array).__name__}; expected an array, uint8 [height, width, 3]{hint}"
         )
-
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+    is_image = array.ndim == 3 and array.shape[2] == 3 and 0 not in array.shape
+    if array.dtype != np.uint8 or not is_image:
         raise ImageError(
             f"got an array of shape {array.shape} and dtype {array.dtype}; "
             f"expected uint8 [height, width, 3]{_conversion_hint(array)}"
@@ -92,7 +81,10 @@ def _decode_bytes(data: bytes, name: str) -> Image.Image:
 
 def _load_rgb(image: Image.Image, name: str) -> Image.Image:
     try:
-        check_pixel_count(image.width, image.height)
+        width, height = image.size
+        pixels = width * height
+        if pixels > MAX_PIXELS:
+            raise ImageError(f"{width}x{height} px is over the limit of {MAX_PIXELS:,} pixels")
         image.load()
         return _convert_to_rgb(image)
     except ImageError as error:
@@ -120,7 +112,9 @@ def _convert_to_rgb(image: Image.Image) -> Image.Image:
         # Straight to RGB, Pillow warns and may use a wrong palette entry.
         image = image.convert("RGBA")
 
-    return image if image.mode == "RGB" else image.convert("RGB")
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    return image
 
 
 def _conversion_hint(array: NDArray[Any]) -> str:
@@ -130,7 +124,6 @@ def _conversion_hint(array: NDArray[Any]) -> str:
         return "; this array is empty"
     if array.ndim == 4:
         return "; for a batch of images, pass list(array)"
-
     if array.dtype.kind == "f":
         return _float_hint(array)
     if array.dtype == np.uint16:
@@ -139,7 +132,6 @@ def _conversion_hint(array: NDArray[Any]) -> str:
         return "; from True and False: array.astype(np.uint8) * 255"
     if array.dtype.kind in "iu" and array.dtype != np.uint8:
         return "; from levels of 0 to 255: array.astype(np.uint8)"
-
     if array.ndim == 2 or shape[2:] == (1,):
         return "; from gray levels: np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)"
     if array.ndim == 3 and shape[0] == 3 and shape[2] != 3:

@@ -14,16 +14,16 @@ class BundleError(ValueError):
     """A bundle lacks a file, is damaged, or contradicts itself."""
 
 
-def format_validation_error(error: ValidationError, *, root: str = "the whole file") -> str:
-    """Return one line that names each invalid key and its problem.
+_PLAIN_MESSAGES = {"extra_forbidden": "unknown key", "missing": "missing"}
+"""Replacements for pydantic's messages, by error type."""
 
-    Args:
-        error: A pydantic error.
-        root: The name of the top level, for errors that belong to no key.
-    """
-    lines = []
+
+def format_validation_error(error: ValidationError) -> str:
+    """Return one line that names each invalid key and its problem."""
+    problems = []
     for item in error.errors():
-        location = ".".join(map(str, item["loc"]))
-        key = location or root
-        lines.append(f"{key}: {item['msg']}")
-    return "; ".join(lines)
+        key = ".".join(map(str, item["loc"]))
+        message = _PLAIN_MESSAGES.get(item["type"], item["msg"])
+        message = message.removeprefix("Value error, ")
+        problems.append(f"{key}: {message}" if key else message)
+    return "; ".join(problems)

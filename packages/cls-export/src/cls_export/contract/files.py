@@ -34,25 +34,13 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a whole file, or leave an older one unchanged.
-
-    Raises:
-        OSError: The folder cannot be written, or the disk is full.
-    """
+    """Write a whole file, or leave an older one unchanged; see `open_atomically`."""
     with open_atomically(path) as stream:
         stream.write(content)
 
 
 def read_bytes(path: str | os.PathLike[str], *, error: type[ValueError]) -> bytes:
-    """Read a whole file.
-
-    Args:
-        path: The file.
-        error: The type of the error that is raised if the file cannot be read.
-
-    Raises:
-        error: The file cannot be read; the message names it and the reason.
-    """
+    """Read a whole file. If that fails, raise `error`, with the path and the reason."""
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError) as cause:  # a NUL character in a path is a ValueError
@@ -62,4 +50,5 @@ def read_bytes(path: str | os.PathLike[str], *, error: type[ValueError]) -> byte
 
 def sha256_hex(data: bytes) -> str:
     """Return the SHA-256 of some bytes, as 64 hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256(data)
+    return digest.hexdigest()

@@ -97,11 +97,9 @@ class LabelsMapping(LegacyLabelsMapping):
                 f"num_classes is {self.num_classes}, so class_to_idx must contain each index of "
                 f"0..{self.num_classes - 1} once; it contains {len(indices)} names"
             )
-
         inverse = {str(index): name for name, index in self.class_to_idx.items()}
         if self.idx_to_class != inverse:
             raise ValueError("idx_to_class is not the inverse of class_to_idx")
-
         expected = _hash_class_names(self.classes)
         if self.labels_sha256 != expected:
             raise ValueError(f"labels_sha256 is not the hash of these classes ({expected})")
@@ -129,13 +127,12 @@ class LabelsMapping(LegacyLabelsMapping):
     ) -> Self:
         """Build a mapping from class names and their indices 0..C-1."""
         names = sorted(class_to_idx, key=class_to_idx.__getitem__)
-        idx_to_class = {str(class_to_idx[name]): name for name in names}
         normalization = Normalization(mean=preprocessing.mean, std=preprocessing.std)
 
         return cls(
             num_classes=len(names),
             class_to_idx={name: class_to_idx[name] for name in names},
-            idx_to_class=idx_to_class,
+            idx_to_class={str(class_to_idx[name]): name for name in names},
             normalization=normalization,
             preprocessing=preprocessing,
             labels_sha256=_hash_class_names(tuple(names)),
@@ -152,14 +149,10 @@ class LabelsMapping(LegacyLabelsMapping):
         resize_to: int | None = None,
         resample: Resample | None = None,
     ) -> Self:
-        """Build a mapping from one that has only the first four keys; warn about assumptions.
+        """Build a mapping from the JSON of one that has only the first four keys.
 
-        Args:
-            text: JSON with num_classes, class_to_idx, idx_to_class, and normalization.
-            size: Height and width of the model's input, in pixels.
-            resize: See `Preprocessing`. None assumes the default, with a warning.
-            resize_to: Needed for `shortest_edge`.
-            resample: See `Preprocessing`. None assumes the default, with a warning.
+        The other arguments are those of `Preprocessing`. For None, its defaults are assumed, with a
+        warning.
 
         Raises:
             BundleError: Not JSON, other keys, keys that contradict each other, or an invalid
@@ -180,9 +173,8 @@ class LabelsMapping(LegacyLabelsMapping):
             mapping = cls.from_classes(legacy.class_to_idx, preprocessing)
             mapping = cls.model_validate({**mapping.model_dump(), **legacy.model_dump()})
         except ValidationError as error:
-            raise BundleError(
-                f"not a labels mapping of four keys: {format_validation_error(error)}"
-            ) from error
+            problems = format_validation_error(error)
+            raise BundleError(f"not a labels mapping of four keys: {problems}") from error
 
         assumptions = []
         if resize is None:
@@ -192,8 +184,7 @@ class LabelsMapping(LegacyLabelsMapping):
         assumptions.append("channels in R, G, B order, normalized outside the graph")
         warnings.warn(
             f"the labels mapping does not describe the preprocessing. Assumed: "
-            f"{'; '.join(assumptions)}. "
-            "Confidence is not calibrated, and the provenance is unknown",
+            f"{'; '.join(assumptions)}. Confidence is not calibrated, and the origin is unknown",
             stacklevel=2,
         )
         return mapping

@@ -77,20 +77,12 @@ class Preprocessing(BaseModel):
         return self
 
     def __call__(self, source: ImageSource) -> NDArray[np.float32]:
-        """Return the model input for one image: float32 [1, 3, H, W].
-
-        Raises:
-            ImageError: The source cannot be decoded, or is an array of another shape or dtype.
-        """
+        """Return the model input for one image: float32 [1, 3, H, W]. Raises like `decode`."""
         pixels = self.load_pixels(source)
         return self.normalize(pixels[None])
 
     def load_pixels(self, source: ImageSource) -> NDArray[np.uint8]:
-        """Decode and resize one image: uint8 [H, W, 3].
-
-        Raises:
-            ImageError: The source cannot be decoded, or is an array of another shape or dtype.
-        """
+        """Decode and resize one image: uint8 [H, W, 3]. Raises like `decode`."""
         image = self.decode(source)
         return self.resize_image(image)
 
@@ -136,10 +128,7 @@ class Preprocessing(BaseModel):
         return np.asarray(resized)
 
     def normalize(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Map uint8 [N, H, W, 3] to float32 [N, 3, H, W]: multiply by the scale, then add the bias.
-
-        `scale_and_bias` returns both.
-        """
+        """Map uint8 [N, H, W, 3] to float32 [N, 3, H, W], as `scale_and_bias` says."""
         scale, bias = _scale_and_bias(self.mean, self.std)
         count, height, width, channels = pixels.shape
 

@@ -41,13 +41,12 @@ def write_bundle(
 
     Args:
         module: See `export_onnx`.
-        labels: Written into the ONNX file and beside it.
+        labels: The labels mapping.
         folder: The bundle; it appears once it is complete.
         golden: Image files to copy into golden/ with the module's logits.
 
     Raises:
-        BundleError: See `export_onnx`; or `golden` is empty, or `folder` exists and is not a
-            bundle.
+        BundleError: As for `export_onnx`; or `golden` is empty, or `folder` is not a bundle.
         ImageError: A golden image cannot be read or decoded.
     """
     if not golden:
@@ -92,8 +91,7 @@ def export_onnx(module: nn.Module, labels: LabelsMapping, path: str | os.PathLik
 def check_parity(module: nn.Module, labels: LabelsMapping, path: str | os.PathLike[str]) -> float:
     """Return the largest logit difference between a module and an ONNX file on random batches.
 
-    Raises:
-        BundleError: The difference is over `TOLERANCE`, scaled by the largest logit.
+    Raises a BundleError if it is over `allowed_difference`.
     """
     deployable = _copy_for_export(module)
     session = ort.InferenceSession(Path(path).read_bytes(), providers=["CPUExecutionProvider"])
@@ -117,13 +115,16 @@ def check_parity(module: nn.Module, labels: LabelsMapping, path: str | os.PathLi
 
 
 def _copy_for_export(module: nn.Module) -> nn.Module:
-    module = copy.deepcopy(module)
-    return module.cpu().float().eval()
+    exported = copy.deepcopy(module)
+    exported.cpu().float()
+    exported.eval()
+    return exported
 
 
 def _run(module: nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    tensor = torch.from_numpy(images)
     with torch.inference_mode():
-        output = module(torch.from_numpy(images))
+        output = module(tensor)
     logits: NDArray[np.float32] = output.numpy()
     return logits
 
@@ -162,14 +163,7 @@ def _write(module: nn.Module, labels: LabelsMapping, example: Tensor, path: Path
 
 def _remove_metadata(graph: onnx.GraphProto) -> None:
     """Delete the source lines and paths of the exporting machine that torch stores in each node."""
-    items = [
-        graph,
-        *graph.node,
-        *graph.input,
-        *graph.output,
-        *graph.value_info,
-        *graph.initializer,
-    ]
-    for item in items:
+    values = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
+    for item in [graph, *graph.node, *values]:
         item.doc_string = ""
         del item.metadata_props[:]

@@ -35,20 +35,8 @@ def convert_to_float16(
     """Write a float16 bundle with float32 input and output, like every bundle.
 
     It has half the size and is meant for GPUs: on a CPU, onnxruntime computes it in float32, no
-    faster than before.
-
-    Args:
-        bundle: The float32 bundle, a folder.
-        target: The folder to write; it appears once it is complete.
-        eval_images: Images that the model was not trained on.
-        eval_labels: Their classes. None compares with the predictions of the float32 model.
-        max_accuracy_drop: Largest accepted loss of accuracy, as a share of `eval_images`.
-
-    Raises:
-        BundleError: The loss is larger, the output of a layer overflows float16, a label is not a
-            class of the bundle, the target is the bundle itself, or the bundle is incomplete or
-            damaged.
-        ImageError: An image cannot be decoded.
+    faster than before. Arguments and errors are those of `convert_bundle`. A layer whose output
+    overflows float16 raises a BundleError too.
     """
 
     def rewrite(source: Path, _: Path, preprocessing: Preprocessing) -> onnx.ModelProto:

@@ -47,9 +47,9 @@ def migrate(
         target: The folder to write; it appears once it is complete.
         golden: Image files to copy into golden/ with the logits of the older file.
         size: H and W, if the model leaves them free.
-        resize: See `Preprocessing`. None assumes the default.
+        resize: See `Preprocessing`, like the next two. None assumes the default.
         resize_to: Needed for `shortest_edge`.
-        resample: See `Preprocessing`. None assumes the default.
+        resample: Filter of the resizing.
 
     Raises:
         BundleError: The model or the mapping has another form, they contradict each other, or the
@@ -138,7 +138,6 @@ def _get_input_size(model: onnx_ir.Model, path: Path) -> tuple[int, int] | None:
             f"{_describe(model.graph.inputs)}. Inputs of bytes or with channels last "
             "are not supported"
         )
-
     height, width = _get_sizes(model.graph.inputs[0])[2:]
     if height is None and width is None:
         return None
@@ -198,11 +197,10 @@ def _rename_and_free_batch(model: onnx_ir.Model, labels: LabelsMapping) -> None:
     for node in model.graph.all_nodes():
         for value in node.outputs:
             value.shape = None
-
+    height, width = labels.preprocessing.size
     images = model.graph.inputs[0]
     images.name = "images"
-    images.shape = onnx_ir.Shape(["batch", 3, *labels.preprocessing.size])
-
+    images.shape = onnx_ir.Shape(["batch", 3, height, width])
     logits = model.graph.outputs[0]
     logits.name = "logits"
     logits.shape = onnx_ir.Shape(["batch", labels.num_classes])

@@ -37,18 +37,8 @@ def quantize_bundle(
     Activations are unsigned, because onnxruntime has no fast CPU kernel for signed activations and
     weights. A CPU without VNNI gains little, and may saturate 16-bit intermediate sums.
 
-    Args:
-        bundle: The float32 bundle, a folder.
-        target: The folder to write; it appears once it is complete.
-        calibration_images: A few hundred training images, for the ranges of the activations.
-        eval_images: Images that the model was not trained on.
-        eval_labels: Their classes. None compares with the predictions of the float32 model.
-        max_accuracy_drop: Largest accepted loss of accuracy, as a share of `eval_images`.
-
-    Raises:
-        BundleError: The loss is larger, a label is not a class of the bundle, the target is the
-            bundle itself, or the bundle is incomplete or damaged.
-        ImageError: An image cannot be decoded.
+    `calibration_images` are a few hundred training images, for the ranges of the activations. Other
+    arguments and errors are those of `convert_bundle`.
     """
     if not calibration_images:
         raise BundleError("int8 needs training images for calibration, got none")
@@ -91,8 +81,8 @@ class _CalibrationReader(CalibrationDataReader):  # type: ignore[misc]  # onnxru
         batch = self._remaining[:_BATCH_SIZE]
         if not batch:
             return None
-
         self._remaining = self._remaining[_BATCH_SIZE:]
-        pixels = [self._preprocessing.load_pixels(image) for image in batch]
-        inputs = self._preprocessing.normalize(np.stack(pixels))
+        images = [self._preprocessing.load_pixels(image) for image in batch]
+        pixels = np.stack(images)
+        inputs = self._preprocessing.normalize(pixels)
         return {"images": inputs}

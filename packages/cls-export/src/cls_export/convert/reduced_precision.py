@@ -32,16 +32,10 @@ _TOLERANCE_MARGIN = 2.0
 
 @dataclass(frozen=True, slots=True)
 class ConversionReport:
-    """Accuracy and size of a converted model beside the float32 model.
+    """The float32 model (before) and the converted model (after) on the evaluation images.
 
-    Attributes:
-        images: Number of evaluation images.
-        accuracy_before: Accuracy of the float32 model; 1 without labels.
-        accuracy_after: Accuracy of the converted model; without labels, its agreement with the
-            float32 model.
-        bytes_before: Size of the float32 ONNX file.
-        bytes_after: Size of the converted ONNX file.
-        max_difference: Largest difference of a logit between the two.
+    Without labels, the accuracy is the agreement with the float32 model. `max_difference` is the
+    largest difference of a logit.
     """
 
     images: int
@@ -73,8 +67,7 @@ def convert_bundle(
         eval_images: Images that the model was not trained on.
         eval_labels: Their classes. None compares with the predictions of the float32 model.
         max_accuracy_drop: Largest accepted loss of accuracy, as a share of `eval_images`.
-        min_tolerance: Smallest tolerance of the golden logits; see
-            `cls_export.bundle.golden.TOLERANCE`.
+        min_tolerance: Smallest tolerance of the golden logits; see `GoldenSet`.
 
     Raises:
         BundleError: The loss is larger, a label is not a class of the bundle, the target is the
@@ -116,7 +109,6 @@ def _check_evaluation_set(
 ) -> None:
     if not images:
         raise BundleError(f"{precision} needs evaluation images, got none")
-
     if labels is not None and len(labels) != len(images):
         raise BundleError(
             f"{precision} needs a label for each evaluation image, or no labels; got "

@@ -46,13 +46,11 @@ class Bundle:
             raise BundleError(
                 f"{folder}: no such bundle; expected a folder with {MODEL_FILE}, or an ONNX file"
             )
-
         for name in (MODEL_FILE, LABELS_FILE):
             if not (folder / name).is_file():
                 raise BundleError(
                     f"{folder}: {name} is missing; a bundle contains {MODEL_FILE} and {LABELS_FILE}"
                 )
-
         golden = folder / GOLDEN_FOLDER
         return cls(
             model=folder / MODEL_FILE,
@@ -139,8 +137,10 @@ def _check_signature(session: ort.InferenceSession, labels: LabelsMapping, model
         f"logits tensor(float) [N, {labels.num_classes}]",
     ]
 
+    actual = []
     tensors = [*session.get_inputs(), *session.get_outputs()]
-    actual = [_describe(tensor.name, tensor.type, tensor.shape) for tensor in tensors]
+    for tensor in tensors:
+        actual.append(_describe(tensor.name, tensor.type, tensor.shape))
     if actual != expected:
         raise BundleError(
             f"{model}: the labels mapping needs the input {expected[0]} and the output "

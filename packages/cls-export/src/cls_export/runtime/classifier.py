@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from os import PathLike
-from typing import Literal, cast, overload
+from typing import Literal, overload
 
 import numpy as np
 import onnxruntime as ort
@@ -23,6 +23,8 @@ Color = Literal["RGB", "BGR"]
 
 OnError = Literal["raise", "return"]
 """What to do with an image that cannot be read: raise its error, or return it in its position."""
+
+Images = Iterable[ImageSource]
 
 _IndexedImage = tuple[int, ImageSource]
 """An image and its position in the call."""
@@ -88,35 +90,19 @@ class Classifier:
     @property
     def providers(self) -> list[str]:
         """The execution providers in use, in order of preference."""
-        return list(self._session.get_providers())
+        providers: list[str] = self._session.get_providers()
+        return providers
 
     @overload
     def predict(
-        self,
-        images: Iterable[ImageSource],
-        top_k: int = ...,
-        *,
-        color: Color = ...,
-        on_error: Literal["raise"] = ...,
+        self, images: Images, top_k: int = ..., *, color: Color = ...
     ) -> list[Prediction]: ...
-
     @overload
     def predict(
-        self,
-        images: Iterable[ImageSource],
-        top_k: int = ...,
-        *,
-        color: Color = ...,
-        on_error: Literal["return"],
+        self, images: Images, top_k: int = ..., *, color: Color = ..., on_error: OnError
     ) -> list[Prediction | ImageError]: ...
-
     def predict(
-        self,
-        images: Iterable[ImageSource],
-        top_k: int = 5,
-        *,
-        color: Color = "RGB",
-        on_error: OnError = "raise",
+        self, images: Images, top_k: int = 5, *, color: Color = "RGB", on_error: OnError = "raise"
     ) -> list[Prediction] | list[Prediction | ImageError]:
         """Classify any number of images; the predictions have their order.
 
@@ -130,37 +116,18 @@ class Classifier:
         Raises:
             ImageError: An image cannot be decoded, or is an array of a wrong shape or dtype.
         """
-        # The overloads give the precise type.
-        stream = self.stream(images, top_k, color=color, on_error=on_error)
-        return cast("list[Prediction]", list(stream))
+        return list(self.stream(images, top_k, color=color, on_error=on_error))
 
     @overload
     def stream(
-        self,
-        images: Iterable[ImageSource],
-        top_k: int = ...,
-        *,
-        color: Color = ...,
-        on_error: Literal["raise"] = ...,
+        self, images: Images, top_k: int = ..., *, color: Color = ...
     ) -> Iterator[Prediction]: ...
-
     @overload
     def stream(
-        self,
-        images: Iterable[ImageSource],
-        top_k: int = ...,
-        *,
-        color: Color = ...,
-        on_error: OnError,
+        self, images: Images, top_k: int = ..., *, color: Color = ..., on_error: OnError
     ) -> Iterator[Prediction | ImageError]: ...
-
     def stream(
-        self,
-        images: Iterable[ImageSource],
-        top_k: int = 5,
-        *,
-        color: Color = "RGB",
-        on_error: OnError = "raise",
+        self, images: Images, top_k: int = 5, *, color: Color = "RGB", on_error: OnError = "raise"
     ) -> Iterator[Prediction] | Iterator[Prediction | ImageError]:
         """Classify images as they arrive, in order, with the memory of one batch.
 
@@ -185,9 +152,7 @@ class Classifier:
         margin: float = ...,
         top_k: int = ...,
         color: Color = ...,
-        on_error: Literal["raise"] = ...,
     ) -> list[Prediction]: ...
-
     @overload
     def predict_boxes(
         self,
@@ -197,9 +162,8 @@ class Classifier:
         margin: float = ...,
         top_k: int = ...,
         color: Color = ...,
-        on_error: Literal["return"],
+        on_error: OnError,
     ) -> list[Prediction | ImageError]: ...
-
     def predict_boxes(
         self,
         frame: NDArray[np.uint8],
@@ -232,12 +196,14 @@ class Classifier:
                 images.append(crop)
             elif on_error == "raise":
                 raise crop
-
         predictions = self.stream(images, top_k, color=color, on_error=on_error)
         results: list[Prediction | ImageError] = []
         for crop in crops:
-            results.append(crop if isinstance(crop, ImageError) else next(predictions))
-        return cast("list[Prediction]", results)  # the overloads give the precise type
+            if isinstance(crop, ImageError):
+                results.append(crop)
+            else:
+                results.append(next(predictions))
+        return results
 
     def aggregate(
         self,
@@ -251,7 +217,7 @@ class Classifier:
             predictions, self.labels, top_k=top_k, independent_fraction=independent_fraction
         )
 
-    def logits(self, images: Iterable[ImageSource], *, color: Color = "RGB") -> NDArray[np.float32]:
+    def logits(self, images: Images, *, color: Color = "RGB") -> NDArray[np.float32]:
         """Return the output of the graph for any number of images: float32 [N, C].
 
         Raises:
@@ -371,11 +337,11 @@ def _check_color(color: str) -> None:
         raise ValueError(f"color must be 'RGB' or 'BGR', got {color!r}")
 
 
-def _split_batches(images: Iterable[ImageSource], size: int) -> Iterator[list[_IndexedImage]]:
+def _split_batches(images: Images, size: int) -> Iterator[list[_IndexedImage]]:
     if _is_single_image(images) or not isinstance(images, Iterable):
         raise TypeError(
-            "expected an iterable of images; for a single image, pass a list: "
-            f"predict([image]) (got {type(images)})"
+            f"expected an iterable of images, got {type(images).__name__}; "
+            "for a single image, pass a list: predict([image])"
         )
     return _generate_batches(enumerate(images), size)
 

@@ -13,13 +13,7 @@ _MIN_CALLS = 5
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Time of one call of `Classifier.predict`.
-
-    Attributes:
-        batch_size: Images per call.
-        median_ms: Median over the calls, in milliseconds.
-        p95_ms: 95th percentile over the calls, in milliseconds.
-    """
+    """Milliseconds of a call of `Classifier.predict`: median and 95th percentile of many calls."""
 
     batch_size: int
     median_ms: float
@@ -42,12 +36,7 @@ def measure_latency(
 ) -> Latency:
     """Time `predict` on random arrays, after one call to warm up.
 
-    Args:
-        classifier: Its own `batch_size` should not be smaller.
-        batch_size: Images per call.
-        height: Height of the images, in pixels.
-        width: Width of the images, in pixels.
-        seconds: Duration; at least five calls are timed.
+    At least five calls are timed. The classifier's own `batch_size` should not be smaller.
     """
     rng = np.random.default_rng(0)
     images: list[NDArray[np.uint8]] = []
