@@ -3,24 +3,26 @@
 from cls_data.annotations.classes import balancing_weights, class_to_idx, effective_number_weights
 from cls_data.annotations.quarantine import Quarantine
 from cls_data.annotations.reading import Record, read_split
-from cls_data.augmentation import (
-    Augmentation,
+from cls_data.augmentation.broadcast import BroadcastDegradation
+from cls_data.augmentation.color_jitter import ColorJitter
+from cls_data.augmentation.filters import GaussianBlur
+from cls_data.augmentation.geometry import GeometricTransform
+from cls_data.augmentation.mixup import MixupCutmix
+from cls_data.augmentation.params import (
     AugmentationOp,
-    AugmentationPipeline,
     AugmentationStage,
-    BroadcastAugmentation,
-    BroadcastDegradation,
-    ColorJitter,
-    GaussianBlur,
-    GeometricTransform,
-    LightAugmentation,
-    MixupCutmix,
     OpParameters,
     ParamSampler,
-    PhotoAugmentation,
-    RandomErasing,
-    TorchvisionAugmentation,
 )
+from cls_data.augmentation.pipelines import (
+    Augmentation,
+    AugmentationPipeline,
+    BroadcastAugmentation,
+    LightAugmentation,
+    PhotoAugmentation,
+)
+from cls_data.augmentation.random_erasing import RandomErasing
+from cls_data.augmentation.torchvision_augmentation import TorchvisionAugmentation
 from cls_data.config import DataModuleConfig
 from cls_data.datamodule import ClassificationDataModule
 from cls_data.errors import DataError, LoaderWorkerError

@@ -16,12 +16,7 @@ SamplingWeight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ResizeStage(BaseModel):
-    """Size of training images until a share of the epochs is over.
-
-    Attributes:
-        until: Share of all epochs, above 0 and below 1.
-        size: Height and width in pixels.
-    """
+    """Height and width of training images until a share of all epochs, above 0 and below 1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,7 +56,7 @@ class DataModuleConfig(BaseModel):
             training, and evaluation, use the model's input size.
         store: Folder for files of decoded images, which runs and ranks share; None for memory.
         decode_workers: Processes that check and decode images; all cores if None.
-        synthetic: Data set to render into `root` first, if it does not exist yet.
+        synthetic: Dataset to render into `root` first, if it does not exist yet.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -122,7 +117,6 @@ class DataModuleConfig(BaseModel):
                 "fold and folds must be set together, such as fold=0 and folds=5; "
                 f"got fold={self.fold} and folds={self.folds}"
             )
-
         if self.fold is None or self.folds is None:
             return self
         if self.fold >= self.folds:
@@ -146,17 +140,8 @@ class DataModuleConfig(BaseModel):
             return True
         return self.gate.damaged_images == "error"
 
-    def corrects_imbalance_twice(self) -> bool:
-        """Return whether sampler and loss both correct the class imbalance."""
-        is_loss_weighted = self.class_weights is not None
-        return self.sampler == "weighted" and is_loss_weighted
-
     def training_size(self, progress: float) -> tuple[int, int] | None:
-        """Return the size of training images after a share of the epochs, 0 to 1.
-
-        Returns:
-            Height and width of the current stage; None after the last stage.
-        """
+        """Return the size of training images after a share of the epochs; None at full size."""
         for stage in self.growing_sizes:
             if progress < stage.until:
                 return stage.size

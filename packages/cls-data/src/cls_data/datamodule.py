@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from cls_data.annotations.quarantine import Quarantine
 from cls_data.annotations.reading import Record
-from cls_data.augmentation import Augmentation, MixupCutmix
+from cls_data.augmentation.mixup import MixupCutmix
+from cls_data.augmentation.pipelines import Augmentation
 from cls_data.config import DataModuleConfig
 from cls_data.errors import DataError
 from cls_data.gate import CheckReport, check
@@ -68,7 +69,7 @@ class ClassificationDataModule(LightningDataModule):
         self._expected_fingerprint: str | None = None
 
     def prepare_data(self) -> None:
-        """Render the synthetic data set if it does not exist, and run the data gate once.
+        """Render the synthetic dataset if it does not exist, and run the data gate once.
 
         Raises:
             DataError: A rule whose policy is `error` has findings.
@@ -106,13 +107,11 @@ class ClassificationDataModule(LightningDataModule):
             return
 
         self._dataset = DecodedDataset.load(
-            self.config,
-            self.preprocessing,
-            progress=self._progress,
+            self.config, self.preprocessing, progress=self._progress
         )
         self._check_fingerprint()
 
-        if self.config.corrects_imbalance_twice():
+        if self.config.sampler == "weighted" and self.config.class_weights is not None:
             logger.warning(
                 "data.sampler=weighted and data.class_weights={} both correct the same imbalance, "
                 "so rare classes weigh too much. Remove one of them.",
@@ -136,10 +135,8 @@ class ClassificationDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume after the batches of a checkpoint.
 
-        The fingerprint is checked now, or in `setup` if the data is not loaded yet.
-
         Raises:
-            DataError: Rows or images have changed since the checkpoint.
+            DataError: Rows or images have changed since. `setup` raises it if it runs later.
         """
         self._expected_fingerprint = state_dict.get("fingerprint")
 
@@ -205,7 +202,7 @@ class ClassificationDataModule(LightningDataModule):
         """
         train = self._dataset["train"]
         index = torch.tensor(rows)
-        images = train.store.gather(index)
+        images = train.store.rows.gather(index)
         return self._transform.preview(
             images,
             self.config.seed,
@@ -278,9 +275,7 @@ class ClassificationDataModule(LightningDataModule):
         if "seed" not in batch:
             return self._transform.transform_evaluation_batch(batch)
         return self._transform.transform_training_batch(
-            batch,
-            self._training_size(),
-            len(self.classes),
+            batch, self._training_size(), len(self.classes)
         )
 
     def _training_size(self) -> tuple[int, int]:

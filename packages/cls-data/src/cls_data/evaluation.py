@@ -10,13 +10,9 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class EvaluationOutputs:
-    """Logits and labels of one evaluation, on the CPU, in row order of the split.
+    """Logits float32 [N, C] and labels int64 [N] of one evaluation of valid or test, on the CPU.
 
-    Attributes:
-        split: `valid` or `test`.
-        logits: float32 [N, C].
-        labels: int64 [N].
-        index: int64 [N], rows of the split.
+    The rows of the split, int64 [N], are in ascending order.
     """
 
     split: str

@@ -56,13 +56,9 @@ class Predictions:
         classes: Sequence[str],
         sizes: NDArray[np.integer[Any]] | None = None,
     ) -> Self:
-        """Combine evaluation outputs with the rows of their split.
+        """Combine evaluation outputs with all rows of their split.
 
-        Args:
-            outputs: The outputs.
-            records: All rows of the split.
-            classes: Class names in index order.
-            sizes: Width and height of all image files of the split, [rows, 2]; None if unknown.
+        `sizes` has the width and height of their images in pixels, [rows, 2]; None if unknown.
         """
         index = outputs.index.tolist()
         if sizes is None:
@@ -77,11 +73,7 @@ class Predictions:
             record = records[row]
             ids.append(record.id)
             groups.append(record.group or "")
-            text = json.dumps(
-                dict(record.metadata),
-                sort_keys=True,
-                ensure_ascii=False,
-            )
+            text = json.dumps(dict(record.metadata), sort_keys=True, ensure_ascii=False)
             metadata.append(text)
 
         return cls(
@@ -118,8 +110,7 @@ class Predictions:
         """Read a file of this or an earlier version.
 
         Raises:
-            DataError: The file is missing, damaged, not a predictions file, or of a later version;
-                or its arrays do not match each other, or a logit is not finite.
+            DataError: The file is missing, damaged, of a later version, or inconsistent.
         """
         arrays = _read_arrays(path)
         _check_version(path, arrays.get("version", np.array(1)))

@@ -30,9 +30,7 @@ def test_encode_labels_rejects_labels_that_train_lacks(root: Path) -> None:
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60))
-def test_balancing_weights_have_mean_one_and_equalize_classes(
-    labels: list[int],
-) -> None:
+def test_balancing_weights_have_mean_one_and_equalize_classes(labels: list[int]) -> None:
     tensor = torch.tensor(labels)
     weights = balancing_weights(tensor, 5)
     shares = torch.zeros(5).index_add(0, tensor, weights[tensor])

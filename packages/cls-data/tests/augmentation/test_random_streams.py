@@ -47,12 +47,7 @@ class InvertingAugmentation(LightAugmentation):
     invert: Invert | None = Invert(probability=0.3)
 
 
-PIPELINES = [
-    LightAugmentation,
-    BroadcastAugmentation,
-    PhotoAugmentation,
-    InvertingAugmentation,
-]
+PIPELINES = [LightAugmentation, BroadcastAugmentation, PhotoAugmentation, InvertingAugmentation]
 INACTIVE_OPS: dict[str, AugmentationOp] = {
     "geometry": GeometricTransform(),
     "color": ColorJitter(),

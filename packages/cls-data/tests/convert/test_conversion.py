@@ -201,14 +201,12 @@ def test_csv_reads_labels_splits_groups_and_metadata_as_strings(tmp_path: Path) 
     assert result.notes == ("images/table.csv: skipped 1 column(s) without a name",)
 
 
-def test_csv_accepts_column_names_and_delimiter(tmp_path: Path) -> None:
+def test_csv_accepts_column_names(tmp_path: Path) -> None:
     _touch(tmp_path, ["a.jpg", "b.jpg"])
     table = _table(
-        tmp_path, "file;number;part;split;game", "a.jpg;1;train;x;g", "b.jpg;2;valid;y;g"
+        tmp_path, "file,number,part,split,game", "a.jpg,1,train,x,g", "b.jpg,2,valid,y,g"
     )
-    result = convert_csv(
-        tmp_path, table, image="file", label="number", split="part", group="game", delimiter=";"
-    )
+    result = convert_csv(tmp_path, table, image="file", label="number", split="part", group="game")
     records = _read(tmp_path, result)
     assert (records["valid"][0].label, records["valid"][0].group, records["valid"][0].metadata) == (
         "2",
@@ -234,10 +232,7 @@ def test_csv_without_split_column_becomes_train(tmp_path: Path) -> None:
             "table.csv:1: no column 'image' for the image; did you mean 'images'",
         ),
         ("image;label\na.jpg;1\n", "table.csv:1: no column"),
-        (
-            "file,label\na.jpg,1\n",
-            "no column 'image' for the image; Valid names: file, label",
-        ),
+        ("file,label\na.jpg,1\n", "no column 'image' for the image; valid names: file, label"),
         ("image,label, label\na.jpg,1,2\n", "table.csv:1: column 'label' occurs twice"),
         ("image,label\na.jpg,1\na.jpg\n", "table.csv:3: 1 value"),
         ("image,label\na.jpg,1,2\n", "table.csv:2: 3 value"),
@@ -341,10 +336,7 @@ def test_roboflow_multi_class_export_is_read_from_its_tables(tmp_path: Path) -> 
             ["filename, a, b", "x.jpg, 1, 0", "x.jpg, 1, 1"],
             r"train/_classes.csv:3: 2 classes are marked with 1 \(a, b\); multi-label",
         ),
-        (
-            ["filename, a, b", "x.jpg, 0, 0"],
-            "train/_classes.csv:2: no class is marked with 1",
-        ),
+        (["filename, a, b", "x.jpg, 0, 0"], "train/_classes.csv:2: no class is marked with 1"),
         (["filename, a, b", "x.jpg, 0, yes"], "train/_classes.csv:2: each value must be 0 or 1"),
         (
             ["filename, a, b", "gone.jpg, 0, 1"],

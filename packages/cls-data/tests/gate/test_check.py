@@ -315,8 +315,7 @@ def test_check_rejects_a_quarantine_of_edited_rows(
     check(root, preprocessing).write_quarantine(tmp_path / "quarantine")
     edit_rows(root, "train", lambda rows: rows[0].update(suffix="2"))
     with pytest.raises(
-        DataError,
-        match=r"annotations\.jsonl:1: the text of this quarantined row changed",
+        DataError, match=r"annotations\.jsonl:1: the text of this quarantined row changed"
     ):
         check(root, preprocessing, quarantine=Quarantine.load(tmp_path / "quarantine"))
 

@@ -214,9 +214,7 @@ def test_a_decompression_bomb_is_rejected_by_its_header(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kB
 
 
-def test_a_huge_jpeg_is_rejected_by_its_header(
-    decode: StrictDecoder,
-) -> None:
+def test_a_huge_jpeg_is_rejected_by_its_header(decode: StrictDecoder) -> None:
     data = FILES["JPEG 4:2:0"]
     size = data.index(b"\xff\xc0") + 5
     with pytest.raises(HugeImageError, match="60000x60000 px"):

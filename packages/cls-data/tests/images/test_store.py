@@ -75,7 +75,7 @@ def test_stored_rows_equal_the_preprocessing(
 
 def test_gather_returns_the_requested_rows(root: Path) -> None:
     store = build(root)
-    assert torch.equal(store.gather(torch.tensor([4, 0, 4])), store.pixels[[4, 0, 4]])
+    assert torch.equal(store.rows.gather(torch.tensor([4, 0, 4])), store.pixels[[4, 0, 4]])
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image"])

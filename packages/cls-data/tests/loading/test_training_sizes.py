@@ -62,8 +62,7 @@ def test_training_images_grow_with_the_epochs_and_validation_images_do_not(
 
 def test_growing_sizes_must_have_increasing_ends(root: Path) -> None:
     with pytest.raises(
-        ValidationError,
-        match=r"expected `until` to increase from stage to stage, got \[0.75, 0.3",
+        ValidationError, match=r"expected `until` to increase from stage to stage, got \[0.75, 0.3"
     ):
         build_data(root, growing_sizes=STAGES[::-1])
 

@@ -16,11 +16,11 @@ from cls_data import DataError, DatasetStatistics, Record, read_split
 from cls_data.statistics import (
     MetadataSlices,
     class_distribution_figure,
-    read_image_sizes,
     save_class_distribution,
     slices_table,
     statistics_report,
 )
+from cls_data.statistics.dataset import read_image_sizes
 from cls_data.statistics.metadata_slices import NONE, OTHERS
 from cls_data.statistics.table import Bar
 

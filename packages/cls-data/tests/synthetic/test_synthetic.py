@@ -164,9 +164,7 @@ def test_last_top_up_determines_the_rows_of_every_number(
             assert (label in result.skipped) == (expected < targets[-1])
 
 
-def test_equal_top_ups_give_equal_bytes_and_are_rendered_once(
-    tmp_path: Path,
-) -> None:
+def test_equal_top_ups_give_equal_bytes_and_are_rendered_once(tmp_path: Path) -> None:
     for name in ("a", "b"):
         top_up(write_real_images(tmp_path / name, {"0": 1, "23": 2}), 3)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
@@ -178,9 +176,7 @@ def test_equal_top_ups_give_equal_bytes_and_are_rendered_once(
     assert contents(tmp_path / "a")[first] != contents(tmp_path / "b")[first]
 
 
-def test_top_up_with_a_larger_target_keeps_the_crops_of_the_smaller_one(
-    tmp_path: Path,
-) -> None:
+def test_top_up_with_a_larger_target_keeps_the_crops_of_the_smaller_one(tmp_path: Path) -> None:
     root = write_real_images(tmp_path, {"0": 1, "23": 1})
     top_up(root, 2)
     few = set(jpeg_contents(root))

@@ -1,4 +1,4 @@
-"""Fingerprint of a data set: a hash of all rows and image bytes, independent of their order."""
+"""Fingerprint of a dataset: a hash of all rows and image bytes, independent of their order."""
 
 import hashlib
 import json
@@ -8,11 +8,7 @@ from cls_data.annotations.reading import Record
 
 
 def compute_fingerprint(splits: Mapping[str, Iterable[tuple[Record, bytes]]]) -> str:
-    """Return the hexadecimal SHA-256 of all rows of all splits.
-
-    Args:
-        splits: Each split's records, each with the SHA-256 digest of its image file.
-    """
+    """Return the hexadecimal SHA-256 of all rows, each given with the digest of its image file."""
     row_digests = []
     for split, rows in splits.items():
         for record, image_digest in rows:

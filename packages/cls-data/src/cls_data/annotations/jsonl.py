@@ -10,13 +10,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_lines(file: Path) -> Iterator[tuple[int, bytes | None]]:
-    """Yield (line number from 1, stripped bytes); the bytes are None for a line that is too long.
-
-    Blank lines are skipped.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
+    """Yield the number and the stripped bytes of each nonblank line; None for an overlong line."""
     with file.open("rb") as stream:
         number = 0
         while line := stream.readline(MAX_LINE_BYTES + 1):

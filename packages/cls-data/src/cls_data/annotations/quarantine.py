@@ -36,23 +36,16 @@ class _Entry(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """Rows to leave out.
+    """Rows to leave out: `file:line` (relative to the data root) to the SHA-256 of the line.
 
-    Each row has a hash of its line, so an entry never removes a different row after an edit.
-
-    Attributes:
-        rows: `file:line` (file relative to the data root) to the hexadecimal SHA-256 of the line.
+    The hash keeps an entry from removing a different row after an edit.
     """
 
     rows: Mapping[str, str]
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a file written by `write_quarantine`.
-
-        Raises:
-            DataError: The file cannot be read or is not a quarantine.
-        """
+        """Read a file written by `write_quarantine`; raise a `DataError` if that fails."""
         try:
             lines = Path(path).read_bytes().splitlines()
         except OSError as error:
@@ -79,11 +72,7 @@ class Quarantine:
         return Quarantine(rows)
 
     def check_annotations(self, annotations: str) -> None:
-        """Check that every entry belongs to the annotation set in use.
-
-        Raises:
-            DataError: The quarantine was written for another annotation set.
-        """
+        """Raise a `DataError` if an entry does not belong to the annotations in use."""
         folder = PurePosixPath(annotations).as_posix().removeprefix(".")
         start = f"{folder}/" if folder else ""
         prefixes = tuple(f"{start}{split}/" for split in _SPLITS)
@@ -112,11 +101,7 @@ class Quarantine:
         return True
 
     def check_all_rows_exist(self, seen: set[str]) -> None:
-        """Check that every entry was seen in the annotations.
-
-        Raises:
-            DataError: Rows are missing.
-        """
+        """Raise a `DataError` if an entry was not seen in the annotations."""
         missing = sorted(set(self.rows) - seen)
         if missing:
             raise DataError.from_findings(
@@ -127,13 +112,7 @@ class Quarantine:
 def write_quarantine(
     path: str | os.PathLike[str], root: str | os.PathLike[str], reasons: Mapping[str, Sequence[str]]
 ) -> None:
-    """Write a quarantine file.
-
-    Args:
-        path: The file to write.
-        root: The data root.
-        reasons: Rows to leave out, as `file:line`, each with the names of the rules it breaks.
-    """
+    """Write a quarantine file of `file:line` rows, each with the names of the rules it breaks."""
     texts = _read_rows(Path(root), reasons)
     lines = []
     for row, rules in reasons.items():
@@ -143,7 +122,6 @@ def write_quarantine(
             "because": list(rules),
         }
         lines.append(json.dumps(entry) + "\n")
-
     content = "".join(lines)
     write_atomically(path, content.encode())
 
@@ -160,7 +138,6 @@ def _read_rows(root: Path, rows: Mapping[str, object]) -> dict[str, bytes | None
     for row in rows:
         file, _, _ = row.rpartition(":")
         files.add(file)
-
     texts: dict[str, bytes | None] = {}
     for file in sorted(files):
         for number, text in read_lines(root / file):

@@ -77,13 +77,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that is not a valid record.
-
-    Attributes:
-        source: `file:line` of the row.
-        kind: `schema` for a malformed row; `image_file` if its image is missing or not allowed.
-        reason: What was given and what was expected.
-    """
+    """A row that is not a valid record: malformed (`schema`), or without an allowed image file."""
 
     source: str
     kind: Literal["schema", "image_file"]
@@ -177,9 +171,7 @@ def scan_split(
             rows.records.append(row)
         else:
             rows.bad_rows.append(row)
-
     quarantine.check_all_rows_exist(quarantined)
-
     if not rows.records and not rows.bad_rows and not quarantined:
         problem = f"{len(files)} *.jsonl file(s), all empty" if files else "no *.jsonl file"
         raise DataError(

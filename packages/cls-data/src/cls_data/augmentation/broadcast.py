@@ -34,15 +34,15 @@ class BroadcastDegradation(AugmentationOp):
     `probability` selects samples; each step then changes its own share of the selected samples.
 
     Attributes:
-        probability: probability of selecting a sample.
-        zoom_probability: probability of zooming a selected sample, like a loose or tight box.
-        zoom: minimum and maximum factor of the content's size.
-        downscale_probability: probability of downscaling a selected sample and upscaling it again.
-        downscale: minimum and maximum relative side length of the downscaled image.
-        noise_probability: probability of adding noise to a selected sample.
-        noise: minimum and maximum standard deviation, in levels of 0-255.
-        jpeg_probability: probability of compressing a selected sample.
-        jpeg_quality: minimum and maximum quality, 1-100 as in Pillow.
+        probability: Probability of selecting a sample.
+        zoom_probability: Probability of zooming a selected sample, like a loose or tight box.
+        zoom: Minimum and maximum factor of the content's size.
+        downscale_probability: Probability of downscaling a selected sample and upscaling it again.
+        downscale: Minimum and maximum relative side length of the downscaled image.
+        noise_probability: Probability of adding noise to a selected sample.
+        noise: Minimum and maximum standard deviation, in levels of 0-255.
+        jpeg_probability: Probability of compressing a selected sample.
+        jpeg_quality: Minimum and maximum quality, 1-100 as in Pillow.
     """
 
     stage: ClassVar[AugmentationStage] = AugmentationStage.DEGRADATION
@@ -86,10 +86,7 @@ class BroadcastDegradation(AugmentationOp):
     def apply(self, images: Tensor, params: OpParameters) -> Tensor:
         """Downscale, add noise, and compress float32 [B, 3, H, W] in 0-255, in place."""
         images = change_selected(
-            images,
-            params["downscaled"],
-            downscale_and_back,
-            shares=params["shares"],
+            images, params["downscaled"], downscale_and_back, shares=params["shares"]
         )
         images = change_selected(
             images,
@@ -98,12 +95,7 @@ class BroadcastDegradation(AugmentationOp):
             deviation=params["deviation"],
             seeds=params["noise_seeds"],
         )
-        return change_selected(
-            images,
-            params["compressed"],
-            compress,
-            quality=params["quality"],
-        )
+        return change_selected(images, params["compressed"], compress, quality=params["quality"])
 
 
 def zoom_matrices(zoom: Values) -> Values:
@@ -114,15 +106,10 @@ def zoom_matrices(zoom: Values) -> Values:
 
 
 def add_noise(images: Tensor, deviation: Values, seeds: NDArray[np.int64]) -> Tensor:
-    """Add Gaussian noise in place; levels stay within 0-255.
+    """Add Gaussian noise with standard deviations [B] in place; levels stay within 0-255.
 
-    Noise is drawn on the device of the images: a seed gives the same noise on one kind of device,
-    but not across kinds.
-
-    Args:
-        images: float [B, 3, H, W] in 0-255.
-        deviation: [B], standard deviation in levels.
-        seeds: [B]; the first one is the seed of all noise.
+    The first seed is the seed of all noise, which is drawn on the device of the images: a seed
+    gives the same noise on one kind of device, but not across kinds.
     """
     seed = int(seeds[0])
     generator = torch.Generator(images.device).manual_seed(seed)

@@ -25,10 +25,10 @@ class ColorJitter(AugmentationOp):
     """Changes brightness, contrast, and saturation by random factors around 1.
 
     Attributes:
-        brightness: largest deviation of the factor that scales all levels.
-        contrast: largest deviation of the factor that scales the distance from the mean luma.
-        saturation: largest deviation of the factor that scales the distance from gray.
-        gray: probability of removing all color.
+        brightness: Largest deviation of the factor that scales all levels.
+        contrast: Largest deviation of the factor that scales the distance from the mean luma.
+        saturation: Largest deviation of the factor that scales the distance from gray.
+        gray: Probability of removing all color.
     """
 
     stage: ClassVar[AugmentationStage] = AugmentationStage.COLOR
@@ -45,7 +45,6 @@ class ColorJitter(AugmentationOp):
         saturation = 1 + sampler.symmetric(self.saturation)
         is_gray = sampler.bernoulli(self.gray)
         saturation[is_gray] = 0
-
         return {
             "brightness": brightness,
             "contrast": contrast,
@@ -77,9 +76,7 @@ def adjust_color(
             (1 - contrast) * brightness,
         ]
     )
-
     own, gray, mean = move_to_device(weights, images)[:, :, None, None]
-
     # Not a matrix product: with three channels, that is the slowest kernel of the augmentation on
     # a GPU.
     luma = images[:, 0] * LUMA[0]

@@ -21,13 +21,16 @@ from cls_data.augmentation.params import (
     move_to_device,
 )
 
+_LEVELS = 16
+"""Number of sizes of downscaled images; the matrices of each are cached."""
+
 
 class GaussianBlur(AugmentationOp):
     """Blurs images like an out-of-focus lens.
 
     Attributes:
-        probability: probability of blurring a sample.
-        sigma: minimum and maximum standard deviation, as a share of the image's mean side.
+        probability: Probability of blurring a sample.
+        sigma: Minimum and maximum standard deviation, as a share of the image's mean side.
     """
 
     stage: ClassVar[AugmentationStage] = AugmentationStage.BLUR
@@ -57,9 +60,7 @@ class GaussianBlur(AugmentationOp):
 def gaussian_blur(images: Tensor, sigma: Values) -> Tensor:
     """Blur with a Gaussian that is cut off at three standard deviations; edges are mirrored.
 
-    Args:
-        images: float [B, 3, H, W].
-        sigma: [B], standard deviations in pixels, at least 0.05.
+    Takes float [B, 3, H, W] and standard deviations [B] in pixels, at least 0.05.
     """
     height, width = images.shape[2:]
     reach = math.ceil(3 * sigma.max())
@@ -76,38 +77,23 @@ def gaussian_blur(images: Tensor, sigma: Values) -> Tensor:
     return filter_separably(images, rows, columns)
 
 
-def downscale_and_back(images: Tensor, shares: Values, levels: int = 16) -> Tensor:
+def downscale_and_back(images: Tensor, shares: Values) -> Tensor:
     """Downscale with antialiasing, then upscale to the original size, both bilinearly.
 
-    Args:
-        images: float [B, 3, H, W].
-        shares: [B], relative side lengths of the small images: over 0 to 1, rounded to multiples
-            of 1 / levels.
-        levels: number of sizes; the matrices of each are cached.
+    Takes float [B, 3, H, W] and [B], relative side lengths of the small images: over 0 to 1,
+    rounded to multiples of 1 / `_LEVELS`.
     """
     height, width = images.shape[2:]
-    steps = np.clip(np.round(shares * levels), 1, levels)
+    steps = np.clip(np.round(shares * _LEVELS), 1, _LEVELS)
     numbers = steps.astype(np.int64) - 1
     index = move_to_device(numbers, images)
-
-    rows = _downscale_matrices(height, levels, images.device)
-    columns = _downscale_matrices(width, levels, images.device)
-
-    return filter_separably(
-        images,
-        rows.index_select(0, index),
-        columns.index_select(0, index),
-    )
+    rows = _downscale_matrices(height, images.device).index_select(0, index)
+    columns = _downscale_matrices(width, images.device).index_select(0, index)
+    return filter_separably(images, rows, columns)
 
 
 def filter_separably(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return `rows @ image @ columns.T` for every channel.
-
-    Args:
-        images: float [B, 3, H, W].
-        rows: float [B, H, H].
-        columns: float [B, W, W].
-    """
+    """Return `rows @ image @ columns.T` for each channel: rows [B, H, H], columns [B, W, W]."""
     lines = images.flatten(1, 2)
     filtered = torch.bmm(lines, columns.transpose(1, 2))
     filtered = filtered.view_as(images)
@@ -128,7 +114,6 @@ def _mirrored_shifts(length: int, radius: int, device: torch.device) -> Tensor:
     padded = torch.eye(length)[None]
     if radius:
         padded = functional.pad(padded, (radius, radius), mode="reflect")
-
     # Row i of the mirrored identity, cropped from offset d on, is 1 at the source of pixel i + d.
     windows = padded[0].unfold(1, length, 1)
     shifts = windows.permute(1, 2, 0)
@@ -136,11 +121,11 @@ def _mirrored_shifts(length: int, radius: int, device: torch.device) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-def _downscale_matrices(length: int, levels: int, device: torch.device) -> Tensor:
-    """Return float [levels, length, length]: downscaling to 1 / levels, 2 / levels, … and back."""
+def _downscale_matrices(length: int, device: torch.device) -> Tensor:
+    """Return float [_LEVELS, length, length]: downscaling to each share of the length and back."""
     matrices = []
-    for level in range(1, levels + 1):
-        small = max(1, round(length * level / levels))
+    for level in range(1, _LEVELS + 1):
+        small = max(1, round(length * level / _LEVELS))
         down = functional.interpolate(
             torch.eye(length)[None, None],
             (small, length),

@@ -30,17 +30,17 @@ class GeometricTransform(AugmentationOp):
     """Moves images. Values are uniform, those of factors on a log scale.
 
     Attributes:
-        rotation: largest angle in degrees, in both directions.
-        translation: largest shift, as a share of the width and height.
-        zoom: minimum and maximum factor of the content's size.
-        shear: largest horizontal shear angle in degrees.
-        perspective: largest inward shift of a corner, as a share of half the width and height.
-        crop_area: minimum and maximum share of the image's area inside a crop; (1, 1) crops
+        rotation: Largest angle in degrees, in both directions.
+        translation: Largest shift, as a share of the width and height.
+        zoom: Minimum and maximum factor of the content's size.
+        shear: Largest horizontal shear angle in degrees.
+        perspective: Largest inward shift of a corner, as a share of half the width and height.
+        crop_area: Minimum and maximum share of the image's area inside a crop; (1, 1) crops
             nothing.
-        crop_aspect: minimum and maximum ratio of a crop's aspect ratio to the image's.
-        horizontal_flip: probability of a horizontal flip. Off by default: a mirrored digit is a
+        crop_aspect: Minimum and maximum ratio of a crop's aspect ratio to the image's.
+        horizontal_flip: Probability of a horizontal flip. Off by default: a mirrored digit is a
             different symbol.
-        vertical_flip: probability of a vertical flip.
+        vertical_flip: Probability of a vertical flip.
     """
 
     stage: ClassVar[AugmentationStage] = AugmentationStage.GEOMETRY
@@ -94,13 +94,9 @@ class GeometricTransform(AugmentationOp):
             # A side longer than the image would be cut off and leave less than the drawn area.
             stretch = np.clip(stretch, side, 1 / side)
             crop = crop_matrices(
-                side * stretch,
-                side / stretch,
-                params["crop_left"],
-                params["crop_top"],
+                side * stretch, side / stretch, params["crop_left"], params["crop_top"]
             )
             matrices = crop @ matrices
-
         return matrices
 
     def label_warnings(self) -> list[str]:
@@ -170,15 +166,11 @@ def affine_matrices(
 def crop_matrices(width: Values, height: Values, left: Values, top: Values) -> Values:
     """Return float32 [B, 3, 3] that enlarge a crop to the full image.
 
-    Args:
-        width: [B], share of the image's width.
-        height: [B], share of the image's height.
-        left: [B], 0-1, position of the crop between the left and the right edge.
-        top: [B], 0-1, position of the crop between the top and the bottom edge.
+    All arguments are [B], 0-1: the crop's sides as shares of the image's sides, and its position
+    between the left and the right edge, and between the top and the bottom edge.
     """
     x = (1 - width) * (2 * left - 1)
     y = (1 - height) * (2 * top - 1)
-
     rows: list[list[Values | int]] = [
         [width, 0, x],
         [0, height, y],
@@ -190,9 +182,8 @@ def crop_matrices(width: Values, height: Values, left: Values, top: Values) -> V
 def perspective_matrices(inwards: Values) -> Values:
     """Return float32 [B, 3, 3] that map the output's corners to points inside the input.
 
-    Args:
-        inwards: float32 [B, 4, 2], inward shift in x and y of the upper left, upper right, lower
-            right, and lower left corner, as a share of the distance to the center: 0 to 1.
+    Takes float32 [B, 4, 2], inward shifts in x and y of the upper left, upper right, lower right,
+    and lower left corner, as a share of the distance to the center: 0 to 1.
     """
     count = len(inwards)
     corners = np.array(_CORNERS, np.float64)
@@ -224,15 +215,12 @@ def perspective_matrices(inwards: Values) -> Values:
 
 
 def resample(images: Tensor, matrices: Values) -> Tensor:
-    """Resample images bilinearly; pixels beyond the border repeat the edge.
+    """Resample float [B, 3, H, W] bilinearly; pixels beyond the border repeat the edge.
 
-    Args:
-        images: float [B, 3, H, W].
-        matrices: [B, 3, 3], map output to input coordinates in -1..1.
+    The matrices [B, 3, 3] map output to input coordinates in -1..1.
     """
     height, width = images.shape[2:]
     coefficients = move_to_device(matrices, images)[:, :, :, None, None]
-
     x = _pixel_coordinates(width, images.device)
     y = _pixel_coordinates(height, images.device)[:, None]
 
@@ -252,11 +240,7 @@ def resample(images: Tensor, matrices: Values) -> Tensor:
             grid[..., axis] /= depth
 
     return functional.grid_sample(
-        images,
-        grid,
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=False,
+        images, grid, mode="bilinear", padding_mode="border", align_corners=False
     )
 
 
@@ -273,5 +257,4 @@ def _stack_matrices(rows: Sequence[Sequence[Values | int]], count: int) -> Value
     for i, row in enumerate(rows):
         for j, entry in enumerate(row):
             matrices[:, i, j] = entry
-
     return matrices

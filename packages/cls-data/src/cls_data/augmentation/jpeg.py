@@ -52,12 +52,7 @@ _HALF = 0.501
 
 
 def compress(images: Tensor, quality: Values) -> Tensor:
-    """Return the images as decoded from JPEG files: float [B, 3, H, W] in 0-255.
-
-    Args:
-        images: float [B, 3, H, W] in 0-255.
-        quality: [B], 1-100 as in Pillow.
-    """
+    """Return float [B, 3, H, W] in 0-255 as decoded from JPEG files of a quality [B], 1-100."""
     height, width = images.shape[2:]
     constants = _color_constants(images.device)
     tables = move_to_device(_quantization_tables(quality), images)
@@ -109,24 +104,16 @@ def _downsample(planes: Tensor) -> Tensor:
     upper = planes[:, :, ::2]
     lower = planes[:, :, 1::2]
     rows = upper + lower
-
     left = rows[..., ::2]
     right = rows[..., 1::2]
     sums = left + right
-
     bias = _downsampling_bias(sums.shape[3], planes.device)
     return sums.add_(bias).mul_(0.25).floor_()
 
 
 def _quantize(planes: Tensor, table: Tensor) -> Tensor:
-    """Apply the DCT to 8x8 blocks, round to multiples of the table, and transform back.
-
-    Args:
-        planes: float [B, C, H, W].
-        table: float [B, 64], the quantization steps.
-    """
+    """Apply the DCT to 8x8 blocks, round to multiples of the table [B, 64], and transform back."""
     batch, channels, height, width = planes.shape
-
     rows = height // 8
     columns = width // 8
     blocks = planes.view(batch, channels, rows, 8, columns, 8)
@@ -145,7 +132,6 @@ def _quantize(planes: Tensor, table: Tensor) -> Tensor:
 
     levels = coefficients @ dct
     levels.add_(_HALF).floor_().clamp_(-128, 127)
-
     levels = levels.view(batch, channels, rows, columns, 8, 8)
     return levels.permute(0, 1, 2, 4, 3, 5).reshape(planes.shape)
 
@@ -158,11 +144,9 @@ def _quantization_tables(quality: Values) -> Values:
         np.floor(5000 / quality),
         200 - 2 * quality,
     )
-
     tables = np.array([_LUMA_TABLE, _CHROMA_TABLE])
     tables = tables.reshape(2, 1, 64)
     scaled = (tables * percent[:, None] + 50) / 100
-
     rounded = np.clip(np.floor(scaled), 1, 255)
     return rounded.astype(np.float32)
 
@@ -173,7 +157,6 @@ def _dct_matrix(device: torch.device) -> Tensor:
     position = torch.arange(8, dtype=torch.float64)
     frequency = position[:, None]
     angles = (2 * position + 1) * frequency * math.pi / 16
-
     line = torch.cos(angles) / 2
     line[0] /= math.sqrt(2)
 

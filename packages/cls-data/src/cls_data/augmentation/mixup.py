@@ -15,11 +15,11 @@ class MixupCutmix(AugmentationSettings):
     """Mixes samples with others of their batch, each pair in its own proportion.
 
     Attributes:
-        probability: probability of mixing a sample.
-        cutmix: probability that a mixed sample gets a rectangle of the other image (CutMix: Yun et
+        probability: Probability of mixing a sample.
+        cutmix: Probability that a mixed sample gets a rectangle of the other image (CutMix: Yun et
             al., 2019, arXiv:1905.04899) instead of being blended with it (mixup: Zhang et al.,
             2018, arXiv:1710.09412).
-        alpha: parameter of the Beta(alpha, alpha) distribution of the proportion; 1 is uniform,
+        alpha: Parameter of the Beta(alpha, alpha) distribution of the proportion; 1 is uniform,
             smaller values leave most pairs nearly unmixed.
     """
 
@@ -30,17 +30,10 @@ class MixupCutmix(AugmentationSettings):
     def __call__(
         self, images: Tensor, labels: Tensor, num_classes: int, seed: int
     ) -> tuple[Tensor, Tensor]:
-        """Return mixed images and soft targets.
+        """Return mixed images, float32 [B, 3, H, W], and soft targets, float32 [B, C].
 
-        Args:
-            images: float32 [B, 3, H, W].
-            labels: int64 [B].
-            num_classes: C.
-            seed: seed of the batch. All draws come from the stream "mixing" of it.
-
-        Returns:
-            float32 [B, 3, H, W], and float32 [B, C] whose rows sum to 1: the share of each class
-            in the image.
+        Rows of the targets sum to 1: the share of each class in the image. All draws come from the
+        stream "mixing" of the seed.
         """
         sampler = ParamSampler(len(images), seed, "mixing")
         partner = move_to_device(sampler.permutation(), images)
@@ -52,19 +45,13 @@ class MixupCutmix(AugmentationSettings):
 
         center_x = sampler.uniform(0, 1)
         center_y = sampler.uniform(0, 1)
-
         params = np.stack([share, is_cut, center_x, center_y])
         own_share, cut, x, y = move_to_device(params, images)
 
         height, width = images.shape[2:]
         box_area = 1 - own_share
         boxes = box_masks(box_area, x, y, height, width)
-
-        weight = torch.where(
-            cut[:, None, None] > 0,
-            1 - boxes,
-            own_share[:, None, None],
-        )
+        weight = torch.where(cut[:, None, None] > 0, 1 - boxes, own_share[:, None, None])
 
         others = images.index_select(0, partner)
         mixed = torch.lerp(others, images, weight[:, None])
@@ -78,12 +65,7 @@ class MixupCutmix(AugmentationSettings):
 def box_masks(area: Tensor, center_x: Tensor, center_y: Tensor, height: int, width: int) -> Tensor:
     """Return float32 [B, H, W], 1 inside a rectangle with the image's aspect ratio.
 
-    Args:
-        area: [B], share of the image covered by the rectangle before the border clips it.
-        center_x: [B], 0-1, horizontal center of the rectangle.
-        center_y: [B], 0-1, vertical center of the rectangle.
-        height: H.
-        width: W.
+    Takes its share of the image [B] before the border clips it, and its center [B], 0-1.
     """
     half_side = area.sqrt()[:, None] / 2
     columns = _pixel_distances(width, center_x) < half_side

@@ -31,16 +31,11 @@ PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(check_range)
 
 
 class ParamSampler:
-    """Draws parameters for the B samples of a batch from one random stream.
+    """Draws parameters for the B samples of a batch from one named random stream.
 
-    Every op has its own stream, so adding, removing, or changing an op does not affect the
-    parameters of another one. Results are NumPy arrays, because an operation on 64 numbers takes
-    PyTorch five times as long.
-
-    Args:
-        num_samples: B.
-        seed: seed of the batch.
-        stream: name of the stream, such as the name of the op.
+    Every op has its own stream of the batch's seed, so adding, removing, or changing an op does not
+    affect the parameters of another one. Results are NumPy arrays, because an operation on 64
+    numbers takes PyTorch five times as long.
     """
 
     def __init__(self, num_samples: int, seed: int, stream: str) -> None:
@@ -121,10 +116,7 @@ class AugmentationOp(AugmentationSettings, ABC):
         """Return float32 [B, 3, 3] for `geometry.resample`, or None if the op moves no pixels.
 
         The matrices of all ops are multiplied, and images are resampled once, before any `apply`.
-
-        Args:
-            params: result of `draw`.
-            aspect: width of the images divided by their height.
+        `aspect` is the width of the images divided by their height.
         """
         return None
 
@@ -154,17 +146,15 @@ def change_selected(
 
     Args:
         images: float32 [B, 3, H, W].
-        selected: bool [B]. It lies on the CPU, so the host does not wait for the device to learn
-            the number of selected images.
-        change: maps images and their parameters to changed images.
-        params: keyword arguments of `change`; the first axis of each array is the sample.
+        selected: bool [B], on the CPU: the host need not wait for the device to count them.
+        change: Maps images and their parameters to changed images.
+        params: Keyword arguments of `change`; the first axis of each array is the sample.
     """
     rows = np.flatnonzero(selected)
     if len(rows) == 0:
         return images
     if len(rows) == len(images):
         return change(images, **params)
-
     index = move_to_device(rows, images)
     chosen = images.index_select(0, index)
     chosen_params = {name: values[rows] for name, values in params.items()}

@@ -38,15 +38,9 @@ class Augmentation(ABC):
 
     @abstractmethod
     def __call__(self, images: Tensor, seed: int) -> Tensor:
-        """Augment a batch.
+        """Return float32 [B, 3, H, W] in 0-255 for uint8 [B, 3, H, W], which is not modified.
 
-        Args:
-            images: uint8 [B, 3, H, W]. Not modified.
-            seed: seed of the batch. All parameters are a function of it and of the order of the
-                samples.
-
-        Returns:
-            float32 [B, 3, H, W] in 0-255.
+        All parameters are a function of the seed and of the order of the samples.
         """
 
     def label_warnings(self, classes: Sequence[str]) -> list[str]:
@@ -65,13 +59,13 @@ class AugmentationPipeline(AugmentationSettings, Augmentation):
     `geometry: {rotation: 4}` keeps its shear.
 
     Attributes:
-        clean: probability of leaving a sample unchanged.
-        geometry: crop, zoom, rotation, shear, shift, perspective, flips.
-        color: brightness, contrast, saturation.
+        clean: Probability of leaving a sample unchanged.
+        geometry: Crop, zoom, rotation, shear, shift, perspective, flips.
+        color: Brightness, contrast, saturation.
         blur: Gaussian blur.
-        broadcast: zoom, low resolution, noise, compression.
-        erasing: a rectangle of one gray level.
-        extra_ops: further ops by name.
+        broadcast: Zoom, low resolution, noise, compression.
+        erasing: A rectangle of one gray level.
+        extra_ops: Further ops by name.
     """
 
     clean: Share = 0.0
@@ -87,14 +81,12 @@ class AugmentationPipeline(AugmentationSettings, Augmentation):
     def _merge_with_defaults(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-
         merged = dict(values)
         for name, value in values.items():
             field = cls.model_fields.get(name)
             default = None if field is None else field.default
             if isinstance(value, dict) and isinstance(default, AugmentationOp):
                 merged[name] = {**default.model_dump(), **value}
-
         return merged
 
     @model_validator(mode="after")
@@ -105,6 +97,7 @@ class AugmentationPipeline(AugmentationSettings, Augmentation):
                 f"extra_ops.{clashes[0]}: {clashes[0]!r} is a setting of {type(self).__name__}; "
                 "choose another name"
             )
+
         return self
 
     def ops(self) -> dict[str, AugmentationOp]:
@@ -113,7 +106,6 @@ class AugmentationPipeline(AugmentationSettings, Augmentation):
         for name, value in [*self, *self.extra_ops.items()]:
             if isinstance(value, AugmentationOp):
                 ops[name] = value
-
         by_stage = sorted(ops.items(), key=lambda item: item[1].stage)
         return dict(by_stage)
 
@@ -127,7 +119,6 @@ class AugmentationPipeline(AugmentationSettings, Augmentation):
     def __call__(self, images: Tensor, seed: int) -> Tensor:
         """Return float32 [B, 3, H, W] in 0-255 for uint8 [B, 3, H, W]."""
         batch_size, _, height, width = images.shape
-
         params = self.draw(batch_size, seed)
         clean_sampler = ParamSampler(batch_size, seed, "clean")
         draws = _BatchDraws(
@@ -162,17 +153,14 @@ class AugmentationPipeline(AugmentationSettings, Augmentation):
         """Return the product of all ops' matrices: float32 [B, 3, 3]."""
         identity = np.eye(3, dtype=np.float32)
         combined: Values = np.tile(identity, (batch_size, 1, 1))
-
         for name, op in self.ops().items():
             matrices = op.matrices(params[name], aspect)
             if matrices is not None:
                 combined = combined @ matrices
-
         return combined
 
     def _apply(self, stored: Tensor, draws: "_BatchDraws") -> Tensor:
         images = stored.to(torch.float32, copy=True)  # ops change images in place
-
         is_moved = (draws.matrices != np.eye(3)).any(axis=(1, 2))
         images = change_selected(
             images,
@@ -188,7 +176,6 @@ class AugmentationPipeline(AugmentationSettings, Augmentation):
             clean = move_to_device(np.flatnonzero(draws.clean), images)
             originals = stored.index_select(0, clean)
             images.index_copy_(0, clean, originals.float())
-
         return images
 
 
@@ -196,10 +183,7 @@ class AugmentationPipeline(AugmentationSettings, Augmentation):
 class _BatchDraws:
     """Everything drawn for a batch; the first axis of each array is the sample.
 
-    Attributes:
-        clean: bool [B], samples to leave unchanged.
-        matrices: float32 [B, 3, 3] for `resample`.
-        params: parameters by op.
+    `clean` samples stay unchanged. `matrices` are for `resample`. `params` are given by op.
     """
 
     clean: NDArray[np.bool_]
@@ -222,10 +206,7 @@ class LightAugmentation(AugmentationPipeline):
     """Mild affine transforms, color jitter, and erasing; every number stays readable."""
 
     geometry: GeometricTransform | None = GeometricTransform(
-        rotation=8,
-        translation=0.06,
-        zoom=(0.88, 1.12),
-        shear=6,
+        rotation=8, translation=0.06, zoom=(0.88, 1.12), shear=6
     )
     color: ColorJitter | None = ColorJitter(brightness=0.3, contrast=0.3, saturation=0.4)
     erasing: RandomErasing | None = RandomErasing(probability=0.25, area=(0.02, 0.1))
@@ -245,10 +226,7 @@ class BroadcastAugmentation(AugmentationPipeline):
         crop_aspect=(0.9, 1.1),
     )
     color: ColorJitter | None = ColorJitter(
-        brightness=0.35,
-        contrast=0.35,
-        saturation=0.5,
-        gray=0.05,
+        brightness=0.35, contrast=0.35, saturation=0.5, gray=0.05
     )
     blur: GaussianBlur | None = GaussianBlur(probability=0.2)
     broadcast: BroadcastDegradation | None = BroadcastDegradation()
@@ -259,16 +237,8 @@ class PhotoAugmentation(AugmentationPipeline):
     """For photographs, as ImageNet models are trained: crops from a third of the area, flips."""
 
     geometry: GeometricTransform | None = GeometricTransform(
-        rotation=5,
-        crop_area=(0.35, 1),
-        crop_aspect=(0.75, 1.3333),
-        horizontal_flip=0.5,
+        rotation=5, crop_area=(0.35, 1), crop_aspect=(0.75, 1.3333), horizontal_flip=0.5
     )
-    color: ColorJitter | None = ColorJitter(
-        brightness=0.4,
-        contrast=0.4,
-        saturation=0.4,
-        gray=0.05,
-    )
+    color: ColorJitter | None = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, gray=0.05)
     blur: GaussianBlur | None = GaussianBlur(probability=0.1)
     erasing: RandomErasing | None = RandomErasing(probability=0.1, area=(0.02, 0.2))

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cls_data.augmentation import (
+from cls_data.augmentation.pipelines import (
     Augmentation,
     BroadcastAugmentation,
     LightAugmentation,
@@ -19,23 +19,20 @@ PIPELINES: dict[str, type[Augmentation] | None] = {
 }
 """Pipelines by name, with their default settings."""
 
+_VERSIONS = 8
 _GAP = 6
 _TILE_SIZE = 100
 
 
 def draw_preview(
-    images: Tensor, augmentation: Augmentation | None, *, versions: int = 8, seed: int = 0
+    images: Tensor, augmentation: Augmentation | None, *, seed: int = 0
 ) -> Image.Image:
-    """Draw one row per image: the original, a gap, and augmented versions, about 100 px each.
+    """Draw one row per uint8 image: the original, a gap, and augmented versions, about 100 px each.
 
-    Args:
-        images: uint8 [N, 3, H, W], as stored.
-        augmentation: None changes nothing.
-        versions: number of augmented versions.
-        seed: seed of the first version; the next one has seed + 1, and so on.
+    The first version has the given seed, the next one seed + 1, and so on.
     """
     columns = [images]
-    for version in range(versions):
+    for version in range(_VERSIONS):
         if augmentation is None:
             columns.append(images)
             continue
@@ -45,10 +42,8 @@ def draw_preview(
 
     height, width = images.shape[2:]
     scale = max(1, round(_TILE_SIZE / max(height, width)))
-
     originals = _draw_grid(columns[:1], scale)
     augmented = _draw_grid(columns[1:], scale)
-
     size = (originals.width + _GAP + augmented.width, originals.height)
     preview = Image.new("RGB", size, "white")
 

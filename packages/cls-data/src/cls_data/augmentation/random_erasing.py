@@ -33,8 +33,8 @@ class RandomErasing(AugmentationOp):
     """Fills a random rectangle of an image with a random gray level.
 
     Attributes:
-        probability: probability of erasing a rectangle from a sample.
-        area: minimum and maximum area of the rectangle, as a share of the image.
+        probability: Probability of erasing a rectangle from a sample.
+        area: Minimum and maximum area of the rectangle, as a share of the image.
     """
 
     stage: ClassVar[AugmentationStage] = AugmentationStage.OCCLUSION
@@ -93,7 +93,6 @@ def erase(
 
     rows = inside[:, None, :height, None]
     columns = inside[:, None, None, height:]
-
     fill = move_to_device(level, images)
     return torch.where(rows & columns, fill[:, None, None, None], images)
 
@@ -103,10 +102,8 @@ def _interval_masks(length: int, size: Values, position: Values) -> NDArray[np.b
     size = np.minimum(size, 1)
     start = position * (1 - size)
     end = start + size
-
     pixels = np.arange(length, dtype=np.float32)
     centers = (pixels + 0.5) / length
-
     is_after_start = centers >= start[:, None]
     is_before_end = centers < end[:, None]
     return is_after_start & is_before_end

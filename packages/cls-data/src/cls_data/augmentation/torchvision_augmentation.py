@@ -15,7 +15,7 @@ class TorchvisionAugmentation(AugmentationSettings, Augmentation):
     every call gets one sample, and the state of the global generator is restored afterwards.
 
     Attributes:
-        transform: transform of `torchvision.transforms.v2` from uint8 [3, H, W] to uint8
+        transform: Transform of `torchvision.transforms.v2` from uint8 [3, H, W] to uint8
             [3, H, W], such as TrivialAugmentWide (Müller and Hutter, 2021, arXiv:2103.10158) or
             RandAugment (Cubuk et al., 2020, arXiv:1909.13719).
     """
@@ -27,7 +27,6 @@ class TorchvisionAugmentation(AugmentationSettings, Augmentation):
     def __call__(self, images: Tensor, seed: int) -> Tensor:
         """Return float32 [B, 3, H, W] in 0-255 for uint8 [B, 3, H, W]."""
         transform_seed = int(ParamSampler(1, seed, "torchvision").seeds()[0])
-
         state = torch.get_rng_state()
         try:
             torch.default_generator.manual_seed(transform_seed)

@@ -22,8 +22,10 @@ from cls_data.cli.options import (
 )
 from cls_data.errors import DataError
 from cls_data.gate import GateConfig, check
+from cls_data.gate.inputs import pluralize
 from cls_data.gate.report import draw_findings, render_table, write_json
 from cls_export.contract.errors import format_validation_error
+from cls_export.contract.suggestions import did_you_mean
 
 _SIDE = 64  # px; the rules look at the decoded image before it is resized
 
@@ -32,52 +34,30 @@ def add_command(commands: Commands) -> None:
     """Add the parser of `cls-data check`."""
     parser = create_command(
         commands,
+        run,
         "check",
         "Check rows and images for problems",
         "The exit code is 1 if a rule with the policy `error` has findings.",
     )
-    parser.set_defaults(run=run)
     add_annotations_option(parser)
     add_quarantine_option(parser)
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        type=Path,
-        help="read policies and thresholds (see cls_data.GateConfig) from a YAML file",
-    )
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override one policy or threshold, such as imbalance=off; can be repeated",
-    )
-    parser.add_argument(
-        "--quarantine",
-        metavar="FILE",
-        type=Path,
-        help="write a list of the rows to leave out, for --without and data.quarantine",
-    )
-    parser.add_argument(
-        "--json", metavar="FILE", type=Path, help="write all findings to a JSON file"
-    )
-    parser.add_argument(
-        "--pictures",
-        metavar="FOLDER",
-        type=Path,
-        help="draw the worst findings of each rule as FOLDER/RULE.png",
-    )
-    parser.add_argument(
-        "--workers",
-        metavar="N",
-        type=positive_int,
-        default=os.cpu_count() or 1,
-        help="number of processes that decode images (default: all cores)",
-    )
+    text = "read policies and thresholds (see cls_data.GateConfig) from a YAML file"
+    parser.add_argument("--config", metavar="FILE", type=Path, help=text)
+    text = "override one policy or threshold, such as imbalance=off; can be repeated"
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=text)
+    text = "write a list of the rows to leave out, for --without and data.quarantine"
+    parser.add_argument("--quarantine", metavar="FILE", type=Path, help=text)
+    text = "write all findings to a JSON file"
+    parser.add_argument("--json", metavar="FILE", type=Path, help=text)
+    text = "draw the worst findings of each rule as FOLDER/RULE.png"
+    parser.add_argument("--pictures", metavar="FOLDER", type=Path, help=text)
+    text = "number of processes that decode images (default: all cores)"
+    cores = os.cpu_count() or 1
+    parser.add_argument("--workers", metavar="N", type=positive_int, default=cores, help=text)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command; 1 if the data failed."""
+    """Run the command; return 1 if the data failed."""
     if options.quarantine and options.without:
         raise DataError(
             "--quarantine cannot be combined with --without: the new list would lack the rows "
@@ -102,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     if options.quarantine:
         count = report.write_quarantine(options.quarantine)
         print(
-            f"Wrote {options.quarantine} ({count} rows to leave out). "
+            f"Wrote {options.quarantine} ({pluralize(count, 'row')} to leave out). "
             f"Train without them: data.quarantine={options.quarantine}"
         )
     return 0 if report.passed else 1
@@ -121,12 +101,15 @@ def load_gate_config(file: Path | None, settings: Sequence[str]) -> GateConfig:
             raise DataError(f"--set {setting}: expected KEY=VALUE, such as imbalance=off")
         values[key] = value
 
+    for key in values:
+        if key not in GateConfig.model_fields:
+            hint = did_you_mean(str(key), GateConfig.model_fields)
+            raise DataError(f"unknown gate setting {key!r}; {hint}")
+
     try:
         return GateConfig.model_validate(values)
     except ValidationError as error:
-        problems = format_validation_error(error)
-        valid_keys = ", ".join(GateConfig.model_fields)
-        raise DataError(f"invalid gate settings: {problems}. Valid keys: {valid_keys}") from error
+        raise DataError(f"invalid gate settings: {format_validation_error(error)}") from error
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

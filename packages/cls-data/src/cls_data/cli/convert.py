@@ -9,6 +9,7 @@ from cls_data.convert.csv_annotations import convert_csv
 from cls_data.convert.image_folder import convert_image_folder
 from cls_data.convert.roboflow import convert_roboflow
 from cls_data.errors import DataError
+from cls_data.gate.inputs import pluralize
 
 _COLUMN_HELP = {
     "image": "CSV column of image paths, relative to the CSV file (default: image)",
@@ -22,24 +23,17 @@ def add_command(commands: Commands) -> None:
     """Add the parser of `cls-data convert`."""
     parser = create_command(
         commands,
+        run,
         "convert",
         "Write JSONL annotations for class folders, a CSV file, or a Roboflow export",
-        "Images stay where they are.",
+        "Images stay in their folders.",
+        root_help="the folder that holds the images, which becomes the data root",
     )
-    parser.set_defaults(run=run)
-    parser.add_argument(
-        "--from",
-        dest="layout",
-        choices=["image-folder", "csv", "roboflow"],
-        required=True,
-        help="current layout of ROOT",
-    )
-    parser.add_argument(
-        "--csv",
-        metavar="FILE",
-        type=Path,
-        help="CSV file with a header and one row per image, inside ROOT; for --from csv",
-    )
+    layouts = ["image-folder", "csv", "roboflow"]
+    text = "current layout of ROOT"
+    parser.add_argument("--from", dest="layout", choices=layouts, required=True, help=text)
+    text = "CSV file with a header and one row per image, inside ROOT; for --from csv"
+    parser.add_argument("--csv", metavar="FILE", type=Path, help=text)
     for role, text in _COLUMN_HELP.items():
         parser.add_argument(f"--{role}-column", metavar="NAME", help=text)
 
@@ -49,7 +43,8 @@ def run(options: argparse.Namespace) -> int:
     result = _convert(options)
 
     for split, file in result.files.items():
-        print(f"Wrote {file} ({result.row_counts[split]} rows)")
+        rows = pluralize(result.row_counts[split], "row")
+        print(f"Wrote {file} ({rows})")
     for note in result.notes:
         print(note)
 

@@ -1,7 +1,4 @@
-"""Entry point of `cls-data`.
-
-Exit codes: 0 for success, 1 if the data failed the gate, 2 for invalid arguments or data.
-"""
+"""Entry point of `cls-data`. Exit codes: 0 for success, 1 if the gate failed, 2 for errors."""
 
 import argparse
 import os

@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -10,26 +11,39 @@ from cls_export.contract.preprocessing import Preprocessing
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What `ArgumentParser.add_subparsers` returns; generic in type stubs only."""
 
+Command = Callable[[argparse.Namespace], int]
+"""Runs a command, and returns the exit code."""
+
+_ROOT_HELP = "data root: the folder that holds train/, valid/, and optionally test/"
 _MAX_SEED = 2**32 - 1
 
 
 def create_command(
-    commands: Commands, name: str, summary: str, details: str = ""
+    commands: Commands,
+    run: Command,
+    name: str,
+    summary: str,
+    details: str = "",
+    *,
+    root_help: str = _ROOT_HELP,
 ) -> argparse.ArgumentParser:
     """Create the parser of a command with its ROOT argument.
 
     Args:
         commands: The subparsers of `cls-data`.
+        run: Called with the parsed options.
         name: Name of the command.
         summary: One line, without a period.
         details: Further sentences for `--help`.
+        root_help: Help text of ROOT.
     """
     parser = commands.add_parser(name, help=summary, description=f"{summary}. {details}")
+    parser.set_defaults(run=run)
     parser.add_argument(
         "root",
         metavar="ROOT",
         type=Path,
-        help="data root: the folder that holds train/, valid/, and optionally test/",
+        help=root_help,
     )
     return parser
 
@@ -79,15 +93,13 @@ def create_preprocessing(side: int) -> Preprocessing:
 
 def positive_int(text: str) -> int:
     """Parse an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
+    return int(text)
 
 
 def seed(text: str) -> int:
     """Parse a random seed."""
-    value = int(text)
-    if not 0 <= value <= _MAX_SEED:
-        raise argparse.ArgumentTypeError(f"must be 0 to {_MAX_SEED}, got {value}")
-    return value
+    if not text.isdecimal() or int(text) > _MAX_SEED:
+        raise argparse.ArgumentTypeError(f"expected an integer from 0 to {_MAX_SEED}, got {text!r}")
+    return int(text)

@@ -23,25 +23,14 @@ from cls_data.images.store import ImageStore
 
 def add_command(commands: Commands) -> None:
     """Add the parser of `cls-data preview`."""
-    parser = create_command(
-        commands, "preview", "Draw training images next to augmented versions of them"
-    )
-    parser.set_defaults(run=run)
+    summary = "Draw training images next to augmented versions of them"
+    parser = create_command(commands, run, "preview", summary)
     add_annotations_option(parser)
     add_quarantine_option(parser)
-    parser.add_argument(
-        "--augmentation",
-        choices=list(PIPELINES),
-        action="append",
-        help="augmentation to draw; can be repeated (default: all)",
-    )
-    parser.add_argument(
-        "--out",
-        metavar="FOLDER",
-        type=Path,
-        default=Path("preview"),
-        help="write AUGMENTATION.png files to this folder (default: %(default)s)",
-    )
+    text = "augmentation to draw; can be repeated (default: all)"
+    parser.add_argument("--augmentation", choices=list(PIPELINES), action="append", help=text)
+    text = "write AUGMENTATION.png files to this folder (default: %(default)s)"
+    parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("preview"), help=text)
     parser.add_argument(
         "--size",
         metavar="PIXELS",
@@ -49,13 +38,8 @@ def add_command(commands: Commands) -> None:
         default=64,
         help="side of the resized images (default: %(default)s)",
     )
-    parser.add_argument(
-        "--images",
-        metavar="N",
-        type=positive_int,
-        default=8,
-        help="number of images (default: %(default)s)",
-    )
+    text = "number of images (default: %(default)s)"
+    parser.add_argument("--images", metavar="N", type=positive_int, default=8, help=text)
     add_seed_option(parser)
 
 
@@ -80,5 +64,4 @@ def run(options: argparse.Namespace) -> int:
         image = draw_preview(store.pixels, augmentation, seed=options.seed)
         image.save(path)
         print(f"Wrote {path}")
-
     return 0

@@ -13,6 +13,7 @@ from cls_data.cli.options import (
     positive_int,
 )
 from cls_data.errors import DataError
+from cls_data.gate.inputs import pluralize
 from cls_data.splits.splitting import SplitResult, write_folds, write_splits
 
 _DEFAULT_SHARES = "0.8,0.1,0.1"
@@ -22,35 +23,22 @@ def add_command(commands: Commands) -> None:
     """Add the parser of `cls-data split`."""
     parser = create_command(
         commands,
+        run,
         "split",
         "Split rows into train, valid, and test, or into folds",
         "Classes are spread evenly, and rows of one group or one image stay together. "
         "Existing annotations remain.",
     )
-    parser.set_defaults(run=run)
-    parser.add_argument(
-        "--shares",
-        metavar="S,S,S",
-        help=f"shares of train, valid, and optionally test (default: {_DEFAULT_SHARES})",
-    )
-    parser.add_argument(
-        "--folds", metavar="K", type=positive_int, help="write K folds for cross-validation instead"
-    )
-    parser.add_argument(
-        "--name",
-        metavar="FOLDER",
-        help="subfolder of ROOT to write to (default: splits/seed-N, or folds)",
-    )
-    parser.add_argument(
-        "--group-by",
-        metavar="KEY",
-        help="keep rows with the same value of this metadata key together",
-    )
-    parser.add_argument(
-        "--keep-test",
-        action="store_true",
-        help="leave the test split unchanged and split only the other rows",
-    )
+    text = f"shares of train, valid, and optionally test (default: {_DEFAULT_SHARES})"
+    parser.add_argument("--shares", metavar="S,S,S", help=text)
+    text = "write K folds for cross-validation instead"
+    parser.add_argument("--folds", metavar="K", type=positive_int, help=text)
+    text = "subfolder of ROOT to write to (default: splits/seed-N, or folds)"
+    parser.add_argument("--name", metavar="FOLDER", help=text)
+    text = "keep rows with the same value of this metadata key together"
+    parser.add_argument("--group-by", metavar="KEY", help=text)
+    text = "leave the test split unchanged and split only the other rows"
+    parser.add_argument("--keep-test", action="store_true", help=text)
     add_quarantine_option(parser)
     add_seed_option(parser)
 
@@ -58,14 +46,11 @@ def add_command(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     result = _split(options)
-
     for folder, class_counts in result.counts.items():
-        rows = sum(class_counts.values())
-        classes = sum(count > 0 for count in class_counts.values())
-        print(f"Wrote {folder}: {rows} rows, {classes} classes")
+        rows = pluralize(sum(class_counts.values()), "row")
+        print(f"Wrote {folder}: {rows} of {len(class_counts)} classes")
     for note in result.notes:
         print(note)
-
     print(f"Train with: data.annotations={result.names[0]}")
     return 0
 
@@ -92,10 +77,9 @@ def _split(options: argparse.Namespace) -> SplitResult:
 def _parse_shares(text: str) -> dict[Split, float]:
     try:
         shares = [float(share) for share in text.split(",")]
-    except ValueError as error:
-        raise DataError(f"--shares {text}: expected numbers, such as 0.8,0.1,0.1") from error
+    except ValueError:
+        shares = []
 
     if len(shares) not in (2, 3):
         raise DataError(f"--shares {text}: expected two or three numbers, such as 0.8,0.1,0.1")
-
     return dict(zip(SPLITS, shares, strict=False))

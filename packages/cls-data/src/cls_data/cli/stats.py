@@ -27,43 +27,32 @@ _MAX_SLICES = 6
 
 def add_command(commands: Commands) -> None:
     """Add the parser of `cls-data stats`."""
-    parser = create_command(
-        commands, "stats", "Count the rows of each class and measure image sizes"
-    )
-    parser.set_defaults(run=run)
+    summary = "Count the rows of each class and measure image sizes"
+    parser = create_command(commands, run, "stats", summary)
     add_annotations_option(parser)
     add_quarantine_option(parser)
-    parser.add_argument(
-        "--by",
-        metavar="KEY",
-        help="also count the rows of each class by the values of this metadata key",
-    )
-    parser.add_argument(
-        "--picture",
-        metavar="FILE.png",
-        type=Path,
-        help="draw the class distribution; needs cls-data[figures]",
-    )
+    text = "also count the rows of each class by the values of this metadata key"
+    parser.add_argument("--by", metavar="KEY", help=text)
+    text = "draw the class distribution; needs cls-data[figures]"
+    parser.add_argument("--picture", metavar="FILE.png", type=Path, help=text)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    quarantine = load_quarantine(options)
-    annotations = options.annotations
-    statistics = DatasetStatistics.read(
-        options.root, annotations=annotations, quarantine=quarantine
-    )
+    selection = {"annotations": options.annotations, "quarantine": load_quarantine(options)}
+    statistics = DatasetStatistics.read(options.root, **selection)
     console = Console()
     console.print(statistics_report(statistics))
     if options.by is not None:
         for split in SPLITS:
-            if split not in statistics.counts:
+            records = read_split(options.root, split, **selection)
+            if not records:
                 continue
-            records = read_split(
-                options.root, split, annotations=annotations, quarantine=quarantine
-            )
             slices = MetadataSlices.from_records(
-                statistics.classes, records, options.by, limit=_MAX_SLICES
+                statistics.classes,
+                records,
+                options.by,
+                limit=_MAX_SLICES,
             )
             console.print(f"{split} by {options.by}")
             console.print(slices_table(slices))

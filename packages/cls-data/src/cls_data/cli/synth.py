@@ -3,33 +3,27 @@
 import argparse
 from typing import Any
 
-from pydantic import ValidationError
-
 from cls_data.cli.options import Commands, add_seed_option, create_command, positive_int
 from cls_data.errors import DataError
+from cls_data.gate.inputs import pluralize
 from cls_data.synthetic.numbers import SyntheticNumbers
-from cls_data.synthetic.top_up import FOLDER, top_up
-from cls_export.contract.errors import format_validation_error
+from cls_data.synthetic.top_up import RENDERED_FOLDER, top_up
 
 
 def add_command(commands: Commands) -> None:
     """Add the parser of `cls-data synth`."""
     parser = create_command(
         commands,
+        run,
         "synth",
-        "Render images of numbers: a new data set, or rows for rare classes",
+        "Render images of numbers: a new dataset, or rows for rare classes",
         "Without --up-to, ROOT must be empty or missing.",
+        root_help="folder to create; with --up-to, an existing data root",
     )
-    parser.set_defaults(run=run)
-    parser.add_argument(
-        "--up-to",
-        metavar="N",
-        type=positive_int,
-        help="render training images for the classes of ROOT until each has N rows",
-    )
-    parser.add_argument(
-        "--classes", metavar="A,B,C", help="render only these classes (default: all)"
-    )
+    text = "render training images for the classes of ROOT until each has N rows"
+    parser.add_argument("--up-to", metavar="N", type=positive_int, help=text)
+    text = "render only these classes (default: all)"
+    parser.add_argument("--classes", metavar="A,B,C", help=text)
     add_seed_option(parser)
 
 
@@ -37,22 +31,20 @@ def run(options: argparse.Namespace) -> int:
     """Run the command."""
     classes = options.classes.split(",") if options.classes else None
     if options.up_to is None:
-        _render_data_set(options, classes)
+        _render_dataset(options, classes)
     else:
         _render_rare_classes(options, classes)
     return 0
 
 
-def _render_data_set(options: argparse.Namespace, classes: list[str] | None) -> None:
+def _render_dataset(options: argparse.Namespace, classes: list[str] | None) -> None:
     settings: dict[str, Any] = {"seed": options.seed}
     if classes is not None:
+        if len(classes) < 2:
+            raise DataError(f"--classes {classes[0]}: expected two or more, such as 7,23")
         settings["classes"] = classes
 
-    try:
-        numbers = SyntheticNumbers(**settings)
-    except ValidationError as error:
-        raise DataError(f"invalid options: {format_validation_error(error)}") from error
-
+    numbers = SyntheticNumbers(**settings)
     numbers.write(options.root)
     print(f"Rendered {len(numbers.classes)} classes in {options.root}")
 
@@ -60,13 +52,11 @@ def _render_data_set(options: argparse.Namespace, classes: list[str] | None) -> 
 def _render_rare_classes(options: argparse.Namespace, classes: list[str] | None) -> None:
     result = top_up(options.root, options.up_to, classes=classes, seed=options.seed)
     for label, count in result.rendered.items():
-        print(f"{label!r}: {count} images")
-
+        print(f"{label!r}: {pluralize(count, 'image')}")
     print(
-        f"Rendered {result.total} images in {options.root / FOLDER}, "
+        f"Rendered {pluralize(result.total, 'image')} in {options.root / RENDERED_FOLDER}, "
         f"for up to {options.up_to} rows per class"
     )
-
     if result.skipped:
         labels = ", ".join(map(repr, result.skipped))
         print(f"Skipped classes that are not numbers: {labels}")

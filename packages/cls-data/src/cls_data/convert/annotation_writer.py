@@ -30,13 +30,7 @@ _MAX_SHOWN_LABEL = 60
 
 @dataclass(frozen=True, slots=True)
 class ConversionResult:
-    """Annotation files that a conversion wrote.
-
-    Attributes:
-        files: The annotation file of each split; empty if no conversion was necessary.
-        row_counts: Number of rows in each file.
-        notes: Remarks for the user, such as skipped files; one sentence each.
-    """
+    """Annotation files that a conversion wrote, their numbers of rows, and remarks for the user."""
 
     files: Mapping[Split, Path]
     row_counts: Mapping[Split, int]
@@ -45,9 +39,6 @@ class ConversionResult:
 
 class AnnotationWriter:
     """Collects rows and problems, then writes one annotation file per split.
-
-    Args:
-        root: The data root.
 
     Attributes:
         root: The data root, resolved.
@@ -78,24 +69,17 @@ class AnnotationWriter:
     ) -> None:
         """Add a row, or a problem if the row could not be read back.
 
-        Args:
-            split: A split name, or "val" or "validation", in any case.
-            image: Path of the image.
-            label: Class name.
-            source: Where the row comes from, for messages.
-            group: Group of the row; None for no group.
-            metadata: Metadata of the row.
+        `split` is a split name, "val", or "validation", in any case. `source` is the origin of the
+        row, for messages.
         """
         target = _SPLIT_NAMES.get(split.lower())
         if target is None:
             self.add_problem(f"{source}: split {split!r} is not one of {', '.join(_SPLIT_NAMES)}")
             return
-
         problem = _find_problem(image, label, self.root)
         if problem is not None:
             self.add_problem(f"{source}: {problem}")
             return
-
         folder = Path(os.path.realpath(self.root / target))
         line = encode_row(folder, image.resolve(), label, group, metadata)
         lines = self._lines.setdefault(target, [])
@@ -107,9 +91,6 @@ class AnnotationWriter:
 
     def write(self, expected: str) -> ConversionResult:
         """Write an annotation file for each split that has rows.
-
-        Args:
-            expected: The layout that the message names if there are no rows.
 
         Raises:
             DataError: A split already has annotations, there are problems, or there are no rows.
@@ -155,10 +136,7 @@ def encode_row(
     group: str | None = None,
     metadata: Mapping[str, JsonValue] | None = None,
 ) -> bytes:
-    """Return one line of an annotation file in `folder`.
-
-    Both paths must be absolute and free of links.
-    """
+    """Return a line of an annotation file in `folder`; both paths are absolute and link-free."""
     row: dict[str, object] = {
         "image": PurePath(os.path.relpath(image, folder)).as_posix(),
         "suffix": label,
@@ -168,7 +146,6 @@ def encode_row(
         row["group"] = group
     if metadata:
         row["metadata"] = dict(metadata)
-
     return (json.dumps(row, ensure_ascii=False) + "\n").encode()
 
 
@@ -179,7 +156,6 @@ def find_split_folders(root: Path) -> list[tuple[Split, Path]]:
         split = _SPLIT_NAMES.get(path.name.lower())
         if split is not None and path.is_dir():
             folders.append((split, path))
-
     return folders
 
 

@@ -16,7 +16,6 @@ def convert_csv(
     label: str = "label",
     split: str | None = None,
     group: str | None = None,
-    delimiter: str = ",",
 ) -> ConversionResult:
     """Annotate the images that a CSV file with a header lists.
 
@@ -32,12 +31,10 @@ def convert_csv(
             column all rows go to train.
         group: Column of groups; None for the column "group" if there is one. An empty cell means
             no group.
-        delimiter: Separator of the cells.
 
     Raises:
-        DataError: The file is not UTF-8 or not CSV, a column is missing or ambiguous, a split
-            already has annotations, or rows have an unknown split or an image that is missing or
-            outside the root. The message lists all such rows.
+        DataError: The table is malformed, a split already has annotations, or a row has an unknown
+            split or an image that is missing or outside the root. The message lists all such rows.
     """
     writer = AnnotationWriter(root)
     file = Path(table).resolve()
@@ -46,7 +43,7 @@ def convert_csv(
             f"{table}: no such file in the data root {writer.root}; move the CSV file there"
         )
     source = file.relative_to(writer.root).as_posix()
-    csv_table = CsvTable.read(file, source, delimiter)
+    csv_table = CsvTable.read(file, source)
 
     names = {"image": image, "label": label}
     for role, name in (("split", split), ("group", group)):
@@ -75,5 +72,4 @@ def convert_csv(
             group=cells.get("group") or None,
             metadata={name: values[index] for index, name in metadata_columns},
         )
-
     return writer.write("one row per image below the header")

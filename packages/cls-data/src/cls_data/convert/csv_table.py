@@ -13,12 +13,9 @@ from cls_export.contract.suggestions import did_you_mean
 
 @dataclass(frozen=True, slots=True)
 class CsvTable:
-    """A CSV file with a header.
+    """A CSV file with stripped column names, and the line number and cells of each row.
 
-    Attributes:
-        source: Name of the file in messages.
-        header: Column names, stripped.
-        rows: Line number and cells of each row; a row has as many cells as the header.
+    Every row has as many cells as the header. `source` is the name of the file in messages.
     """
 
     source: str
@@ -26,14 +23,14 @@ class CsvTable:
     rows: list[tuple[int, list[str]]]
 
     @classmethod
-    def read(cls, file: Path, source: str, delimiter: str = ",") -> Self:
+    def read(cls, file: Path, source: str) -> Self:
         """Read a UTF-8 file, with or without a byte-order mark; empty lines are skipped.
 
         Raises:
             DataError: The file is empty, not UTF-8, or not CSV, a column name is repeated, or a
                 row has another number of cells than the header.
         """
-        rows = _parse(_read_text(file, source), source, delimiter)
+        rows = _parse(_read_text(file, source), source)
         if not rows:
             raise DataError(f"{source}: empty file; expected a header and one row per image")
 
@@ -54,16 +51,12 @@ class CsvTable:
             raise DataError.from_findings(
                 f"{len(uneven)} row(s) do not have {len(header)} values, as the header has",
                 uneven,
-                "Correct these rows; quote values that contain the separator.",
+                "Correct these rows; quote values that contain a comma.",
             )
         return cls(source, header, rows[1:])
 
     def find_column(self, name: str, role: str) -> int:
-        """Return the index of a column.
-
-        Raises:
-            DataError: There is no such column; the message suggests similar names.
-        """
+        """Return the index of a column; raise a `DataError` with similar names if there is none."""
         if name in self.header:
             return self.header.index(name)
         names = filter(None, self.header)
@@ -82,10 +75,9 @@ def _read_text(file: Path, source: str) -> str:
         ) from None
 
 
-def _parse(text: str, source: str, delimiter: str) -> list[tuple[int, list[str]]]:
+def _parse(text: str, source: str) -> list[tuple[int, list[str]]]:
     """Return the rows with the lines on which they start; a quoted value may span lines."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows = []
     line = 1
     try:
@@ -95,5 +87,4 @@ def _parse(text: str, source: str, delimiter: str) -> list[tuple[int, list[str]]
             line = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{source}:{line}: not valid CSV ({error})") from None
-
     return rows

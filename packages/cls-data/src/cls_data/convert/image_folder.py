@@ -22,8 +22,7 @@ def convert_image_folder(root: str | os.PathLike[str]) -> ConversionResult:
     """Annotate `ROOT/{train,valid,test}/CLASS/**/image`, or `ROOT/CLASS/**/image` as train.
 
     The folder of valid may also be named "val" or "validation". Hidden files and folders are
-    ignored, and links to folders are not followed. The notes count everything else that was
-    skipped.
+    ignored, and links to folders are not followed. The notes count everything else that is skipped.
 
     Raises:
         DataError: No class folder has images, a split already has annotations, or an image
@@ -42,19 +41,14 @@ def convert_image_folder(root: str | os.PathLike[str]) -> ConversionResult:
 
     for split, folder in folders:
         add_class_folders(writer, split, folder)
-
     return writer.write("ROOT/train/CLASS/image.jpg or ROOT/CLASS/image.jpg")
 
 
 def add_class_folders(
-    writer: AnnotationWriter,
-    split: Split,
-    folder: Path,
-    get_group: GetGroup | None = None,
+    writer: AnnotationWriter, split: Split, folder: Path, get_group: GetGroup | None = None
 ) -> None:
     """Add a row for each image in the class folders of a split, and notes about skipped files."""
     skipped: Counter[str] = Counter()
-
     for entry in sorted(visible_entries(folder)):
         if entry.is_dir():
             skipped += _add_class_folder(writer, split, entry, get_group)
@@ -62,17 +56,13 @@ def add_class_folders(
             skipped["image(s) outside of class folders"] += 1
         else:
             skipped["file(s) that are not images"] += 1
-
     name = folder.relative_to(writer.root).as_posix()
     for description, count in skipped.items():
         writer.notes.append(f"{name}: skipped {count} {description}")
 
 
 def _add_class_folder(
-    writer: AnnotationWriter,
-    split: Split,
-    folder: Path,
-    get_group: GetGroup | None,
+    writer: AnnotationWriter, split: Split, folder: Path, get_group: GetGroup | None
 ) -> Counter[str]:
     """Add the images of one class, and return how many entries were skipped, by description."""
     skipped: Counter[str] = Counter()

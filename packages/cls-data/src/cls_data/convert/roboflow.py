@@ -25,9 +25,8 @@ def convert_roboflow(root: str | os.PathLike[str]) -> ConversionResult:
     row, so that a later split keeps the copies together (and any other images of that name).
 
     Raises:
-        DataError: The root is not such an export, a split already has annotations, or rows of
-            `_classes.csv` are malformed, lack their image, or do not have exactly one class. The
-            message lists all such rows.
+        DataError: The root is not such an export, a split already has annotations, or rows are
+            malformed, lack their image, or do not have one class. The message lists such rows.
     """
     writer = AnnotationWriter(root)
     folders = find_split_folders(writer.root)
@@ -43,15 +42,11 @@ def convert_roboflow(root: str | os.PathLike[str]) -> ConversionResult:
             _add_one_hot_rows(writer, split, folder)
         else:
             add_class_folders(writer, split, folder, roboflow_stem)
-
     return writer.write("Roboflow's ROOT/train/CLASS/*.jpg or ROOT/train/_classes.csv")
 
 
 def roboflow_stem(name: str) -> str | None:
-    """Return the part of a file name that the copies of one source image share.
-
-    None if Roboflow did not name the file.
-    """
+    """Return the part of a file name that copies of one source image share; None without ".rf."."""
     return name.rpartition(".rf.")[0] or None
 
 

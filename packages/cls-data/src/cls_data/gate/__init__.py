@@ -1,4 +1,4 @@
-"""The data gate: checks a data set before training."""
+"""The data gate: checks a dataset before training."""
 
 from cls_data.gate.check import CheckReport, check
 from cls_data.gate.config import GateConfig

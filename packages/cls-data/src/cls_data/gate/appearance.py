@@ -35,7 +35,6 @@ def outlying_aspects(inputs: GateInputs, config: GateConfig) -> Iterator[Finding
         return
     aspect = width / height
     distance = _outlier_distance(np.log(aspect), config.outlying_fences)
-
     median = float(np.median(aspect))
     usual = f"the median ratio of width to height is {median:.2f}"
     yield from _size_findings(inputs, distance, usual)
@@ -68,7 +67,6 @@ def _size_findings(
         file = inputs.decoded_files[index]
         rows = inputs.rows_by_file[file]
         width, height = inputs.files.sizes[file].tolist()
-
         yield Finding.from_rows(
             rows,
             f"{width}x{height} px, but {usual}",
@@ -81,32 +79,26 @@ def _size_findings(
 def dark_images(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
     """Find images with a low mean luma."""
     luma = inputs.files.luma
-    limit = config.dark_under
-    problem = f"mean luma {{:.0f}} is below {limit:g} (0 to 255)"
-    yield from _threshold_findings(inputs, luma, limit - luma, problem)
+    problem = f"mean luma {{:.0f}} is below {config.dark_under:g} (0 to 255)"
+    yield from _threshold_findings(inputs, luma, config.dark_under - luma, problem)
 
 
 def bright_images(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
     """Find images with a high mean luma."""
     luma = inputs.files.luma
-    limit = config.bright_over
-    problem = f"mean luma {{:.0f}} is above {limit:g} (0 to 255)"
-    yield from _threshold_findings(inputs, luma, luma - limit, problem)
+    problem = f"mean luma {{:.0f}} is above {config.bright_over:g} (0 to 255)"
+    yield from _threshold_findings(inputs, luma, luma - config.bright_over, problem)
 
 
 def blurred_images(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
     """Find images without sharp edges."""
     sharpness = inputs.files.sharpness
-    limit = config.blurred_under
-    problem = f"blurred: Laplacian variance {{:.1f}} is below {limit:g}"
-    yield from _threshold_findings(inputs, sharpness, limit - sharpness, problem)
+    problem = f"blurred: Laplacian variance {{:.1f}} is below {config.blurred_under:g}"
+    yield from _threshold_findings(inputs, sharpness, config.blurred_under - sharpness, problem)
 
 
 def _threshold_findings(
-    inputs: GateInputs,
-    values: NDArray[np.float32],
-    excess: NDArray[np.float32],
-    problem: str,
+    inputs: GateInputs, values: NDArray[np.float32], excess: NDArray[np.float32], problem: str
 ) -> Iterator[Finding]:
     """Yield a finding for each decoded file whose value exceeds its limit."""
     for file in inputs.decoded_files:

@@ -1,7 +1,7 @@
 """Check a data root: inspect every row and image once, and apply the gate's rules."""
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,15 +76,11 @@ class CheckReport:
         """
         reasons: dict[str, list[str]] = {}
         findings: Mapping[str, Sequence[Finding]] = self.findings_with("error")
-        while True:
-            new_reasons = _rules_by_row(findings)
-            if not new_reasons:
-                break
+        while new_reasons := _rules_by_row(findings):
             reasons.update(new_reasons)
             remaining = self.inputs.without(reasons)
             findings = apply_rules(remaining, self.config, ("error",))
-        rows = sorted(reasons, key=_file_and_line)
-        return {row: reasons[row] for row in rows}
+        return dict(sorted(reasons.items(), key=lambda item: _file_and_line(item[0])))
 
     def write_quarantine(self, path: str | os.PathLike[str]) -> int:
         """Write the quarantine file, and return its number of rows."""
@@ -101,11 +97,7 @@ class CheckReport:
         return lines
 
     def raise_for_errors(self) -> None:
-        """Raise an error if the data failed the check.
-
-        Raises:
-            DataError: The findings of the rules with the policy `error`, and what to do.
-        """
+        """Raise a `DataError` with the findings if the data failed the check."""
         if self.passed:
             return
 
@@ -140,12 +132,12 @@ def check(
 
     Args:
         root: The data root.
-        preprocessing: Its `decode` defines an image's pixels.
+        preprocessing: Decodes the images.
         config: Policies and thresholds; None for the defaults.
-        annotations: Subfolder of the root that holds the split folders.
+        annotations: Subfolder of the root with the split folders, such as `folds/0`.
         quarantine: Rows to leave out.
         workers: Number of processes that decode images.
-        progress: Whether to show a progress bar.
+        progress: Show a progress bar.
 
     Raises:
         DataError: There are no rows, or the quarantine belongs to other rows.
@@ -176,29 +168,20 @@ def check(
         rows=[GateRow(split, record, indices[record.path]) for split, record in records],
         bad_rows=bad_rows,
         files=inspect_files(
-            paths,
-            preprocessing,
-            workers=workers,
-            progress="checking images" if progress else None,
+            paths, preprocessing, workers=workers, progress="checking images" if progress else None
         ),
     )
+    digests: dict[str, list[tuple[Record, bytes]]] = defaultdict(list)
+    for row in inputs.rows:
+        digests[row.split].append((row.record, inputs.files.file_digests[row.file]))
     return CheckReport(
         root=base,
         inputs=inputs,
         config=config,
         findings=apply_rules(inputs, config),
-        fingerprint=_fingerprint(inputs),
+        fingerprint=compute_fingerprint(digests),
         preprocessing=preprocessing,
     )
-
-
-def _fingerprint(inputs: GateInputs) -> str:
-    digests: dict[str, list[tuple[Record, bytes]]] = {}
-    for row in inputs.rows:
-        digest = inputs.files.file_digests[row.file]
-        split_digests = digests.setdefault(row.split, [])
-        split_digests.append((row.record, digest))
-    return compute_fingerprint(digests)
 
 
 def _rules_by_row(findings: Mapping[str, Sequence[Finding]]) -> dict[str, list[str]]:

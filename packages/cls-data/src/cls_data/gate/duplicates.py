@@ -1,5 +1,6 @@
 """Near-duplicate search among many images, by 64-bit hashes and gray thumbnails."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,11 +26,8 @@ def find_near_duplicates(
     Args:
         hashes: uint64 [N].
         thumbnails: uint8 [N, P].
-        bits: 0 to 3.
+        bits: 0 to 3; the search would not be exact for more.
         levels: 0 to 255.
-
-    Raises:
-        ValueError: `bits` exceeds the number for which the search is exact.
     """
     if not 0 <= bits <= MAX_HASH_DISTANCE:
         raise ValueError(f"bits must be 0 to {MAX_HASH_DISTANCE}, got {bits}")
@@ -83,9 +81,9 @@ def _pairs_with_equal_keys(
 ) -> Iterator[IndexPairs]:
     """Yield all pairs of rows with equal keys and means at most `levels` apart.
 
-    Two thumbnails differ by at least as much as their means. Sorting by the mean limits the
-    number of pairs in sets whose images share a border, and thus a key. The first batch holds
-    neighbors in sorted order, the second rows two positions apart, and so on.
+    Two thumbnails differ by at least as much as their means, so sorting by the mean limits the
+    pairs in sets whose images share a border, and thus a key. The first batch has neighbors in
+    sorted order, the second one rows two positions apart, and so on.
     """
     order = np.lexsort((means, keys))
     keys = keys[order]
@@ -105,10 +103,9 @@ def _pairs_with_equal_keys(
 
 
 def _group_by_root(roots: NDArray[np.int64]) -> list[list[int]]:
-    members: dict[int, list[int]] = {}
+    members: dict[int, list[int]] = defaultdict(list)
     for row, root in enumerate(roots.tolist()):
-        rows = members.setdefault(root, [])
-        rows.append(row)
+        members[root].append(row)
     return [rows for rows in members.values() if len(rows) > 1]
 
 
@@ -141,5 +138,4 @@ class _DisjointSets:
             self._parent[row] = grandparent
             row = grandparent
             parent = int(self._parent[row])
-
         return row

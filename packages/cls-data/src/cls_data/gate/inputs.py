@@ -23,13 +23,7 @@ class GateRow:
 
 @dataclass(frozen=True)
 class GateInputs:
-    """Everything that the rules look at.
-
-    Attributes:
-        rows: The valid rows of all splits.
-        bad_rows: The rows that are malformed or whose image file is missing.
-        files: Facts about each image file; several rows may share a file.
-    """
+    """Everything that the rules look at; several rows may share an image file."""
 
     rows: Sequence[GateRow]
     bad_rows: Sequence[BadRow]
@@ -68,12 +62,9 @@ class GateInputs:
         """The rows of each image; files with the same pixels are one image."""
         images: dict[bytes, list[GateRow]] = {}
         for row in self.rows:
-            if row.file in self.files.problems:
-                continue
-            digest = self.files.pixel_digests[row.file]
-            rows = images.setdefault(digest, [])
-            rows.append(row)
-
+            if row.file not in self.files.problems:
+                digest = self.files.pixel_digests[row.file]
+                images.setdefault(digest, []).append(row)
         return list(images.values())
 
     @cached_property
@@ -119,31 +110,28 @@ class Finding:
         has_images: bool = True,
         severity: float | None = None,
     ) -> Self:
-        """Return a finding about some rows.
+        """Return a finding about some rows; the text names the first by `file:line` and image.
 
         Args:
-            rows: The rows concerned; the text names the first by `file:line` and image.
+            rows: The rows concerned.
             problem: What is wrong.
             fix: What to do about it.
             quarantine: The rows whose removal fixes the problem.
             has_images: Whether the rows' images can be drawn and are worth a look.
             severity: The number of rows by default.
         """
-        first = rows[0].record
-        others = _other_rows(rows[1:])
-
-        files: tuple[int, ...] = ()
-        if has_images:
-            unique_files = dict.fromkeys(row.file for row in rows)
-            files = tuple(unique_files)
         if severity is None:
             severity = float(len(rows))
+        files: dict[int, None] = {}
+        if has_images:
+            files = dict.fromkeys(row.file for row in rows)
 
+        first = rows[0].record
         return cls(
-            text=f"{first.source}: {first.id}: {problem}{others}; {fix}",
+            text=f"{first.source}: {first.id}: {problem}{_other_rows(rows[1:])}; {fix}",
             sources=_sources(rows),
             quarantine=_sources(quarantine),
-            files=files,
+            files=tuple(files),
             severity=severity,
         )
 
@@ -168,8 +156,7 @@ def pluralize(count: int, noun: str) -> str:
 
 def quote_all(labels: Iterable[str]) -> str:
     """Return labels in sorted order, quoted so that an empty one is visible."""
-    quoted = map(repr, sorted(labels))
-    return ", ".join(quoted)
+    return ", ".join(map(repr, sorted(labels)))
 
 
 def _sources(rows: Sequence[GateRow]) -> tuple[str, ...]:

@@ -68,28 +68,33 @@ def inspect_files(
     workers: int,
     progress: str | None = None,
 ) -> InspectionResult:
-    """Read and decode image files in parallel.
+    """Read and decode each image file once, in parallel processes.
 
-    Args:
-        paths: The files; each is read once.
-        preprocessing: Its `decode` defines an image's pixels.
-        workers: Number of processes.
-        progress: Label of a progress bar; None for no bar.
+    The progress bar has the label `progress`; None shows no bar.
     """
     decoder = StrictDecoder(preprocessing)
     names = [str(path) for path in paths]
 
     def inspect(start: int, stop: int) -> InspectionResult:
-        chunk_names = names[start:stop]
-        return _inspect_chunk(chunk_names, decoder)
+        return _inspect_chunk(names[start:stop], decoder)
 
     result = _empty_result(len(names))
     start = 0
 
     with suppress_pillow_warnings():
         for chunk in map_chunks(inspect, len(names), workers=workers, progress=progress):
-            _insert_chunk(result, start, chunk)
-            start += len(chunk)
+            stop = start + len(chunk)
+            for index, problem in chunk.problems.items():
+                result.problems[start + index] = problem
+            result.formats[start:stop] = chunk.formats
+            result.file_digests[start:stop] = chunk.file_digests
+            result.pixel_digests[start:stop] = chunk.pixel_digests
+            result.sizes[start:stop] = chunk.sizes
+            result.luma[start:stop] = chunk.luma
+            result.sharpness[start:stop] = chunk.sharpness
+            result.hashes[start:stop] = chunk.hashes
+            result.thumbnails[start:stop] = chunk.thumbnails
+            start = stop
 
     return result
 
@@ -107,21 +112,6 @@ def _empty_result(length: int) -> InspectionResult:
         hashes=np.zeros(length, np.uint64),
         thumbnails=np.zeros((length, THUMBNAIL_SIDE**2), np.uint8),
     )
-
-
-def _insert_chunk(result: InspectionResult, start: int, chunk: InspectionResult) -> None:
-    stop = start + len(chunk)
-    for index, problem in chunk.problems.items():
-        result.problems[start + index] = problem
-
-    result.formats[start:stop] = chunk.formats
-    result.file_digests[start:stop] = chunk.file_digests
-    result.pixel_digests[start:stop] = chunk.pixel_digests
-    result.sizes[start:stop] = chunk.sizes
-    result.luma[start:stop] = chunk.luma
-    result.sharpness[start:stop] = chunk.sharpness
-    result.hashes[start:stop] = chunk.hashes
-    result.thumbnails[start:stop] = chunk.thumbnails
 
 
 def _inspect_chunk(names: Sequence[str], decoder: StrictDecoder) -> InspectionResult:
@@ -149,23 +139,18 @@ def _inspect_chunk(names: Sequence[str], decoder: StrictDecoder) -> InspectionRe
 
 def _measure(result: InspectionResult, index: int, image: Image.Image) -> None:
     result.sizes[index] = image.size
-    result.pixel_digests[index] = _pixel_digest(image)
-
+    content = repr(image.size).encode() + image.tobytes()
+    result.pixel_digests[index] = hashlib.blake2b(content, digest_size=16).digest()
     gray = image.convert("L")
     thumbnail = _shrink(gray, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     result.thumbnails[index] = thumbnail.ravel()
-    result.hashes[index] = _difference_hash(gray)
+    small = _shrink(gray, 9, 8)
+    packed = np.packbits(small[:, :-1] > small[:, 1:])
+    result.hashes[index] = packed.view(np.uint64)[0]
 
     levels = np.asarray(_center_crop(gray), np.float32)
     result.luma[index] = levels.mean()
     result.sharpness[index] = _laplacian_variance(levels)
-
-
-def _pixel_digest(image: Image.Image) -> bytes:
-    size = repr(image.size).encode()
-    content = size + image.tobytes()
-    digest = hashlib.blake2b(content, digest_size=16)
-    return digest.digest()
 
 
 def _center_crop(gray: Image.Image) -> Image.Image:
@@ -185,13 +170,6 @@ def _shrink(gray: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
     return np.asarray(thumbnail, np.uint8)
 
 
-def _difference_hash(gray: Image.Image) -> np.uint64:
-    small = _shrink(gray, 9, 8)
-    is_brighter = small[:, :-1] > small[:, 1:]
-    packed = np.packbits(is_brighter)
-    return np.uint64(packed.view(np.uint64)[0])
-
-
 def _laplacian_variance(levels: NDArray[np.float32]) -> float:
     if min(levels.shape) < 3:
         return 0.0
@@ -202,5 +180,4 @@ def _laplacian_variance(levels: NDArray[np.float32]) -> float:
     center = levels[1:-1, 1:-1]
 
     laplacian = left + right + above + below - 4 * center
-    variance = laplacian.var()
-    return float(variance)
+    return float(laplacian.var())

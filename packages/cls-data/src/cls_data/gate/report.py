@@ -36,18 +36,12 @@ def render_table(report: CheckReport) -> RenderableType:
     table.add_column("rule")
     table.add_column("policy")
     table.add_column("findings", justify="right")
-
     for rule in RULE_NAMES:
         policy = report.config.policy(rule)
         findings = report.findings.get(rule, ())
         style = _STYLES[policy] if findings else "dim"
         count = "-" if policy == "off" else str(len(findings))
-        table.add_row(
-            Text(rule, style),
-            Text(policy, style),
-            Text(count, style),
-        )
-
+        table.add_row(Text(rule, style), Text(policy, style), Text(count, style))
     return Group(table, *_worst_findings(report), _verdict(report))
 
 
@@ -67,9 +61,7 @@ def _worst_findings(report: CheckReport) -> list[Text]:
 def _verdict(report: CheckReport) -> Text:
     errors = pluralize(report.count("error"), "error")
     warnings = pluralize(report.count("warn"), "warning")
-    counts = []
-    for split, count in report.count_rows().items():
-        counts.append(f"{count} {split}")
+    counts = [f"{count} {split}" for split, count in report.count_rows().items()]
     rows = f"{', '.join(counts)} rows" if counts else "no valid rows"
 
     text = f"{errors}, {warnings} in {rows}; data fingerprint {report.fingerprint[:16]}"
@@ -99,8 +91,7 @@ def report_to_dict(report: CheckReport) -> dict[str, Any]:
 
 def write_json(report: CheckReport, path: str | os.PathLike[str]) -> None:
     """Write every finding to a JSON file."""
-    content = report_to_dict(report)
-    text = json.dumps(content, ensure_ascii=False, indent=1)
+    text = json.dumps(report_to_dict(report), ensure_ascii=False, indent=1)
     write_atomically(path, f"{text}\n".encode())
 
 
@@ -143,7 +134,6 @@ def _draw_sheet(report: CheckReport, findings: Sequence[Finding]) -> Image.Image
             font=font,
             spacing=1,
         )
-
     return sheet
 
 
@@ -164,7 +154,6 @@ def _caption(report: CheckReport, finding: Finding) -> str:
     labels = set()
     for file in finding.files:
         labels |= unique_labels(report.inputs.rows_by_file[file])
-
     source = PurePosixPath(finding.sources[0])
     lines = [
         source.name[-_MAX_NAME_LENGTH:],

@@ -1,10 +1,8 @@
-"""The rules of the data gate.
-
-A rule is a generator of findings. It neither reads files nor knows its policy.
-"""
+"""The rules of the data gate: generators of findings that read no files and ignore policies."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -32,17 +30,8 @@ from cls_export.contract.image_formats import SUFFIXES
 Rule = Callable[[GateInputs, GateConfig], Iterator[Finding]]
 
 
-def schema_errors(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    """Find rows that do not match the schema."""
-    yield from _bad_rows(inputs, "schema")
-
-
-def image_files(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    """Find rows whose image file is missing or lies outside the data root."""
-    yield from _bad_rows(inputs, "image_file")
-
-
-def _bad_rows(inputs: GateInputs, kind: str) -> Iterator[Finding]:
+def bad_rows(inputs: GateInputs, config: GateConfig, kind: str) -> Iterator[Finding]:
+    """Find rows that do not match the schema, or whose image file is missing or not allowed."""
     for row in inputs.bad_rows:
         if row.kind == kind:
             yield Finding(
@@ -52,25 +41,10 @@ def _bad_rows(inputs: GateInputs, kind: str) -> Iterator[Finding]:
             )
 
 
-def damaged_images(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    """Find rows whose image cannot be decoded."""
-    yield from _undecodable(
-        inputs,
-        kinds=("damaged", "unreadable"),
-        fix="replace the file or remove the row",
-    )
-
-
-def huge_images(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
-    """Find rows whose image has too many pixels."""
-    yield from _undecodable(
-        inputs,
-        kinds=("huge",),
-        fix="shrink the image or remove the row",
-    )
-
-
-def _undecodable(inputs: GateInputs, kinds: Sequence[str], fix: str) -> Iterator[Finding]:
+def undecodable_images(
+    inputs: GateInputs, config: GateConfig, kinds: Sequence[str], fix: str
+) -> Iterator[Finding]:
+    """Find rows whose image cannot be decoded or has too many pixels."""
     for row in inputs.rows:
         problem = inputs.files.problems.get(row.file)
         if problem is not None and problem.kind in kinds:
@@ -243,11 +217,11 @@ def empty_labels(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
 def absent_classes(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
     """Find classes of train without a row in another split."""
     train_labels = set(inputs.class_counts.get("train", {}))
-
     for split, counts in inputs.class_counts.items():
         absent = train_labels - set(counts)
         if absent:
             count = f"{len(absent)} of {len(train_labels)} classes"
+
             yield Finding(
                 f"{split} lacks {count}: {quote_all(absent)}; "
                 "add images, or split again with `cls-data split`"
@@ -302,10 +276,16 @@ def _differing_labels(rows: Sequence[GateRow]) -> str:
 
 
 RULES: Final[Mapping[str, Rule]] = {
-    "schema_errors": schema_errors,
-    "image_files": image_files,
-    "damaged_images": damaged_images,
-    "huge_images": huge_images,
+    "schema_errors": partial(bad_rows, kind="schema"),
+    "image_files": partial(bad_rows, kind="image_file"),
+    "damaged_images": partial(
+        undecodable_images,
+        kinds=("damaged", "unreadable"),
+        fix="replace the file or remove the row",
+    ),
+    "huge_images": partial(
+        undecodable_images, kinds=("huge",), fix="shrink the image or remove the row"
+    ),
     "wrong_extensions": wrong_extensions,
     "conflicting_labels": conflicting_labels,
     "duplicates_across_splits": duplicates_across_splits,
@@ -330,12 +310,9 @@ RULES: Final[Mapping[str, Rule]] = {
 def apply_rules(
     inputs: GateInputs, config: GateConfig, policies: Sequence[Policy] = ("error", "warn")
 ) -> dict[str, list[Finding]]:
-    """Return the findings of each rule that has any, the most severe first.
+    """Apply the rules with one of some policies; return their findings, most severe first.
 
-    Args:
-        inputs: Rows and image facts.
-        config: Policies and thresholds.
-        policies: Apply only the rules with one of these policies.
+    Rules without findings are absent.
     """
     findings = {}
     for name in RULE_NAMES:

@@ -35,11 +35,7 @@ class HugeImageError(ValueError):
 
 
 class StrictDecoder:
-    """Decode to the same pixels as a preprocessing does, but reject damaged files.
-
-    Args:
-        preprocessing: Defines the pixels through its `decode` method.
-    """
+    """Decode to the same pixels as a preprocessing does, but reject damaged files."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self._preprocessing = preprocessing
@@ -79,11 +75,9 @@ class StrictDecoder:
     def _decode_jpeg(self, data: bytes) -> Image.Image:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
         _check_size(width, height)
-
         # Decode CMYK files, too: this call is the damage check.
         is_rgb = colorspace in ("YCbCr", "Gray", "RGB")
         pixels = simplejpeg.decode_jpeg(data, "RGB" if is_rgb else "CMYK")
-
         # Preprocessing decides how to rotate by EXIF or XMP and how to convert CMYK.
         may_be_rotated = b"Exif\0\0" in data or b"tiff:Orientation" in data
         if is_rgb and self._simplejpeg_matches and not may_be_rotated:
@@ -109,7 +103,6 @@ def _silence_stderr() -> Iterator[None]:
         with contextlib.suppress(OSError):  # the stream may be closed
             original = os.dup(_STDERR)
             undo.callback(os.close, original)
-
             devnull = os.open(os.devnull, os.O_WRONLY)
             undo.callback(os.close, devnull)
             os.dup2(devnull, _STDERR)
@@ -126,13 +119,11 @@ def _check_png_checksums(data: bytes) -> None:
         end = start + 8 + length
         if end + 4 > len(data):
             raise DamagedImageError("cut short: a PNG file ends with an IEND chunk")
-
         content = data[start + 4 : end]
         checksum = int.from_bytes(data[end : end + 4], "big")
         chunk_type = content[:4]
         if zlib.crc32(content) != checksum:
             raise DamagedImageError(f"wrong checksum of chunk {chunk_type!r} at byte {start}")
-
         start = end + 4
 
 
@@ -158,10 +149,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _simplejpeg_matches(preprocessing: Preprocessing) -> bool:
-    """Return whether simplejpeg gives the same pixels as the preprocessing.
-
-    They match if Pillow, too, is built with libjpeg-turbo.
-    """
+    """Return whether simplejpeg gives the same pixels, as it does if Pillow uses libjpeg-turbo."""
     rng = np.random.default_rng(0)
     levels = rng.integers(0, 256, (45, 37, 3), dtype=np.uint8)
     image = Image.fromarray(levels)
@@ -179,5 +167,4 @@ def _simplejpeg_matches(preprocessing: Preprocessing) -> bool:
         pixels = simplejpeg.decode_jpeg(data, "RGB")
         if not np.array_equal(pixels, expected):
             return False
-
     return True

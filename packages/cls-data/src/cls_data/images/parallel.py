@@ -32,13 +32,8 @@ def map_chunks(
     """Call `work(start, stop)` for consecutive ranges of `range(length)`; yield results in order.
 
     Uses forked processes on Linux if there are enough rows: decoding small crops is mostly Python,
-    so threads would wait for each other. Uses threads elsewhere.
-
-    Args:
-        work: Must not use PyTorch, whose thread pools do not survive a fork.
-        length: Number of rows.
-        workers: Number of processes or threads.
-        progress: Label of a progress bar; None for no bar.
+    so threads would wait for each other. Uses threads elsewhere. `work` must not use PyTorch, whose
+    thread pools do not survive a fork. `progress` is the label of a progress bar; None for no bar.
 
     Raises:
         DataError: A process was killed.
@@ -47,7 +42,6 @@ def map_chunks(
     for start in range(0, length, CHUNK_SIZE):
         stop = min(start + CHUNK_SIZE, length)
         ranges.append((start, stop))
-
     console = Console(stderr=True)
     with Progress(console=console, disable=progress is None) as bar:
         task = bar.add_task(progress or "", total=length)

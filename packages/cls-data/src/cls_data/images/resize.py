@@ -25,15 +25,9 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     size = (size[0], size[1])
     if stored_size == size:
         return images
-
     shrinks = stored_size[0] > size[0] or stored_size[1] > size[1]
     if shrinks or images.device.type != "cpu":
-        return functional.interpolate(
-            images,
-            size,
-            mode="bilinear",
-            antialias=shrinks,
-        )
+        return functional.interpolate(images, size, mode="bilinear", antialias=shrinks)
 
     resized = torch.empty(*images.shape[:2], *size)
     for start in range(0, len(images), _IMAGES_PER_STEP):
@@ -46,12 +40,9 @@ def _enlarge(images: Tensor, output: Tensor) -> None:
     """Fill float [B, 3, H, W] from [B, 3, h, w]."""
     height, width = images.shape[2:]
     new_height, new_width = output.shape[2:]
-
     lower, upper, fraction = _interpolation_indices(height, new_height)
     rows = torch.lerp(
-        images.index_select(2, lower),
-        images.index_select(2, upper),
-        fraction[:, None],
+        images.index_select(2, lower), images.index_select(2, upper), fraction[:, None]
     )
 
     rows = rows.view(-1, width)
@@ -86,7 +77,6 @@ class _Strip(NamedTuple):
 @functools.lru_cache(maxsize=8)
 def _column_strips(length: int, resized: int) -> list[_Strip]:
     lower, upper, fraction = _interpolation_indices(length, resized)
-
     weights = torch.zeros(length, resized)
     columns = torch.arange(resized)
     weights[lower, columns] += 1 - fraction

@@ -38,24 +38,20 @@ _WritePixels = Callable[[int, NDArray[np.uint8]], None]
 
 @dataclass(frozen=True, slots=True)
 class PixelRows:
-    """Stored pixels. Loader workers, forked or spawned, share the memory of their parent.
+    """Stored pixels, uint8 [N, 3, H, W], and the file they are mapped from; None for memory.
 
-    Attributes:
-        pixels: uint8 [N, 3, H, W].
-        file: The file they are mapped from; None for memory.
+    Loader workers, forked or spawned, share the memory of their parent.
     """
 
     pixels: Tensor
     file: StoreFile | None = None
 
     def gather(self, index: Tensor, *, pinned: bool = False) -> Tensor:
-        """Return some rows: uint8 [B, 3, H, W].
+        """Return some rows: uint8 [B, 3, H, W] for int64 [B].
 
-        Args:
-            index: int64 [B], the rows.
-            pinned: Gather into page-locked memory, from which a CUDA device copies asynchronously.
-                Pinning after gathering took longer than a ResNet-18 step for 256 images of 224 px.
-                Ignored in a loader worker, whose loader pins the batch.
+        Pinned rows are gathered into page-locked memory, from which a CUDA device copies
+        asynchronously; pinning after gathering took longer than a ResNet-18 step for 256 images of
+        224 px. Ignored in a loader worker, whose loader pins the batch.
         """
         shape = (len(index), *self.pixels.shape[1:])
         if get_worker_info() is None:
@@ -66,7 +62,6 @@ class PixelRows:
             num_bytes = math.prod(shape)
             memory = torch.UntypedStorage._new_shared(num_bytes)  # type: ignore[no-untyped-call]
             rows = self.pixels.new_empty(0).set_(memory).view(shape)
-
         return torch.index_select(self.pixels, 0, index, out=rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -78,13 +73,7 @@ class PixelRows:
 
 @dataclass(frozen=True, slots=True)
 class ImageStore:
-    """The decoded and resized images of one split.
-
-    Attributes:
-        rows: The pixels.
-        sizes: int64 array [N, 2], width and height of each image file in pixels.
-        digests: SHA-256 digest of each image file.
-    """
+    """The decoded images of one split, and the size [N, 2] and SHA-256 digest of each file."""
 
     rows: PixelRows
     sizes: NDArray[np.int64]
@@ -178,10 +167,6 @@ class ImageStore:
     def pixels(self) -> Tensor:
         """All rows: uint8 [N, 3, H, W]."""
         return self.rows.pixels
-
-    def gather(self, index: Tensor) -> Tensor:
-        """Return some rows: int64 [B] to uint8 [B, 3, H, W]."""
-        return self.rows.gather(index)
 
 
 def _map_rows(file: StoreFile) -> PixelRows:
@@ -283,10 +268,7 @@ class _StoreBuilder:
 
         with suppress_pillow_warnings():
             chunks = map_chunks(
-                work,
-                len(self.records),
-                workers=self.workers,
-                progress=self.progress,
+                work, len(self.records), workers=self.workers, progress=self.progress
             )
             for chunk in chunks:
                 sizes.append(chunk.sizes)
@@ -296,9 +278,7 @@ class _StoreBuilder:
 
         if findings:
             raise DataError.from_findings(
-                f"{len(findings)} image(s) cannot be decoded",
-                findings,
-                _FIX_ADVICE,
+                f"{len(findings)} image(s) cannot be decoded", findings, _FIX_ADVICE
             )
 
         return _DecodeResult(

@@ -29,12 +29,7 @@ _TRAILER_LENGTH = _DIGEST_LENGTH + 8 + len(_MAGIC)
 
 @dataclass(frozen=True, slots=True)
 class StoreFile:
-    """A file of stored pixels, which may not exist yet.
-
-    Attributes:
-        path: The file, named by a hash of everything that determines the pixels.
-        shape: N, 3, H, W.
-    """
+    """A file of stored pixels, which may not exist yet; its name is a hash of the content."""
 
     path: Path
     shape: tuple[int, int, int, int]
@@ -47,8 +42,7 @@ class StoreFile:
     def load_sizes(self, chunk_size: int) -> NDArray[np.int64] | None:
         """Verify the file and return the image sizes, int64 [N, 2]; None if missing or damaged.
 
-        Args:
-            chunk_size: Rows per checksum.
+        There is one checksum per `chunk_size` rows.
         """
         if not self.path.exists():
             return None
@@ -93,13 +87,9 @@ class StoreFile:
 
     @contextlib.contextmanager
     def open_draft(self) -> Iterator["StoreDraft"]:
-        """Yield a draft that becomes the file when it is finished, and is deleted otherwise.
-
-        Raises:
-            OSError: The folder cannot be written, or the disk is full.
-        """
+        """Yield a draft that becomes the file when it is finished, and is deleted otherwise."""
         # Not contract.files.open_atomically: several processes write a draft by its path, and the
-        # draft of a killed build can be as large as the data set. So its name has the host and the
+        # draft of a killed build can be as large as the dataset. So its name has the host and the
         # process, and the next build deletes it. Two runs can build the same file at once.
         folder = self.path.parent
         folder.mkdir(parents=True, exist_ok=True)

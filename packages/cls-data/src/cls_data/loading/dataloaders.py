@@ -24,10 +24,7 @@ _SECONDS_UNTIL_EXIT = 10
 class BatchDataset(Dataset[StoredBatch]):
     """Dataset of batches, indexed by their plan. Small to pickle, since workers receive a copy.
 
-    Attributes:
-        rows: Stored pixels of a split.
-        labels: int64 [N].
-        pinned: Gather images into page-locked memory, for a CUDA device.
+    `pinned` gathers images into page-locked memory, for a CUDA device.
     """
 
     rows: PixelRows
@@ -134,7 +131,6 @@ def _isolate_worker(worker: int) -> None:
     saved.
     """
     gc.freeze()
-
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal_number = getattr(signal, name)
@@ -142,7 +138,4 @@ def _isolate_worker(worker: int) -> None:
 
     if hasattr(signal, "SIGALRM"):
         # Delay SIGTERM instead of ignoring it: the parent uses it to end a hanging worker.
-        signal.signal(
-            signal.SIGTERM,
-            lambda number, frame: signal.alarm(_SECONDS_UNTIL_EXIT),
-        )
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_SECONDS_UNTIL_EXIT))

@@ -27,13 +27,7 @@ from cls_export.contract.preprocessing import Preprocessing
 
 @dataclass(frozen=True, slots=True)
 class DecodedSplit:
-    """One split.
-
-    Attributes:
-        records: The rows.
-        store: The decoded images, in row order.
-        labels: int64 [N], class indices.
-    """
+    """The rows of one split, their decoded images, and their class indices, int64 [N]."""
 
     records: Sequence[Record]
     store: ImageStore
@@ -42,13 +36,7 @@ class DecodedSplit:
 
 @dataclass(frozen=True, slots=True)
 class DecodedDataset:
-    """All splits of a data root.
-
-    Attributes:
-        config: The settings.
-        splits: Train, valid, and optionally test; empty before the data is loaded.
-        class_to_idx: Class names to indices, from the training split.
-    """
+    """All splits of a data root: train, valid, and optionally test; empty before loading."""
 
     config: DataModuleConfig
     splits: Mapping[str, DecodedSplit] = field(default_factory=dict)
@@ -93,11 +81,7 @@ class DecodedDataset:
         return cls(config, splits, indices)
 
     def __getitem__(self, name: str) -> DecodedSplit:
-        """Return a split.
-
-        Raises:
-            DataError: The data root does not have it.
-        """
+        """Return a split; raise a `DataError` if the data root does not have it."""
         if name not in self.splits:
             existing = ", ".join(self.splits)
             raise DataError(
@@ -154,10 +138,7 @@ class DecodedDataset:
         per_class = balancing_weights(labels, len(self.classes))
         if self.config.sampling_weights is not None:
             # The frequency of a class is divided among its rows.
-            requested = sampling_weights_tensor(
-                self.config.sampling_weights,
-                self.class_to_idx,
-            )
+            requested = sampling_weights_tensor(self.config.sampling_weights, self.class_to_idx)
             per_class = per_class * requested
         return per_class[labels]
 

@@ -5,20 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cls_data.augmentation import Augmentation, MixupCutmix
+from cls_data.augmentation.mixup import MixupCutmix
+from cls_data.augmentation.pipelines import Augmentation
 from cls_data.images.resize import resize
 from cls_data.loading.batches import ClassificationBatch, StoredBatch
 from cls_export.contract.preprocessing import Preprocessing
 
 
 class DeviceTransform:
-    """Augment, normalize, resize, and mix training batches; normalize and resize all others.
-
-    Args:
-        preprocessing: Gives the size and the normalization of model input.
-        augmentation: Changes training images; None for no augmentation.
-        mixing: Mixes augmented training images with each other; None for no mixing.
-    """
+    """Augment, normalize, resize, and mix training batches; normalize and resize all others."""
 
     def __init__(
         self,
@@ -29,7 +24,6 @@ class DeviceTransform:
         self._size = preprocessing.size
         self._augmentation = augmentation
         self._mixing = mixing
-
         scale, bias = preprocessing.scale_and_bias()
         self._scale = torch.from_numpy(scale).view(3, 1, 1)
         self._bias = torch.from_numpy(bias).view(3, 1, 1)
@@ -37,13 +31,7 @@ class DeviceTransform:
     def transform_training_batch(
         self, batch: StoredBatch, size: tuple[int, int], num_classes: int
     ) -> ClassificationBatch:
-        """Augment, normalize, resize, and mix a batch that has a seed.
-
-        Args:
-            batch: The batch.
-            size: Height and width of the resulting images.
-            num_classes: C, the length of a row of mixed targets.
-        """
+        """Augment, normalize, resize to (height, width), and mix a batch that has a seed."""
         seed = batch["seed"]
         images = self._augment(batch["images"], seed)
         # Normalize first, while images may be small; resizing is linear.
@@ -51,9 +39,7 @@ class DeviceTransform:
         images = resize(images, size)
 
         transformed = ClassificationBatch(
-            images=images,
-            labels=batch["labels"],
-            index=batch["index"],
+            images=images, labels=batch["labels"], index=batch["index"]
         )
         if self._mixing is not None:
             mixed, targets = self._mixing(
@@ -75,18 +61,12 @@ class DeviceTransform:
         )
 
     def transform_images(self, images: Tensor) -> Tensor:
-        """Normalize and resize images for evaluation: uint8 [B, 3, h, w] to float32 [B, 3, H, W].
-
-        Only training images can have another stored size.
-        """
+        """Normalize and resize evaluation images: uint8 [B, 3, h, w] to float32 [B, 3, H, W]."""
         images = self._normalize(images.float())
         return resize(images, self._size)
 
     def preview(self, images: Tensor, seed: int, num_draws: int) -> Tensor:
-        """Return images and random augmentations of them: uint8 [num_draws + 1, B, 3, h, w].
-
-        The first slice has the unchanged images.
-        """
+        """Return images and random augmentations of them: uint8 [num_draws + 1, B, 3, h, w]."""
         draws = [images]
         for draw in range(num_draws):
             augmented = self._augment(images, seed + draw)

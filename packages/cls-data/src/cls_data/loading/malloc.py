@@ -8,13 +8,10 @@ _M_MMAP_MAX = -4
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C allocator not to return freed memory to the system, for the rest of this process.
+    """Tell the C allocator to keep freed memory; return whether it supports that, as glibc's does.
 
     Each step frees batches and activations of several megabytes. By default the system maps and
     clears new pages for each of them, a quarter of a small network's training step on a CPU.
-
-    Returns:
-        Whether the allocator supports it, as glibc's does.
     """
     if sys.platform != "linux":
         return False

@@ -59,16 +59,12 @@ class DevicePrefetcher:
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
         self._queue: queue.Queue[_PreparedBatch | BaseException | None] = queue.Queue(_QUEUE_SIZE)
         self._stopped = threading.Event()
         self._pending_steps: deque[torch.cuda.Event] = deque()
 
     def __iter__(self) -> Iterator[ClassificationBatch]:
-        """Yield the batches in order and re-raise the thread's exception.
-
-        Closing the iterator stops the thread.
-        """
+        """Yield the batches in order, and re-raise the thread's exception."""
         thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         thread.start()
         try:

@@ -22,12 +22,7 @@ _AUGMENTATION_STREAM = 2
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """The rows of one batch.
-
-    Attributes:
-        index: int64 [B], rows of the split.
-        seed: Seed of the batch's augmentation; None for no augmentation.
-    """
+    """The rows of one batch, int64 [B], and the seed of its augmentation; None for evaluation."""
 
     index: Tensor
     seed: int | None

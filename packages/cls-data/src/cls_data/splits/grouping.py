@@ -38,7 +38,6 @@ def group_rows(records: Sequence[Record], group_by: str | None) -> list[str]:
         # A copy under another name is the same image.
         digest = hashlib.sha256(path.read_bytes())
         groups.union(image, f"bytes {digest.hexdigest()}")
-
     return [groups.find(image) for image in images]
 
 
@@ -60,13 +59,12 @@ def _check_key_exists(records: Sequence[Record], key: str) -> None:
     hint = "these rows have no metadata"
     if names:
         hint = did_you_mean(key, names)
-    raise DataError(f"group_by {key!r}: no row has this key in its metadata; {hint}")
+    raise DataError(f"cannot group by {key!r}: no row has this key in its metadata; {hint}")
 
 
 def _stated_group(record: Record, key: str | None) -> str | None:
     if record.group is not None:
         return f"group {record.group}"
-
     value = None if key is None else record.metadata.get(key)
     if value is not None:
         text = json.dumps(value, sort_keys=True)

@@ -13,14 +13,7 @@ from cls_data.synthetic.top_up import RENDERED_FOLDER
 
 @dataclass(frozen=True, slots=True)
 class SourceRows:
-    """Rows of existing splits.
-
-    Attributes:
-        records: Rows to assign to new splits.
-        groups: Group of each row; rows of one group stay together.
-        fixed: Rows that keep their split.
-        notes: Sentences for the user.
-    """
+    """Rows to assign to new splits, with their groups; rows that keep their split; and notes."""
 
     records: list[Record]
     groups: list[str]
@@ -34,47 +27,29 @@ class SourceRows:
 
 
 def read_source_rows(
-    base: Path,
-    sources: Sequence[Split] | None,
-    group_by: str | None,
-    keep_test: bool,
-    quarantine: Quarantine | None,
+    base: Path, group_by: str | None, keep_test: bool, quarantine: Quarantine | None
 ) -> SourceRows:
-    """Read and group the rows of the source splits; see `write_splits` for the arguments.
+    """Read and group the rows of all splits; see `write_splits` for the arguments."""
+    by_split: dict[Split, list[Record]] = {}
+    for split in SPLITS:
+        by_split[split] = read_split(base, split, quarantine=quarantine)
 
-    Raises:
-        DataError: Rows are malformed, or an argument is invalid.
-    """
-    existing = [split for split in SPLITS if (base / split).is_dir()]
-    if sources is None:
-        sources = list(existing)
-        if keep_test and "test" in sources:
-            sources.remove("test")
-
-    required = [*sources, "test"] if keep_test else sources
-    has_duplicates = len(set(required)) < len(required)
-    if not sources or has_duplicates or not set(required) <= set(existing):
-        raise DataError(
-            f"sources {list(sources)} with keep_test={keep_test}: expected a selection of the "
-            f"splits in {base} ({', '.join(existing) or 'no split'})"
-        )
-
-    all_records: list[Record] = []
-    for split in sources:
-        all_records += read_split(base, split, quarantine=quarantine)
-    records, rendered = separate_rendered(all_records)
     test: list[Record] = []
     if keep_test:
-        test = read_split(base, "test", quarantine=quarantine)
+        test = by_split.pop("test")
+        if not test:
+            raise DataError(f"{base}: no test split to keep; expected rows in test/")
 
+    all_records = [record for records in by_split.values() for record in records]
+    if not all_records:
+        raise DataError(f"{base}: no rows to split; expected *.jsonl files in train/ or valid/")
+
+    records, rendered = separate_rendered(all_records)
     all_groups = group_rows([*records, *test], group_by)
     groups = all_groups[: len(records)]
     test_groups = all_groups[len(records) :]
     rows = SourceRows(
-        records=records,
-        groups=groups,
-        fixed={"train": rendered, "test": test},
-        notes=[],
+        records=records, groups=groups, fixed={"train": rendered, "test": test}, notes=[]
     )
     notes = _notes_on_groups(rows, test_groups, group_by)
     rows.notes.extend(notes)
@@ -89,7 +64,7 @@ def _notes_on_groups(
     if len(groups) == len(images):
         yield (
             "no two images share a group, so images of one game or video may be in different "
-            "splits; see group_by"
+            "splits; group them by a metadata key with --group-by"
         )
 
     key = metadata_key(group_by)

@@ -44,7 +44,6 @@ def write_splits(
     *,
     seed: int = 0,
     name: str | None = None,
-    sources: Sequence[Split] | None = None,
     group_by: str | None = None,
     keep_test: bool = False,
     quarantine: Quarantine | None = None,
@@ -59,14 +58,13 @@ def write_splits(
         shares: Relative sizes of the splits, including train.
         seed: Seed of the assignment; also part of the default name, `splits/seed-<seed>`.
         name: Folder of the new set under the root.
-        sources: Splits whose rows are reassigned; all that exist by default.
         group_by: Metadata key that groups rows, such as `game` or `metadata.game`.
         keep_test: Copy the test rows unchanged and ignore a share of test.
         quarantine: Rows to leave out.
 
     Raises:
-        DataError: Rows are malformed; the set exists; a share, source, name, or key is invalid; or
-            there are too few groups to fill each split.
+        DataError: Rows are malformed; the set exists; a share, name, or key is invalid; or there
+            are too few groups to fill each split.
     """
     chosen: list[Split] = []
     for split in SPLITS:
@@ -82,21 +80,12 @@ def write_splits(
     if name is None:
         name = f"splits/seed-{seed}"
     base = _check_output_folder(root, name)
-    rows = read_source_rows(base, sources, group_by, keep_test, quarantine)
-
+    rows = read_source_rows(base, group_by, keep_test, quarantine)
     labels = rows.labels
     chosen_shares = [shares[split] for split in chosen]
     subsets = stratify_groups(labels, rows.groups, chosen_shares, seed)
-    subsets = add_missing_classes_to_first(
-        labels,
-        rows.groups,
-        subsets,
-        min_groups=1,
-    )
-
-    splits: dict[Split, list[Record]] = {}
-    for split in chosen:
-        splits[split] = []
+    subsets = add_missing_classes_to_first(labels, rows.groups, subsets, min_groups=1)
+    splits: dict[Split, list[Record]] = {split: [] for split in chosen}
     for record, subset in zip(rows.records, subsets, strict=True):
         split = chosen[subset]
         splits[split].append(record)
@@ -109,7 +98,6 @@ def write_folds(
     *,
     seed: int = 0,
     name: str = "folds",
-    sources: Sequence[Split] | None = None,
     group_by: str | None = None,
     keep_test: bool = False,
     quarantine: Quarantine | None = None,
@@ -118,19 +106,14 @@ def write_folds(
 
     Each row is in valid of one fold and in train of all others. One exception: the smallest group
     of a class that occurs in a single fold stays in train of every fold, so that train always has
-    every class. See `write_splits` for the other arguments; with `keep_test` every fold also has
-    the old test rows.
-
-    Raises:
-        DataError: As `write_splits`; or there are fewer than two folds.
+    every class. See `write_splits` for the other arguments and errors; with `keep_test` every fold
+    also has the old test rows.
     """
     if folds < 2:
         raise DataError(f"folds={folds}: expected at least 2")
-
     base = _check_output_folder(root, name)
-    rows = read_source_rows(base, sources, group_by, keep_test, quarantine)
+    rows = read_source_rows(base, group_by, keep_test, quarantine)
     subsets = _assign_folds(rows.records, rows.groups, folds, seed)
-
     sets = {}
     for fold in range(folds):
         sets[f"{name}/{fold}"] = _split_by_fold(rows.records, subsets, fold)
@@ -248,11 +231,7 @@ def _write_sets(
     for name, splits in sets.items():
         folders += [f"{name}/{split}" for split in splits]
     class_notes = _notes_on_classes(rows, folders, counts)
-    return SplitResult(
-        names=tuple(sets),
-        counts=counts,
-        notes=(*rows.notes, *class_notes),
-    )
+    return SplitResult(names=tuple(sets), counts=counts, notes=(*rows.notes, *class_notes))
 
 
 def _write_records(folder: Path, records: Sequence[Record]) -> None:

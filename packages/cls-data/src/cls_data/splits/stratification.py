@@ -21,13 +21,7 @@ def stratify_groups(
     A class with at least as many groups as there are subsets has rows in subset 0, and in all other
     subsets unless groups that mix classes prevent it. If no group mixes classes, no subset exceeds
     its share of a class by more than the largest group. The order of rows matters only among rows
-    of one class without a group.
-
-    Args:
-        labels: Class of each row.
-        groups: Group of each row.
-        shares: Relative size of each subset; equal shares make folds.
-        seed: Seed of the random order.
+    of one class without a group. Equal shares make folds.
 
     Raises:
         DataError: A share is not a positive number.
@@ -48,11 +42,7 @@ def stratify_groups(
 
 
 def _name_groups(labels: Sequence[str], groups: Sequence[str | None]) -> list[Hashable]:
-    """Name every group.
-
-    A row without a group is named by its class and its number within the class, so that rows of
-    other classes have no influence.
-    """
+    """Name every group; a row without one is named by its class and its number within the class."""
     counts: Counter[str] = Counter()
     names: list[Hashable] = []
     for label, group in zip(labels, groups, strict=True):
@@ -101,7 +91,9 @@ def assign_groups(
             candidates = []
             if has_enough_groups and num_remaining <= len(missing):
                 is_mixed = len(counts) > 1
-                candidates = needs.subsets_with_room(missing, is_mixed=is_mixed)
+                for subset in missing:
+                    if not is_mixed or needs.rows[subset] > 0:
+                        candidates.append(subset)
 
             subset = needs.neediest_subset(counts, candidates or subsets)
             assigned[group] = subset
@@ -123,17 +115,11 @@ class _Needs:
     def __init__(self, labels: Sequence[str], shares: Sequence[float]) -> None:
         self._totals = Counter(labels)
         num_rows = len(labels)
-        self._rows = [share * num_rows for share in shares]
+        self.rows = [share * num_rows for share in shares]
         self._rows_of_class = {}
         for label, total in self._totals.items():
             class_rows = [share * total for share in shares]
             self._rows_of_class[label] = class_rows
-
-    def subsets_with_room(self, subsets: Iterable[int], *, is_mixed: bool) -> list[int]:
-        """Return the subsets that may take another group; one of a single class always fits."""
-        if not is_mixed:
-            return list(subsets)
-        return [subset for subset in subsets if self._rows[subset] > 0]
 
     def neediest_subset(self, counts: Counter[str], candidates: Iterable[int]) -> int:
         """Return the candidate with the greatest need for a group's classes."""
@@ -147,7 +133,7 @@ class _Needs:
             for label, fraction in fractions:
                 rows = self._rows_of_class[label][subset]
                 class_needs.append(rows * fraction)
-            return sum(class_needs), self._rows[subset], -subset
+            return sum(class_needs), self.rows[subset], -subset
 
         return max(candidates, key=need)
 
@@ -156,7 +142,7 @@ class _Needs:
         for label, count in counts.items():
             class_rows = self._rows_of_class[label]
             class_rows[subset] -= count
-            self._rows[subset] -= count
+            self.rows[subset] -= count
 
 
 def add_missing_classes_to_first(
@@ -177,10 +163,7 @@ def add_missing_classes_to_first(
 def keep_single_fold_classes_in_train(
     labels: Sequence[str], groups: Sequence[str], subsets: Sequence[int], folds: int
 ) -> list[int]:
-    """Take one group of each class that occurs in a single fold out of all folds.
-
-    Its subset becomes `folds`, which is no fold's validation set, so every train set has the class.
-    """
+    """Move one group of each class that occurs in a single fold to subset `folds`, train of all."""
     first_fold: dict[str, int] = {}
     covered = set()
     for label, subset in zip(labels, subsets, strict=True):

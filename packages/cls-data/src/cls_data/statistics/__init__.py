@@ -1,6 +1,6 @@
 """Dataset statistics: counts, image sizes, a terminal report, and a figure."""
 
-from cls_data.statistics.dataset import DatasetStatistics, SizeRange, read_image_sizes
+from cls_data.statistics.dataset import DatasetStatistics
 from cls_data.statistics.figure import class_distribution_figure, save_class_distribution
 from cls_data.statistics.metadata_slices import MetadataSlices
 from cls_data.statistics.table import slices_table, statistics_report
@@ -8,9 +8,7 @@ from cls_data.statistics.table import slices_table, statistics_report
 __all__ = [
     "DatasetStatistics",
     "MetadataSlices",
-    "SizeRange",
     "class_distribution_figure",
-    "read_image_sizes",
     "save_class_distribution",
     "slices_table",
     "statistics_report",

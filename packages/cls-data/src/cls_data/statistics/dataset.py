@@ -38,13 +38,7 @@ class SizeRange(BaseModel):
 
 
 class DatasetStatistics(BaseModel):
-    """Class counts and image sizes of each split.
-
-    Attributes:
-        classes: class names in index order.
-        counts: rows per class for each split, in index order, zeros included.
-        sizes: image sizes for each split.
-    """
+    """Class counts and image sizes of each split. Counts are in index order, zeros included."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,7 +58,6 @@ class DatasetStatistics(BaseModel):
         for split, (records, sizes) in splits.items():
             counts[split] = _count_labels(records, classes)
             size_ranges[split] = SizeRange.from_sizes(sizes)
-
         return cls(classes=tuple(classes), counts=counts, sizes=size_ranges)
 
     @classmethod
@@ -77,14 +70,8 @@ class DatasetStatistics(BaseModel):
     ) -> Self:
         """Count rows and read image sizes of a dataset on disk, without decoding pixels.
 
-        Args:
-            root: data root.
-            annotations: as for `read_split`.
-            quarantine: rows to leave out.
-
         Raises:
-            DataError: the training split is missing, or rows, labels, or image headers are
-                invalid.
+            DataError: The training split is missing, or rows, labels, or image headers are invalid.
         """
         records = {}
         for split in SPLITS:
@@ -103,7 +90,6 @@ class DatasetStatistics(BaseModel):
         for split, rows in records.items():
             encode_labels(rows, indices)  # raises on labels that train does not have
             splits[split] = (rows, read_image_sizes(rows))
-
         return cls.from_splits(tuple(indices), splits)
 
     def total(self, split: str) -> int:
@@ -118,6 +104,7 @@ class DatasetStatistics(BaseModel):
         smallest = min(counts)
         if smallest == 0:
             return math.inf
+
         return max(counts) / smallest
 
     def missing_classes(self, split: str) -> tuple[str, ...]:
@@ -126,15 +113,12 @@ class DatasetStatistics(BaseModel):
         for name, count in self.counts[split].items():
             if count == 0:
                 missing.append(name)
+
         return tuple(missing)
 
 
 def read_image_sizes(records: Sequence[Record]) -> NDArray[np.int64]:
-    """Read upright width and height from the headers of image files: int64 [N, 2].
-
-    Raises:
-        DataError: some headers cannot be read; the message lists all of them by file and line.
-    """
+    """Read upright width and height from the headers of image files: int64 [N, 2]."""
     sizes = []
     findings = []
     for record in records:
@@ -151,7 +135,6 @@ def read_image_sizes(records: Sequence[Record]) -> NDArray[np.int64]:
             findings,
             "Replace the files, or remove their rows.",
         )
-
     return np.array(sizes, np.int64).reshape(-1, 2)
 
 

@@ -25,7 +25,7 @@ def class_distribution_figure(statistics: DatasetStatistics) -> "Figure":
     without a row has a red 0. The figure is built without pyplot and touches no global state.
 
     Raises:
-        DataError: matplotlib is not installed.
+        DataError: Matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
@@ -53,17 +53,11 @@ def class_distribution_figure(statistics: DatasetStatistics) -> "Figure":
     # An escaped dollar sign keeps matplotlib from reading a class name as a formula.
     labels = [name.replace("$", r"\$") or "(empty)" for name in names[::step]]
     panels[-1].set_xticks(range(0, len(names), step), labels, rotation=90, fontsize=9)
-
     return figure
 
 
 def save_class_distribution(statistics: DatasetStatistics, path: str | os.PathLike[str]) -> None:
-    """Write the figure of `class_distribution_figure` as a PNG.
-
-    Raises:
-        DataError: matplotlib is not installed.
-        OSError: the file cannot be written.
-    """
+    """Write the figure of `class_distribution_figure` as a PNG."""
     figure = class_distribution_figure(statistics)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=_DPI)

@@ -19,12 +19,8 @@ OTHERS = "(others)"
 class MetadataSlices(BaseModel):
     """Class counts for each value of one metadata key, in one split.
 
-    Attributes:
-        key: metadata key.
-        classes: class names in index order.
-        counts: rows per class for each value, in index order, zeros included. Values are sorted
-            by frequency, followed by `(none)` and `(others)` if they have rows. A value that is
-            not a string is represented by its JSON text.
+    Counts are in index order, zeros included. Values are sorted by frequency, followed by `(none)`
+    and `(others)` if they have rows. A value that is not a string is represented by its JSON text.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,20 +33,11 @@ class MetadataSlices(BaseModel):
     def from_records(
         cls, classes: Sequence[str], records: Sequence[Record], key: str, limit: int = 20
     ) -> Self:
-        """Count the records of one split.
-
-        Args:
-            classes: class names in index order; every record's label is one of them.
-            records: rows of the split.
-            key: metadata key.
-            limit: maximum number of values with their own slice; the most frequent ones win.
-        """
+        """Count the records of one split by the `limit` most frequent values of the key."""
         values = [_metadata_text(record, key) for record in records]
         frequency = Counter(values)
         del frequency[NONE], frequency[OTHERS]
-
         by_frequency = sorted(frequency, key=lambda value: (-frequency[value], value))
-
         counts = {}
         for value in [*by_frequency[:limit], NONE, OTHERS]:
             counts[value] = dict.fromkeys(classes, 0)
@@ -61,7 +48,6 @@ class MetadataSlices(BaseModel):
         for value in (NONE, OTHERS):
             if not any(counts[value].values()):
                 del counts[value]
-
         return cls(key=key, classes=tuple(classes), counts=counts)
 
     def total(self, value: str) -> int:

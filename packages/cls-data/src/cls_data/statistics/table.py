@@ -19,12 +19,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 class Bar:
     """Horizontal bar, drawn in eighths of a cell, or in `#` on an ASCII terminal.
 
-    Any count above 0 draws at least one step.
-
-    Attributes:
-        count: value of the bar.
-        largest: value of a bar of full length, at least 1.
-        cells: full length in cells.
+    Any count above 0 draws at least one step. A bar of the count `largest` has the full length.
     """
 
     count: int
@@ -36,7 +31,6 @@ class Bar:
             length = self._steps(self.cells)
             yield Text("#" * length)
             return
-
         whole, eighths = divmod(self._steps(self.cells * 8), 8)
         bar = _EIGHTHS[8] * whole + _EIGHTHS[eighths]
         yield Text(bar.rstrip(), style="cyan")
@@ -51,12 +45,8 @@ class Bar:
 def statistics_report(statistics: DatasetStatistics, *, max_classes: int | None = None) -> Group:
     """Return totals, imbalance, missing classes, and image sizes, then a table of the classes.
 
-    The bars show training rows. Class names are quoted, so that an empty name is visible.
-
-    Args:
-        statistics: statistics to show.
-        max_classes: maximum number of table rows; None lists all classes in index order. If there
-            are more classes, the table lists the largest and the smallest training classes.
+    The bars show training rows. Class names are quoted, so that an empty name is visible. If there
+    are more than `max_classes`, the table lists the largest and the smallest training classes.
     """
     lines = _summary_lines(statistics)
     splits = list(statistics.counts)
@@ -72,22 +62,16 @@ def statistics_report(statistics: DatasetStatistics, *, max_classes: int | None 
             continue
         numbers = [_number(statistics.counts[split][name]) for split in splits]
         table.add_row(Text(repr(name)), *numbers, Bar(train_counts[name], largest))
-
     return Group(*map(Text, lines), table)
 
 
 def slices_table(slices: MetadataSlices) -> Table:
-    """Return a table with one row per class, one column per value, and a row of totals.
-
-    A table for 80 columns of terminal has room for about 6 values (`limit=6`).
-    """
+    """Return a table with one row per class, one column per value, and a row of totals."""
     table = _counts_table(slices.counts)
     table.title = Text(f"rows by {slices.key}")
-
     for name in slices.classes:
         numbers = [_number(counts[name]) for counts in slices.counts.values()]
         table.add_row(Text(repr(name)), *numbers)
-
     table.add_section()
     totals = [f"{slices.total(value):,}" for value in slices.counts]
     table.add_row("all", *totals)
@@ -116,7 +100,6 @@ def _summary_lines(statistics: DatasetStatistics) -> list[str]:
         width = _range_text(size.width)
         height = _range_text(size.height)
         lines.append(f"{split} size in px (min-median-max): width {width}, height {height}")
-
     return lines
 
 
@@ -137,7 +120,6 @@ def _listed_classes(statistics: DatasetStatistics, max_classes: int | None) -> l
     names: list[str | None] = list(statistics.classes)
     if max_classes is None or len(names) <= max_classes:
         return names
-
     train_counts = statistics.counts["train"]
     by_size = sorted(statistics.classes, key=lambda name: -train_counts[name])
 

@@ -32,11 +32,11 @@ class SyntheticNumbers(BaseModel):
     """Rendered dataset; equal settings give equal images on every machine with the same Pillow.
 
     Attributes:
-        classes: numbers to render.
-        train: training images per class.
-        valid: validation images per class.
-        test: test images per class.
-        seed: random seed.
+        classes: Numbers to render.
+        train: Training images per class.
+        valid: Validation images per class.
+        test: Test images per class.
+        seed: Random seed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,11 +49,7 @@ class SyntheticNumbers(BaseModel):
     seed: Annotated[int, Field(ge=0)] = 0
 
     def write(self, root: Path) -> None:
-        """Render the dataset into `root` as annotated splits, unless it is already there.
-
-        Raises:
-            DataError: the folder contains other files.
-        """
+        """Render the dataset into `root` as annotated splits, unless it is already there."""
         manifest = {"recipe": RENDERER_VERSION, **self.model_dump(mode="json")}
         if read_manifest(root) == manifest:
             return

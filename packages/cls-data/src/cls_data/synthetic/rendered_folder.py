@@ -24,12 +24,7 @@ def read_manifest(folder: Path) -> object:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:
-    """Mark the folder as complete.
-
-    Args:
-        folder: rendered folder.
-        manifest: `kind` of the folder, and every setting that determines its content.
-    """
+    """Mark the folder as complete; the manifest has its `kind` and all settings of its content."""
     text = json.dumps(manifest, indent=2) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
 
@@ -37,10 +32,8 @@ def write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:
 def find_obstacle(folder: Path, kind: str, own_files: re.Pattern[str]) -> str | None:
     """Return why a folder must not be replaced, such as "contains notes.txt", or None.
 
-    Args:
-        folder: folder to search; may be missing.
-        kind: expected `kind` of the manifest. With any other kind, every file is an obstacle.
-        own_files: pattern of the relative paths that rendering writes.
+    `own_files` matches the relative paths that rendering writes. Without a manifest of this `kind`,
+    every file is an obstacle.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         return "is a link or a file"
@@ -63,29 +56,21 @@ def find_obstacle(folder: Path, kind: str, own_files: re.Pattern[str]) -> str | 
 def replace_folder(folder: Path, temporary_parent: Path) -> Iterator[Path]:
     """Yield an empty folder to fill, which then replaces `folder`; on errors, it is deleted.
 
-    Args:
-        folder: folder to replace or create.
-        temporary_parent: existing folder on the same file system where no reader takes an
-            unfinished folder for data.
+    `temporary_parent` is a folder on the same file system where no reader takes an unfinished
+    folder for data.
     """
     prefix = f".{folder.name}-"
     with tempfile.TemporaryDirectory(dir=temporary_parent, prefix=prefix) as temporary:
         new_folder = Path(temporary) / folder.name
         new_folder.mkdir()
         yield new_folder
-
         if folder.exists():
             folder.rename(Path(temporary) / "old")
         new_folder.rename(folder)
 
 
 def remove_folder(folder: Path, temporary_parent: Path) -> None:
-    """Remove a folder, if it exists, atomically for readers.
-
-    Args:
-        folder: folder to remove.
-        temporary_parent: as for `replace_folder`.
-    """
+    """Remove a folder, if it exists, atomically for readers; see `replace_folder`."""
     if not folder.exists():
         return
 
@@ -97,7 +82,6 @@ def remove_folder(folder: Path, temporary_parent: Path) -> None:
 def write_crops(folder: Path, crops: Iterable[tuple[str, Image.Image]]) -> None:
     """Write (label, crop) pairs as `annotations.jsonl` and `images/NNNNNN.jpg`, in order."""
     (folder / "images").mkdir(parents=True)
-
     lines = []
     for number, (label, crop) in enumerate(crops):
         name = f"images/{number:06d}.jpg"

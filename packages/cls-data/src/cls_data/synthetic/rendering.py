@@ -21,12 +21,7 @@ def render_number(label: str, rng: np.random.Generator) -> Image.Image:
     width = int(height * rng.uniform(0.7, 1.0))
     fabric, ink = _draw_colors(rng)
 
-    canvas = _draw_fabric(
-        width * _OVERSAMPLING,
-        height * _OVERSAMPLING,
-        fabric,
-        rng,
-    )
+    canvas = _draw_fabric(width * _OVERSAMPLING, height * _OVERSAMPLING, fabric, rng)
     _draw_number(canvas, label, ink, rng)
     canvas = _distort(canvas, fabric, rng)
     crop = canvas.resize((width, height), Image.Resampling.BOX)
@@ -78,10 +73,8 @@ def _draw_fabric(width: int, height: int, color: Color, rng: np.random.Generator
         is_left = rng.random() < 0.5
         left = 0.0 if is_left else width - stripe
         ImageDraw.Draw(image).rectangle(
-            (left, 0, left + stripe, height),
-            fill=_to_color(rng.integers(0, 256, 3)),
+            (left, 0, left + stripe, height), fill=_to_color(rng.integers(0, 256, 3))
         )
-
     return image
 
 
@@ -98,10 +91,7 @@ def _draw_number(canvas: Image.Image, label: str, ink: Color, rng: np.random.Gen
     max_height = height * rng.uniform(0.55, 0.78)
 
     left, top, right, bottom = draw.textbbox(
-        (0, 0),
-        label,
-        font=ImageFont.load_default(100),
-        stroke_width=outline,
+        (0, 0), label, font=ImageFont.load_default(100), stroke_width=outline
     )
     horizontal_scale = max_width / max(right - left, 1)
     vertical_scale = max_height / max(bottom - top, 1)
@@ -143,12 +133,7 @@ def _distort(canvas: Image.Image, fill: Color, rng: np.random.Generator) -> Imag
 
 
 def _solve_homography(output: NDArray[np.float64], source: NDArray[np.float64]) -> list[float]:
-    """Return the eight coefficients with which Pillow maps output to source points.
-
-    Args:
-        output: float64 [4, 2], corners in the output.
-        source: float64 [4, 2], the corners' sources.
-    """
+    """Return the eight coefficients with which Pillow maps four output corners to source points."""
     rows = []
     values = []
     for (x, y), (u, v) in zip(output, source, strict=True):

@@ -37,11 +37,10 @@ class TopUpResult(BaseModel):
     """Result of `top_up`.
 
     Attributes:
-        target: training rows that every class should have.
-        seed: random seed.
-        rendered: number of crops for each class with fewer real rows, in class order.
-        skipped: classes with fewer real rows that cannot be rendered: empty, longer than three
-            characters, or not digits.
+        target: Training rows that every class should have.
+        seed: Random seed.
+        rendered: Number of crops for each class with fewer real rows, in class order.
+        skipped: Classes with fewer real rows that are not numbers of one to three digits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,16 +71,9 @@ def top_up(
     it if no class needs a crop. A crop is a function of (seed, class, number within the class), so
     a larger target keeps the crops of a smaller one and adds to them.
 
-    Args:
-        root: folder of an annotated dataset.
-        target: training rows per class, real rows included.
-        classes: classes to top up; None for all.
-        seed: random seed.
-
     Raises:
-        DataError: the training split is missing or malformed, a class is unknown, target or seed
-            is out of range, or the folder contains a file that this function did not write. The
-            folder is unchanged then.
+        DataError: The training split is missing or malformed, an argument is invalid, or the folder
+            contains a file that this function did not write. The folder is unchanged then.
     """
     base = Path(root)
     folder = base / RENDERED_FOLDER
@@ -106,15 +98,11 @@ def top_up(
         remove_folder(folder, temporary_parent=base)
     elif read_manifest(folder) != manifest:
         logger.info(
-            "Rendering {} images of {} classes into {}",
-            plan.total,
-            len(plan.rendered),
-            folder,
+            "Rendering {} images of {} classes into {}", plan.total, len(plan.rendered), folder
         )
         with replace_folder(folder, temporary_parent=base) as new_folder:
             write_crops(new_folder, _crops(plan))
             write_manifest(new_folder, manifest)
-
     return plan
 
 
@@ -149,13 +137,7 @@ def _plan(root: Path, target: int, classes: Sequence[str] | None, seed: int) -> 
             rendered[label] = missing
         else:
             skipped.append(label)
-
-    return TopUpResult(
-        target=target,
-        seed=seed,
-        rendered=rendered,
-        skipped=tuple(skipped),
-    )
+    return TopUpResult(target=target, seed=seed, rendered=rendered, skipped=tuple(skipped))
 
 
 def _crops(plan: TopUpResult) -> Iterator[tuple[str, Image.Image]]:
