@@ -23,7 +23,7 @@ def test_a_config_of_version_0_1_is_read_with_the_new_names(tmp_path: Path) -> N
     check_nodes(config)
     assert config.stages.robustness
     assert config.augmentation is not None
-    assert config.augmentation["color"] == {"brightness": 0.15}
+    assert config.augmentation["color"] == {"brightness": 0.15, "gray": 0.1}
     checkpoint = config.callbacks["best_and_last"]
     assert checkpoint is not None
     assert checkpoint["_target_"] == "cls_callbacks.BestAndLastCheckpoint"
@@ -47,6 +47,7 @@ def test_a_run_of_version_0_1_can_be_resumed_with_the_same_settings(composed: An
         "+model.stem=standard",
         "+augmentation.geometry.rotation=12",
         "+augmentation.color.brightness=0.15",
+        "+augmentation.color.gray=0.1",
         "+callbacks.best_and_last.on_save_error=continue",
     )
     settings = config.model_dump(mode="json")
@@ -85,6 +86,10 @@ def test_every_renamed_callback_exists(composed: Any) -> None:
         (
             "augmentation.colour.brightness=0.1",
             "augmentation.colour.brightness was renamed to augmentation.color.brightness",
+        ),
+        (
+            "+augmentation.color.grey=0.1",
+            "augmentation.color.grey was renamed to augmentation.color.gray",
         ),
         ("+augmentation.colour.brightness=0.1", "augmentation.colour was renamed to"),
         (

@@ -10,7 +10,12 @@ from pydantic import ValidationError
 
 from cls_export.contract.suggestions import did_you_mean
 from cls_train.composition.config import Node
-from cls_train.composition.renames import find_renamed_parameter, find_renamed_value
+from cls_train.composition.renames import (
+    describe_renamed_key,
+    find_renamed_key,
+    find_renamed_parameter,
+    find_renamed_value,
+)
 from cls_train.composition.targets import find_target, parameter_names, resolve_target
 from cls_train.errors import ConfigError
 
@@ -135,6 +140,9 @@ def _describe_error(item: Any, path: str) -> str:
     names = map(str, item["loc"])
     key = ".".join([path, *names])
 
+    new_key = find_renamed_key(key)
+    if new_key is not None:
+        return describe_renamed_key(key, new_key)
     if item["type"] == "missing":
         return f"{key}: {item['msg']}"
     return f"{key}: {item['msg']}, got {item['input']!r:.200}"

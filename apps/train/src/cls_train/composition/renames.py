@@ -8,6 +8,7 @@ as a source of weights.
 from typing import Any
 
 RENAMED_KEYS = {
+    "augmentation.color.grey": "augmentation.color.gray",
     "callbacks.confusion": "callbacks.confusion_matrix",
     "callbacks.early_warnings": "callbacks.training_warnings",
     "callbacks.epoch_log": "callbacks.epoch_summary",
@@ -42,6 +43,7 @@ RENAMED_TARGETS = {
     "cls_data.Geometry": "cls_data.GeometricTransform",
     "cls_data.Mixing": "cls_data.MixupCutmix",
     "cls_data.PerSample": "cls_data.TorchvisionAugmentation",
+    "cls_data.Recipe": "cls_data.AugmentationPipeline",
     "cls_models.Compilation": "cls_models.CompileCallback",
     "cls_models.CudaGraph": "cls_models.CudaGraphCallback",
     "cls_models.distillation_from_run": "cls_models.build_distillation",
@@ -54,7 +56,9 @@ RENAMED_PARAMETERS = {
     "cls_callbacks.FastestBatchSizeFinder": {"largest": "max_batch_size"},
     "cls_callbacks.GradCamWriter": {"images": "max_images"},
     "cls_callbacks.TrainingWarnings": {"gap": "max_accuracy_gap", "still": "min_loss_change"},
+    "cls_data.AugmentationPipeline": {"colour": "color"},
     "cls_data.BroadcastAugmentation": {"colour": "color"},
+    "cls_data.ColorJitter": {"grey": "gray"},
     "cls_data.LightAugmentation": {"colour": "color"},
     "cls_data.PhotoAugmentation": {"colour": "color"},
 }
@@ -116,11 +120,12 @@ def _upgrade(value: Any, path: str) -> Any:
 
     upgraded = {}
     for key, item in value.items():
-        key_path = f"{path}.{key}" if path else str(key)
-        new_path = RENAMED_KEYS.get(key_path, key_path)
-        _, _, new_key = new_path.rpartition(".")
-        name = find_renamed_parameter(target, key) or new_key
-        upgraded[name] = _upgrade_item(target, name, item, new_path)
+        name = find_renamed_parameter(target, key) or key
+        new_path = f"{path}.{name}" if path else str(name)
+        new_path = RENAMED_KEYS.get(new_path, new_path)
+        _, _, new_name = new_path.rpartition(".")
+        upgraded[new_name] = _upgrade_item(target, new_name, item, new_path)
+
     return upgraded
 
 
