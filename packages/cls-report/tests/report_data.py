@@ -1,4 +1,4 @@
-"""Random predictions with a known accuracy."""
+"""Random logits and predictions."""
 
 import json
 from collections.abc import Callable

@@ -74,8 +74,8 @@ def _report_parser() -> argparse.ArgumentParser:
         "--folds",
         type=Path,
         metavar="FILE",
-        help="treat the runs as the folds of one data set: pool their predictions, find likely "
-        "label errors, and write one report to FILE",
+        help="pool the predictions of cross-validation folds, find likely label errors, and write "
+        "one report to FILE",
     )
     return parser
 
@@ -95,7 +95,8 @@ def compare_runs() -> None:
             f"expected two runs, got {len(options.runs)}; to summarize several seeds, use --seeds"
         )
 
-    first, second = (Run.open(folder) for folder in options.runs)
+    first = Run.open(options.runs[0])
+    second = Run.open(options.runs[1])
     split = options.split or common_split([first, second])
     paired = pair_predictions(split, first.predictions_for(split), second.predictions_for(split))
     comparison = compare(paired, (first.name, second.name))
@@ -138,23 +139,17 @@ def _compare_parser() -> argparse.ArgumentParser:
 def _print_comparison(comparison: Comparison, first: str, second: str, split: str) -> None:
     console = Console()
     console.print(comparison.verdict, markup=False, highlight=False)
-    overall, f1 = comparison.overall, comparison.macro_f1
-    table = Table(title=f"{overall.images} images of {split}", title_justify="left")
-
-    for header in ("", first, second, "difference"):
-        table.add_column(header)
-
-    table.add_row(
-        "top-1",
-        format_percent(overall.first),
-        format_percent(overall.second),
-        format_points(overall.difference),
-    )
-    table.add_row("only this run correct", str(overall.only_first), str(overall.only_second), "")
+    overall = comparison.overall
+    f1 = comparison.macro_f1
+    title = f"{overall.images} images of {split}"
+    table = Table("", first, second, "difference", title=title, title_justify="left")
+    top1 = (format_percent(overall.first), format_percent(overall.second))
+    correct = (str(overall.only_first), str(overall.only_second))
+    table.add_row("top-1", *top1, format_points(overall.difference))
+    table.add_row("only this run correct", *correct, "")
     table.add_row("macro-F1", f"{f1.first:.1%}", f"{f1.second:.1%}", format_points(f1.difference))
     console.print(table)
     _print_significant(console, "class", comparison.by_class)
-
     for key, differences in comparison.by_slice.items():
         _print_significant(console, key, differences)
 
@@ -163,33 +158,22 @@ def _print_significant(
     console: Console, key: str, differences: tuple[AccuracyDifference, ...]
 ) -> None:
     for each in differences:
-        if each.adjusted_p < SIGNIFICANCE_LEVEL:
-            text = (
-                f"{key} {each.name or '(empty)'}: {format_points(each.difference)} on "
-                f"{each.images} images (adjusted p = {each.adjusted_p:.2g})"
-            )
-            console.print(text, markup=False, highlight=False)
+        if each.adjusted_p >= SIGNIFICANCE_LEVEL:
+            continue
+        name = each.name or "(empty)"
+        difference = format_points(each.difference)
+        p = f"adjusted p = {each.adjusted_p:.2g}"
+        text = f"{key} {name}: {difference} on {each.images} images ({p})"
+        console.print(text, markup=False, highlight=False)
 
 
 def _print_seeds(summary: SeedSummary) -> None:
     console = Console()
-    table = Table(
-        title=f"{len(summary.names)} seeds, {summary.images} images of {summary.split}",
-        title_justify="left",
-    )
-    for header in ("run", "seed", "top-1", "macro-F1"):
-        table.add_column(header)
-
-    rows = zip(
-        summary.names,
-        summary.seeds,
-        summary.top1.values,
-        summary.macro_f1.values,
-        strict=True,
-    )
-    for name, seed, top1, f1 in rows:
+    title = f"{len(summary.names)} seeds, {summary.images} images of {summary.split}"
+    table = Table("run", "seed", "top-1", "macro-F1", title=title, title_justify="left")
+    metrics = zip(summary.top1.values, summary.macro_f1.values, strict=True)
+    for name, seed, (top1, f1) in zip(summary.names, summary.seeds, metrics, strict=True):
         table.add_row(name, str(seed), f"{top1:.2%}", f"{f1:.4f}")
-
     console.print(table)
     for line in summary.describe():
         console.print(line, markup=False, highlight=False)

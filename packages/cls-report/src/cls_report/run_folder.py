@@ -19,16 +19,12 @@ from cls_report.errors import ReportError
 from cls_report.statistics.evaluation import Evaluation
 
 SPLITS = ("valid", "test")
-_FREE_SETTINGS = ("seed", "run")
-"""Settings in which runs of one recipe may differ."""
+_FREE_SETTINGS = ("seed", "run")  # runs of one recipe may differ in them
 
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of an evaluated run.
-
-    Files that an older version did not write are treated as empty, and reports leave them out.
-    """
+    """The folder of an evaluated run. Files that do not exist are treated as empty."""
 
     path: Path
 
@@ -113,7 +109,8 @@ class Run:
         calibration = self.labels.calibration
         evaluations = {}
         for split, predictions in self.predictions.items():
-            evaluations[split] = Evaluation.from_predictions(split, predictions, calibration)
+            evaluation = Evaluation.from_predictions(split, predictions, calibration)
+            evaluations[split] = evaluation
         return evaluations
 
     @cached_property
@@ -127,7 +124,6 @@ class Run:
             for row in csv.DictReader(stream):
                 logged = {name: float(value) for name, value in row.items() if value}
                 epochs.append(logged)
-
         return tuple(epochs)
 
     def metric_history(self, metric: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -177,13 +173,11 @@ def differing_settings(first: Run, second: Run) -> dict[str, tuple[str, str]]:
     second_settings = _flatten_settings(second.config)
     keys = {*first_settings, *second_settings}
     differing = {}
-
     for key in sorted(keys):
         first_value = first_settings.get(key, "-")
         second_value = second_settings.get(key, "-")
         if first_value != second_value:
             differing[key] = (first_value, second_value)
-
     return differing
 
 

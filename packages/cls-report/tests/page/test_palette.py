@@ -10,10 +10,10 @@ import pytest
 STYLE = files("cls_report.page").joinpath("assets", "palette.css").read_text("utf-8")
 COLORS = re.findall(r"--([\w-]+): light-dark\(#(\w{6}), #(\w{6})\)", STYLE)
 SCHEMES = {
-    scheme: {name: colors[place] for name, *colors in COLORS}
-    for place, scheme in enumerate(("light", "dark"))
+    scheme: {name: colors[index] for name, *colors in COLORS}
+    for index, scheme in enumerate(("light", "dark"))
 }
-SERIES = [f"series-{place}" for place in range(7)]
+SERIES = [f"series-{index}" for index in range(7)]
 # Machado, Oliveira and Fernandes 2009, severity 1.0, on linear light.
 EYES = {
     "all cones": np.eye(3),
@@ -32,7 +32,7 @@ EYES = {
 
 def light(color: str) -> np.ndarray:
     """Return the linear light [3] of a color of six hexadecimal digits."""
-    levels = np.array([int(color[place : place + 2], 16) for place in (0, 2, 4)]) / 255
+    levels = np.array([int(color[index : index + 2], 16) for index in (0, 2, 4)]) / 255
     return np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
 
 

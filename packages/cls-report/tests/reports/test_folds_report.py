@@ -42,7 +42,7 @@ def test_pooling_rejects_runs_that_are_not_all_folds_of_one_data_set(make_run: M
         pool_folds([first, make_run("fold1", fold=1, folds=2, sampler="weighted")])
 
 
-def test_label_errors_with_swapped_labels_are_found_first() -> None:
+def test_swapped_labels_rank_first_among_the_label_errors() -> None:
     pytest.importorskip("cleanlab")
     predictions = make_predictions(images=400)
     confident = predictions.logits.copy()
@@ -55,7 +55,7 @@ def test_label_errors_with_swapped_labels_are_found_first() -> None:
     assert set(rows[: len(wrong)]) == set(wrong)
 
 
-def test_label_errors_are_found_if_a_class_has_no_rows() -> None:
+def test_find_label_errors_accepts_a_class_without_rows() -> None:
     pytest.importorskip("cleanlab")
     predictions = make_predictions(images=200)
     has_rows = predictions.labels != 2

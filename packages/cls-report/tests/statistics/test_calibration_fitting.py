@@ -143,6 +143,6 @@ def test_temperature_cannot_be_fitted_if_all_predictions_are_correct() -> None:
         (np.zeros((2, 2)), np.array([0.0, 1.0]), "labels must be integers"),
     ],
 )
-def test_fitting_names_invalid_logits_and_labels(logits: Any, labels: Any, message: str) -> None:
+def test_fitting_rejects_invalid_logits_and_labels(logits: Any, labels: Any, message: str) -> None:
     with pytest.raises(CalibrationError, match=message):
         fit_temperature(logits, labels)

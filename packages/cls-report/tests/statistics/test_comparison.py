@@ -65,7 +65,7 @@ def test_holm_adjusts_p_values_by_their_rank() -> None:
     assert holm_adjust([]) == []
 
 
-def test_identical_runs_need_no_number_of_images() -> None:
+def test_identical_runs_have_no_required_number_of_images() -> None:
     assert required_images(300, 4, 4) is None
     same = make_predictions()
     comparison = compared(same, same)

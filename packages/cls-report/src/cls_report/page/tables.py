@@ -72,8 +72,8 @@ def _column_cells(column: Column) -> list[Cell]:
 
 def _number_cells(values: Iterable[CellValue], unit: Unit) -> list[Cell]:
     numbers = [value if isinstance(value, int | float) else None for value in values]
-    known = [number for number in numbers if number is not None]
-    decimals = common_decimals(known, unit, digits=4)
+    present = [number for number in numbers if number is not None]
+    decimals = common_decimals(present, unit, digits=4)
     cells = []
     for number in numbers:
         text = format_number(number, unit, decimals)
@@ -83,15 +83,15 @@ def _number_cells(values: Iterable[CellValue], unit: Unit) -> list[Cell]:
 
 
 def _estimate_cells(estimates: list[Estimate], unit: Unit) -> list[Cell]:
-    known = []
+    values_and_bounds = []
     for estimate in estimates:
         for value in (estimate.value, estimate.low, estimate.high):
             if value is not None:
-                known.append(value)
+                values_and_bounds.append(value)
 
-    start, end = _bar_range(known, unit)
+    start, end = _bar_range(values_and_bounds, unit)
     signed = start < 0
-    decimals = common_decimals(known, unit, digits=3)
+    decimals = common_decimals(values_and_bounds, unit, digits=3)
     cells = []
     for estimate in estimates:
         text = format_number(estimate.value, unit, decimals, signed)
@@ -99,6 +99,7 @@ def _estimate_cells(estimates: list[Estimate], unit: Unit) -> list[Cell]:
         key = _sort_key(estimate.value)
         bar = _bar(estimate, start, end)
         cells.append(Cell(text, interval, key, bar))
+
     return cells
 
 
@@ -131,4 +132,5 @@ def _bar(estimate: Estimate, start: float, end: float) -> Bar | None:
         share = (at - start) / (end - start)
         position = 100 * min(max(share, 0), 1)
         positions.append(round(position, 1))
+
     return Bar(*positions)

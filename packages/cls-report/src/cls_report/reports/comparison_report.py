@@ -32,7 +32,9 @@ def build_comparison_report(
     first: Run, second: Run, paired: PairedEvaluations, comparison: Comparison
 ) -> Report:
     """Build the report of two runs whose predictions for one split were paired and compared."""
-    names = (first.name, second.name)
+    first_name = first.name
+    second_name = second.name
+    names = (first_name, second_name)
     split = paired.first.split
     images = comparison.overall.images
     thumbnails = Thumbnails(second.data_root, second.labels.preprocessing)
@@ -42,28 +44,28 @@ def build_comparison_report(
         _agreement_table(comparison, paired, names),
     )
     galleries = (
-        _gallery(names[1], paired.second, names[0], paired.first, thumbnails),
-        _gallery(names[0], paired.first, names[1], paired.second, thumbnails),
+        _gallery(second_name, paired.second, first_name, paired.first, thumbnails),
+        _gallery(first_name, paired.first, second_name, paired.second, thumbnails),
     )
     classes = _difference_table("By class", "class", comparison.by_class, names)
     slices = []
     for key, differences in comparison.by_slice.items():
-        slices.append(_difference_table(f"By {key}", key, differences, names))
+        table = _difference_table(f"By {key}", key, differences, names)
+        slices.append(table)
 
+    training = _training_charts(first, second)
+    settings = _settings_block(first, second)
     sections = (
         Section(key="summary", title="Summary", blocks=summary),
         Section(key="images", title="Disagreements", blocks=galleries),
         Section(key="classes", title="Classes", blocks=(classes,)),
         Section(key="slices", title="Slices", blocks=tuple(slices)),
-        Section(key="training", title="Training", blocks=_training_charts(first, second)),
-        Section(key="settings", title="Settings", blocks=(_settings_block(first, second),)),
+        Section(key="training", title="Training", blocks=training),
+        Section(key="settings", title="Settings", blocks=(settings,)),
     )
-    return Report.from_sections(
-        f"{names[0]} and {names[1]}",
-        f"compared on the same {images} images of {split}",
-        sections,
-        thumbnails.urls,
-    )
+    title = " and ".join(names)
+    subtitle = f"compared on the same {images} images of {split}"
+    return Report.from_sections(title, subtitle, sections, thumbnails.urls)
 
 
 def _metrics_table(comparison: Comparison, names: tuple[str, str], split: str) -> Table:
@@ -153,15 +155,17 @@ def _difference_table(
     headers: list[tuple[str, ColumnKind]] = [
         (key, "text"),
         ("images", "count"),
-        (f"accuracy of {names[0]}", "share_estimate"),
-        (f"accuracy of {names[1]}", "share_estimate"),
+        (f"{names[0]} accuracy", "share_estimate"),
+        (f"{names[1]} accuracy", "share_estimate"),
         ("difference", "share_estimate"),
         ("adjusted p", "number"),
     ]
     rows: list[tuple[CellValue, ...]] = []
     for each in differences:
         name = display_name(each.name)
-        rows.append((name, each.images, each.first, each.second, each.difference, each.adjusted_p))
+        accuracies = (each.first, each.second, each.difference)
+        rows.append((name, each.images, *accuracies, each.adjusted_p))
+
     note = "p is adjusted for the number of rows (Holm)."
     return Table.from_rows(title, headers, rows, note)
 
@@ -184,6 +188,7 @@ def _training_charts(first: Run, second: Run) -> tuple[Chart, ...]:
                 series=tuple(series),
             )
             charts.append(chart)
+
     return tuple(charts)
 
 

@@ -60,7 +60,7 @@ def scores_block(title: str, scores: EvaluationScores) -> Scores:
 def classes_table(
     title: str, scores: EvaluationScores, train_counts: Mapping[str, int] | None = None
 ) -> Table:
-    """Return the metrics of each class, with its number of training images if known."""
+    """Return the metrics of each class, optionally with its number of training images."""
     headers: list[tuple[str, ColumnKind]] = [
         ("class", "text"),
         ("images", "count"),
@@ -75,7 +75,7 @@ def classes_table(
         rows.append([name, each.support, each.recall, each.precision, each.f1, each.answered])
 
     if train_counts:
-        headers.append(("training images", "count"))
+        headers.append(("in train", "count"))
         for row, each in zip(rows, scores.by_class, strict=True):
             row.append(train_counts.get(each.name))
 
@@ -120,7 +120,8 @@ def mistakes_gallery(
 ) -> Gallery | Text:
     """Return the most confident mistakes, which are often label errors or blind spots."""
     evaluated = evaluation.softmax
-    wrong = np.flatnonzero(~evaluated.correct)
+    is_wrong = ~evaluated.correct
+    wrong = np.flatnonzero(is_wrong)
     if len(wrong) == 0:
         return Text(text=f"{title}: none, all predictions are correct.")
 
@@ -231,10 +232,15 @@ def slice_tables(evaluation: Evaluation) -> list[Table]:
         rows = []
         for each in slices:
             subset = evaluation.softmax.subset(each.rows)
+            images = len(subset)
             top1 = proportion_interval(subset.correct, subset.clusters)
             confidence = float(subset.confidence.mean())
-            rows.append((each.value, len(subset), top1, confidence))
-        tables.append(Table.from_rows(f"Top-1 by {key}, {evaluation.split}", headers, rows))
+            rows.append((each.value, images, top1, confidence))
+
+        title = f"Top-1 by {key}, {evaluation.split}"
+        table = Table.from_rows(title, headers, rows)
+        tables.append(table)
+
     return tables
 
 

@@ -103,6 +103,7 @@ def _check_folds(runs: Sequence[Run]) -> None:
         raise ReportError(
             f"expected each of the folds 0 to {count - 1} once, got {folds}; {_HOW_TO_TRAIN}"
         )
+
     for run in runs[1:]:
         keys = [key for key in differing_settings(runs[0], run) if key != _FOLD_KEY]
         if keys:

@@ -46,15 +46,17 @@ def build_run_report(run: Run) -> Report:
     ]
     settings = run.config["model"]
     model = settings.get("name") or settings.get("_target_", "")
+    classes = len(run.labels.classes)
     seed = run.config.get("seed")
-    subtitle = f"{model}, {len(run.labels.classes)} classes, seed {seed}"
+    subtitle = f"{model}, {classes} classes, seed {seed}"
     return Report.from_sections(run.name, subtitle, sections, thumbnails.urls)
 
 
 def _summary_section(run: Run, evaluations: list[Evaluation]) -> Section:
     blocks: list[Block] = []
     for evaluation in evaluations:
-        blocks.append(scores_block(evaluation.split, evaluation.scores))
+        scores = scores_block(evaluation.split, evaluation.scores)
+        blocks.append(scores)
 
     if "test" not in run.evaluations:
         text = (
@@ -67,8 +69,9 @@ def _summary_section(run: Run, evaluations: list[Evaluation]) -> Section:
     if scored:
         weights = "EMA" if scored["weights"] == "ema" else "raw"
         epoch = scored["epoch"] + 1
-        score = f"{scored['metric']} {scored['value']:.4f} during training"
-        blocks.append(Text(text=f"Evaluated weights: {weights}, epoch {epoch} ({score})."))
+        score = f"{scored['metric']} {scored['value']:.4f}"
+        text = f"Evaluated weights: {weights}, epoch {epoch} ({score} during training)."
+        blocks.append(Text(text=text))
 
     for warning in read_json(run.paths.summary).get("warnings", []):
         blocks.append(Text(text=warning, tone="warning"))
@@ -89,10 +92,12 @@ def _mistakes_section(run: Run, evaluations: list[Evaluation], thumbnails: Thumb
     blocks: list[Block] = []
     for evaluation in evaluations:
         split = evaluation.split
-        overlay = _grad_cam_lookup(run.paths.predictions / f"gradcam_{split}.npz", thumbnails)
-        gallery_title = f"Most confident mistakes on {split}"
-        blocks.append(mistakes_gallery(gallery_title, evaluation, thumbnails, overlay))
-        blocks.append(confusion_matrix(f"Confusion matrix on {split}", evaluation, thumbnails))
+        file = run.paths.predictions / f"gradcam_{split}.npz"
+        overlay = _grad_cam_lookup(file, thumbnails)
+        title = f"Most confident mistakes on {split}"
+        gallery = mistakes_gallery(title, evaluation, thumbnails, overlay)
+        matrix = confusion_matrix(f"Confusion matrix on {split}", evaluation, thumbnails)
+        blocks += [gallery, matrix]
     return Section(key="mistakes", title="Mistakes", blocks=tuple(blocks))
 
 
@@ -124,8 +129,10 @@ def _confidence_section(evaluations: list[Evaluation]) -> Section:
                 "measured error is biased upward."
             )
             blocks.append(Text(text=text))
-        blocks.append(reliability_diagram(f"Reliability diagram on {split}", evaluation))
-        blocks.append(risk_coverage_chart(f"Risk-coverage curve on {split}", evaluation))
+        diagram = reliability_diagram(f"Reliability diagram on {split}", evaluation)
+        curve = risk_coverage_chart(f"Risk-coverage curve on {split}", evaluation)
+        blocks += [diagram, curve]
+
     return Section(key="confidence", title="Confidence", blocks=tuple(blocks))
 
 
@@ -160,4 +167,5 @@ def _robustness_section(run: Run) -> Section:
             series=(degraded, baseline),
         )
         charts.append(chart)
+
     return Section(key="robustness", title="Robustness", blocks=tuple(charts))

@@ -97,6 +97,7 @@ def _findings_table(findings: dict[str, list[dict[str, Any]]], policies: dict[st
         examples = [str(entry.get("text", entry)) for entry in entries[:_MAX_EXAMPLES]]
         policy = policies.get(rule, "")
         rows.append((rule, len(entries), policy, "\n".join(examples)))
+
     note = "All findings are in data_check.json in the run folder."
     return Table.from_rows("Findings of the data gate", headers, rows, note)
 
@@ -113,6 +114,7 @@ def _class_counts_table(counts: dict[str, dict[str, int]]) -> Table:
         for by_class in counts.values():
             row.append(by_class.get(name, 0))
         rows.append(row)
+
     return Table.from_rows("Images per class", headers, rows)
 
 
@@ -134,6 +136,7 @@ def training_section(run: Run) -> Section:
             note=curve.note,
         )
         charts.append(chart)
+
     return Section(key="training", title="Training", blocks=tuple(charts))
 
 
@@ -144,18 +147,20 @@ def metric_series(run: Run, metric: str, name: str) -> Series:
 
 
 def cost_section(run: Run) -> Section:
-    """Return training time, model size, and latency; empty if nothing is known."""
+    """Return training time, model size, and latency; empty without these files."""
     facts = {**_time_facts(run), **_model_facts(run)}
     if run.model_file.is_file():
         size = run.model_file.stat().st_size / 1e6
         facts["exported file"] = f"{size:.1f} MB"
-        facts["latency of the exported file"] = f"measure: cls-export bench {run.paths.bundle}"
+        facts["to measure its latency"] = f"cls-export bench {run.paths.bundle}"
+
     onnx = read_json(run.paths.evaluation).get("onnx")
     if onnx is not None:
         difference = onnx["max_logit_difference"]
         facts["exported logits"] = (
             f"from image files, they differ from PyTorch by at most {difference:.1e}"
         )
+
     blocks = (Facts(facts=facts),) if facts else ()
     return Section(key="cost", title="Cost", blocks=blocks)
 

@@ -18,16 +18,7 @@ _MAX_KEYS = 10
 
 @dataclass(frozen=True, slots=True)
 class SeedSummary:
-    """Metrics of runs that differ only in their seed.
-
-    Attributes:
-        names: Names of the runs.
-        seeds: Seed of each run.
-        split: The evaluated split.
-        images: Number of its images.
-        top1: Accuracy, 0 to 1.
-        macro_f1: Macro-F1, 0 to 1.
-    """
+    """Metrics of runs that differ only in their seed, on the images of one split."""
 
     names: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -38,32 +29,28 @@ class SeedSummary:
 
     def describe(self) -> list[str]:
         """Return one line per metric: mean, deviation, and noise floor."""
-        return [
-            _describe("top-1", self.top1),
-            _describe("macro-F1", self.macro_f1),
-        ]
+        return [_describe("top-1", self.top1), _describe("macro-F1", self.macro_f1)]
 
 
 def _describe(metric: str, variation: SeedVariation) -> str:
     mean = variation.mean
-    assert mean.value is not None
     assert mean.low is not None
     assert mean.high is not None
-
+    low = max(0, mean.low)
+    high = min(1, mean.high)
+    deviation = 100 * variation.deviation
+    floor = 100 * variation.noise_floor
     return (
-        f"{metric}: mean {mean.value:.2%} (95% interval of the mean {max(0, mean.low):.2%} to "
-        f"{min(1, mean.high):.2%}), standard deviation {100 * variation.deviation:.2f} points. "
-        f"A difference of less than {100 * variation.noise_floor:.1f} points between two runs "
-        "can be due to their seeds alone."
+        f"{metric}: mean {mean.value:.2%} (95% interval of the mean {low:.2%} to {high:.2%}), "
+        f"standard deviation {deviation:.2f} points. A difference of less than {floor:.1f} points "
+        "between two runs can be due to their seeds alone."
     )
 
 
 def summarize_seeds(runs: Sequence[Run], split: str | None = None) -> SeedSummary:
-    """Summarize runs of one recipe with different seeds.
+    """Summarize two or more runs of one recipe with different seeds.
 
-    Args:
-        runs: At least two runs.
-        split: The split. The default is test if every run has it, otherwise valid.
+    The default split is test if every run has it, otherwise valid.
 
     Raises:
         ReportError: Too few runs, a repeated seed, or runs that differ in settings or images.
@@ -86,10 +73,10 @@ def summarize_seeds(runs: Sequence[Run], split: str | None = None) -> SeedSummar
                 "uv run apps/compare RUN RUN lists them"
             )
         evaluated = EvaluatedPredictions.from_predictions(predictions)
+        accuracy = float(evaluated.correct.mean())
+        accuracies.append(accuracy)
         single_sample = np.ones((1, len(evaluated)))
-        f1 = macro_f1(evaluated, single_sample)
-        accuracies.append(float(evaluated.correct.mean()))
-        f1_scores.append(float(f1[0]))
+        f1_scores += macro_f1(evaluated, single_sample).tolist()
 
     return SeedSummary(
         names=tuple(run.name for run in runs),
@@ -107,13 +94,14 @@ def _check_recipes(runs: Sequence[Run]) -> None:
             f"expected at least two runs of one recipe, got {len(runs)}; to train more: "
             "uv run apps/train -m seed=1,2,3"
         )
+
     for run in runs[1:]:
         keys = list(differing_settings(runs[0], run))
         if keys:
+            names = ", ".join(keys[:_MAX_KEYS])
             raise ReportError(
-                f"{runs[0].path} and {run.path} differ in more than their seeds: "
-                f"{', '.join(keys[:_MAX_KEYS])}; to compare two recipes, run apps/compare without "
-                "--seeds"
+                f"{runs[0].path} and {run.path} differ in more than their seeds: {names}; to "
+                "compare two recipes, run apps/compare without --seeds"
             )
 
 

@@ -109,7 +109,7 @@ def cross_fit(
 ) -> Floats:
     """Calibrate each half of the images with a fit on the other half.
 
-    The calibration error of the result uses every image, and no image was part of its own fit.
+    The result has every image, and no image was used to fit its own calibration.
 
     Images with equal `groups` [N] stay in one half; the default splits single images.
 
@@ -135,6 +135,7 @@ def cross_fit(
         calibration = fit(values[fit_rows], targets[fit_rows])
         scaled = calibration.apply(values[rows])
         probabilities[rows] = softmax(scaled)
+
     return probabilities
 
 
@@ -164,6 +165,7 @@ def check_scores(scores: Logits, labels: Labels) -> tuple[Floats, Integers]:
             f"labels must be integers from 0 to {last}, got {targets.dtype} from {lowest} to "
             f"{highest}"
         )
+
     return values, targets.astype(np.int64)
 
 

@@ -163,8 +163,9 @@ def _occurrence_keys(predictions: Predictions) -> list[tuple[str, int]]:
     occurrences: Counter[str] = Counter()
     keys = []
     for image in predictions.ids.tolist():
-        keys.append((image, occurrences[image]))
+        occurrence = occurrences[image]
         occurrences[image] += 1
+        keys.append((image, occurrence))
     return keys
 
 
@@ -278,14 +279,16 @@ def _accuracy_difference(
 
 
 def _verdict(overall: AccuracyDifference, names: tuple[str, str]) -> str:
-    assert overall.first.value is not None
-    assert overall.second.value is not None
-    accuracies = (
-        f"{names[0]} {overall.first.value:.1%}, {names[1]} {overall.second.value:.1%} top-1"
-    )
+    first_name, second_name = names
+    first = overall.first.value
+    second = overall.second.value
+    assert first is not None
+    assert second is not None
+    accuracies = f"{first_name} {first:.1%}, {second_name} {second:.1%} top-1"
+    p = f"p = {overall.p:.2g}"
     if overall.p < SIGNIFICANCE_LEVEL:
-        better = names[1] if overall.only_second > overall.only_first else names[0]
-        return f"{better} is better: {accuracies} on {overall.images} images (p = {overall.p:.2g})."
+        better = second_name if overall.only_second > overall.only_first else first_name
+        return f"{better} is better: {accuracies} on {overall.images} images ({p})."
 
     required = required_images(
         overall.images, overall.only_first, overall.only_second, overall.design_effect
@@ -301,7 +304,4 @@ def _verdict(overall: AccuracyDifference, names: tuple[str, str]) -> str:
         rounded = math.ceil(required / step) * step
         advice = f"Detecting a difference this small takes about {rounded:,} images."
 
-    return (
-        f"Not distinguishable on {overall.images} images: {accuracies} (p = {overall.p:.2g}). "
-        f"{advice}"
-    )
+    return f"Not distinguishable on {overall.images} images: {accuracies} ({p}). {advice}"

@@ -62,7 +62,8 @@ class EvaluatedPredictions:
     @cached_property
     def confidence(self) -> Floats:
         """Probability of each predicted class: float64 [N]."""
-        return np.exp(self._pick(self.predicted))
+        log_confidence = self._pick(self.predicted)
+        return np.exp(log_confidence)
 
     @cached_property
     def losses(self) -> Floats:

@@ -56,7 +56,8 @@ def holm_adjust(p_values: Sequence[float]) -> list[float]:
     order = np.argsort(p_values, kind="stable")
 
     for rank, index in enumerate(order):
-        corrected = p_values[index] * (count - rank)
+        remaining = count - rank
+        corrected = p_values[index] * remaining
         highest = max(highest, min(1.0, corrected))
         adjusted[index] = highest
     return adjusted

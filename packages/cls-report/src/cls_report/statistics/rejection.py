@@ -99,6 +99,7 @@ def choose_reject(
                 level,
                 f" for class {name!r}",
             )
+
     return Reject(threshold=threshold, by_class=by_class, wanted=wanted, level=level, images=images)
 
 
@@ -118,4 +119,5 @@ def _choose_threshold(
             f"no threshold{where} reaches a precision of {level:.1%} on these "
             f"{len(correct)} images; the highest precision is {highest:.1%}"
         )
+
     return float(curve.thresholds[reached[-1]])

@@ -146,16 +146,14 @@ class _ClassIndicators:
         count = len(evaluated)
         columns = np.arange(count)
         shape = (len(evaluated.classes), count)
-        is_label = (evaluated.labels, columns)
-        is_predicted = (evaluated.predicted, columns)
+        label_cells = (evaluated.labels, columns)
+        predicted_cells = (evaluated.predicted, columns)
         ones = np.ones(count)
-        correct = evaluated.correct.astype(np.float64)
-
-        return cls(
-            labels=sparse.csr_array((ones, is_label), shape),
-            predicted=sparse.csr_array((ones, is_predicted), shape),
-            correct=sparse.csr_array((correct, is_predicted), shape),
-        )
+        is_correct = evaluated.correct.astype(np.float64)
+        labels = sparse.csr_array((ones, label_cells), shape)
+        predicted = sparse.csr_array((ones, predicted_cells), shape)
+        correct = sparse.csr_array((is_correct, predicted_cells), shape)
+        return cls(labels, predicted, correct)
 
     def count(self, weights: Floats) -> _ClassCounts:
         """Count images weighted by [rounds, N]."""
@@ -243,8 +241,11 @@ def _auroc(evaluated: EvaluatedPredictions, weights: Floats) -> Estimate:
         area = float(ranks[is_positive].mean())
         total += area
         classes += 1
-        share = np.where(is_positive, 1 / len(positive), 1 / len(negative))
-        influence += (ranks - area) * share
+        positive_share = 1 / len(positive)
+        negative_share = 1 / len(negative)
+        share = np.where(is_positive, positive_share, negative_share)
+        centered = ranks - area
+        influence += centered * share
 
     if classes == 0:
         return Estimate(value=None)
@@ -292,16 +293,19 @@ def _class_scores(evaluated: EvaluatedPredictions) -> tuple[ClassScores, ...]:
         is_label = evaluated.labels == index
         is_predicted = evaluated.predicted == index
         either = is_label | is_predicted
+        precision = proportion_interval(correct[is_predicted], clusters.subset(is_predicted))
+        recall = proportion_interval(correct[is_label], clusters.subset(is_label))
         share = proportion_interval(correct[either], clusters.subset(either))
         class_scores = ClassScores(
             name=name,
             support=int(is_label.sum()),
             answered=int(is_predicted.sum()),
-            precision=proportion_interval(correct[is_predicted], clusters.subset(is_predicted)),
-            recall=proportion_interval(correct[is_label], clusters.subset(is_label)),
+            precision=precision,
+            recall=recall,
             f1=_f1_from_share(share),
         )
         scores.append(class_scores)
+
     return tuple(scores)
 
 

@@ -81,8 +81,9 @@ def _most_frequent(names: Sequence[str]) -> list[str]:
 def _is_number_or_none(value: JsonValue) -> bool:
     if value is None:
         return True
-    is_number = isinstance(value, int | float)
-    return is_number and not isinstance(value, bool)
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int | float)
 
 
 def _first_number(name: str) -> float:
@@ -104,6 +105,7 @@ def _quartile_names(values: Sequence[JsonValue]) -> list[str]:
         high = numbers[in_bin].max()
         for row in np.flatnonzero(in_bin):
             names[row] = f"{low:g} to {high:g}"
+
     return names
 
 
