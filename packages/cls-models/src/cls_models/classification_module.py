@@ -5,7 +5,8 @@ Shapes: B images in a batch, N images in a split, C classes.
 
 import math
 import random
-from typing import Any, Protocol, Self
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -31,19 +32,11 @@ from cls_models.nonfinite import NonfiniteBatchTracker, NonfiniteLossError, list
 from cls_models.optim.param_groups import build_optimizer, is_fused_allowed
 from cls_models.optim.schedules import Plateau
 
+OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
+"""Builds an optimizer from parameter groups."""
 
-class OptimizerFactory(Protocol):
-    """Builds an optimizer; its other arguments are already bound."""
-
-    def __call__(self, params: list[dict[str, Any]], /) -> Optimizer:
-        """Return an optimizer of these parameter groups."""
-
-
-class SchedulerFactory(Protocol):
-    """Builds a learning rate schedule that is stepped after every optimizer step."""
-
-    def __call__(self, optimizer: Optimizer, total_steps: int, /) -> LRScheduler:
-        """Return the schedule of a training of `total_steps` optimizer steps."""
+SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
+"""Builds a learning rate schedule from an optimizer and the number of its steps."""
 
 
 class ClassificationModule(LightningModule):
@@ -59,9 +52,8 @@ class ClassificationModule(LightningModule):
         transfer: Which layers train, from which epoch, and how fast; None trains all layers alike.
         distillation: Adds a teacher's predictions to the loss.
 
-    Rows of batches without `index` are numbered in order. The random draws of the network in a
-    training step, such as dropout, depend only on the step and on the seed that torch had when the
-    module was created (`torch.initial_seed`).
+    Rows of batches without `index` are numbered in order. The network's random numbers, such as
+    dropout, depend only on the step and on `torch.initial_seed()` when the module was created.
 
     Logged once per epoch: train_loss and train_top1 (on augmented images), and for `valid` and
     `test` {split}_loss (mean negative log-likelihood in nats), _top1, _top5, and _macro_f1. Logged
@@ -139,7 +131,7 @@ class ClassificationModule(LightningModule):
         self._resumed_epoch_metrics = {}
 
     def on_train_batch_start(self, batch: ClassificationBatch, batch_idx: int) -> None:
-        """Seed the random draws of the network, so that a resumed run draws the same."""
+        """Seed the network's random numbers, so that a resumed run gets the same."""
         step = f"{self._seed} {self.current_epoch} {batch_idx} {self.global_rank}"
         seed = random.Random(step).getrandbits(63)
         _seed_generators(seed, self.device)
@@ -156,10 +148,11 @@ class ClassificationModule(LightningModule):
         if self._distillation is not None:
             loss = self._distillation(batch["images"], logits, loss)
 
+        detached_loss = loss.detach()
         if "index" in batch:
-            self._nonfinite_batch.update(loss.detach(), batch["index"])
+            self._nonfinite_batch.update(detached_loss, batch["index"])
         # Unweighted, because all batches have the same size and a weight would synchronize.
-        self._train_loss.update(loss.detach())
+        self._train_loss.update(detached_loss)
         self._train_top1.update(logits.detach(), batch["labels"])
 
         # Lightning sets this attribute without declaring it.
@@ -168,7 +161,7 @@ class ClassificationModule(LightningModule):
 
         # At the steps where loggers write, and at the last step, so that every epoch logs a rate.
         if is_logged or self.trainer.is_last_batch:
-            self._log_step(loss.detach())
+            self._log_step(detached_loss)
         if self.trainer.is_last_batch:
             self._log_training_epoch()
         return loss
@@ -213,24 +206,19 @@ class ClassificationModule(LightningModule):
         )
         if self._scheduler is None:
             return optimizer
-
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise ValueError(
-                "a schedule needs a number of steps: set max_epochs or max_steps, or train without "
-                "a scheduler"
+                "a schedule needs a number of steps: set max_epochs or max_steps, or no scheduler"
             )
-
         schedule = self._scheduler(optimizer, int(steps))
+        settings: Any = {"scheduler": schedule, "interval": "step"}
         if isinstance(schedule, Plateau):
             # Registered so that Lightning saves and restores it, but stepped in this module:
             # Lightning would step it after the epoch's checkpoint is written.
             self._plateau = schedule
-            return {
-                "optimizer": optimizer,
-                "lr_scheduler": {"scheduler": schedule, "reduce_on_plateau": False},
-            }
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+            settings = {"scheduler": schedule, "reduce_on_plateau": False}
+        return {"optimizer": optimizer, "lr_scheduler": settings}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
         """Step a schedule, except one that depends on a metric."""
@@ -273,10 +261,7 @@ class ClassificationModule(LightningModule):
         self._check_training_loss()
 
     def _log_training_epoch(self) -> None:
-        """Log the epoch's metrics at its last step.
-
-        Callbacks' epoch-end hooks run before this module's, and would not see the metrics.
-        """
+        # At the last step, because callbacks' epoch-end hooks run before this module's.
         values = {
             "train_loss": self._train_loss.compute(),
             "train_top1": self._train_top1.compute(),
@@ -288,30 +273,35 @@ class ClassificationModule(LightningModule):
         for name, value in values.items():
             self._epoch_metrics[name] = float(value)
 
+    def _get_learning_rate(self) -> float:
+        """Return the rate of the first group, whose layers have the full one."""
+        optimizer = self.trainer.optimizers[0]
+        rate: float = optimizer.param_groups[0]["lr"]
+        return rate
+
     def _get_optimizer_values(self) -> dict[str, float]:
-        first_group = self.trainer.optimizers[0].param_groups[0]
-        values: dict[str, float] = {"lr": first_group["lr"]}
+        values = {"lr": self._get_learning_rate()}
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None:
             values["loss_scale"] = scaler.get_scale()
         return values
 
     def _check_training_loss(self) -> None:
-        """Check the epoch's sum of losses, which any non-finite loss makes non-finite.
-
-        It synchronizes with the device, so it does not run at every step.
-        """
+        # One non-finite loss makes the sum non-finite. Reading it synchronizes with the device.
         total = float(self._train_loss.mean_value)
         if not math.isfinite(total):
             raise self._nonfinite_error("training", total)
 
     def _nonfinite_error(self, kind: str, loss: float) -> NonfiniteLossError:
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        epoch = self.current_epoch + 1
+        rate = self._get_learning_rate()
         data = getattr(self.trainer, "datamodule", None)
         paths = list_image_paths(self._nonfinite_batch.rows(), data)
-        first_batch = f" First in the batch of {paths}." if paths else ""
+        first_batch = ""
+        if paths:
+            first_batch = f" First in the batch of {paths}."
         return NonfiniteLossError(
-            f"the {kind} loss became {loss} in epoch {self.current_epoch + 1}, at or before step "
+            f"the {kind} loss became {loss} in epoch {epoch}, at or before step "
             f"{self.global_step}, with a learning rate of {rate:.2g}.{first_batch} Lower "
             "optimizer.lr, clip gradients with ++trainer.gradient_clip_val=1.0, or train in "
             "float32 with ++trainer.precision=32-true"

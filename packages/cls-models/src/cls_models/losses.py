@@ -4,8 +4,9 @@ Shapes: B images in a batch, C classes. Each loss maps logits float [B, C] and e
 [B] or soft targets float [B, C], whose rows sum to 1 (mixup, cutmix), to a scalar of at least
 float32.
 
-These losses add nothing to a state_dict, because their buffers come from the training data. The
-`weight` of PyTorch's `CrossEntropyLoss` is part of its state_dict.
+They raise a ValueError for arguments out of range and for shapes that do not fit each other. They
+add nothing to a state_dict, unlike the `weight` of PyTorch's `CrossEntropyLoss`, because their
+buffers come from the training data.
 """
 
 import math
@@ -33,14 +34,10 @@ class FocalLoss(nn.Module):
     of the labels times their mean weight. With gamma 0, it equals `CrossEntropyLoss`.
 
     Args:
-        gamma: Focusing parameter, 0 or more; 0 is cross-entropy. The paper found 2 best.
+        gamma: Focusing parameter, 0 or more; 0 is cross-entropy. 2 works best in the paper.
         weight: Weight of each class, [C], above 0.
         label_smoothing: Fraction of the target that is spread over all classes, at least 0 and
             below 1.
-
-    Raises:
-        ValueError: An argument is out of range, or logits, targets, and weights have different
-            shapes.
     """
 
     weight: Tensor | None
@@ -111,12 +108,7 @@ class LogitAdjustedLoss(nn.Module):
         class_counts: Number of training samples of each class, [C], above 0, for at least 2
             classes.
         tau: Strength of the adjustment, 0 (none) or more; 1 is consistent for the balanced error.
-        label_smoothing: Fraction of the target that is spread over all classes, at least 0 and
-            below 1.
-
-    Raises:
-        ValueError: An argument is out of range, or logits, targets, and counts have different
-            shapes.
+        label_smoothing: As for `FocalLoss`.
     """
 
     adjustment: Tensor
@@ -127,16 +119,15 @@ class LogitAdjustedLoss(nn.Module):
         super().__init__()
         if not 0 <= tau < math.inf:
             raise ValueError(f"tau must be 0 (no adjustment) or more, got {tau}")
-
         self.tau = tau
         self.label_smoothing = _check_smoothing(label_smoothing)
         advice = "add samples of the class or remove it, because log(0) is infinite"
         counts = _check_class_values(class_counts, "class_counts", advice)
         if len(counts) < 2:
             raise ValueError(f"class_counts must have at least 2 classes, got {len(counts)}")
-
         log_prior = (counts / counts.sum()).log()
-        self.register_buffer("adjustment", (tau * log_prior).float(), persistent=False)
+        adjustment = (tau * log_prior).float()
+        self.register_buffer("adjustment", adjustment, persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of a batch in nats."""

@@ -31,11 +31,12 @@ def build_classification_metrics(num_classes: int) -> MetricCollection:
 
 def get_metric_state(metric: Metric) -> dict[str, Tensor]:
     """Return the state of a metric on the CPU; all its states must be tensors."""
-    return {
-        name: value.detach().cpu()
-        for name, value in metric.metric_state.items()
-        if isinstance(value, Tensor)
-    }
+    state = {}
+    for name, value in metric.metric_state.items():
+        assert isinstance(value, Tensor)
+        detached = value.detach()
+        state[name] = detached.cpu()
+    return state
 
 
 def restore_metric_state(metric: Metric, state: dict[str, Tensor]) -> None:

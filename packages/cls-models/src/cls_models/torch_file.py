@@ -33,14 +33,10 @@ def read_torch_file(path: str | Path) -> Any:
 
 
 def get_backbone_state(checkpoint: Any, path: str | Path) -> dict[str, Tensor]:
-    """Return the network's state dict from a checkpoint of a `ClassificationModule`.
-
-    Args:
-        checkpoint: The content of the file.
-        path: The file, for messages.
+    """Return the network's state dict from the content of a `ClassificationModule`'s checkpoint.
 
     Raises:
-        TorchFileError: The content is not such a checkpoint.
+        TorchFileError: The content is not such a checkpoint; `path` names it.
     """
     state = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping):
@@ -48,11 +44,11 @@ def get_backbone_state(checkpoint: Any, path: str | Path) -> dict[str, Tensor]:
             f"{path}: not a checkpoint of a run: it has no state_dict. "
             "Load a plain state dict with model.weights"
         )
-    backbone_state = {
-        key.removeprefix(_BACKBONE_PREFIX): value
-        for key, value in state.items()
-        if key.startswith(_BACKBONE_PREFIX)
-    }
+    backbone_state = {}
+    for key, value in state.items():
+        if key.startswith(_BACKBONE_PREFIX):
+            name = key.removeprefix(_BACKBONE_PREFIX)
+            backbone_state[name] = value
     if not backbone_state:
         raise TorchFileError(
             f"{path}: not a checkpoint of a ClassificationModule: its state_dict has no tensor "

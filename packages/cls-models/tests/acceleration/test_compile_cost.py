@@ -1,14 +1,17 @@
+from unittest.mock import patch
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cls_models.acceleration.compile_cost import CompileCost, decide_compilation
+from cls_models.acceleration.compile_cost import COMPILE_COSTS, CompileCost, decide_compilation
 
 
 @given(st.integers(0, 10**6), st.floats(1e-4, 10), st.floats(0, 600), st.floats(0.5, 3))
 def test_decision_is_to_compile_exactly_if_training_gets_shorter(
     steps: int, step: float, seconds: float, speedup: float
 ) -> None:
-    decision = decide_compilation("cpu", 64, steps, step, CompileCost(seconds, speedup))
+    with patch.dict(COMPILE_COSTS, {"cpu": CompileCost(seconds, speedup)}):
+        decision = decide_compilation("cpu", 224, steps, step)
     eager = steps * step
     compiled = eager / speedup + seconds
     if abs(compiled - eager) > 1e-6 * (1 + eager):

@@ -60,7 +60,7 @@ def test_cache_returns_the_logits_of_each_row_for_any_batches(
     expected = backbone(images[rows]) if index else torch.empty(0, 3)
     torch.testing.assert_close(cache.logits(rows), expected, atol=1e-6, rtol=1e-5)
     assert cache(rows).shape == (len(index), 6)
-    assert cache.nbytes == ROWS * 6 * 4
+    assert cache.features.nbytes == ROWS * 6 * 4
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,10 @@ def test_compute_rejects_a_cache_above_the_memory_limit() -> None:
         match="11 rows of 6 float32 features takes 264 bytes, more than the limit of 263",
     ):
         FeatureCache.compute(network(), batches(images_of()), ROWS, max_bytes=263)
-    assert FeatureCache.compute(network(), batches(images_of()), ROWS, max_bytes=264).nbytes == 264
+    assert (
+        FeatureCache.compute(network(), batches(images_of()), ROWS, max_bytes=264).features.nbytes
+        == 264
+    )
 
 
 def test_check_features_cacheable_rejects_changing_images_and_trained_layers() -> None:

@@ -1,7 +1,5 @@
 """Check that batch norms can train with the configured batch size."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -26,7 +24,7 @@ def check_batch_size_for_batch_norm(
         image_size: H and W.
 
     Raises:
-        HardwareError: Names the first layer that would fail.
+        HardwareError: A layer would fail; the message names the first one.
     """
     if min(rows, batch_size) > 1:
         return
@@ -42,19 +40,23 @@ def check_batch_size_for_batch_norm(
 
 def _find_layers_with_one_value(module: nn.Module, image_size: tuple[int, int]) -> list[str]:
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    names: dict[nn.Module, str] = {}
     failing: list[str] = []
     handles = []
+
+    def check_input(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        features = inputs[0]
+        if features.numel() == features.shape[1]:
+            failing.append(names[layer])
+
     with evaluation_mode(module):
         module.train()  # modules with frozen batch norms keep these in evaluation mode
-        training = [
-            (name, layer)
-            for name, layer in module.named_modules()
-            if isinstance(layer, _BatchNorm) and layer.training
-        ]
-        module.eval()  # the forward pass must not update running statistics
+        for name, layer in module.named_modules():
+            if isinstance(layer, _BatchNorm) and layer.training:
+                names[layer] = name
+                handles.append(layer.register_forward_pre_hook(check_input))
 
-        for name, layer in training:
-            handles.append(layer.register_forward_pre_hook(_single_value_hook(name, failing)))
+        module.eval()  # the forward pass must not update running statistics
         try:
             with torch.no_grad():
                 module(torch.zeros(1, 3, *image_size, device=device))
@@ -62,14 +64,3 @@ def _find_layers_with_one_value(module: nn.Module, image_size: tuple[int, int]) 
             for handle in handles:
                 handle.remove()
     return failing
-
-
-def _single_value_hook(
-    name: str, failing: list[str]
-) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        features = inputs[0]
-        if features.numel() == features.shape[1]:
-            failing.append(name)
-
-    return hook

@@ -10,12 +10,7 @@ _MIN_CPU_IMAGE_SIZE = 128
 
 @dataclass(frozen=True, slots=True)
 class CompileCost:
-    """Cost and gain of compiling a backbone.
-
-    Attributes:
-        seconds: Compilation time, including the second compilation for evaluation mode.
-        speedup: Eager step time divided by compiled step time.
-    """
+    """Seconds of both compilations (training and evaluation mode), and the speedup of a step."""
 
     seconds: float
     speedup: float
@@ -35,41 +30,34 @@ class CompileDecision:
 
 
 def decide_compilation(
-    device: torch.device | str,
-    image_size: int,
-    steps: int,
-    step_seconds: float,
-    cost: CompileCost | None = None,
+    device: torch.device | str, image_size: int, steps: int, step_seconds: float
 ) -> CompileDecision:
-    """Compare the time that compilation saves with the time that it takes.
-
-    It saves `steps * step_seconds * (1 - 1 / speedup)` seconds.
+    """Compare the time that compilation takes with `steps * step_seconds * (1 - 1 / speedup)`.
 
     Args:
         device: The training device.
         image_size: Shorter side of the model input in pixels.
         steps: Remaining training steps.
         step_seconds: Duration of one eager step, such as `StepTimer.seconds`.
-        cost: Measured cost; None uses `COMPILE_COSTS`.
     """
     device_type = torch.device(device).type
-    source = "measured" if cost else "assumed"
-    if cost is None and device_type not in COMPILE_COSTS:
+    if device_type not in COMPILE_COSTS:
         reason = f"not compiling: the gain on {device_type} is unknown"
         return CompileDecision(False, reason)
-    if cost is None and device_type == "cpu" and image_size < _MIN_CPU_IMAGE_SIZE:
+    if device_type == "cpu" and image_size < _MIN_CPU_IMAGE_SIZE:
         reason = (
             f"not compiling: images of {image_size} px are below {_MIN_CPU_IMAGE_SIZE} px, "
             "where compilation gains nothing on a CPU"
         )
         return CompileDecision(False, reason)
 
-    cost = cost or COMPILE_COSTS[device_type]
-    saved = steps * step_seconds * (1 - 1 / cost.speedup)
+    cost = COMPILE_COSTS[device_type]
+    saved_share = 1 - 1 / cost.speedup
+    saved = steps * step_seconds * saved_share
     should_compile = saved > cost.seconds
+    decision = "compiling" if should_compile else "not compiling"
     reason = (
-        f"{'compiling' if should_compile else 'not compiling'}: it takes about "
-        f"{cost.seconds:.0f} s and saves about {saved:.0f} s over {steps:,} steps of "
-        f"{step_seconds:.3g} s ({source} speedup {cost.speedup:.2f})"
+        f"{decision}: it takes about {cost.seconds:.0f} s and saves about {saved:.0f} s over "
+        f"{steps:,} steps of {step_seconds:.3g} s (assumed speedup {cost.speedup:.2f})"
     )
     return CompileDecision(should_compile, reason)

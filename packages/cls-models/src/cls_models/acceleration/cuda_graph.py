@@ -27,8 +27,8 @@ class CudaGraphCallback(Callback):
     """Capture the backbone's training pass after two epochs, and keep the graph if it is faster.
 
     It helps where the host is the bottleneck: at 64 px a ResNet-18 trains 1.65 times as fast on an
-    H100, and 1.7 to 2 times on an H200. At 224 px, where the device is the bottleneck, it makes no
-    lasting difference. So the mean step of the first epoch with the graph is compared with that of
+    H100, and 1.7 to 2 times on an H200. At 224 px, where the device is the bottleneck, there is no
+    lasting gain. So the mean step of the first epoch with the graph is compared with that of
     the second epoch.
 
     If a batch's shape, the frozen layers, or the mode differ from the capture, as in validation,

@@ -14,10 +14,6 @@ def is_channels_last_faster(device: torch.device | str, precision: Precision = "
     and `patch_channels_last_step` (`benchmarks/cpu_layers.py networks`); 1.12-1.19 times on its own
     from 128 px. CUDA with mixed precision: tensor cores work on NHWC, and cuDNN transposes other
     layouts (NVIDIA, "Convolutional Layers User's Guide"). No gain is known elsewhere.
-
-    Args:
-        device: The training device.
-        precision: As returned by `check_precision`.
     """
     device_type = torch.device(device).type
     if device_type == "cuda":
@@ -30,10 +26,8 @@ def prepare_for_device(
 ) -> list[str]:
     """Convert a network in place to the memory format and the layers that are fastest on a device.
 
-    Parameters and state_dict keys stay the same. Logits differ by rounding only.
-
-    Returns:
-        A description of each change, for the log.
+    Parameters and state_dict keys stay the same. Logits differ by rounding only. Returns a
+    description of each change, for the log.
     """
     changes = []
     if is_channels_last_faster(device, precision):

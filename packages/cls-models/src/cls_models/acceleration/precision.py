@@ -1,6 +1,6 @@
 """Training precision of a device."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -9,8 +9,7 @@ from cls_models.acceleration.errors import HardwareError
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
-PRECISIONS: tuple[Precision, ...] = ("32-true", "16-mixed", "bf16-mixed")
-
+_PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _SHORT_NAMES = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 
@@ -47,9 +46,9 @@ def check_precision(precision: str | int, device: torch.device | str) -> Precisi
         return choose_precision(device)
 
     name = _SHORT_NAMES.get(name, name)
-    resolved = next((choice for choice in PRECISIONS if choice == name), None)
+    resolved = next((choice for choice in _PRECISIONS if choice == name), None)
     if resolved is None:
-        hint = did_you_mean(name, ["auto", *PRECISIONS])
+        hint = did_you_mean(name, ["auto", *_PRECISIONS])
         raise HardwareError(f"unknown precision {precision!r}; {hint}")
 
     if resolved == "16-mixed" and device.type == "cpu":

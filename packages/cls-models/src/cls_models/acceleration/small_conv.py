@@ -55,10 +55,8 @@ def replace_small_convs(module: nn.Module) -> int:
     """Replace each supported convolution by a `SmallConv2d` with the same parameter objects.
 
     Supported are 3x3 kernels with padding 1 and 1x1 kernels, of stride 1 or 2, with at least
-    `MIN_CHANNELS` input channels, without groups, dilation, bias, or hooks.
-
-    Returns:
-        The number of replaced layers.
+    `MIN_CHANNELS` input channels, without groups, dilation, bias, or hooks. Returns the number of
+    replaced layers.
     """
     count = 0
     for parent in module.modules():
@@ -106,19 +104,14 @@ def _convert(conv: nn.Conv2d) -> SmallConv2d:
 
 @dataclass(frozen=True, slots=True)
 class _Tap:
-    """One kernel position, and the output pixels that it connects to input pixels.
-
-    Attributes:
-        row: Row in the kernel.
-        column: Column in the kernel.
-        outputs: Index into [B, P, Q, O].
-        inputs: Index into [B, H, W, I].
-    """
+    """One kernel position, and the output pixels that it connects to input pixels."""
 
     row: int
     column: int
     outputs: tuple[slice, slice, slice]
+    """Index into [B, P, Q, O]."""
     inputs: tuple[slice, slice, slice]
+    """Index into [B, H, W, I]."""
 
 
 def _list_taps(kernel: int, height: int, width: int, stride: int) -> list[_Tap]:

@@ -9,9 +9,9 @@ import torch
 class StepTimer:
     """Measure the median duration of training steps, and the overhead of the first one.
 
-    Call `tick` once before the first step and once after every step. On a GPU the host runs ahead
-    of the device, but only as far as the launch queue is long, so the median over many steps holds
-    there as well.
+    Call `tick` once before the first step and once after every step. A GPU works asynchronously,
+    but the host waits when the launch queue is full, so the median over many steps is right there
+    too.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,8 @@ class StepTimer:
         """Median duration of the steps after the first, in seconds; None before the third tick."""
         if len(self._durations) < 2:
             return None
-        return statistics.median(self._durations[1:])
+        later_steps = self._durations[1:]
+        return statistics.median(later_steps)
 
     @property
     def first_step_overhead(self) -> float | None:
@@ -46,7 +47,7 @@ class StepTimer:
 
 
 class DeviceStepTimer:
-    """Measure the mean duration of training steps on a device that runs behind the host.
+    """Measure the mean duration of training steps on a device that works asynchronously.
 
     Call `tick` once after every step, and `pause` before other work. Timing synchronizes with the
     device only at the first tick after a pause and at the pause. The first step after a pause is

@@ -56,11 +56,7 @@ def find_head_name(backbone: nn.Module) -> str:
 
 
 def get_head(backbone: nn.Module) -> nn.Linear | nn.Conv2d:
-    """Return the layer that computes the logits; its weight is [C, F], or [C, F, 1, 1].
-
-    Raises:
-        BackboneError: As for `find_head_name`.
-    """
+    """Return the layer that computes the logits; its weight is [C, F], or [C, F, 1, 1]."""
     name = find_head_name(backbone)
     head = backbone.get_submodule(name)
     assert isinstance(head, nn.Linear | nn.Conv2d)
@@ -73,10 +69,6 @@ def set_dropout(backbone: nn.Module, rate: float) -> None:
     If the head's parent module has dropout layers (AlexNet, EfficientNet, Inception, MobileNet,
     VGG, ...), the rate of all of them is set. Otherwise the head becomes a `DropoutLinear` with the
     same parameters. Dropout inside blocks and stochastic depth do not change.
-
-    Raises:
-        BackboneError: The rate is not in 0 <= rate < 1, or the head is a convolution without
-            dropout layers next to it.
     """
     check_dropout_rate(rate)
     name = find_head_name(backbone)
@@ -87,7 +79,6 @@ def set_dropout(backbone: nn.Module, rate: float) -> None:
         layer.p = rate
     if dropout_layers:
         return
-
     head = backbone.get_submodule(name)
     if not isinstance(head, nn.Linear):
         raise BackboneError(
@@ -103,12 +94,7 @@ def check_dropout_rate(rate: float) -> None:
 
 
 def set_pooling(backbone: nn.Module, pooling: str) -> None:
-    """Pool the last feature map by `average` (as published) or by `max`.
-
-    Raises:
-        BackboneError: The name is unknown, or `max` is requested for a network without a global
-            average pooling layer.
-    """
+    """Pool the last feature map by `average` (as published) or by `max`."""
     if pooling not in ("average", "max"):
         raise BackboneError(f"unknown pooling {pooling!r}; expected 'average' or 'max'")
     if pooling == "average":

@@ -5,7 +5,6 @@ Shapes: C classes now, D classes of the earlier run, F features before the head.
 
 import json
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,31 +55,12 @@ class ClassMatchResult:
 
 @dataclass(frozen=True, slots=True)
 class InitCheckpoint:
-    """The files of an earlier run that a network is initialized from.
-
-    Attributes:
-        checkpoint: The checkpoint.
-        labels: Its labels mapping.
-        bundle: The bundle that was given instead of the run, or None.
-    """
+    """The files of an earlier run that a network is initialized from."""
 
     checkpoint: Path
     labels: Path
     bundle: Path | None = None
-
-    @property
-    def model_description(self) -> str:
-        """The name or target under `model` in the run's config.yaml, for messages."""
-        config = RunPaths(self.labels.parent).config
-        if not config.is_file():
-            return "an unknown model"
-
-        text = config.read_text(encoding="utf-8", errors="replace")
-        for key in ("name", "_target_"):
-            match = re.search(rf"^model:\n(?: +.*\n)*?  {key}: *(\S+)", text, re.MULTILINE)
-            if match:
-                return f"model {match[1]}"
-        return "an unknown model"
+    """The bundle that was given instead of the run, if any."""
 
 
 def load_by_class_name(
@@ -130,12 +110,7 @@ def load_by_class_name(
 
 
 def find_init_checkpoint(source: str) -> InitCheckpoint:
-    """Find the files that `load_by_class_name` reads.
-
-    Raises:
-        BackboneError: `source` is not a run folder, a checkpoint with a labels mapping, or a bundle
-            inside its run.
-    """
+    """Find the files that `load_by_class_name` reads; raise a BackboneError if one is missing."""
     path = Path(source).resolve()
     if not path.exists():
         raise BackboneError(
@@ -222,7 +197,6 @@ def _check_exported_step(
     """Check that best.ckpt is still the one that was exported: the run may have been resumed."""
     provenance = _read_json(bundle / LABELS_FILE).get("provenance") or {}
     exported = (provenance.get("metric") or {}).get("step")
-
     current = (checkpoint.get("scored") or {}).get("step")
     if exported != current:
         raise BackboneError(
@@ -252,10 +226,10 @@ def _check_same_network(
     ]
     if problems:
         raise BackboneError(
-            f"{origin.checkpoint} is from {origin.model_description} and does not fit this "
-            f"{type(backbone).__name__}: {len(missing)} tensors missing, {len(unknown)} unknown, "
-            f"{len(mismatched)} of another shape ({'; '.join(problems[:3])}). Use the model, stem, "
-            "and options of that run, or remove init_from"
+            f"{origin.checkpoint} does not fit this {type(backbone).__name__}: {len(missing)} "
+            f"tensors missing, {len(unknown)} unknown, {len(mismatched)} of another shape "
+            f"({'; '.join(problems[:3])}). Use the model settings in the run's config.yaml, or "
+            "remove init_from"
         )
 
 

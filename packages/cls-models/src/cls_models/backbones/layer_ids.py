@@ -29,14 +29,17 @@ def get_layer_ids(backbone: nn.Module) -> dict[str, int]:
         BackboneError: The network has no head.
     """
     head_name = find_head_name(backbone)
-    head_prefix = f"{head_name}." if head_name else ""  # "" for a network that is a linear layer
+    head_prefix = ""  # for a network that is a single linear layer
+    if head_name:
+        head_prefix = f"{head_name}."
     weights = get_weight_names(backbone)
 
     layer_ids: dict[str, int] = {}
     head_names: list[str] = []
     number = 0
     has_weights = False  # whether the current layer has any
-    for unit, names in _list_units(backbone, "", _count_elements(backbone.parameters()) / 2):
+    half = _count_elements(backbone.parameters()) / 2
+    for unit, names in _list_units(backbone, "", half):
         is_auxiliary = isinstance(unit, _AUXILIARY_HEADS)
         own = []
         for name in names:
@@ -76,12 +79,9 @@ def get_weight_names(module: nn.Module) -> frozenset[str]:
 def _list_units(
     module: nn.Module, prefix: str, half: float
 ) -> Iterator[tuple[nn.Module, list[str]]]:
-    """Yield each module that can be a layer, with the names of its parameters.
+    """Yield each submodule that can be a layer, with the names of its parameters.
 
-    Args:
-        module: The network, or a part of it.
-        prefix: Dotted prefix of the names of its parameters.
-        half: Half the number of elements of the whole network's parameters.
+    `half` is half the number of elements of the whole network's parameters.
     """
     yield module, [prefix + name for name, _ in module.named_parameters(recurse=False)]
 

@@ -33,8 +33,8 @@ class PretrainedInput:
     """The input that weights were trained on.
 
     Attributes:
-        mean: Channel means of R, G, B, for values scaled to 0-1.
-        std: Channel standard deviations, likewise.
+        mean: Means of R, G, and B, for values scaled to 0-1.
+        std: Their standard deviations.
         size: Height and width of the crop in pixels.
         resize_size: Shorter side before the crop in pixels.
         interpolation: `nearest`, `bilinear`, `bicubic`, ...
@@ -50,12 +50,8 @@ class PretrainedInput:
 def get_pretrained_input(name: str, weights: str | None) -> PretrainedInput | None:
     """Return the input that the weights of a torchvision backbone expect, without a download.
 
-    Args:
-        name: One of `BACKBONES`.
-        weights: As for `build_backbone`. For a path, the input of `DEFAULT` is returned.
-
-    Returns:
-        None for random weights.
+    Arguments are those of `build_backbone`. The result is None for random weights, and that of
+    `DEFAULT` for a path.
 
     Raises:
         BackboneError: `weights` is neither a published name nor a path.
@@ -79,9 +75,6 @@ def find_published_weights(name: str, weights: str) -> WeightsEnum | None:
     """Return torchvision's entry for a name of weights, or None for a path.
 
     A word counts as a path if it has a suffix or a slash, or if such a file exists.
-
-    Raises:
-        BackboneError: `weights` is neither.
     """
     try:
         entries = get_model_weights(name)
@@ -98,27 +91,20 @@ def find_published_weights(name: str, weights: str) -> WeightsEnum | None:
 
     hint = did_you_mean(weights.upper(), entries.__members__)
     raise BackboneError(
-        f"unknown weights {weights!r} for {name}; {hint}, null, or the path of a state dict"
+        f"unknown weights {weights!r} for {name}; {hint}. "
+        "Use null for random weights, or the path of a state dict"
     )
 
 
 def load_weights(network: nn.Module, name: str, weights: str) -> None:
-    """Load published weights, or weights from a file, into a torchvision backbone.
-
-    Raises:
-        BackboneError: The weights cannot be downloaded or read, or do not fit.
-    """
+    """Load published weights, or weights from a file, into a torchvision backbone."""
     entry = find_published_weights(name, weights)
     state = read_state_dict(weights) if entry is None else _download(entry)
     fit_state_dict(network, state, f"{name} weights {weights!r}")
 
 
 def read_state_dict(weights: str) -> Mapping[str, Tensor]:
-    """Read a file that maps names to tensors.
-
-    Raises:
-        BackboneError: The file is missing, damaged, or holds something else.
-    """
+    """Read a file that maps names to tensors."""
     if not Path(weights).is_file():
         raise BackboneError(
             f"weights {weights!r}: no such file; expected null, DEFAULT, or the path of a "
@@ -128,10 +114,8 @@ def read_state_dict(weights: str) -> Mapping[str, Tensor]:
         state = read_torch_file(weights)
     except TorchFileError as error:
         raise BackboneError(f"cannot load weights: {error}") from error
-    is_state_dict = isinstance(state, Mapping) and all(
-        isinstance(value, Tensor) for value in state.values()
-    )
-    if not is_state_dict:
+    values = state.values() if isinstance(state, Mapping) else [None]
+    if not all(isinstance(value, Tensor) for value in values):
         raise BackboneError(
             f"weights {weights!r}: expected a state dict, a mapping from names to tensors. "
             "To start from the checkpoint of a run, use model.init_from"
@@ -170,9 +154,7 @@ def fit_state_dict(network: nn.Module, state: Mapping[str, Tensor], source: str)
     # them, and nothing reads the counters.
     missing = {key for key in result.missing_keys if not key.endswith("num_batches_tracked")}
     missing -= random
-
     unknown = set(result.unexpected_keys)
-
     wrong = sorted((missing | unknown | mismatched) - random)
     if wrong:
         raise BackboneError(
@@ -208,7 +190,7 @@ def _skip_other_head(
     if weight in skipped:
         _log.info(
             "%s have a head for %d classes, this network one for %d: the head stays random. "
-            "To keep the rows of known classes, use model.init_from",
+            "To copy head rows by class name, use model.init_from",
             source,
             len(state[weight]),
             len(own[weight]),
@@ -218,7 +200,8 @@ def _skip_other_head(
 
 def _skip_other_stem(network: nn.Module, mismatched: Collection[str], source: str) -> set[str]:
     """Return the first convolution of a small stem if the weights have the standard stem."""
-    if getattr(network, "stem_kind", "standard") != "small" or "conv1.weight" not in mismatched:
+    stem = getattr(network, "stem_kind", "standard")
+    if stem != "small" or "conv1.weight" not in mismatched:
         return set()
     _log.info("%s have the standard stem, this network the small one: conv1 stays random", source)
     return {"conv1.weight"}

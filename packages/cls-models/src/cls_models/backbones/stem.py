@@ -26,9 +26,6 @@ def choose_stem(name: str, stem: str, image_size: tuple[int, int] | None, pretra
             `SMALL_SIDE` pixels, and `standard` otherwise.
         image_size: Height and width of the model input in pixels; None counts as large.
         pretrained: Whether weights are given, which were trained with the standard stem.
-
-    Raises:
-        BackboneError: The setting is unknown, or it is `small` for a backbone other than a ResNet.
     """
     if stem not in STEMS:
         raise BackboneError(f"unknown stem {stem!r}; expected one of {', '.join(STEMS)}")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cls_export.contract.suggestions import closest_names, did_you_mean
+from cls_export.contract.suggestions import did_you_mean
 from cls_models.backbones.heads import BackboneError, check_dropout_rate
 from cls_models.backbones.init_from import load_by_class_name
 from cls_models.backbones.pretrained import PretrainedInput, fit_state_dict, read_state_dict
@@ -39,15 +39,13 @@ def build_timm_backbone(
         weights: None for random weights; `DEFAULT` for the weights that timm publishes under
             `name`, downloaded once; or the path of a state dict. A head with another number of rows
             stays random.
-        image_size: H and W. Networks of a fixed size are built for it. None keeps timm's default.
-        dropout: Dropout rate of the features before the head; None keeps timm's default.
+        image_size: H and W. Networks of a fixed size are built for it. None means timm's default.
+        dropout: Dropout rate of the features before the head; None means timm's default.
         init_from: A run or checkpoint to start from; head rows are matched by class name.
         classes: Class names in index order; required with `init_from`.
 
     Raises:
-        BackboneError: A name is unknown, the network has several heads, a setting is out of range,
-            the network does not support the image size, or the weights cannot be downloaded, read,
-            or fitted.
+        BackboneError: As for `build_backbone`, or the network has several heads.
         ImportError: timm is not installed.
     """
     timm = _import_timm()
@@ -82,13 +80,12 @@ def get_timm_pretrained_input(name: str, weights: str | None) -> PretrainedInput
     _check_name(timm, name)
     config = timm.get_pretrained_cfg(name)
     _, height, width = config.input_size
-    # Rounded down, as in timm's own transform.
-    resize_size = int(min(height, width) / config.crop_pct)
     return PretrainedInput(
         mean=tuple(config.mean),
         std=tuple(config.std),
         size=(height, width),
-        resize_size=resize_size,
+        # Rounded down, as in timm's own transform.
+        resize_size=int(min(height, width) / config.crop_pct),
         interpolation=config.interpolation,
     )
 
@@ -105,24 +102,23 @@ def _import_timm() -> Any:
 
 def _check_name(timm: Any, name: str) -> None:
     if not timm.is_model(name):
-        first, second, third = closest_names(name, timm.list_models(), limit=3, cutoff=0.0)
-        raise BackboneError(
-            f"unknown timm backbone {name!r}; did you mean {first!r}, {second!r}, or {third!r}?"
-        )
+        hint = did_you_mean(name, timm.list_models())
+        raise BackboneError(f"unknown timm backbone {name!r}; {hint}")
 
     architecture, _, tag = name.partition(".")
     if not tag:
         return
-    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
+    tags = []
+    for tagged_name in timm.list_pretrained(f"{architecture}.*"):
+        tags.append(tagged_name.partition(".")[2])
     if not tags:
         raise BackboneError(
             f"unknown tag {tag!r} of timm backbone {name!r}; {architecture} has no weights"
         )
 
     if tag not in tags:
-        raise BackboneError(
-            f"unknown tag {tag!r} of timm backbone {name!r}; {did_you_mean(tag, tags)}"
-        )
+        hint = did_you_mean(tag, tags)
+        raise BackboneError(f"unknown tag {tag!r} of timm backbone {name!r}; {hint}")
 
 
 def _build_network(
@@ -140,10 +136,7 @@ def _build_network(
 
 
 def _check_single_head(network: Any, name: str) -> None:
-    """Raise a BackboneError for networks that average the logits of several heads.
-
-    Only one of their heads would be matched by class name, and trained when all else is frozen.
-    """
+    # Only one of several heads would be matched by class name, and trained when all else is frozen.
     heads = network.get_classifier()
     if isinstance(heads, tuple | list | nn.ModuleList):
         raise BackboneError(

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torchvision.models import get_model, list_models
 
 from cls_data import evaluation_mode
-from cls_export.contract.suggestions import closest_names
+from cls_export.contract.suggestions import did_you_mean
 from cls_models.backbones.heads import BackboneError, set_dropout, set_pooling
 from cls_models.backbones.init_from import load_by_class_name
 from cls_models.backbones.pretrained import get_pretrained_input, load_weights
@@ -74,10 +74,7 @@ def build_backbone(
             the image size, or the weights cannot be downloaded, read, or fitted.
     """
     if name not in BACKBONES:
-        first, second, third = closest_names(name, BACKBONES, limit=3, cutoff=0.0)
-        raise BackboneError(
-            f"unknown backbone {name!r}; did you mean {first!r}, {second!r}, or {third!r}?"
-        )
+        raise BackboneError(f"unknown backbone {name!r}; {did_you_mean(name, BACKBONES)}")
 
     check_class_arguments(num_classes, weights, init_from, classes)
     size = parse_image_size(image_size)
@@ -102,12 +99,7 @@ def build_backbone(
 def check_class_arguments(
     num_classes: int, weights: str | None, init_from: str | None, classes: Sequence[str] | None
 ) -> None:
-    """Check the arguments of `build_backbone` that depend on the classes.
-
-    Raises:
-        BackboneError: There are fewer than 2 classes, or `init_from` is combined with `weights` or
-            lacks the class names.
-    """
+    """Check the arguments of `build_backbone` that depend on the classes."""
     if num_classes < 2:
         raise BackboneError(f"num_classes must be at least 2, got {num_classes}")
     if init_from is None:
@@ -123,11 +115,7 @@ def check_class_arguments(
 
 
 def parse_image_size(image_size: Sequence[int] | None) -> tuple[int, int] | None:
-    """Return H and W as a tuple, or None.
-
-    Raises:
-        BackboneError: The size is not two numbers of at least 1.
-    """
+    """Return H and W as a tuple, or None."""
     if image_size is None:
         return None
     if len(image_size) != 2 or min(image_size) < 1:
@@ -141,16 +129,7 @@ def parse_image_size(image_size: Sequence[int] | None) -> tuple[int, int] | None
 def check_image_size(
     name: str, size: tuple[int, int], accepts: Callable[[tuple[int, int]], bool]
 ) -> None:
-    """Check that a network supports an image size; the error suggests square sizes that work.
-
-    Args:
-        name: The network, for the message.
-        size: H and W.
-        accepts: Returns whether the network supports H and W.
-
-    Raises:
-        BackboneError: `accepts` rejects `size`, but accepts a common size.
-    """
+    """Check that a network `accepts` an image size; the error suggests square sizes that work."""
     if accepts(size):
         return
     if not any(accepts((side, side)) for side in _COMMON_SIDES):

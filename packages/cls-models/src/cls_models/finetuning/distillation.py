@@ -4,9 +4,8 @@ Shapes: B images in a batch, C classes.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +17,15 @@ from cls_export.contract.labels_mapping import LabelsMapping
 from cls_export.contract.run_layout import CHECKPOINTS_FOLDER, RunPaths
 from cls_models.torch_file import TorchFileError, get_backbone_state, read_torch_file
 
+BackboneFactory = Callable[..., nn.Module]
+"""Builds a network that maps images to logits [B, num_classes], given `num_classes`."""
+
 _MAX_NAMES = 5
 """Class names listed in a message."""
 
 
 class DistillationError(ValueError):
     """A teacher cannot be loaded or does not fit the student. The message says what to do."""
-
-
-class BackboneFactory(Protocol):
-    """Builds a network for a number of classes."""
-
-    def __call__(self, *, num_classes: int) -> nn.Module:
-        """Return a network that maps images [B, 3, H, W] to logits [B, num_classes]."""
-        ...
 
 
 def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -82,7 +76,6 @@ class DistillationLoss:
             raise DistillationError(
                 f"share must be from 0 (labels only) to 1 (teacher only), got {share}"
             )
-
         self.teacher = teacher.eval().requires_grad_(False)
         self.temperature = temperature
         self.share = share
@@ -91,20 +84,13 @@ class DistillationLoss:
     def __call__(self, images: Tensor, student_logits: Tensor, hard_loss: Tensor) -> Tensor:
         """Return the loss of one batch.
 
-        Args:
-            images: float32 [B, 3, H, W], the student's input.
-            student_logits: float [B, C].
-            hard_loss: Scalar loss for the labels or the mixed targets.
-
-        Raises:
-            DistillationError: Teacher and student have different numbers of classes.
+        `images` are the student's input, and `hard_loss` is its loss for the labels or targets.
         """
         if self.share == 0:
             return hard_loss
         if images.device != self._device:
             self.teacher.to(images.device)
             self._device = images.device
-
         with torch.no_grad():  # not inference_mode, whose tensors cannot be saved for backward
             teacher_logits: Tensor = self.teacher(images)
         soft_loss = distillation_loss(student_logits, teacher_logits, self.temperature)
@@ -208,9 +194,9 @@ class _TeacherAdapter(nn.Module):
         self.register_buffer("shift", shift[:, None, None])
         self.register_buffer("order", torch.tensor(order))
 
-        self._is_same_normalization = torch.equal(student_mean, teacher_mean) and torch.equal(
-            student_std, teacher_std
-        )
+        has_same_mean = torch.equal(student_mean, teacher_mean)
+        has_same_std = torch.equal(student_std, teacher_std)
+        self._is_same_normalization = has_same_mean and has_same_std
 
     def forward(self, images: Tensor) -> Tensor:
         if not self._is_same_normalization:

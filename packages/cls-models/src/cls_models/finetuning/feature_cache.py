@@ -12,10 +12,10 @@ from torch.nn import functional
 from torch.nn.modules.dropout import _DropoutNd
 
 from cls_data import ClassificationBatch, evaluation_mode
-from cls_models.backbones.heads import find_head_name
+from cls_models.backbones.heads import find_head_name, get_head
 
 MAX_CACHE_BYTES = 2 * 2**30
-"""Default memory limit of a cache: 2 GiB, for example 262,144 rows of 2,048 features."""
+"""Default memory limit of a cache: 2 GiB, enough for 262,144 rows of 2,048 features."""
 
 
 class FeatureCacheError(ValueError):
@@ -23,7 +23,7 @@ class FeatureCacheError(ValueError):
 
 
 def check_features_cacheable(backbone: nn.Module, *, augmented: bool, mixed: bool) -> None:
-    """Check that each row has the same features in every epoch.
+    """Check that each row has the same features in every epoch, and that the head is trained.
 
     Args:
         backbone: Its frozen parameters have `requires_grad=False`.
@@ -31,8 +31,7 @@ def check_features_cacheable(backbone: nn.Module, *, augmented: bool, mixed: boo
         mixed: Whether training images are mixed with each other.
 
     Raises:
-        FeatureCacheError: The images change, a parameter before the head is trained, or the head is
-            not trained.
+        FeatureCacheError: The images change, or layers before the head are trained.
     """
     for changes, setting in ((augmented, "augmentation"), (mixed, "mixing")):
         if changes:
@@ -40,14 +39,12 @@ def check_features_cacheable(backbone: nn.Module, *, augmented: bool, mixed: boo
                 f"features cannot be cached with {setting}, because images differ in every epoch. "
                 f"Set {setting}=none, or train without cache_features"
             )
-
-    head = backbone.get_submodule(find_head_name(backbone))
+    head = get_head(backbone)
     head_parameters = set(head.parameters())
-    trained = [
-        name
-        for name, value in backbone.named_parameters()
-        if value.requires_grad and value not in head_parameters
-    ]
+    trained = []
+    for name, parameter in backbone.named_parameters():
+        if parameter.requires_grad and parameter not in head_parameters:
+            trained.append(name)
     if trained:
         raise FeatureCacheError(
             f"features cannot be cached while {len(trained)} tensors before the head are trained "
@@ -123,11 +120,6 @@ class FeatureCache:
             )
         return cls(features, recorder.head, dropout)
 
-    @property
-    def nbytes(self) -> int:
-        """Size of the features in bytes."""
-        return self.features.nbytes
-
     def __call__(self, index: Tensor) -> Tensor:
         """Return the features [B, F] of rows `index` int64 [B], before dropout."""
         rows = index.to(self.features.device)
@@ -172,7 +164,6 @@ class _HeadInputRecorder:
             torch.autocast(images.device.type, enabled=False),
         ):
             logits = self._backbone(images.float())
-
         description = f"the head {self._head_name} of {type(self._backbone).__name__}"
         if len(self._head_calls) != 1:
             raise FeatureCacheError(
@@ -196,8 +187,8 @@ class _HeadInputRecorder:
         """Return the rate of the dropout layer that returned these features, or 0.
 
         In evaluation mode, dropout returns its input, so the head's input has the same memory
-        address, flattened or not. All outputs are kept until here, because freed memory would be
-        reused.
+        address, flattened or not. All outputs are stored until this call, because freed memory
+        would be reused.
         """
         layers = []
         for layer, output in self._dropout_calls:
@@ -232,7 +223,8 @@ def _get_index(batch: ClassificationBatch, rows: int) -> Tensor:
 
 
 def _check_memory(rows: int, width: int, max_bytes: int) -> None:
-    needed = rows * width * torch.float32.itemsize
+    bytes_per_row = width * torch.float32.itemsize
+    needed = rows * bytes_per_row
     if needed > max_bytes:
         raise FeatureCacheError(
             f"caching {rows:,} rows of {width:,} float32 features takes {needed:,} bytes, more "

@@ -75,15 +75,7 @@ class Transfer:
         return self.frozen == "all_but_head" and not self.unfreeze_at
 
     def count_frozen_layers(self, layers: int, epoch: int) -> int:
-        """Return how many layers, counted from the stem, are frozen in an epoch.
-
-        Args:
-            layers: Number of layers of the backbone, including the head.
-            epoch: Counted from 0.
-
-        Raises:
-            ValueError: `frozen` is larger than the number of layers below the head.
-        """
+        """Return how many of `layers`, counted from the stem, are frozen in an epoch (from 0)."""
         frozen = self._count_initially_frozen(layers)
         blocks = len(self.unfreeze_at)
         if blocks == 0:
@@ -97,9 +89,6 @@ class Transfer:
 
         Call it at the start of training *and* of each epoch: Lightning does not call the
         epoch-start hook when it resumes in the middle of an epoch.
-
-        Raises:
-            ValueError: As for `count_frozen_layers`, or the backbone has no head.
         """
         layer_ids = get_layer_ids(backbone)
         frozen = self.count_frozen_layers(_count_layers(layer_ids), epoch)
@@ -128,15 +117,13 @@ class Transfer:
                 module.eval()
 
     def get_lr_scales(self, backbone: nn.Module) -> dict[str, float]:
-        """Return each parameter's fraction of the learning rate, by dotted name.
-
-        It is layer_decay ** (number of layers up to the head).
-        """
+        """Return each parameter's fraction of the learning rate, by dotted name."""
         layer_ids = get_layer_ids(backbone)
         last = _count_layers(layer_ids) - 1
         scales = {}
         for name, number in layer_ids.items():
-            scales[name] = self.layer_decay ** (last - number)
+            layers_to_head = last - number
+            scales[name] = self.layer_decay**layers_to_head
         return scales
 
     def find_ineffective_settings(self, backbone: nn.Module, epochs: int) -> list[str]:

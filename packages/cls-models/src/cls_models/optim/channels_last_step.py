@@ -52,7 +52,6 @@ def _permute_to_memory_order(optimizer: Optimizer) -> Iterator[None]:
             is_updated = parameter.grad is not None and parameter.device.type == "cpu"
             if is_updated and _is_channels_last(parameter):
                 permuted.append(parameter)
-
     for parameter in permuted:
         _permute_all(parameter, optimizer, _TO_MEMORY_ORDER)
     try:

@@ -32,13 +32,11 @@ class Muon(Optimizer):
 
     Args:
         params: Groups of `build_param_groups`; a group's `matrices` selects Muon or AdamW.
-        lr: Learning rate.
-        weight_decay: Decoupled weight decay; groups may override it.
+        lr: Learning rate of both.
+        weight_decay: Decoupled weight decay of both; groups may override it.
         momentum: Nesterov momentum of Muon, at least 0 and below 1.
-        iterations: Newton-Schulz iterations of the orthogonalization.
-        betas: Betas of AdamW.
-        eps: Epsilon of AdamW.
-        fused: Whether AdamW uses fused kernels.
+        iterations: Newton-Schulz iterations of Muon's orthogonalization.
+        betas: Of AdamW, like `eps` and `fused`.
 
     Raises:
         ValueError: No group has matrices, or an argument is out of range.

@@ -90,13 +90,8 @@ def build_optimizer(
 
     Schedules start from the scaled rates.
 
-    Args:
-        factory: Builds an optimizer from parameter groups; usually a partial of its class.
-        backbone: As for `build_param_groups`.
-        transfer: As for `build_param_groups`.
-        extra_modules: As for `build_param_groups`.
-        fused: Use fused kernels if the optimizer and the device have them, unless the factory sets
-            `fused` itself. On a CPU they take a quarter of the plain loop's time for AdamW.
+    With `fused`, fused kernels are used if the optimizer and the device have them, unless the
+    factory sets `fused` itself. On a CPU they take a quarter of the plain loop's time for AdamW.
     """
     groups = build_param_groups(backbone, transfer, extra_modules)
     unfreezes = transfer is not None and bool(transfer.unfreeze_at)
@@ -104,7 +99,6 @@ def build_optimizer(
         optimizer = factory(groups, fused=True)
     else:
         optimizer = factory(groups)
-
     if any(group.get("fused") for group in optimizer.param_groups):
         patch_channels_last_step(optimizer)
     for group in optimizer.param_groups:
@@ -167,7 +161,6 @@ def _step_with_gradients(optimizer: Optimizer, parameters: list[nn.Parameter]) -
 def _get_kinds(backbone: nn.Module) -> dict[str, _Kind]:
     weights = get_weight_names(backbone)
     matrices = _get_hidden_names(backbone) - _get_non_matrix_names(backbone)
-
     kinds = {}
     for name, _ in backbone.named_parameters():
         if name not in weights:
@@ -183,7 +176,7 @@ def _get_hidden_names(backbone: nn.Module) -> set[str]:
     """Return the parameters between the stem and the head."""
     try:
         layer_ids = get_layer_ids(backbone)
-    except ValueError:  # no head was found; only Muon and transfer need one
+    except ValueError:  # the network has no head; only Muon and transfer need one
         return set()
 
     last = max(layer_ids.values(), default=0)

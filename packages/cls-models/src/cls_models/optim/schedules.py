@@ -25,7 +25,8 @@ def warmup_cosine(
     _check_fraction("final", final)
 
     def decay(progress: float) -> float:
-        cosine = (1 + math.cos(math.pi * progress)) / 2
+        angle = math.pi * progress
+        cosine = (1 + math.cos(angle)) / 2
         return final + (1 - final) * cosine
 
     return _warm_up_then(decay, optimizer, total_steps, warmup)
@@ -34,10 +35,7 @@ def warmup_cosine(
 def warmup_linear(
     optimizer: Optimizer, total_steps: int, *, warmup: float = 0.1, final: float = 0.0
 ) -> LambdaLR:
-    """Return a linear warmup followed by a linear decay.
-
-    Args and errors are those of `warmup_cosine`.
-    """
+    """Return a linear warmup followed by a linear decay; see `warmup_cosine`."""
     _check_fraction("final", final)
 
     def decay(progress: float) -> float:
@@ -47,10 +45,7 @@ def warmup_linear(
 
 
 def warmup_constant(optimizer: Optimizer, total_steps: int, *, warmup: float = 0.1) -> LambdaLR:
-    """Return a linear warmup followed by a constant learning rate.
-
-    Args and errors are those of `warmup_cosine`.
-    """
+    """Return a linear warmup followed by a constant learning rate; see `warmup_cosine`."""
 
     def decay(progress: float) -> float:
         return 1.0
