@@ -1,4 +1,4 @@
-"""Kill processes that write checkpoints, and check what is left: killed_writer.py PATH KILLS.
+"""Kill processes that write checkpoints, and check the files: killed_writer.py PATH KILLS.
 
 Prints how many kills interrupted a write. The writers are forked, so that imports run once.
 """

@@ -22,7 +22,7 @@ from cls_callbacks.checkpointing.atomic_io import duplicate_checkpoint
 def with_scores(callback: BestAndLastCheckpoint, scores: list[float]) -> BestAndLastCheckpoint:
     """Replace the scores of the validations, in order."""
     remaining = iter(scores)
-    callback._monitored = lambda trainer: next(remaining)  # type: ignore[method-assign]
+    callback._get_monitored_value = lambda trainer: next(remaining)  # type: ignore[method-assign]
     return callback
 
 

@@ -58,7 +58,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except OSError as error:
             raise _not_saved(target, error) from error
         except RuntimeError as error:
-            # torch.save hides an OSError behind an error that it raises while closing its archive.
+            # torch.save raises this error while closing its archive, in place of an OSError.
             if not isinstance(error.__context__, OSError):
                 raise
             raise _not_saved(target, error.__context__) from error
@@ -121,10 +121,11 @@ def duplicate_checkpoint(path: Path, target: Path) -> None:
 
     `target` verifies even if the process dies.
     """
+    checksums = _read_checksums(path)
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         _link_or_copy(path, draft)
-        _rename(draft, target, _read_checksums(path))
+        _rename(draft, target, checksums)
     finally:
         draft.unlink(missing_ok=True)
     _flush_folder(target.parent)

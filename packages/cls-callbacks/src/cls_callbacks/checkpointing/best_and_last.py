@@ -43,24 +43,24 @@ class BestAndLastCheckpoint(Checkpoint):
     """Save best.ckpt with the best-scoring weights, and last.ckpt to resume from.
 
     Files go to `checkpoints/` in `trainer.default_root_dir`. When last.ckpt is replaced, the older
-    one becomes previous.ckpt, a fallback for a damaged last.ckpt. On equal scores the earlier
-    weights stay the best.
+    one becomes previous.ckpt, a fallback for a damaged last.ckpt. If scores are equal, the earlier
+    weights are the best.
 
     best.ckpt is saved right after its validation. If that validation ends the epoch, best.ckpt is
     saved at the end of the epoch, with last.ckpt as a hard link to it, so that the weights are
-    written once. If another callback raises in between, the older best.ckpt stays.
+    written once. If another callback raises before that, the older best.ckpt is not replaced.
 
     Args:
         monitor: The logged metric that decides which weights are best.
         mode: Whether a larger (`max`) or a smaller (`min`) value is better.
         every_n_steps: Also save last.ckpt after this many optimizer steps.
         every_minutes: Also save last.ckpt when this many minutes have passed since the last save.
-        on_save_error: `stop` ends training with the error. `continue` logs it, keeps the older
+        on_save_error: `stop` ends training with the error. `continue` logs it, leaves the older
             files, and tries again at the next save; training still fails at its end if best.ckpt
             or the final last.ckpt is missing.
-        keep_epochs: Keep the last.ckpt of this many latest epochs, as epoch_00012.ckpt (counted
-            from 1). None keeps none, or as many as `keep_gigabytes` allows.
-        keep_gigabytes: Limit these to this many GB (1e9 bytes); the latest is always kept.
+        keep_epochs: Also save the last.ckpt of this many latest epochs, as epoch_00012.ckpt
+            (counted from 1). None saves none, or as many as `keep_gigabytes` allows.
+        keep_gigabytes: Limit these to this many GB (1e9 bytes), but never delete the latest.
         copy_to: After each save, copy best.ckpt or last.ckpt and its checksum to
             RUN/checkpoints in this folder or fsspec URL (gs://bucket/runs). A failed copy is
             logged, and training continues.
@@ -118,7 +118,6 @@ class BestAndLastCheckpoint(Checkpoint):
         self._save_error = None
         self._is_last_missing = False
         self._is_best_pending = False
-
         if trainer.is_global_zero:
             get_run_paths(trainer).checkpoints.mkdir(parents=True, exist_ok=True)
 
@@ -133,7 +132,7 @@ class BestAndLastCheckpoint(Checkpoint):
         """Save best.ckpt if this score is the best; at the end of an epoch, leave it for later."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        value = self._monitored(trainer)
+        value = self._get_monitored_value(trainer)
         self._score = CheckpointScore(
             metric=self.monitor,
             value=value,
@@ -143,7 +142,6 @@ class BestAndLastCheckpoint(Checkpoint):
         )
         if not self._is_better(value):
             return
-
         self._best_score_on_disk = self.best_score
         self.best_score = value
         self._is_best_pending = True
@@ -151,7 +149,7 @@ class BestAndLastCheckpoint(Checkpoint):
             self._save_pending_best(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save last.ckpt, and keep it as this epoch's checkpoint if epochs are kept."""
+        """Save last.ckpt, and this epoch's own checkpoint if these are turned on."""
         self.save_last(trainer)
         if self.keep_epochs is None and self.keep_gigabytes is None:
             return
@@ -159,11 +157,7 @@ class BestAndLastCheckpoint(Checkpoint):
             self._try_to_save(trainer, lambda: self._keep_epoch(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fail if an earlier save error left the run without its checkpoints.
-
-        Raises:
-            OSError: best.ckpt or the final last.ckpt could not be saved.
-        """
+        """Raise an earlier save error if it left the run without best.ckpt or last.ckpt."""
         if self._save_error is None:
             return
 
@@ -177,13 +171,9 @@ class BestAndLastCheckpoint(Checkpoint):
         checkpoint["run"] = self.metadata
         if self._score is None or self._score["step"] != trainer.global_step:
             return
-
         # EMA, called earlier, sets `weights` if it saves averaged ones.
         weights = checkpoint.get("weights", "raw")
-        checkpoint["scored"] = {
-            **self._score,
-            "weights": weights,
-        }
+        checkpoint["scored"] = {**self._score, "weights": weights}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best score and the metric that it belongs to."""
@@ -203,7 +193,6 @@ class BestAndLastCheckpoint(Checkpoint):
         """Save last.ckpt and a pending best.ckpt; the older last.ckpt becomes previous.ckpt."""
         is_best = self._save_pending_best(trainer)
         is_saved = self._try_to_save(trainer, lambda: self._replace_last(trainer, is_best=is_best))
-
         self._is_last_missing = not is_saved
         self._saved_at = time.monotonic()
         self._saved_step = trainer.global_step
@@ -222,13 +211,11 @@ class BestAndLastCheckpoint(Checkpoint):
         """Save best.ckpt if it is pending; return whether it was saved."""
         if not self._is_best_pending:
             return False
-
         self._is_best_pending = False
         best = get_run_paths(trainer).best
         if not self._try_to_save(trainer, lambda: trainer.save_checkpoint(best)):
             self.best_score = self._best_score_on_disk
             return False
-
         self._copy(trainer, "best.ckpt")
         return True
 
@@ -240,7 +227,6 @@ class BestAndLastCheckpoint(Checkpoint):
             trainer.save_checkpoint(paths.next)
         elif trainer.is_global_zero:
             duplicate_checkpoint(paths.best, paths.next)
-
         if trainer.is_global_zero:
             if paths.last.exists():
                 rename_checkpoint(paths.last, paths.previous)
@@ -267,9 +253,7 @@ class BestAndLastCheckpoint(Checkpoint):
         try:
             # Saving would create the folder again, without the other files of the run.
             if not folder.is_dir():
-                raise CheckpointNotSavedError(
-                    f"{folder} does not exist anymore; no checkpoint was saved"
-                )
+                raise CheckpointNotSavedError(f"{folder} was deleted; no checkpoint was saved")
             save()
         except OSError as error:
             self._save_error = error
@@ -284,9 +268,10 @@ class BestAndLastCheckpoint(Checkpoint):
             return
         if trainer.is_global_zero:
             paths = get_run_paths(trainer)
-            self._remote.copy(paths.checkpoints / name, paths.path.name)
+            checkpoint = paths.checkpoints / name
+            self._remote.copy(checkpoint, paths.path.name)
 
-    def _monitored(self, trainer: Trainer) -> float:
+    def _get_monitored_value(self, trainer: Trainer) -> float:
         metrics = trainer.callback_metrics
         if self.monitor not in metrics:
             raise ValueError(

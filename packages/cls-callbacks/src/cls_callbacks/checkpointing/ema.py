@@ -26,14 +26,13 @@ class EMA(Callback):
     checkpoint.
 
     Args:
-        decay: Share of the average that one step keeps, in [0, 1).
+        decay: Weight of the previous average in one step, in [0, 1).
         warmup: Limit the decay to `(1 + n) / (10 + n)` after n steps, so that the average does not
-            lag on short runs (as TensorFlow's ExponentialMovingAverage with num_updates).
-        every: Steps between two updates of the average; one update decays as much as these steps
-            one by one would. There is also an update before each validation and at the end of
-            each epoch. Updating after every step costs 2 % of a ResNet-18's step at 64 px on two
-            cores, and 4 % at 48 x 32 px. A checkpoint saved between two updates holds the average
-            of the last update.
+            lag in short runs (as TensorFlow's ExponentialMovingAverage with num_updates).
+        every: Steps between two updates of the average. One update applies the decay of all these
+            steps. The average is also updated before each validation and at the end of each epoch.
+            Updating after every step costs 2 % of a ResNet-18's step at 64 px on two cores, and
+            4 % at 48 x 32 px. A checkpoint between two updates has the average of the last one.
 
     Attributes:
         steps: Optimizer steps that the average includes.
@@ -58,7 +57,7 @@ class EMA(Callback):
 
     @property
     def effective_decay(self) -> float:
-        """Share of the average that the next step keeps."""
+        """The decay of the next step."""
         return self._decay_after(self.steps)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -70,7 +69,6 @@ class EMA(Callback):
         """Start the average on the module's device, or move a resumed one there."""
         self._bind(pl_module)
         self._global_step = trainer.global_step
-
         total_steps = trainer.estimated_stepping_batches
         self._log_unreachable_decay(total_steps)
 
@@ -80,7 +78,6 @@ class EMA(Callback):
         """Update the average if it is due and the optimizer has stepped."""
         if trainer.global_step == self._global_step:  # gradients are being accumulated
             return
-
         self._global_step = trainer.global_step
         self._pending_steps += 1
         if self._pending_steps >= self.every:
@@ -121,12 +118,10 @@ class EMA(Callback):
         """Save the average as the model's weights, and the raw weights beside it."""
         if self.steps + self._pending_steps == 0 or not self._average:
             return
-
         average = self._average
         raw: dict[str, Tensor] = checkpoint["state_dict"]
         if self._is_swapped:
             average, raw = raw, average
-
         checkpoint["state_dict"] = dict(average)
         checkpoint[RAW_STATE_KEY] = dict(raw)
         checkpoint["weights"] = "ema"
@@ -217,14 +212,12 @@ class EMA(Callback):
         """Exchange the contents of module and average, unless they are exchanged already."""
         if self._is_swapped == to_average or self.steps == 0 or not self._average:
             return
-
         self._bind(pl_module)
         with torch.no_grad():
             for name, live in self._live.items():
                 previous = live.clone()
                 live.copy_(self._average[name])
                 self._average[name].copy_(previous)
-
         self._is_swapped = to_average
 
     def _log_unreachable_decay(self, steps: float) -> None:

@@ -57,7 +57,6 @@ class PreemptionCheckpoint(Checkpoint):
         self._received = "SIGTERM" if trainer.received_sigterm else None
         if threading.current_thread() is not threading.main_thread():
             return
-
         for name in EXIT_CODES:
             number = getattr(signal, name, None)
             if number is not None:  # Windows has no SIGUSR1
@@ -81,7 +80,6 @@ class PreemptionCheckpoint(Checkpoint):
         """Save and exit if a signal arrived, unless gradients are being accumulated."""
         if self._received is None or trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-
         if not is_accumulating(trainer, trainer.fit_loop.epoch_loop.batch_idx):
             self._restarts_validation = True
             self._save_and_exit(trainer)
@@ -127,7 +125,6 @@ class PreemptionCheckpoint(Checkpoint):
             if time.monotonic() - self._received_at > _ECHO_SECONDS:
                 os._exit(EXIT_CODES[name])
             return
-
         self._received = name
         self._received_at = time.monotonic()
         message = (

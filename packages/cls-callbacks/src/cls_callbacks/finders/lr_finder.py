@@ -30,40 +30,30 @@ class LRFinder(LearningRateFinder):
     """
 
     def __init__(self, min_lr: float = 1e-6, max_lr: float = 1.0, steps: int = 100) -> None:
-        super().__init__(
-            min_lr=min_lr,
-            max_lr=max_lr,
-            num_training_steps=steps,
-            update_attr=False,
-        )
+        super().__init__(min_lr, max_lr, num_training_steps=steps, update_attr=False)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run the test, and log the suggestion."""
         if trainer.ckpt_path is not None:
             return
-
         try:
             super().on_fit_start(trainer, pl_module)
         finally:
             # Lightning removes its temporary checkpoint, but not the checksum.
             for leftover in get_run_paths(trainer).path.glob(".lr_find_*"):
                 leftover.unlink()
-
         if self.optimal_lr is None or not trainer.is_global_zero:
             return
-
         rate = self.optimal_lr.suggestion()
         if rate is None:
             logger.warning(
                 "learning rate finder: too few steps for a suggestion. Set more trainer.max_epochs."
             )
             return
-
         logger.info(
             "learning rate finder: the loss fell fastest at {:.2g}. optimizer.lr is unchanged.",
             rate,
         )
-
         figure = Figure(figsize=(6, 4))
         self.optimal_lr.plot(suggest=True, ax=figure.add_subplot())
         save_plot(trainer, figure, "learning_rate")

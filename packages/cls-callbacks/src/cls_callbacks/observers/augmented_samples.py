@@ -53,7 +53,7 @@ def augmented_samples_grid(
 
 
 def _select_from_all_classes(data: ClassificationDataModule, count: int) -> list[int]:
-    """Return the first row of evenly spaced classes; fill up with the first other rows."""
+    """Return one row of each of `count` evenly spaced classes; with fewer, add other rows."""
     records = data.records("train")
 
     first_rows: dict[str, int] = {}

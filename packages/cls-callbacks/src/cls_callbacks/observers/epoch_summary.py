@@ -26,12 +26,10 @@ class EpochSummary(Callback):
         """Log the line."""
         if not trainer.is_global_zero:
             return
-
         values = []
         for name in _METRICS:
             if name in trainer.callback_metrics:
                 values.append(f"{name} {float(trainer.callback_metrics[name]):.4f}")
-
         logger.info(
             "epoch {}/{}: {}, {:.1f} s",
             trainer.current_epoch + 1,

@@ -16,10 +16,10 @@ from cls_data import ClassificationDataModule, EvaluationOutputs
 from cls_export.contract.files import write_atomically
 
 _MIN_PIXELS = 16
-"""Coarser maps show too little; an earlier layer with finer maps is used instead."""
+"""If the last maps have fewer pixels, those of an earlier layer are used."""
 
 _MAX_CHANNEL_RATIO = 4
-"""An earlier layer qualifies if the last one has at most this many times its channels."""
+"""Such a layer needs at least this fraction (1 / 4) of the last layer's channels."""
 
 
 class GradCamWriter(EvaluationCallback):
@@ -77,8 +77,7 @@ def compute_grad_cam(
         images: float32 [B, 3, H, W], on the network's device.
         classes: int64 [B], the class to explain in each image.
 
-    Returns:
-        None for a network without feature maps.
+    The result is None for a network without feature maps.
     """
     from captum.attr import LayerGradCam  # importing it takes 3 s
 
@@ -104,26 +103,24 @@ def _select_layer(network: nn.Module, image: Tensor) -> nn.Module | None:
     def record_output(module: nn.Module, inputs: Any, output: Any) -> None:
         if not isinstance(output, Tensor):
             return
-        if output.ndim == 3:  # a token sequence: earlier maps are patch embeddings
+        shape = output.shape
+        if len(shape) == 3:  # a token sequence: earlier maps are patch embeddings
             candidates.clear()
-        elif output.ndim == 4 and _is_feature_map(output.shape):
-            candidates.append((module, output.shape))
+        elif len(shape) == 4 and _is_feature_map(shape):
+            candidates.append((module, shape))
 
     hooks = []
     for module in network.modules():
         if module is not network:
             hooks.append(module.register_forward_hook(record_output))
-
     try:
         with torch.no_grad():
             network(image)
     finally:
         for hook in hooks:
             hook.remove()
-
     if not candidates:
         return None
-
     last_layer, last_shape = candidates[-1]
     for layer, shape in reversed(candidates):
         has_enough_channels = shape[1] * _MAX_CHANNEL_RATIO >= last_shape[1]

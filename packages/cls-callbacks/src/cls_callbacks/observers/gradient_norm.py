@@ -46,7 +46,6 @@ class GradientNormMonitor(Callback):
         scale = scaler.get_scale()
         if scale >= _MIN_LOSS_SCALE:
             return
-
         self._has_warned = True
         logger.warning(
             "The float16 loss scale has fallen to {:.2g} by step {}: gradients overflow repeatedly."

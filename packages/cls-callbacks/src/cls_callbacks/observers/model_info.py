@@ -29,8 +29,7 @@ class ModelInfo:
     """Size and cost of a network.
 
     Attributes:
-        image: Height and width of the image, in pixels.
-        parameters: Number of parameters.
+        image: Height and width in pixels.
         trainable: Number of parameters that require a gradient.
         weights_mb: Size of all parameters as float32, in MB (1e6 bytes).
         flops: Floating-point operations of one image's forward pass, as `torch.utils.flop_counter`

@@ -31,10 +31,7 @@ def save_plot(trainer: Trainer, plot: Figure | Image.Image, name: str) -> None:
 def log_image(loggers: Iterable[Logger], path: Path, step: int) -> None:
     """Pass a PNG file to TensorBoard, Weights & Biases, and MLflow, named after the file.
 
-    Args:
-        loggers: Other loggers are skipped.
-        path: The PNG file.
-        step: Optimizer steps so far.
+    Other loggers are skipped. `step` is the number of optimizer steps so far.
     """
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):

@@ -15,11 +15,7 @@ class PredictionsWriter(EvaluationCallback):
     ) -> None:
         """Write the file."""
         split = outputs.split
-        predictions = Predictions.from_outputs(
-            outputs,
-            data.records(split),
-            data.classes,
-            data.sizes(split),
-        )
+        records = data.records(split)
+        predictions = Predictions.from_outputs(outputs, records, data.classes, data.sizes(split))
         path = get_run_paths(trainer).predictions / f"{split}.npz"
         predictions.save(path)

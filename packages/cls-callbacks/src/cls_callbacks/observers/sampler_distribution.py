@@ -55,11 +55,7 @@ class SamplerDistributionWriter(Callback):
             table[name] = {"rows": row_counts[index], "drawn": draw_counts[index]}
 
         sampler = data.config.sampler
-        content = {
-            "epoch": trainer.current_epoch,
-            "sampler": sampler,
-            "classes": table,
-        }
+        content = {"epoch": trainer.current_epoch, "sampler": sampler, "classes": table}
         text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
         write_atomically(get_run_paths(trainer).sampler_distribution, text.encode())
 

@@ -36,10 +36,9 @@ class TrainingHistoryWriter(Callback):
         self._validation_metrics: Row = {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the metrics of the validation; a run may be interrupted after it."""
+        """Store the metrics of the validation, because a run may be interrupted after it."""
         if trainer.sanity_checking:
             return
-
         self._validation_metrics = {}
         for name, value in trainer.callback_metrics.items():
             if name.startswith("valid_"):
@@ -47,10 +46,7 @@ class TrainingHistoryWriter(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add a row, and write the file."""
-        row: Row = {
-            "epoch": trainer.current_epoch,
-            "step": trainer.global_step,
-        }
+        row: Row = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         for name, value in trainer.callback_metrics.items():
             # Lightning keeps the metrics of earlier epochs until they are logged again.
             is_stale = name.startswith("valid_")
@@ -87,7 +83,6 @@ def _format_csv(rows: list[Row]) -> str:
     names: set[str] = set()
     for row in rows:
         names.update(row)
-
     metrics = names - {"epoch", "step"}
     columns = ["epoch", "step", *sorted(metrics)]
     stream = io.StringIO(newline="")
@@ -117,11 +112,9 @@ def _plot_metrics(axes: Axes, epochs: list[Row], names: Iterable[str]) -> None:
             numbers = [row["epoch"] + 1 for row in logged]
             values = [row[name] for row in logged]
             axes.plot(numbers, values, marker=".", label=name)
-
     axes.set_xlabel("epoch")
     locator: Any = axes.xaxis.get_major_locator()
     locator.set_params(integer=True)
     axes.grid(alpha=0.3)
-
     if axes.lines:
         axes.legend()

@@ -25,16 +25,11 @@ class TrainingWarnings(Callback):
     """
 
     def __init__(
-        self,
-        *,
-        min_loss_change: float = 0.01,
-        patience: int = 3,
-        max_accuracy_gap: float = 0.2,
+        self, *, min_loss_change: float = 0.01, patience: int = 3, max_accuracy_gap: float = 0.2
     ) -> None:
         self.min_loss_change = min_loss_change
         self.patience = patience
         self.max_accuracy_gap = max_accuracy_gap
-
         self._losses: list[float] = []
         self._loss_warnings: list[str] = []
         self._epoch_warnings: list[str] = []
@@ -88,7 +83,7 @@ class TrainingWarnings(Callback):
 
         warning = (
             f"The training loss has stayed at {first:.4f} for {len(self._losses)} epochs. "
-            "The learning rate may be too low or far too high, or labels may not match images."
+            "The learning rate may be far too low or too high, or labels may not match images."
         )
         self._loss_warnings = [warning]
         logger.warning("{}", warning)
