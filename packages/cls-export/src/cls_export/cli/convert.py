@@ -117,6 +117,7 @@ def _add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _quantize(options: argparse.Namespace) -> int:
     from cls_export.convert.quantization import quantize_bundle
+
     calibration_images = _read_annotations(options.calibration_images).paths
     step = max(1, len(calibration_images) // _MAX_CALIBRATION_IMAGES)
     eval_set = _read_annotations(options.eval_images)
@@ -134,6 +135,7 @@ def _quantize(options: argparse.Namespace) -> int:
 
 def _float16(options: argparse.Namespace) -> int:
     from cls_export.convert.float16 import convert_to_float16
+
     eval_set = _read_annotations(options.eval_images)
     report = convert_to_float16(
         options.bundle,
@@ -148,6 +150,7 @@ def _float16(options: argparse.Namespace) -> int:
 
 def _migrate(options: argparse.Namespace) -> int:
     from cls_export.convert.migration import migrate
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         migrate(
