@@ -193,16 +193,16 @@ def perspective_matrices(inwards: Values) -> Values:
     v = sources[:, :, 1]
 
     # u = (a x + b y + c) / (g x + h y + 1) and v likewise for four corners: eight equations.
-    known = np.stack([x, y, np.ones(4)], axis=1)
+    coordinates = np.stack([x, y, np.ones(4)], axis=1)
 
     equations = np.zeros((count, 8, 8))
     for_u = equations[:, :4]
-    for_u[..., :3] = known
+    for_u[..., :3] = coordinates
     for_u[..., 6] = -u * x
     for_u[..., 7] = -u * y
 
     for_v = equations[:, 4:]
-    for_v[..., 3:6] = known
+    for_v[..., 3:6] = coordinates
     for_v[..., 6] = -v * x
     for_v[..., 7] = -v * y
 
