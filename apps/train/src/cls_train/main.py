@@ -22,6 +22,9 @@ from cls_train.stages.evaluation_process import evaluate_in_clean_process
 from cls_train.stages.fit import fit
 from cls_train.stages.summary import build_summary, build_summary_rows, log_evaluation
 
+MAX_EPOCHS_WITH_WAITING_PROCESS = 10
+"""Longer runs start their evaluation process after training: while it waits it takes 0.6 GB."""
+
 
 def main(config_dir: Path) -> None:
     """Run the command line with the configuration in `config_dir`."""
@@ -52,6 +55,10 @@ def _run(composed: DictConfig) -> None:
     config = RunConfig.from_hydra(composed)
     if config.stages.export and not config.stages.evaluate:
         logger.warning("stages.export has no effect without stages.evaluate")
+
+    epochs = config.trainer.get("max_epochs")
+    if isinstance(epochs, int) and epochs > MAX_EPOCHS_WITH_WAITING_PROCESS:
+        evaluation_process.stop()
 
     fit_result = fit(config)
     run = fit_result.run
