@@ -21,12 +21,7 @@ from cls_report.page.render import write_report
 from cls_report.reports.run_report import build_run_report
 from cls_report.run_folder import Run
 from cls_report.statistics.calibration import estimate_calibration_error
-from cls_report.statistics.calibration_fitting import (
-    FITS,
-    cross_fit,
-    fit_temperature,
-    fit_vector,
-)
+from cls_report.statistics.calibration_fitting import FITS, cross_fit, fit_temperature, fit_vector
 from cls_report.statistics.comparison import compare, pair_predictions
 from cls_report.statistics.estimates import Estimate, format_percent, format_points
 from cls_report.statistics.evaluated_predictions import EvaluatedPredictions

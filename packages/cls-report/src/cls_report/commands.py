@@ -14,13 +14,10 @@ from cls_export.contract.errors import BundleError
 from cls_report.errors import ReportError
 from cls_report.page.render import write_report
 from cls_report.reports.comparison_report import build_comparison_report
+from cls_report.reports.evaluation_blocks import display_name
 from cls_report.reports.folds_report import build_folds_report
 from cls_report.reports.run_report import build_run_report
-from cls_report.reports.seed_summary import (
-    SeedSummary,
-    find_runs_of_newest_recipe,
-    summarize_seeds,
-)
+from cls_report.reports.seed_summary import SeedSummary, find_runs_of_newest_recipe, summarize_seeds
 from cls_report.run_folder import Run, common_split
 from cls_report.statistics.comparison import (
     AccuracyDifference,
@@ -42,7 +39,8 @@ def _exit_on_user_error(command: Callable[[], None]) -> Callable[[], None]:
         try:
             command()
         except (ReportError, DataError, BundleError) as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            message = f"{type(error).__name__}: {error}"
+            print(message, file=sys.stderr)
             sys.exit(EXIT_USER_ERROR)
 
     return wrapped
@@ -54,12 +52,16 @@ def report() -> None:
     options = _report_parser().parse_args()
     runs = [Run.open(folder) for folder in options.runs]
     if options.folds:
-        write_report(build_folds_report(runs), options.folds)
+        folds_report = build_folds_report(runs)
+        write_report(folds_report, options.folds)
         print(options.folds)
         return
+
     for run in runs:
-        write_report(build_run_report(run), run.paths.report)
-        print(run.paths.report)
+        path = run.paths.report
+        run_report = build_run_report(run)
+        write_report(run_report, path)
+        print(path)
 
 
 def _report_parser() -> argparse.ArgumentParser:
@@ -87,20 +89,25 @@ def compare_runs() -> None:
     options = parser.parse_args()
     if options.seeds:
         folders = options.runs or find_runs_of_newest_recipe(options.root)
-        _print_seeds(summarize_seeds([Run.open(folder) for folder in folders], options.split))
+        runs = [Run.open(folder) for folder in folders]
+        summary = summarize_seeds(runs, options.split)
+        _print_seeds(summary)
         return
 
-    if len(options.runs) != 2:
-        parser.error(
-            f"expected two runs, got {len(options.runs)}; to summarize several seeds, use --seeds"
-        )
+    count = len(options.runs)
+    if count != 2:
+        parser.error(f"expected two runs, got {count}; to summarize several seeds, use --seeds")
 
-    first = Run.open(options.runs[0])
-    second = Run.open(options.runs[1])
+    first, second = map(Run.open, options.runs)
     split = options.split or common_split([first, second])
-    paired = pair_predictions(split, first.predictions_for(split), second.predictions_for(split))
+    paired = pair_predictions(
+        split,
+        first.predictions_for(split),
+        second.predictions_for(split),
+    )
     comparison = compare(paired, (first.name, second.name))
     _print_comparison(comparison, first.name, second.name, split)
+
     if options.html:
         report = build_comparison_report(first, second, paired, comparison)
         write_report(report, options.html)
@@ -139,16 +146,21 @@ def _compare_parser() -> argparse.ArgumentParser:
 def _print_comparison(comparison: Comparison, first: str, second: str, split: str) -> None:
     console = Console()
     console.print(comparison.verdict, markup=False, highlight=False)
+
     overall = comparison.overall
     f1 = comparison.macro_f1
     title = f"{overall.images} images of {split}"
     table = Table("", first, second, "difference", title=title, title_justify="left")
-    top1 = (format_percent(overall.first), format_percent(overall.second))
-    correct = (str(overall.only_first), str(overall.only_second))
-    table.add_row("top-1", *top1, format_points(overall.difference))
-    table.add_row("only this run correct", *correct, "")
+    table.add_row(
+        "top-1",
+        format_percent(overall.first),
+        format_percent(overall.second),
+        format_points(overall.difference),
+    )
+    table.add_row("only this run correct", str(overall.only_first), str(overall.only_second), "")
     table.add_row("macro-F1", f"{f1.first:.1%}", f"{f1.second:.1%}", format_points(f1.difference))
     console.print(table)
+
     _print_significant(console, "class", comparison.by_class)
     for key, differences in comparison.by_slice.items():
         _print_significant(console, key, differences)
@@ -160,10 +172,13 @@ def _print_significant(
     for each in differences:
         if each.adjusted_p >= SIGNIFICANCE_LEVEL:
             continue
-        name = each.name or "(empty)"
+
+        name = display_name(each.name)
         difference = format_points(each.difference)
-        p = f"adjusted p = {each.adjusted_p:.2g}"
-        text = f"{key} {name}: {difference} on {each.images} images ({p})"
+        text = (
+            f"{key} {name}: {difference} on {each.images} images "
+            f"(adjusted p = {each.adjusted_p:.2g})"
+        )
         console.print(text, markup=False, highlight=False)
 
 
@@ -171,9 +186,12 @@ def _print_seeds(summary: SeedSummary) -> None:
     console = Console()
     title = f"{len(summary.names)} seeds, {summary.images} images of {summary.split}"
     table = Table("run", "seed", "top-1", "macro-F1", title=title, title_justify="left")
-    metrics = zip(summary.top1.values, summary.macro_f1.values, strict=True)
-    for name, seed, (top1, f1) in zip(summary.names, summary.seeds, metrics, strict=True):
+    rows = zip(
+        summary.names, summary.seeds, summary.top1.values, summary.macro_f1.values, strict=True
+    )
+    for name, seed, top1, f1 in rows:
         table.add_row(name, str(seed), f"{top1:.2%}", f"{f1:.4f}")
+
     console.print(table)
     for line in summary.describe():
         console.print(line, markup=False, highlight=False)

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from cls_data import Predictions
-from cls_export.contract.bundle_layout import LABELS_FILE, MODEL_FILE
+from cls_export.contract.bundle_layout import LABELS_FILE
 from cls_export.contract.labels_mapping import LabelsMapping
 from cls_export.contract.run_layout import RunPaths
 from cls_report.errors import ReportError
@@ -76,11 +76,6 @@ class Run:
             file = self.paths.labels
         return LabelsMapping.load(file)
 
-    @property
-    def model_file(self) -> Path:
-        """The exported ONNX file."""
-        return self.paths.bundle / MODEL_FILE
-
     @cached_property
     def predictions(self) -> dict[str, Predictions]:
         """Predictions by split, valid first."""
@@ -111,6 +106,7 @@ class Run:
         for split, predictions in self.predictions.items():
             evaluation = Evaluation.from_predictions(split, predictions, calibration)
             evaluations[split] = evaluation
+
         return evaluations
 
     @cached_property
@@ -124,6 +120,7 @@ class Run:
             for row in csv.DictReader(stream):
                 logged = {name: float(value) for name, value in row.items() if value}
                 epochs.append(logged)
+
         return tuple(epochs)
 
     def metric_history(self, metric: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -134,6 +131,7 @@ class Run:
             if metric in row:
                 epochs.append(row["epoch"] + 1)
                 values.append(row[metric])
+
         return tuple(epochs), tuple(values)
 
     @cached_property
@@ -160,7 +158,8 @@ def read_json(file: Path) -> dict[str, Any]:
     """Read a JSON file; empty if it does not exist."""
     if not file.is_file():
         return {}
-    content: dict[str, Any] = json.loads(file.read_bytes())
+    data = file.read_bytes()
+    content: dict[str, Any] = json.loads(data)
     return content
 
 
@@ -178,6 +177,7 @@ def differing_settings(first: Run, second: Run) -> dict[str, tuple[str, str]]:
         second_value = second_settings.get(key, "-")
         if first_value != second_value:
             differing[key] = (first_value, second_value)
+
     return differing
 
 
@@ -188,7 +188,9 @@ def _flatten_settings(config: dict[str, Any]) -> dict[str, str]:
         if isinstance(value, dict) and value:
             for name, inner in value.items():
                 add(f"{key}.{name}", inner)
-        elif not key.endswith(".seed"):
+            return
+
+        if not key.endswith(".seed"):
             settings[key] = json.dumps(value, sort_keys=True, default=str)
 
     for name, value in config.items():

@@ -58,6 +58,9 @@ class Scores(_Content):
 
 ColumnKind = Literal["text", "count", "number", "share", "share_estimate"]
 CellValue = str | float | Estimate | None
+Header = tuple[str, ColumnKind]
+"""The title and the kind of a column."""
+Row = Sequence[CellValue]
 
 
 class Column(_Content):
@@ -85,18 +88,15 @@ class Table(_Content):
 
     @classmethod
     def from_rows(
-        cls,
-        title: str,
-        headers: Sequence[tuple[str, ColumnKind]],
-        rows: Sequence[Sequence[CellValue]],
-        note: str = "",
+        cls, title: str, headers: Sequence[Header], rows: Sequence[Row], note: str = ""
     ) -> "Table":
-        """Build a table from rows. A header is the title and the kind of a column."""
+        """Build a table from rows."""
         columns = []
         for index, (header, kind) in enumerate(headers):
             values = tuple(row[index] for row in rows)
             column = Column(title=header, kind=kind, values=values)
             columns.append(column)
+
         return cls(title=title, columns=tuple(columns), note=note)
 
 

@@ -20,7 +20,9 @@ def format_number(
     if value is None or math.isnan(value):
         return UNKNOWN
     text = _format_without_unit(value, unit, decimals, signed)
-    return f"{text}%" if unit == "share" else text
+    if unit == "share":
+        return f"{text}%"
+    return text
 
 
 def format_interval(
@@ -36,8 +38,10 @@ def format_interval(
             return ""
         text = _format_without_unit(bound, unit, decimals, signed)
         bounds.append(text)
+
     separator = " to " if signed else "\N{EN DASH}"
-    return f"({separator.join(bounds)})"
+    joined = separator.join(bounds)
+    return f"({joined})"
 
 
 def common_decimals(values: Iterable[float], unit: Unit, digits: int) -> int | None:
@@ -59,7 +63,9 @@ def _decimals(largest: float, digits: int = 4) -> int:
 
 def _format_without_unit(value: float, unit: Unit, decimals: int | None, signed: bool) -> str:
     if math.isinf(value):
-        return "∞" if value > 0 else f"{_MINUS}∞"
+        if value > 0:
+            return "∞"
+        return f"{_MINUS}∞"
 
     if unit == "share":
         value = 100 * value

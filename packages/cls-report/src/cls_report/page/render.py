@@ -15,16 +15,9 @@ from cls_export.contract.files import write_atomically
 from cls_report.page.blocks import Report
 from cls_report.page.tables import score_cell, table_rows
 
-_STYLES = (
-    "palette",
-    "layout",
-    "blocks",
-    "tables",
-    "charts",
-    "gallery",
-    "confusion_matrix",
-    "print",
-)
+_BASE_STYLES = ("palette", "layout", "blocks")
+_BLOCK_STYLES = ("tables", "charts", "gallery", "confusion_matrix")
+_STYLES = (*_BASE_STYLES, *_BLOCK_STYLES, "print")
 _BASE_SCRIPTS = ("dom", "number_format", "navigation", "copy_code", "tables", "scales")
 _CHART_SCRIPTS = ("chart_drawing", "chart_values", "chart_legend", "chart")
 _IMAGE_SCRIPTS = ("gallery", "cell_images", "top_confusions", "confusion_counts")
@@ -63,6 +56,7 @@ def render(report: Report) -> str:
     theme_script = _asset("theme.js")
     scripts = "\n".join(_asset(f"{name}.js") for name in _SCRIPTS)
     script = f'(() => {{\n"use strict";\n{scripts}}})();\n'
+
     template = _environment().get_template("page.html")
     return template.render(
         report=report,

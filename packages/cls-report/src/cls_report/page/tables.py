@@ -60,13 +60,19 @@ def score_cell(score: Score) -> Cell:
 
 def _column_cells(column: Column) -> list[Cell]:
     if column.kind == "text":
-        return [Cell(UNKNOWN if value is None else str(value)) for value in column.values]
+        cells = []
+        for value in column.values:
+            text = UNKNOWN if value is None else str(value)
+            cells.append(Cell(text))
+        return cells
+
     if column.kind == "share_estimate":
         unknown = Estimate(value=None)
         estimates = []
         for value in column.values:
             estimates.append(value if isinstance(value, Estimate) else unknown)
         return _estimate_cells(estimates, "share")
+
     return _number_cells(column.values, column.kind)
 
 
@@ -92,6 +98,7 @@ def _estimate_cells(estimates: list[Estimate], unit: Unit) -> list[Cell]:
     start, end = _bar_range(values_and_bounds, unit)
     signed = start < 0
     decimals = common_decimals(values_and_bounds, unit, digits=3)
+
     cells = []
     for estimate in estimates:
         text = format_number(estimate.value, unit, decimals, signed)
@@ -125,8 +132,13 @@ def _bar(estimate: Estimate, start: float, end: float) -> Bar | None:
     if value is None or math.isnan(value):
         return None
 
-    low = value if estimate.low is None else estimate.low
-    high = value if estimate.high is None else estimate.high
+    low = estimate.low
+    if low is None:
+        low = value
+    high = estimate.high
+    if high is None:
+        high = value
+
     positions = []
     for at in (value, low, high, 0.0):
         share = (at - start) / (end - start)

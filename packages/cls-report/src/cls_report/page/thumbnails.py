@@ -22,11 +22,7 @@ class Thumbnails:
     """Thumbnails as `data:` URLs, in the order in which they were added.
 
     Images are decoded by the model's preprocessing, so a thumbnail looks like the model's input.
-
-    Args:
-        root: Folder that image names are relative to.
-        preprocessing: Preprocessing of the model.
-        budget: Total size of the thumbnails in bytes.
+    Their names are relative to `root`, and their total size is at most `budget` bytes.
     """
 
     def __init__(
@@ -40,10 +36,16 @@ class Thumbnails:
 
     def add(self, name: str) -> int:
         """Return the index of a thumbnail; -1 if it is unreadable or exceeds the budget."""
-        if name not in self._indices:
-            image = self._open(name) if self._remaining > 0 else None
-            self._indices[name] = -1 if image is None else self._store(image)
-        return self._indices[name]
+        if name in self._indices:
+            return self._indices[name]
+
+        index = -1
+        if self._remaining > 0:
+            image = self._open(name)
+            if image is not None:
+                index = self._store(image)
+        self._indices[name] = index
+        return index
 
     def add_heat_map(self, name: str, heat: NDArray[np.uint8]) -> int | None:
         """Return the index of an image with a heat map uint8 [h, w] over it; None if left out."""
@@ -57,7 +59,9 @@ class Thumbnails:
         colors = ImageOps.colorize(strength, _COLD, _HOT, mid=_MEDIUM)
         blended = Image.blend(gray, colors, 0.5)
         index = self._store(blended)
-        return None if index < 0 else index
+        if index < 0:
+            return None
+        return index
 
     def _open(self, name: str) -> Image.Image | None:
         try:
@@ -77,5 +81,6 @@ class Thumbnails:
 
         self._remaining -= len(content)
         encoded = base64.b64encode(content).decode()
+        index = len(self.urls)
         self.urls.append(f"data:image/jpeg;base64,{encoded}")
-        return len(self.urls) - 1
+        return index

@@ -6,12 +6,12 @@ import numpy as np
 
 from cls_report.page.blocks import (
     Block,
-    CellValue,
     Chart,
-    ColumnKind,
     Gallery,
     GalleryItem,
+    Header,
     Report,
+    Row,
     Section,
     Table,
     Text,
@@ -80,39 +80,44 @@ def _metrics_table(comparison: Comparison, names: tuple[str, str], split: str) -
         ("macro-F1", f"{f1.first:.1%}", f"{f1.second:.1%}", f1_difference),
         ("loss, nats", f"{loss.first:.3f}", f"{loss.second:.3f}", loss_difference),
     )
-    headers = ("metric", *names, "difference (95% interval)")
-    return Table.from_rows(
-        f"All {overall.images} images of {split}",
-        [(header, "text") for header in headers],
-        rows,
-        note=f"p = {overall.p:.3g} for the difference in top-1. The test uses only the images "
-        "that exactly one run predicts correctly.",
+    titles = ("metric", *names, "difference (95% interval)")
+    headers: list[Header] = [(title, "text") for title in titles]
+    note = (
+        f"p = {overall.p:.3g} for the difference in top-1. The test uses only the images "
+        "that exactly one run predicts correctly."
     )
+    return Table.from_rows(f"All {overall.images} images of {split}", headers, rows, note)
 
 
 def _format_difference(difference: Estimate) -> str:
     if difference.value is None:
         return "-"
     text = f"{difference.value:+.3f}"
-    if difference.low is not None and difference.high is not None:
-        text += f" ({difference.low:+.3f} to {difference.high:+.3f})"
-    return text
+    low = difference.low
+    high = difference.high
+    if low is None or high is None:
+        return text
+
+    return f"{text} ({low:+.3f} to {high:+.3f})"
 
 
 def _agreement_table(
     comparison: Comparison, paired: PairedEvaluations, names: tuple[str, str]
 ) -> Table:
     overall = comparison.overall
-    both_correct = paired.first.softmax.correct & paired.second.softmax.correct
+    first_name, second_name = names
+    first_correct = paired.first.softmax.correct
+    second_correct = paired.second.softmax.correct
+    both_correct = first_correct & second_correct
     both = int(both_correct.sum())
     neither = overall.images - both - overall.only_first - overall.only_second
+    headers: list[Header] = [("correct in", "text"), ("images", "count")]
     rows = (
         ("both", both),
-        (f"only {names[0]}", overall.only_first),
-        (f"only {names[1]}", overall.only_second),
+        (f"only {first_name}", overall.only_first),
+        (f"only {second_name}", overall.only_second),
         ("neither", neither),
     )
-    headers: list[tuple[str, ColumnKind]] = [("correct in", "text"), ("images", "count")]
     return Table.from_rows("Correct predictions", headers, rows)
 
 
@@ -152,7 +157,7 @@ def _gallery(
 def _difference_table(
     title: str, key: str, differences: Sequence[AccuracyDifference], names: tuple[str, str]
 ) -> Table:
-    headers: list[tuple[str, ColumnKind]] = [
+    headers: list[Header] = [
         (key, "text"),
         ("images", "count"),
         (f"{names[0]} accuracy", "share_estimate"),
@@ -160,11 +165,17 @@ def _difference_table(
         ("difference", "share_estimate"),
         ("adjusted p", "number"),
     ]
-    rows: list[tuple[CellValue, ...]] = []
+    rows: list[Row] = []
     for each in differences:
-        name = display_name(each.name)
-        accuracies = (each.first, each.second, each.difference)
-        rows.append((name, each.images, *accuracies, each.adjusted_p))
+        row = (
+            display_name(each.name),
+            each.images,
+            each.first,
+            each.second,
+            each.difference,
+            each.adjusted_p,
+        )
+        rows.append(row)
 
     note = "p is adjusted for the number of rows (Holm)."
     return Table.from_rows(title, headers, rows, note)
@@ -196,6 +207,11 @@ def _settings_block(first: Run, second: Run) -> Block:
     differing = differing_settings(first, second)
     if not differing:
         return Text(text="The settings are the same, apart from the seed and the name of the run.")
+
+    headers: list[Header] = [
+        ("setting", "text"),
+        (first.name, "text"),
+        (second.name, "text"),
+    ]
     rows = [(key, *values) for key, values in differing.items()]
-    headers = ("setting", first.name, second.name)
-    return Table.from_rows("Different settings", [(header, "text") for header in headers], rows)
+    return Table.from_rows("Different settings", headers, rows)

@@ -7,10 +7,10 @@ import numpy as np
 from cls_report.page.blocks import (
     CellValue,
     Chart,
-    ColumnKind,
     ConfusionMatrix,
     Gallery,
     GalleryItem,
+    Header,
     Score,
     Scores,
     Series,
@@ -36,6 +36,7 @@ def scores_block(title: str, scores: EvaluationScores) -> Scores:
     """Return the main metrics."""
     groups = "" if scores.groups is None else f", {scores.groups} groups"
     correct = f"{scores.right} of {scores.images} correct"
+    loss_note = "negative log-likelihood, nats"
     ece_note = "of the softmax; the interval is for the true error"
     return Scores(
         title=f"{title}: {scores.images} images{groups}",
@@ -46,12 +47,7 @@ def scores_block(title: str, scores: EvaluationScores) -> Scores:
             Score(title="macro precision", estimate=scores.macro_precision),
             Score(title="macro recall", estimate=scores.macro_recall),
             Score(title="AUROC", estimate=scores.auroc, note="one-vs-rest, mean over classes"),
-            Score(
-                title="loss",
-                estimate=scores.loss,
-                unit="number",
-                note="negative log-likelihood, nats",
-            ),
+            Score(title="loss", estimate=scores.loss, unit="number", note=loss_note),
             Score(title="calibration error", estimate=scores.calibration_error, note=ece_note),
         ),
     )
@@ -61,7 +57,7 @@ def classes_table(
     title: str, scores: EvaluationScores, train_counts: Mapping[str, int] | None = None
 ) -> Table:
     """Return the metrics of each class, optionally with its number of training images."""
-    headers: list[tuple[str, ColumnKind]] = [
+    headers: list[Header] = [
         ("class", "text"),
         ("images", "count"),
         ("recall", "share_estimate"),
@@ -132,11 +128,12 @@ def mistakes_gallery(
     for row, name, image in displayable_images(evaluation, rows, thumbnails):
         label = class_name(evaluated, evaluated.labels[row])
         predicted = class_name(evaluated, evaluated.predicted[row])
+        confidence = evaluated.confidence[row]
         item = GalleryItem(
             image=image,
             overlay=overlay(name),
             title=f"predicted {predicted}",
-            lines=(f"label {label}", f"confidence {evaluated.confidence[row]:.1%}", name),
+            lines=(f"label {label}", f"confidence {confidence:.1%}", name),
             is_wrong=True,
         )
         items.append(item)
@@ -197,11 +194,17 @@ def risk_coverage_chart(title: str, evaluation: Evaluation) -> Chart:
     series = []
     for name, evaluated in evaluation.by_confidence.items():
         curve = risk_coverage(evaluated.confidence, evaluated.correct)
-        points = np.linspace(0, len(curve.coverage) - 1, _MAX_CURVE_POINTS)
-        rows = np.unique(points.round().astype(int))
-        coverage = tuple(curve.coverage[rows].tolist())
-        risk = tuple(curve.risk[rows].tolist())
-        series.append(Series(name=name, x=coverage, y=risk))
+        last = len(curve.coverage) - 1
+        points = np.linspace(0, last, _MAX_CURVE_POINTS)
+        nearest = points.round().astype(int)
+        rows = np.unique(nearest)
+
+        line = Series(
+            name=name,
+            x=tuple(curve.coverage[rows].tolist()),
+            y=tuple(curve.risk[rows].tolist()),
+        )
+        series.append(line)
 
     x_title = "coverage: share of predictions accepted"
     y_title = "risk: error rate of accepted predictions"
@@ -223,7 +226,7 @@ def slice_tables(evaluation: Evaluation) -> list[Table]:
     """Return accuracy and confidence by image size and by metadata."""
     tables = []
     for key, slices in evaluation.slices.items():
-        headers: list[tuple[str, ColumnKind]] = [
+        headers: list[Header] = [
             (key, "text"),
             ("images", "count"),
             ("top-1", "share_estimate"),

@@ -30,12 +30,9 @@ _HOW_TO_TRAIN = "to train the folds: uv run apps/train -m data.folds=5 data.fold
 
 
 def build_folds_report(runs: Sequence[Run]) -> Report:
-    """Build the report of all folds together.
-
-    Raises:
-        ReportError: See `pool_folds`.
-    """
-    evaluation = Evaluation.from_predictions("out of fold", pool_folds(runs))
+    """Build the report of all folds together; its errors are those of `pool_folds`."""
+    predictions = pool_folds(runs)
+    evaluation = Evaluation.from_predictions("out of fold", predictions)
     thumbnails = Thumbnails(runs[0].data_root, runs[0].labels.preprocessing)
     label_errors = _label_error_blocks(evaluation, thumbnails)
     classes = classes_table("Classes, out of fold", evaluation.scores)
@@ -98,19 +95,19 @@ def _check_folds(runs: Sequence[Run]) -> None:
             raise ReportError(f"{run.path}: not a fold (data.fold is not set); {_HOW_TO_TRAIN}")
         folds.append(fold)
 
-    count = runs[0].config["data"].get("folds")
+    first = runs[0]
+    count = first.config["data"].get("folds")
     if sorted(folds) != list(range(count)):
         raise ReportError(
             f"expected each of the folds 0 to {count - 1} once, got {folds}; {_HOW_TO_TRAIN}"
         )
 
     for run in runs[1:]:
-        keys = [key for key in differing_settings(runs[0], run) if key != _FOLD_KEY]
+        settings = differing_settings(first, run)
+        keys = [key for key in settings if key != _FOLD_KEY]
         if keys:
             names = ", ".join(keys[:10])
-            raise ReportError(
-                f"{runs[0].path} and {run.path} differ in more than the fold: {names}"
-            )
+            raise ReportError(f"{first.path} and {run.path} differ in more than the fold: {names}")
 
 
 def find_label_errors(evaluated: EvaluatedPredictions) -> Integers:

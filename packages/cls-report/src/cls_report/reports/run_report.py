@@ -44,6 +44,7 @@ def build_run_report(run: Run) -> Report:
         cost_section(run),
         reproduction_section(run),
     ]
+
     settings = run.config["model"]
     model = settings.get("name") or settings.get("_target_", "")
     classes = len(run.labels.classes)
@@ -73,8 +74,10 @@ def _summary_section(run: Run, evaluations: list[Evaluation]) -> Section:
         text = f"Evaluated weights: {weights}, epoch {epoch} ({score} during training)."
         blocks.append(Text(text=text))
 
-    for warning in read_json(run.paths.summary).get("warnings", []):
+    summary = read_json(run.paths.summary)
+    for warning in summary.get("warnings", []):
         blocks.append(Text(text=warning, tone="warning"))
+
     return Section(key="summary", title="Summary", blocks=tuple(blocks))
 
 
@@ -85,6 +88,7 @@ def _classes_section(run: Run, evaluations: list[Evaluation]) -> Section:
         title = f"Classes on {evaluation.split}"
         table = classes_table(title, evaluation.scores, train_counts)
         tables.append(table)
+
     return Section(key="classes", title="Classes", blocks=tuple(tables))
 
 
@@ -98,6 +102,7 @@ def _mistakes_section(run: Run, evaluations: list[Evaluation], thumbnails: Thumb
         gallery = mistakes_gallery(title, evaluation, thumbnails, overlay)
         matrix = confusion_matrix(f"Confusion matrix on {split}", evaluation, thumbnails)
         blocks += [gallery, matrix]
+
     return Section(key="mistakes", title="Mistakes", blocks=tuple(blocks))
 
 
@@ -140,6 +145,7 @@ def _slices_section(evaluations: list[Evaluation]) -> Section:
     blocks: list[Block] = []
     for evaluation in evaluations:
         blocks += slice_tables(evaluation)
+
     return Section(key="slices", title="Slices", blocks=tuple(blocks))
 
 

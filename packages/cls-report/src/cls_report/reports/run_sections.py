@@ -4,13 +4,15 @@ import shlex
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cls_export.contract.bundle_layout import MODEL_FILE
 from cls_report.page.blocks import (
     Block,
     CellValue,
     Chart,
     Code,
-    ColumnKind,
     Facts,
+    Header,
+    Row,
     Section,
     Series,
     Table,
@@ -86,24 +88,25 @@ def _describe_range(summary: list[float]) -> str:
 
 
 def _findings_table(findings: dict[str, list[dict[str, Any]]], policies: dict[str, Any]) -> Table:
-    headers: list[tuple[str, ColumnKind]] = [
+    headers: list[Header] = [
         ("rule", "text"),
         ("findings", "count"),
         ("policy", "text"),
         ("examples", "text"),
     ]
-    rows: list[tuple[CellValue, ...]] = []
+    rows: list[Row] = []
     for rule, entries in findings.items():
-        examples = [str(entry.get("text", entry)) for entry in entries[:_MAX_EXAMPLES]]
         policy = policies.get(rule, "")
-        rows.append((rule, len(entries), policy, "\n".join(examples)))
+        texts = [str(entry.get("text", entry)) for entry in entries[:_MAX_EXAMPLES]]
+        examples = "\n".join(texts)
+        rows.append((rule, len(entries), policy, examples))
 
     note = "All findings are in data_check.json in the run folder."
     return Table.from_rows("Findings of the data gate", headers, rows, note)
 
 
 def _class_counts_table(counts: dict[str, dict[str, int]]) -> Table:
-    headers: list[tuple[str, ColumnKind]] = [("class", "text")]
+    headers: list[Header] = [("class", "text")]
     for split in counts:
         headers.append((split, "count"))
 
@@ -112,7 +115,8 @@ def _class_counts_table(counts: dict[str, dict[str, int]]) -> Table:
     for name in first_split:
         row: list[CellValue] = [display_name(name)]
         for by_class in counts.values():
-            row.append(by_class.get(name, 0))
+            count = by_class.get(name, 0)
+            row.append(count)
         rows.append(row)
 
     return Table.from_rows("Images per class", headers, rows)
@@ -149,8 +153,9 @@ def metric_series(run: Run, metric: str, name: str) -> Series:
 def cost_section(run: Run) -> Section:
     """Return training time, model size, and latency; empty without these files."""
     facts = {**_time_facts(run), **_model_facts(run)}
-    if run.model_file.is_file():
-        size = run.model_file.stat().st_size / 1e6
+    model_file = run.paths.bundle / MODEL_FILE
+    if model_file.is_file():
+        size = model_file.stat().st_size / 1e6
         facts["exported file"] = f"{size:.1f} MB"
         facts["to measure its latency"] = f"cls-export bench {run.paths.bundle}"
 
@@ -161,8 +166,10 @@ def cost_section(run: Run) -> Section:
             f"from image files, they differ from PyTorch by at most {difference:.1e}"
         )
 
-    blocks = (Facts(facts=facts),) if facts else ()
-    return Section(key="cost", title="Cost", blocks=blocks)
+    blocks = []
+    if facts:
+        blocks.append(Facts(facts=facts))
+    return Section(key="cost", title="Cost", blocks=tuple(blocks))
 
 
 def _time_facts(run: Run) -> dict[str, str]:

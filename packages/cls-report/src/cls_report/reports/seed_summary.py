@@ -36,6 +36,7 @@ def _describe(metric: str, variation: SeedVariation) -> str:
     mean = variation.mean
     assert mean.low is not None
     assert mean.high is not None
+
     low = max(0, mean.low)
     high = min(1, mean.high)
     deviation = 100 * variation.deviation
@@ -58,10 +59,12 @@ def summarize_seeds(runs: Sequence[Run], split: str | None = None) -> SeedSummar
     _check_recipes(runs)
     seeds = tuple(int(run.config["seed"]) for run in runs)
     if len(set(seeds)) < len(seeds):
-        raise ReportError(f"expected different seeds, got {', '.join(map(str, seeds))}")
+        listed = ", ".join(map(str, seeds))
+        raise ReportError(f"expected different seeds, got {listed}")
 
     split = split or common_split(runs)
-    images = sorted(runs[0].predictions_for(split).ids.tolist())
+    first_predictions = runs[0].predictions_for(split)
+    images = sorted(first_predictions.ids.tolist())
     accuracies = []
     f1_scores = []
 

@@ -30,13 +30,16 @@ def expected_calibration_error(confidence: Floats, correct: Booleans, bins: int 
     For few images the error is biased upward: chance moves the accuracy of each bin, and its
     distance from the confidence counts in both directions. The bins have equal width.
     """
-    if len(confidence) == 0:
+    images = len(confidence)
+    if images == 0:
         return math.nan
+
     index = confidence_bins(confidence, bins)
     differences = confidence - correct
     gaps = np.bincount(index, differences, minlength=bins)
-    total = np.abs(gaps).sum()
-    return float(total / len(confidence))
+    distances = np.abs(gaps)
+    total = distances.sum()
+    return float(total / images)
 
 
 def estimate_calibration_error(
@@ -55,9 +58,11 @@ def estimate_calibration_error(
     model = _ErrorModel.from_predictions(confidence, correct, clusters)
     tail = (1 - _LEVEL) / 2
     upper = (1 + _LEVEL) / 2
-    low = model.bound(upper)
-    high = model.bound(tail)
-    return Estimate(value=model.observed, low=low, high=high)
+    return Estimate(
+        value=model.observed,
+        low=model.bound(upper),
+        high=model.bound(tail),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,14 +44,17 @@ def fit_temperature(logits: Logits, labels: Labels) -> Calibration:
 
     def loss_and_gradient(parameters: Floats) -> tuple[float, Floats]:
         (scale,) = parameters
-        log_probabilities = log_softmax(values * scale)
+        scaled = values * scale
+        log_probabilities = log_softmax(scaled)
         log_likelihood = log_probabilities[rows, targets]
         loss = -log_likelihood.mean()
+
         probabilities = np.exp(log_probabilities)
         weighted = probabilities * values
         expected_logits = weighted.sum(axis=1)
         differences = expected_logits - label_logits
-        return float(loss), np.array([differences.mean()])
+        gradient = differences.mean()
+        return float(loss), np.array([gradient])
 
     (scale,) = _minimize(loss_and_gradient, np.ones(1), scales=1)
     return Calibration(method="temperature", scale=(scale,), images=images)
@@ -108,8 +111,6 @@ def cross_fit(
     logits: Logits, labels: Labels, fit: Fit, seed: int = 0, *, groups: Integers | None = None
 ) -> Floats:
     """Calibrate each half of the images with a fit on the other half.
-
-    The result has every image, and no image was used to fit its own calibration.
 
     Images with equal `groups` [N] stay in one half; the default splits single images.
 

@@ -116,6 +116,7 @@ def pair_predictions(split: str, first: Predictions, second: Predictions) -> Pai
         metadata=second.metadata[rows],
         sizes=second.sizes[rows],
     )
+
     conflicts = np.flatnonzero(reordered.labels != first.labels)
     if conflicts.size:
         row = conflicts[0]
@@ -153,7 +154,10 @@ def _matching_rows(first: Predictions, second: Predictions) -> Integers:
             f"the runs were evaluated on different images: {difference}. Evaluate both on the "
             "same data: uv run python -m cls_train.stages.evaluate RUN_FOLDER"
         )
-    row_of = {key: row for row, key in enumerate(second_keys)}
+
+    row_of = {}
+    for row, key in enumerate(second_keys):
+        row_of[key] = row
     rows = [row_of[key] for key in first_keys]
     return np.array(rows, dtype=np.int64)
 
@@ -166,6 +170,7 @@ def _occurrence_keys(predictions: Predictions) -> list[tuple[str, int]]:
         occurrence = occurrences[image]
         occurrences[image] += 1
         keys.append((image, occurrence))
+
     return keys
 
 
@@ -176,10 +181,12 @@ def _describe_difference(first: Sequence[str], second: Sequence[str], what: str)
     for run, names in only_in.items():
         if not names:
             continue
-        examples = ", ".join(map(repr, sorted(names)[:_MAX_NAMED]))
+        named = sorted(names)[:_MAX_NAMED]
+        examples = ", ".join(map(repr, named))
         if len(names) > _MAX_NAMED:
             examples += ", ..."
         descriptions.append(f"{len(names)} {what} only in the {run} run ({examples})")
+
     return "; ".join(descriptions) or "the same names, but a different number of rows"
 
 
@@ -201,6 +208,7 @@ def compare(
     by_slice = {}
     for key, slices in paired.first.slices.items():
         by_slice[key] = _accuracy_differences(slices, paired)
+
     return Comparison(
         overall=overall,
         macro_f1=_macro_f1_difference(first, second, weights),
@@ -217,21 +225,28 @@ def _macro_f1_difference(
     single_sample = np.ones((1, len(first)))
     (first_f1,) = macro_f1(first, single_sample).tolist()
     (second_f1,) = macro_f1(second, single_sample).tolist()
-    resampled = macro_f1(second, weights)
-    resampled = resampled - macro_f1(first, weights)
+
+    first_resampled = macro_f1(first, weights)
+    second_resampled = macro_f1(second, weights)
     observed = second_f1 - first_f1
-    difference = bca_interval(observed, resampled)
-    return MetricDifference(first_f1, second_f1, difference)
+    resampled = second_resampled - first_resampled
+    return MetricDifference(
+        first=first_f1,
+        second=second_f1,
+        difference=bca_interval(observed, resampled),
+    )
 
 
 def _loss_difference(
     first: EvaluatedPredictions, second: EvaluatedPredictions, weights: Floats
 ) -> MetricDifference:
-    first_loss = float(first.losses.mean())
-    second_loss = float(second.losses.mean())
     increases = second.losses - first.losses
     difference = mean_interval(increases, first.clusters, weights)
-    return MetricDifference(first_loss, second_loss, difference)
+    return MetricDifference(
+        first=float(first.losses.mean()),
+        second=float(second.losses.mean()),
+        difference=difference,
+    )
 
 
 def _accuracy_differences(
@@ -247,6 +262,7 @@ def _accuracy_differences(
 
     for index, adjusted_p in enumerate(holm_adjust(p_values)):
         differences[index] = replace(differences[index], adjusted_p=adjusted_p)
+
     return tuple(differences)
 
 
@@ -291,7 +307,10 @@ def _verdict(overall: AccuracyDifference, names: tuple[str, str]) -> str:
         return f"{better} is better: {accuracies} on {overall.images} images ({p})."
 
     required = required_images(
-        overall.images, overall.only_first, overall.only_second, overall.design_effect
+        overall.images,
+        overall.only_first,
+        overall.only_second,
+        overall.design_effect,
     )
     if required is None:
         advice = "The runs are equally accurate, so no number of images would tell them apart."

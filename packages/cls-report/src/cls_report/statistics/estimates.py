@@ -4,12 +4,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Estimate(BaseModel):
-    """A value with its 95% confidence interval.
+    """A value with its 95% confidence interval; None for what the images do not determine.
 
-    Attributes:
-        value: None if the images do not determine it, such as the recall of an absent class.
-        low: Lower bound, or None.
-        high: Upper bound, or None.
+    For example, the recall of a class without images has no value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -23,9 +20,11 @@ def format_percent(estimate: Estimate) -> str:
     """Return a share with its interval, such as `89.0% (85.4-91.8)`."""
     if estimate.value is None:
         return "-"
+
     text = f"{estimate.value:.1%}"
     if estimate.low is None or estimate.high is None:
         return text
+
     low = 100 * estimate.low
     high = 100 * estimate.high
     return f"{text} ({low:.1f}-{high:.1f})"
@@ -38,6 +37,7 @@ def format_points(difference: Estimate) -> str:
     points = 100 * difference.value
     if difference.low is None or difference.high is None:
         return f"{points:+.1f} points"
+
     low = 100 * difference.low
     high = 100 * difference.high
     return f"{points:+.1f} ({low:+.1f} to {high:+.1f}) points"

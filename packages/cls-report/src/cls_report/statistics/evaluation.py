@@ -43,6 +43,7 @@ class Evaluation:
         probabilities = _calibrated_probabilities(split, predictions, calibration)
         if probabilities is not None:
             calibrated = EvaluatedPredictions.from_predictions(predictions, probabilities)
+
         return cls(split, predictions, softmax_confidence, calibrated)
 
     @cached_property

@@ -63,7 +63,8 @@ class Clusters:
             ordered[self.index] = values
             return ordered
 
-        shape = (self.count, *values.shape[1:])
+        columns = values.shape[1:]
+        shape = (self.count, *columns)
         sums = np.zeros(shape)
         np.add.at(sums, self.index, values)
         return sums
@@ -217,11 +218,13 @@ def mean_interval(values: Floats, clusters: Clusters, weights: Floats) -> Estima
     """
     if len(values) == 0:
         return Estimate(value=None)
+
     mean = float(values.mean())
     totals = weights.sum(axis=1)
     totals = np.maximum(1e-12, totals)
     sums = weights @ values
     resampled = sums / totals
+
     deviations = values - mean
     influence = clusters.sum_by_cluster(deviations)
     return bca_interval(mean, resampled, influence)

@@ -21,6 +21,7 @@ def mcnemar_test(only_first: int, only_second: int) -> float:
     discordant = only_first + only_second
     if discordant == 0:
         return 1.0
+
     fewer = min(only_first, only_second)
     tail = float(stats.binom.cdf(fewer, discordant, 0.5))
     return min(1.0, 2 * tail)
@@ -54,12 +55,12 @@ def holm_adjust(p_values: Sequence[float]) -> list[float]:
     adjusted = [1.0] * count
     highest = 0.0
     order = np.argsort(p_values, kind="stable")
-
     for rank, index in enumerate(order):
         remaining = count - rank
-        corrected = p_values[index] * remaining
-        highest = max(highest, min(1.0, corrected))
+        corrected = min(1.0, p_values[index] * remaining)
+        highest = max(highest, corrected)
         adjusted[index] = highest
+
     return adjusted
 
 

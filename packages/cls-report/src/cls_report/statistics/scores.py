@@ -47,7 +47,6 @@ class EvaluationScores:
     label smoothing or class weights.
 
     Attributes:
-        images: Number of images.
         right: Number of correct predictions.
         groups: Number of clusters; None if every image is independent.
     """
@@ -229,14 +228,16 @@ def _auroc(evaluated: EvaluatedPredictions, weights: Floats) -> Estimate:
     influence = np.zeros(len(evaluated))
     for index in np.unique(evaluated.labels):
         is_positive = evaluated.labels == index
+        is_negative = ~is_positive
         values = evaluated.log_probabilities[:, index]
         positive = values[is_positive]
-        negative = values[~is_positive]
+        negative = values[is_negative]
         if len(negative) == 0:
             continue
+
         ranks = np.empty(len(evaluated))
         ranks[is_positive] = _share_below(positive, negative)
-        ranks[~is_positive] = 1 - _share_below(negative, positive)
+        ranks[is_negative] = 1 - _share_below(negative, positive)
 
         area = float(ranks[is_positive].mean())
         total += area
@@ -249,6 +250,7 @@ def _auroc(evaluated: EvaluatedPredictions, weights: Floats) -> Estimate:
 
     if classes == 0:
         return Estimate(value=None)
+
     average = influence / classes
     resampled = weights @ average
     deviation = float(resampled.std())
@@ -314,7 +316,9 @@ def _f1_from_share(share: Estimate) -> Estimate:
 
     With the share s, F1 is 2 s / (1 + s), which increases with s, so bounds convert likewise.
     """
-    converted = {}
+    converted = dict(share)
     for name, value in share:
-        converted[name] = None if value is None else 2 * value / (1 + value)
+        if value is not None:
+            converted[name] = 2 * value / (1 + value)
+
     return Estimate(**converted)

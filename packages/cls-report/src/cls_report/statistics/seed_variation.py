@@ -22,9 +22,11 @@ class SeedVariation:
         mean = statistics.mean(self.values)
         root = math.sqrt(len(self.values))
         half = self._t_quantile() * self.deviation / root
-        low = mean - half
-        high = mean + half
-        return Estimate(value=mean, low=low, high=high)
+        return Estimate(
+            value=mean,
+            low=mean - half,
+            high=mean + half,
+        )
 
     @property
     def deviation(self) -> float:
@@ -40,5 +42,4 @@ class SeedVariation:
     def _t_quantile(self) -> float:
         freedom = len(self.values) - 1
         level = (1 + CONFIDENCE_LEVEL) / 2
-        quantile: float = stats.t.ppf(level, freedom)
-        return float(quantile)
+        return float(stats.t.ppf(level, freedom))

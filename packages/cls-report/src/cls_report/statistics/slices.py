@@ -31,12 +31,14 @@ def slice_predictions(predictions: Predictions) -> dict[str, tuple[Slice, ...]]:
     binned by their quartiles. Of other values, the twelve most frequent have their own slice. A
     key with a single slice is left out.
     """
-    metadata = [predictions.row_metadata(row) for row in range(len(predictions))]
+    rows = range(len(predictions))
+    metadata = [predictions.row_metadata(row) for row in rows]
     keys: set[str] = set().union(*metadata)
     by_key = {}
     if predictions.sizes.any():
         sides = predictions.sizes.min(axis=1)
         by_key[SIZE_KEY] = _slice_by_value(sides.tolist())
+
     for key in sorted(keys):
         values = [row.get(key) for row in metadata]
         by_key[key] = _slice_by_value(values)
