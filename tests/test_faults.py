@@ -282,5 +282,5 @@ def test_an_unwritable_run_root_is_reported_before_the_first_step(runs: Runs, ro
     process = runs.start("nowhere", f"run.root={root.replace('FILE', str(runs.folder / 'file'))}")
     process.join(60)
     assert process.exitcode == 2, runs.read_output("nowhere")
-    assert "cannot be made" in runs.read_output("nowhere")
+    assert "cannot be created" in runs.read_output("nowhere")
     assert "epoch 1/" not in runs.read_output("nowhere")
