@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from cls_train.process_exit import run_and_exit
+from cls_train.process import paused_garbage_collection, run_and_exit
 from cls_train.stages import evaluation_process
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
@@ -11,7 +11,8 @@ CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
 
 def _run() -> None:
     evaluation_process.start_early(sys.argv[1:])
-    from cls_train.main import main  # takes several seconds
+    with paused_garbage_collection():
+        from cls_train.main import main
 
     main(CONFIG_DIR)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from cls_export.contract.run_layout import RunPaths
 from cls_train.errors import RunError
-from cls_train.process_exit import run_and_exit
+from cls_train.process import paused_garbage_collection, run_and_exit
 
 _waiting: "subprocess.Popen[str] | None" = None
 
@@ -83,10 +83,11 @@ def _start() -> "subprocess.Popen[str]":
 
 def _evaluate_requested_run() -> None:
     """Load everything that evaluation needs, then wait for the app's request and evaluate."""
-    from cls_train.console import exit_on_user_error
-    from cls_train.stages.evaluate import evaluate_and_write, warm_up_exporter
+    with paused_garbage_collection():
+        from cls_train.console import exit_on_user_error
+        from cls_train.stages.evaluate import evaluate_and_write, warm_up_exporter
 
-    warm_up_exporter()
+        warm_up_exporter()
     line = sys.stdin.readline()
     if not line:  # the app ended without a request
         return

@@ -1,11 +1,29 @@
-"""End a process quickly."""
+"""Start and end a process quickly, although PyTorch is large."""
 
 import atexit
+import gc
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
+
+
+@contextmanager
+def paused_garbage_collection() -> Iterator[None]:
+    """Import modules in this block a fifth faster, without garbage collection.
+
+    Modules live until the process ends, so searching them for garbage is wasted time. Objects that
+    exist at the end of the block are excluded from later collections too. Use it in a process that
+    ends with `run_and_exit`: otherwise nanobind reports them as leaks.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def run_and_exit(command: Callable[[], None]) -> NoReturn:
