@@ -62,7 +62,7 @@ def test_bernoulli_is_never_true_at_probability_0_and_always_true_at_1() -> None
 def test_streams_differ_by_seed_and_by_name() -> None:
     values = set()
     for seed in (0, 1, 2**32, 2**63 - 1):
-        for stream in ("", "blur", "color", "colour"):
+        for stream in ("", "blur", "color", "colors"):
             values.add(int(ParamSampler(1, seed, stream).seeds()[0]))
     assert len(values) == 16
     assert all(0 <= value < 2**62 for value in values)
