@@ -6,7 +6,7 @@ class ConfigError(ValueError):
 
 
 class IdentityError(RuntimeError):
-    """Weights that do not reach the metric that was logged for them in training."""
+    """An evaluated or exported model that does not reproduce the metric of its checkpoint."""
 
 
 class RunError(RuntimeError):

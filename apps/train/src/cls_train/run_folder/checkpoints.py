@@ -18,7 +18,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         RunError: The file is missing or damaged.
     """
     if not path.is_file():
-        raise RunError(f"{path}: no such checkpoint; the run has not finished an epoch yet")
+        raise RunError(f"{path}: no such checkpoint; it is written after the first validation")
     try:
         verify_checkpoint(path)
         checkpoint: dict[str, Any] = read_torch_file(path)

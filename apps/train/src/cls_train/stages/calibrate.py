@@ -23,7 +23,7 @@ from cls_train.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class CalibrationErrors:
+class CalibrationEffect:
     """Expected calibration error on valid, with 95% confidence intervals.
 
     Attributes:
@@ -37,7 +37,7 @@ class CalibrationErrors:
 
 def calibrate(
     labels: LabelsMapping, valid: EvaluationOutputs, groups: Sequence[str | None], stages: Stages
-) -> tuple[LabelsMapping, CalibrationErrors | None]:
+) -> tuple[LabelsMapping, CalibrationEffect | None]:
     """Add the configured calibration and rejection thresholds to a labels mapping.
 
     Args:
@@ -64,7 +64,7 @@ def calibrate(
         except CalibrationError as error:
             logger.info("the exported confidence is the plain softmax: {}", error)
         else:
-            errors = _measure_errors(logits, truth, fit, clusters)
+            errors = _measure_effect(logits, truth, fit, clusters)
 
     if stages.reject is not None:
         reject = _choose_thresholds(labels, logits, truth, stages.reject)
@@ -93,9 +93,9 @@ def _choose_thresholds(
         raise ConfigError(f"stages.reject.{name}: {error}") from error
 
 
-def _measure_errors(
+def _measure_effect(
     logits: np.ndarray, truth: np.ndarray, fit: Callable[..., Calibration], clusters: Clusters
-) -> CalibrationErrors | None:
+) -> CalibrationEffect | None:
     try:
         after = cross_fit(logits, truth, fit, groups=clusters.index)
     except CalibrationError as error:
@@ -106,7 +106,7 @@ def _measure_errors(
     is_correct = predicted == truth
     before_confidence = softmax(logits)[rows, predicted]
     after_confidence = after[rows, predicted]
-    return CalibrationErrors(
+    return CalibrationEffect(
         before=estimate_calibration_error(before_confidence, is_correct, clusters),
         after=estimate_calibration_error(after_confidence, is_correct, clusters),
     )

@@ -38,22 +38,22 @@ from cls_train.errors import IdentityError, RunError
 from cls_train.logs import configure_logging, log_to_file
 from cls_train.run_folder.checkpoints import load_checkpoint
 from cls_train.run_folder.run_paths import read_config, write_json
-from cls_train.stages.calibrate import CalibrationErrors, calibrate
+from cls_train.stages.calibrate import CalibrationEffect, calibrate
 from cls_train.stages.robustness import compute_robustness_curves
 
 GOLDEN_IMAGES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class EvaluationResult:
     """Results for the best weights, as evaluation.json holds them.
 
     Attributes:
         scored: The metric that the checkpoint records for its weights.
         metrics: By split, the metrics as the module logs them.
-        scores: By split, metrics with 95 % confidence intervals.
+        scores: By split, metrics with 95% confidence intervals.
         calibration: Expected calibration error before and after; None if nothing was exported or
-            calibrated, or if half of valid has no error to learn from.
+            calibrated, or if it cannot be cross-fitted on halves of valid.
         onnx: The monitored metric of the ONNX file, and the largest difference of a logit from
             PyTorch; None if nothing was exported.
     """
@@ -61,7 +61,7 @@ class Evaluation:
     scored: CheckpointScore
     metrics: dict[str, dict[str, float]]
     scores: dict[str, EvaluationScores]
-    calibration: CalibrationErrors | None = None
+    calibration: CalibrationEffect | None = None
     onnx: dict[str, float] | None = None
 
 
@@ -78,7 +78,7 @@ class _TrainedRun:
     trainer: Trainer
 
 
-def evaluate(paths: RunPaths, allow_targets: Sequence[str] = ()) -> Evaluation:
+def evaluate(paths: RunPaths, allow_targets: Sequence[str] = ()) -> EvaluationResult:
     """Evaluate best.ckpt on valid and test, export it, and compare with the logged metric.
 
     Args:
@@ -87,6 +87,8 @@ def evaluate(paths: RunPaths, allow_targets: Sequence[str] = ()) -> Evaluation:
             config.yaml are not used: a run folder from elsewhere cannot allow itself anything.
 
     Raises:
+        ConfigError: No threshold reaches the rejection target.
+        DataError: The data cannot be read.
         IdentityError: PyTorch or the ONNX file reaches another value on valid than was logged.
         RunError: The folder holds no run or no best.ckpt, or the data has changed.
     """
@@ -158,7 +160,7 @@ def _use_single_precision(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"trainer": trainer})
 
 
-def _evaluate_weights(run: _TrainedRun) -> tuple[Evaluation, EvaluationOutputs]:
+def _evaluate_weights(run: _TrainedRun) -> tuple[EvaluationResult, EvaluationOutputs]:
     """Evaluate the module on valid and test; return the results and the outputs on valid."""
     valid_metrics = run.trainer.validate(run.module, datamodule=run.data, verbose=False)[0]
     valid_outputs = run.module.outputs
@@ -178,7 +180,7 @@ def _evaluate_weights(run: _TrainedRun) -> tuple[Evaluation, EvaluationOutputs]:
             "{} has no test split; the results below are for valid, which selected the weights",
             run.data.config.root,
         )
-    return Evaluation(run.scored, metrics, scores), valid_outputs
+    return EvaluationResult(run.scored, metrics, scores), valid_outputs
 
 
 def _score(outputs: EvaluationOutputs, data: ClassificationDataModule) -> EvaluationScores:

@@ -1,12 +1,9 @@
 """Train a run: check its settings, read its data, build its objects, and fit."""
 
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +33,9 @@ from cls_train.composition.resolve_preprocessing import resolve_preprocessing
 from cls_train.errors import ConfigError, RunError
 from cls_train.logs import capture_lines, log_to_file
 from cls_train.run_folder.checkpoints import choose_checkpoint
+from cls_train.run_folder.provenance import get_code_commit, get_versions
 from cls_train.run_folder.resume import begin_run, check_startable, find_interrupted_config
 from cls_train.run_folder.run_paths import choose_run_paths, write_json
-
-_RECORDED_PACKAGES = (
-    "cls-data",
-    "cls-models",
-    "cls-callbacks",
-    "cls-export",
-    "cls-report",
-    "lightning",
-    "numpy",
-    "pillow",
-    "torch",
-    "torchvision",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +76,9 @@ def fit(config: RunConfig) -> FitResult:
     """Start or resume training. The run folder is created after all checks have passed.
 
     Raises:
-        ConfigError, DataError, RunError: Before the first step; the message says what to change.
+        ConfigError, DataError: Before the first step; the message says what to change.
+        RunError: The run cannot start, or a full disk or a dead loader worker stopped it.
+        TrainingInterrupted: A signal stopped it.
     """
     started = time.perf_counter()
     keep_freed_memory()
@@ -103,7 +90,7 @@ def fit(config: RunConfig) -> FitResult:
 
     labels = _build_labels(training, run)
     checkpoint = begin_run(run, training.config, labels)
-    _write_records(training, labels, run, is_new=checkpoint is None)
+    _write_run_info(training, labels, run, is_new=checkpoint is None)
 
     with log_to_file(run.log, earlier_lines):
         if checkpoint is None:
@@ -177,7 +164,7 @@ def _build_labels(training: _Training, run: RunPaths) -> LabelsMapping:
     return LabelsMapping.from_classes(data.class_to_idx, data.preprocessing, provenance)
 
 
-def _write_records(
+def _write_run_info(
     training: _Training, labels: LabelsMapping, run: RunPaths, *, is_new: bool
 ) -> None:
     """Record the settings and versions in the checkpoints, and the data check in the folder."""
@@ -254,32 +241,3 @@ def _get_warnings(callbacks: Sequence[Callback]) -> list[str]:
         if isinstance(callback, TrainingWarnings):
             warnings += callback.messages
     return warnings
-
-
-def get_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that affect results."""
-    versions = {"python": platform.python_version()}
-    for name in _RECORDED_PACKAGES:
-        versions[name] = metadata.version(name)
-    return versions
-
-
-def get_code_commit() -> str | None:
-    """Return the git commit of the training code, with `-dirty` for local changes.
-
-    Returns:
-        None outside a git repository.
-    """
-    folder = Path(__file__).parent
-    try:
-        commit = _run_git(folder, "rev-parse", "HEAD")
-        has_changes = _run_git(folder, "status", "--porcelain") != ""
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{commit}-dirty" if has_changes else commit
-
-
-def _run_git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    process = subprocess.run(command, check=True, capture_output=True, text=True)
-    return process.stdout.strip()
