@@ -87,7 +87,7 @@ def compute_robustness_curves(
 ) -> dict[str, Any]:
     """Return top-1 accuracy by degradation and level, as degradation.json holds it.
 
-    Images are decoded by the bundle's own preprocessing and degraded at the size of the file, before resizing.
+    The bundle's own preprocessing decodes the images. They are degraded before resizing.
 
     Args:
         classifier: The exported bundle.
