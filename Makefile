@@ -1,4 +1,4 @@
-# pre-commit and CI call the same five targets.
+# Targets for contributors, pre-commit, and CI.
 .PHONY: install format check test build requirements
 
 install:
