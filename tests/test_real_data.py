@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cls_data import Quarantine, class_to_idx, read_split
+from cls_data import Quarantine, build_class_to_idx, read_split
 from cls_data.cli.main import main as cls_data_command
 
 ARCHIVE = Path(__file__).resolve().parents[2] / "shared/data/basketball-jersey-numbers-ocr.tar.gz"
@@ -27,7 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_real_data_has_the_expected_rows_and_classes(root: Path) -> None:
     train, valid = read_split(root, "train"), read_split(root, "valid")
     assert (len(train), len(valid)) == (8790, 372)
-    classes = class_to_idx(train)
+    classes = build_class_to_idx(train)
     assert len(classes) == 43
     assert list(classes)[:5] == ["", "0", "00", "1", "10"]
     labels = collections.defaultdict(set)
@@ -52,6 +52,6 @@ def test_the_gate_finds_doubly_labeled_rows_and_42_classes_remain_without_them(
     quarantine = Quarantine.load(rows)
     train = read_split(root, "train", quarantine=quarantine)
     assert (len(train), len(read_split(root, "valid", quarantine=quarantine))) == (8673, 364)
-    assert len(class_to_idx(train)) == 42
+    assert len(build_class_to_idx(train)) == 42
     assert cls_data_command(["check", str(root), "--without", str(rows)]) == 0
     assert "passed: 0 errors" in capsys.readouterr().out

@@ -1,12 +1,8 @@
 """Lightning callbacks for checkpointing, monitoring, and tuning of image classifiers."""
 
-from cls_callbacks.checkpointing.atomic_io import (
-    AtomicCheckpointIO,
-    CheckpointNotSavedError,
-    DamagedCheckpointError,
-    verify_checkpoint,
-)
+from cls_callbacks.checkpointing.atomic_io import AtomicCheckpointIO, CheckpointNotSavedError
 from cls_callbacks.checkpointing.best_and_last import BestAndLastCheckpoint, CheckpointScore
+from cls_callbacks.checkpointing.checkpoint_files import DamagedCheckpointError, verify_checkpoint
 from cls_callbacks.checkpointing.ema import EMA
 from cls_callbacks.checkpointing.preemption import PreemptionCheckpoint, TrainingInterrupted
 from cls_callbacks.finders.batch_size_finder import FastestBatchSizeFinder

@@ -16,7 +16,7 @@ from cls_callbacks import (
     DamagedCheckpointError,
     verify_checkpoint,
 )
-from cls_callbacks.checkpointing.atomic_io import duplicate_checkpoint
+from cls_callbacks.checkpointing.checkpoint_files import duplicate_checkpoint
 
 
 def with_scores(callback: BestAndLastCheckpoint, scores: list[float]) -> BestAndLastCheckpoint:

@@ -127,7 +127,7 @@ class DataModuleConfig(BaseModel):
         return self
 
     @property
-    def workers(self) -> int:
+    def num_decode_workers(self) -> int:
         """Processes that check and decode images."""
         if self.decode_workers is not None:
             return self.decode_workers

@@ -26,9 +26,9 @@ from cls_data.loading.dataloaders import (
     TrainingDataLoader,
     build_dataloader,
 )
-from cls_data.loading.dataset import DecodedDataset, DecodedSplit
+from cls_data.loading.decoded_dataset import DecodedDataset, DecodedSplit
 from cls_data.loading.device_transform import DeviceTransform
-from cls_data.loading.samplers import BatchPlan, EpochSampler, SequentialSampler
+from cls_data.loading.samplers import BatchPlan, EpochSampler, EvaluationSampler
 from cls_data.statistics.dataset import DatasetStatistics
 from cls_export.contract.preprocessing import Preprocessing
 
@@ -88,7 +88,7 @@ class ClassificationDataModule(LightningDataModule):
             self.config.gate,
             annotations=self.config.annotations,
             quarantine=quarantine,
-            workers=self.config.workers,
+            workers=self.config.num_decode_workers,
             progress=self._progress,
         )
         self.report.raise_for_errors()
@@ -136,7 +136,8 @@ class ClassificationDataModule(LightningDataModule):
         """Resume after the batches of a checkpoint.
 
         Raises:
-            DataError: Rows or images have changed since. `setup` raises it if it runs later.
+            DataError: Rows or images have changed since the checkpoint was saved. Raised by `setup`
+                if the data is not decoded yet.
         """
         self._expected_fingerprint = state_dict.get("fingerprint")
 
@@ -203,7 +204,7 @@ class ClassificationDataModule(LightningDataModule):
         train = self._dataset["train"]
         index = torch.tensor(rows)
         images = train.store.rows.gather(index)
-        return self._transform.preview(
+        return self._transform.augment_repeatedly(
             images,
             self.config.seed,
             draws,
@@ -289,7 +290,7 @@ class ClassificationDataModule(LightningDataModule):
 
     def _evaluation_loader(self, split: str) -> DataLoader[StoredBatch]:
         decoded = self._dataset[split]
-        sampler = SequentialSampler(
+        sampler = EvaluationSampler(
             len(decoded.records),
             self.config.eval_batch_size,
             **self._ranks(),
@@ -302,7 +303,7 @@ class ClassificationDataModule(LightningDataModule):
             BatchDataset(split.store.rows, split.labels, pinned=device == "cuda"),
             sampler,
             # A forked worker cannot use Metal.
-            workers=0 if device == "mps" else self.config.num_workers,
+            num_workers=0 if device == "mps" else self.config.num_workers,
             persistent_workers=self.config.persistent_workers,
         )
 

@@ -8,21 +8,21 @@ from hypothesis import strategies as st
 from cls_data import (
     DataError,
     balancing_weights,
-    class_to_idx,
+    build_class_to_idx,
     effective_number_weights,
     read_split,
 )
 from cls_data.annotations.classes import encode_labels, sampling_weights_tensor
 
 
-def test_class_to_idx_sorts_labels_as_strings(root: Path) -> None:
-    assert class_to_idx(read_split(root, "train")) == {"1": 0, "10": 1, "2": 2}
+def test_build_class_to_idx_sorts_labels_as_strings(root: Path) -> None:
+    assert build_class_to_idx(read_split(root, "train")) == {"1": 0, "10": 1, "2": 2}
 
 
 def test_encode_labels_rejects_labels_that_train_lacks(root: Path) -> None:
     text = '{"image": "0.png", "suffix": "1"}\n{"image": "1.png", "suffix": "99"}\n'
     (root / "valid" / "annotations.jsonl").write_text(text)
-    classes = class_to_idx(read_split(root, "train"))
+    classes = build_class_to_idx(read_split(root, "train"))
     with pytest.raises(
         DataError, match=r"valid/annotations.jsonl:2: label '99'(.|\n)*Add training images"
     ):

@@ -33,7 +33,7 @@ def test_blur_matches_torchvision(images: Tensor, reference: Any) -> None:
 
 
 def test_blur_of_a_sample_hardly_depends_on_the_blur_of_others(images: Tensor) -> None:
-    """A stronger blur in the batch widens the kernel beyond three standard deviations (0.3 %)."""
+    """A stronger blur in the batch widens the kernel beyond three standard deviations (0.3%)."""
     together = gaussian_blur(images.float(), np.array([0.8, 3, 3, 3], np.float32))[0]
     alone = gaussian_blur(images[:1].float(), np.array([0.8], np.float32))[0]
     assert (together - alone).abs().max() < 1

@@ -24,7 +24,7 @@ from cls_data import (
     PhotoAugmentation,
     RandomErasing,
 )
-from cls_data.augmentation.params import change_selected
+from cls_data.augmentation.ops import change_selected
 
 
 class Invert(AugmentationOp):

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from cls_data import CheckReport, GateConfig, check
 from cls_data.gate.config import RULE_NAMES
-from cls_data.gate.report import draw_findings, render_table, report_to_dict, write_json
+from cls_data.gate.report import draw_findings, render_table, report_to_dict, write_report_json
 
 
 def encoded(image: Image.Image, kind: str, **settings: Any) -> bytes:
@@ -76,7 +76,7 @@ def test_table_reports_a_set_without_valid_rows(
 
 
 def test_json_contains_every_finding_and_setting(report: CheckReport, tmp_path: Path) -> None:
-    write_json(report, tmp_path / "new" / "report.json")
+    write_report_json(report, tmp_path / "new" / "report.json")
     text = (tmp_path / "new" / "report.json").read_text(encoding="utf-8")
     content = json.loads(text)
     assert content == report_to_dict(report)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cls_data import DataError, ImageStore, SyntheticNumbers, check
 from cls_data.annotations.reading import scan_split
-from cls_data.images.decoding import suppress_pillow_warnings
+from cls_data.images.strict_decoding import suppress_pillow_warnings
 
 
 def encoded(image: Image.Image, kind: str, **settings: Any) -> bytes:

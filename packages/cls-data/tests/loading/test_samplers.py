@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
-from cls_data import BatchPlan, EpochSampler, SequentialSampler
+from cls_data import BatchPlan, EpochSampler, EvaluationSampler
 
 
 def epoch_of(sampler: EpochSampler, epoch: int) -> list[BatchPlan]:
@@ -97,7 +97,7 @@ def test_batches_depend_only_on_seed_epoch_and_rank(weights: Tensor | None, rank
     )
 
 
-@pytest.mark.parametrize("make", [lambda: EpochSampler(9, 2, 0), lambda: SequentialSampler(9, 2)])
+@pytest.mark.parametrize("make", [lambda: EpochSampler(9, 2, 0), lambda: EvaluationSampler(9, 2)])
 def test_samplers_are_distributed_samplers(make: Callable[[], object]) -> None:
     """Otherwise Lightning would wrap them and divide the shares again."""
     assert isinstance(make(), DistributedSampler)
@@ -154,7 +154,7 @@ def test_sequential_sampler_yields_every_row_once_without_a_seed(
 ) -> None:
     seen: list[int] = []
     for rank in range(world_size):
-        sampler = SequentialSampler(length, batch_size, rank=rank, world_size=world_size)
+        sampler = EvaluationSampler(length, batch_size, rank=rank, world_size=world_size)
         plans = list(sampler)
         assert len(plans) == len(sampler)
         assert all(plan.seed is None for plan in plans)

@@ -287,11 +287,11 @@ def test_keep_test_copies_the_test_split(games: Path) -> None:
         == 80
     )
     assert (
-        "1 row(s) of the kept test split share a group or an image with other splits"
+        "1 row(s) of the existing test split share a group or an image with other splits"
         in splits.notes
     )
     assert any(
-        note.startswith("class '9' occurs only in the kept test split") for note in splits.notes
+        note.startswith("class '9' occurs only in the existing test split") for note in splits.notes
     )
 
 

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
         ScoredMetric,
     )
     from cls_export.contract.preprocessing import Preprocessing
-    from cls_export.runtime.bundle import Bundle
+    from cls_export.runtime.bundle_files import Bundle
     from cls_export.runtime.classifier import Classifier
     from cls_export.runtime.predictions import Prediction
     from cls_export.runtime.tracks import TrackPrediction
 
 _MODULES = {
-    "Bundle": "runtime.bundle",
+    "Bundle": "runtime.bundle_files",
     "BundleError": "contract.errors",
     "Calibration": "contract.calibration",
     "Classifier": "runtime.classifier",

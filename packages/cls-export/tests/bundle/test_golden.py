@@ -49,7 +49,7 @@ def test_missing_image_fails_at_file(bundle: Path) -> None:
     [
         ({"pixels_sha256": "0" * 64}, "decode or resize"),
         ({"logits": [9.0, 0.0, 0.0, 0.0]}, "logits: differ by"),
-        ({"logits": [9.0]}, "logits: 4 classes, 1 in training"),
+        ({"logits": [9.0]}, "logits: got 4 classes, expected 1"),
         ({"label": "another"}, "label"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cls_export import BundleError, Classifier, ImageError, LabelsMapping, Reject
-from cls_export.runtime.bundle import _CHUNK_BYTES, _may_have_external_data
+from cls_export.runtime.bundle_files import _CHUNK_BYTES, _may_have_external_data
 
 
 def test_predictions_keep_order_and_match_logits(exported: Path, image_files: list[Path]) -> None:

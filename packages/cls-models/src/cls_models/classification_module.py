@@ -53,7 +53,8 @@ class ClassificationModule(LightningModule):
         distillation: Adds a teacher's predictions to the loss.
 
     Rows of batches without `index` are numbered in order. The network's random numbers, such as
-    dropout, depend only on the step and on `torch.initial_seed()` when the module was created.
+    dropout, depend only on epoch, batch number, rank, and `torch.initial_seed()` when the module
+    was created.
 
     Logged once per epoch: train_loss and train_top1 (on augmented images), and for `valid` and
     `test` {split}_loss (mean negative log-likelihood in nats), _top1, _top5, and _macro_f1. Logged
@@ -159,7 +160,7 @@ class ClassificationModule(LightningModule):
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         is_logged = bool(interval) and (self.global_step + 1) % interval == 0
 
-        # At the steps where loggers write, and at the last step, so that every epoch logs a rate.
+        # Log where loggers write, and at the last step, so that every epoch has a value.
         if is_logged or self.trainer.is_last_batch:
             self._log_step(detached_loss)
         if self.trainer.is_last_batch:
@@ -261,7 +262,7 @@ class ClassificationModule(LightningModule):
         self._check_training_loss()
 
     def _log_training_epoch(self) -> None:
-        # At the last step, because callbacks' epoch-end hooks run before this module's.
+        # Log at the last step: epoch-end hooks of callbacks run before this module's.
         values = {
             "train_loss": self._train_loss.compute(),
             "train_top1": self._train_top1.compute(),
@@ -341,7 +342,8 @@ class ClassificationModule(LightningModule):
         if is_training:
             self.log_dict(self._resumed_epoch_metrics)
         if is_training and split == "valid" and not self.trainer.sanity_checking:
-            # The last training step may have spoiled the weights after its loss was checked.
+            # The last training step may have made the weights NaN; its loss was computed before the
+            # update.
             if loss.isnan():
                 raise self._nonfinite_error("validation", float(loss))
             self._step_plateau({"loss": loss, **values})

@@ -1,7 +1,6 @@
-"""Write checkpoints atomically, with SHA-256 sidecars."""
+"""Lightning plugin that writes checkpoints atomically, with SHA-256 sidecars."""
 
 import contextlib
-import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -10,12 +9,14 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from cls_callbacks.checkpointing.checkpoint_files import (
+    compute_checksum,
+    flush_folder,
+    read_checksums,
+    write_checksums,
+)
 from cls_callbacks.checkpointing.migration import migrate_checkpoint
-from cls_export.contract.files import open_atomically, write_atomically
-
-
-class DamagedCheckpointError(ValueError):
-    """A checkpoint does not match its SHA-256 checksum."""
+from cls_export.contract.files import open_atomically
 
 
 class CheckpointNotSavedError(OSError):
@@ -75,12 +76,12 @@ def _write(checkpoint: dict[str, Any], target: Path) -> None:
         torch.save(checkpoint, stream)
         stream.flush()
         draft = Path(stream.name)
-        checksum = _compute_checksum(draft)
+        checksum = compute_checksum(draft)
         # The process may die before the rename that follows, so the old checksum stays valid too.
-        _write_checksums(target, [checksum, *_read_checksums(target)])
+        write_checksums(target, [checksum, *read_checksums(target)])
 
-    _write_checksums(target, [checksum])
-    _flush_folder(target.parent)
+    write_checksums(target, [checksum])
+    flush_folder(target.parent)
 
 
 def _not_saved(target: Path, error: OSError) -> CheckpointNotSavedError:
@@ -94,102 +95,3 @@ def _not_saved(target: Path, error: OSError) -> CheckpointNotSavedError:
         message += f"; the existing {target.name} is unchanged"
 
     return CheckpointNotSavedError(message)
-
-
-def verify_checkpoint(path: Path) -> None:
-    """Check a checkpoint against its checksum; a file without a checksum passes.
-
-    Raises:
-        DamagedCheckpointError: The checksum does not match.
-        OSError: The file cannot be read.
-    """
-    checksums = _read_checksums(path)
-    if checksums and _compute_checksum(path) not in checksums:
-        raise DamagedCheckpointError(
-            f"{path}: SHA-256 does not match {_sidecar(path).name}; the file is damaged"
-        )
-
-
-def rename_checkpoint(path: Path, target: Path) -> None:
-    """Rename a checkpoint and its checksum; `target` verifies even if the process dies."""
-    _rename(path, target, _read_checksums(path))
-    _sidecar(path).unlink(missing_ok=True)
-
-
-def duplicate_checkpoint(path: Path, target: Path) -> None:
-    """Create a second name for a checkpoint: a hard link, or a copy if links are not supported.
-
-    `target` verifies even if the process dies.
-    """
-    checksums = _read_checksums(path)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        _link_or_copy(path, draft)
-        _rename(draft, target, checksums)
-    finally:
-        draft.unlink(missing_ok=True)
-    _flush_folder(target.parent)
-
-
-def remove_checkpoint(path: Path) -> None:
-    """Remove a checkpoint and its checksum."""
-    path.unlink(missing_ok=True)
-    _sidecar(path).unlink(missing_ok=True)
-
-
-def _link_or_copy(path: Path, target: Path) -> None:
-    try:
-        os.link(path, target)
-    except OSError:  # the file system has no hard links
-        shutil.copyfile(path, target)
-        with target.open("rb+") as stream:
-            os.fsync(stream.fileno())
-
-
-def _rename(path: Path, target: Path, checksums: list[str]) -> None:
-    if not checksums:
-        _sidecar(target).unlink(missing_ok=True)
-        os.replace(path, target)
-        return
-
-    _write_checksums(target, [*checksums, *_read_checksums(target)])
-    os.replace(path, target)
-    _write_checksums(target, checksums)
-
-
-def _sidecar(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
-
-
-def _compute_checksum(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _read_checksums(path: Path) -> list[str]:
-    """Return the checksums that are valid for a checkpoint; none without a sidecar."""
-    try:
-        lines = _sidecar(path).read_text().splitlines()
-    except (FileNotFoundError, UnicodeDecodeError):
-        return []
-
-    return [line.split()[0] for line in lines if line.strip()]
-
-
-def _write_checksums(path: Path, checksums: list[str]) -> None:
-    """Write the sidecar in the format of `sha256sum`."""
-    content = ""
-    for checksum in checksums:
-        content += f"{checksum}  {path.name}\n"
-    write_atomically(_sidecar(path), content.encode())
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename survive a power failure, on systems that can open a folder."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

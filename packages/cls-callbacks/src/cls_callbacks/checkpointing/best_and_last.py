@@ -10,8 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from loguru import logger
 
-from cls_callbacks.checkpointing.atomic_io import (
-    CheckpointNotSavedError,
+from cls_callbacks.checkpointing.atomic_io import CheckpointNotSavedError
+from cls_callbacks.checkpointing.checkpoint_files import (
     duplicate_checkpoint,
     remove_checkpoint,
     rename_checkpoint,
@@ -60,7 +60,8 @@ class BestAndLastCheckpoint(Checkpoint):
             or the final last.ckpt is missing.
         keep_epochs: Also save the last.ckpt of this many latest epochs, as epoch_00012.ckpt
             (counted from 1). None saves none, or as many as `keep_gigabytes` allows.
-        keep_gigabytes: Limit these to this many GB (1e9 bytes), but never delete the latest.
+        keep_gigabytes: Limit the total size of these epoch checkpoints to this many GB (1e9
+            bytes); the latest is never deleted.
         copy_to: After each save, copy best.ckpt or last.ckpt and its checksum to
             RUN/checkpoints in this folder or fsspec URL (gs://bucket/runs). A failed copy is
             logged, and training continues.
@@ -129,7 +130,10 @@ class BestAndLastCheckpoint(Checkpoint):
             self.save_last(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save best.ckpt if this score is the best; at the end of an epoch, leave it for later."""
+        """Save best.ckpt if this score is the best.
+
+        At the end of an epoch, defer to `on_train_epoch_end`.
+        """
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         value = self._get_monitored_value(trainer)
@@ -149,7 +153,10 @@ class BestAndLastCheckpoint(Checkpoint):
             self._save_pending_best(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save last.ckpt, and this epoch's own checkpoint if these are turned on."""
+        """Save last.ckpt.
+
+        Also save a checkpoint of this epoch if `keep_epochs` or `keep_gigabytes` is set.
+        """
         self.save_last(trainer)
         if self.keep_epochs is None and self.keep_gigabytes is None:
             return

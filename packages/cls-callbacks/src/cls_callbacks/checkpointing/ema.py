@@ -31,8 +31,8 @@ class EMA(Callback):
             lag in short runs (as TensorFlow's ExponentialMovingAverage with num_updates).
         every: Steps between two updates of the average. One update applies the decay of all these
             steps. The average is also updated before each validation and at the end of each epoch.
-            Updating after every step costs 2 % of a ResNet-18's step at 64 px on two cores, and
-            4 % at 48 x 32 px. A checkpoint between two updates has the average of the last one.
+            Updating after every step costs 2% of a ResNet-18's step at 64 px on two cores, and
+            4% at 48 x 32 px. A checkpoint between two updates has the average of the last one.
 
     Attributes:
         steps: Optimizer steps that the average includes.
@@ -142,7 +142,7 @@ class EMA(Callback):
         """Return the number of steps in the average and of steps since its last update."""
         return {
             "steps": self.steps,
-            "waiting": self._pending_steps,
+            "waiting": self._pending_steps,  # key in existing checkpoints
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

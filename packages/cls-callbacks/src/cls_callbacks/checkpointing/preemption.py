@@ -19,7 +19,8 @@ EXIT_CODES = {"SIGTERM": 143, "SIGUSR1": 143, "SIGINT": 130}
 own handler exits with 0 (lightning 2.6.6)."""
 
 _ECHO_SECONDS = 1.0
-"""Ignore signals this soon after the first: `uv run` forwards what the process group got too."""
+"""Ignore repeats this soon after the first signal: `uv run` forwards a signal that the process
+group has already received."""
 
 
 class TrainingInterrupted(SystemExit):

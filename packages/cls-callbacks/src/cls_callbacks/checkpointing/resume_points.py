@@ -23,7 +23,10 @@ def can_resume_after_batch(trainer: Trainer, batch_idx: int) -> bool:
 
 
 def is_accumulating(trainer: Trainer, batch_idx: int) -> bool:
-    """Return whether the gradients of this batch of the epoch wait for those of the next one."""
+    """Return whether gradients are still being accumulated after this batch.
+
+    If so, no optimizer step follows it.
+    """
     if trainer.is_last_batch:
         return False
     return (batch_idx + 1) % trainer.accumulate_grad_batches != 0

@@ -23,7 +23,7 @@ class FastestBatchSizeFinder(Callback):
     """Before the first step of a new run, suggest the fastest batch size, without setting it.
 
     It times steps on batches of 8, 16, 32, ... random images. It suggests the smallest batch that
-    reaches 95 % of the highest images/s, and reports the size that no longer fits into memory. It
+    reaches 95% of the highest images/s, and reports the size that no longer fits into memory. It
     sets nothing, because a batch size belongs with a learning rate. The weights of the training
     that follows stay bit-identical.
 

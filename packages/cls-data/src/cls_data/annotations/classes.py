@@ -12,7 +12,7 @@ _MAX_NAMES = 10
 """Class names that one error message lists."""
 
 
-def class_to_idx(train: Sequence[Record]) -> dict[str, int]:
+def build_class_to_idx(train: Sequence[Record]) -> dict[str, int]:
     """Number the labels of the training split, sorted as strings: "0" < "00" < "1" < "10"."""
     labels = {record.label for record in train}
     indices: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Resolution of image paths, confined to the data root."""
+"""Resolve image paths inside the data root."""
 
 import functools
 import os

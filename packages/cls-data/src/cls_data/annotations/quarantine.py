@@ -13,7 +13,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cls_data.annotations.jsonl import read_lines
+from cls_data.annotations.lines import read_lines
 from cls_data.errors import DataError
 from cls_export.contract.files import write_atomically
 

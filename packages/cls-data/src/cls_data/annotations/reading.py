@@ -1,4 +1,4 @@
-"""Reading and validation of `ROOT/{train,valid,test}/**/*.jsonl`, one row per image."""
+"""Read and validate `ROOT/{train,valid,test}/**/*.jsonl`, one row per image."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from cls_data.annotations.image_paths import (
     is_utf8,
     resolve_image_path,
 )
-from cls_data.annotations.jsonl import MAX_LINE_BYTES, read_lines
+from cls_data.annotations.lines import MAX_LINE_BYTES, read_lines
 from cls_data.annotations.quarantine import Quarantine
 from cls_data.errors import DataError
 
@@ -38,8 +38,11 @@ Label = Annotated[
 ]
 
 _KEY = re.compile(rb'"\s*:')
-"""Follows every JSON key, and may occur in a string. With no more matches than keys, no key is
-repeated, and the slower exact check is skipped."""
+"""Matches the end of every JSON key, and sometimes text in a string.
+
+If there are no more matches than parsed keys, no key is repeated, and the slower exact check is
+skipped.
+"""
 
 
 class _Row(BaseModel):
@@ -77,7 +80,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that is not a valid record: malformed (`schema`), or without an allowed image file."""
+    """A row that is not a valid record.
+
+    It is malformed (`schema`), or its image is missing or outside the root (`image_file`).
+    """
 
     source: str
     kind: Literal["schema", "image_file"]
@@ -198,7 +204,9 @@ def _read_sourced_lines(files: list[Path], base: Path) -> Iterator[tuple[str, by
 
 def _parse_row(text: bytes | None, root: str, folder: str, source: str) -> Record | BadRow:
     if text is None:
-        reason = f"the line is over {MAX_LINE_BYTES:,} bytes long; expected one JSON object a line"
+        reason = (
+            f"the line is over {MAX_LINE_BYTES:,} bytes long; expected one JSON object per line"
+        )
         return _bad_row(source, "schema", reason)
 
     try:

@@ -11,19 +11,18 @@ from torch import Tensor
 from cls_data.augmentation.filters import downscale_and_back
 from cls_data.augmentation.geometry import crop_matrices
 from cls_data.augmentation.jpeg import compress
-from cls_data.augmentation.params import (
+from cls_data.augmentation.ops import (
     AugmentationOp,
     AugmentationStage,
     OpParameters,
-    ParamSampler,
     PositiveRange,
     Share,
     ShareRange,
-    Values,
     change_selected,
     check_range,
     move_to_device,
 )
+from cls_data.augmentation.random_streams import ParamSampler, Values
 
 Quality = Annotated[int, Field(ge=1, le=100)]
 

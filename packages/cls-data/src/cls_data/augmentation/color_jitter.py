@@ -6,16 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cls_data.augmentation.params import (
+from cls_data.augmentation.ops import (
     AugmentationOp,
     AugmentationStage,
     OpParameters,
-    ParamSampler,
     Share,
-    Values,
     change_selected,
     move_to_device,
 )
+from cls_data.augmentation.random_streams import ParamSampler, Values
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G, B (ITU-R BT.601), as in Pillow's conversion to "L"."""

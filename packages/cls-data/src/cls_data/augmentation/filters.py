@@ -9,19 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cls_data.augmentation.params import (
+from cls_data.augmentation.ops import (
     AugmentationOp,
     AugmentationStage,
     OpParameters,
-    ParamSampler,
     PositiveRange,
     Share,
-    Values,
     change_selected,
     move_to_device,
 )
+from cls_data.augmentation.random_streams import ParamSampler, Values
 
-_LEVELS = 16
+_NUM_SCALES = 16
 """Number of sizes of downscaled images; the matrices of each are cached."""
 
 
@@ -81,10 +80,10 @@ def downscale_and_back(images: Tensor, shares: Values) -> Tensor:
     """Downscale with antialiasing, then upscale to the original size, both bilinearly.
 
     Takes float [B, 3, H, W] and [B], relative side lengths of the small images: over 0 to 1,
-    rounded to multiples of 1 / `_LEVELS`.
+    rounded to multiples of 1 / `_NUM_SCALES`.
     """
     height, width = images.shape[2:]
-    steps = np.clip(np.round(shares * _LEVELS), 1, _LEVELS)
+    steps = np.clip(np.round(shares * _NUM_SCALES), 1, _NUM_SCALES)
     numbers = steps.astype(np.int64) - 1
     index = move_to_device(numbers, images)
     rows = _downscale_matrices(height, images.device).index_select(0, index)
@@ -122,10 +121,10 @@ def _mirrored_shifts(length: int, radius: int, device: torch.device) -> Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _downscale_matrices(length: int, device: torch.device) -> Tensor:
-    """Return float [_LEVELS, length, length]: downscaling to each share of the length and back."""
+    """Return float [_NUM_SCALES, length, length]: downscaling to each scale and back."""
     matrices = []
-    for level in range(1, _LEVELS + 1):
-        small = max(1, round(length * level / _LEVELS))
+    for step in range(1, _NUM_SCALES + 1):
+        small = max(1, round(length * step / _NUM_SCALES))
         down = functional.interpolate(
             torch.eye(length)[None, None],
             (small, length),

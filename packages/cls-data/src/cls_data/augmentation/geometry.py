@@ -10,24 +10,25 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from cls_data.augmentation.params import (
+from cls_data.augmentation.ops import (
     AugmentationOp,
     AugmentationStage,
     OpParameters,
-    ParamSampler,
     PositiveRange,
     Share,
     ShareRange,
-    Values,
     move_to_device,
 )
+from cls_data.augmentation.random_streams import ParamSampler, Values
 
 _CORNERS = ((-1, -1), (1, -1), (1, 1), (-1, 1))
 _MIN_CROP_AREA = 1e-4  # share of the image; an empty crop has no aspect ratio
 
 
 class GeometricTransform(AugmentationOp):
-    """Moves images. Values are uniform, those of factors on a log scale.
+    """Random geometric transform.
+
+    Values are drawn uniformly; zoom and crop_aspect uniformly on a log scale.
 
     Attributes:
         rotation: Largest angle in degrees, in both directions.

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cls_data.augmentation.params import Values, move_to_device
+from cls_data.augmentation.ops import move_to_device
+from cls_data.augmentation.random_streams import Values
 from cls_data.images.resize import resize
 
 _LUMA_TABLE = (

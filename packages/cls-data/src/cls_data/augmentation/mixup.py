@@ -8,7 +8,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from cls_data.augmentation.params import AugmentationSettings, ParamSampler, Share, move_to_device
+from cls_data.augmentation.ops import AugmentationSettings, Share, move_to_device
+from cls_data.augmentation.random_streams import ParamSampler
 
 
 class MixupCutmix(AugmentationSettings):

@@ -16,17 +16,16 @@ from cls_data.augmentation.broadcast import BroadcastDegradation
 from cls_data.augmentation.color_jitter import ColorJitter
 from cls_data.augmentation.filters import GaussianBlur
 from cls_data.augmentation.geometry import GeometricTransform, resample
-from cls_data.augmentation.params import (
+from cls_data.augmentation.ops import (
     AugmentationOp,
     AugmentationSettings,
     OpParameters,
-    ParamSampler,
     Share,
-    Values,
     change_selected,
     move_to_device,
 )
 from cls_data.augmentation.random_erasing import RandomErasing
+from cls_data.augmentation.random_streams import ParamSampler, Values
 
 _DIGITS = re.compile("[0-9]+")
 _PIXELS_PER_CHUNK = 64 * 64 * 64

@@ -8,17 +8,16 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator
 from torch import Tensor
 
-from cls_data.augmentation.params import (
+from cls_data.augmentation.ops import (
     AugmentationOp,
     AugmentationStage,
     OpParameters,
-    ParamSampler,
     Share,
     ShareRange,
-    Values,
     change_selected,
     move_to_device,
 )
+from cls_data.augmentation.random_streams import ParamSampler, Values
 
 
 def _check_positive(area: tuple[float, float]) -> tuple[float, float]:

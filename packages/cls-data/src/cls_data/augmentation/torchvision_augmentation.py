@@ -4,8 +4,9 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from cls_data.augmentation.params import AugmentationSettings, ParamSampler
+from cls_data.augmentation.ops import AugmentationSettings
 from cls_data.augmentation.pipelines import Augmentation
+from cls_data.augmentation.random_streams import ParamSampler
 
 
 class TorchvisionAugmentation(AugmentationSettings, Augmentation):

@@ -22,8 +22,8 @@ from cls_data.cli.options import (
 )
 from cls_data.errors import DataError
 from cls_data.gate import GateConfig, check
-from cls_data.gate.inputs import pluralize
-from cls_data.gate.report import draw_findings, render_table, write_json
+from cls_data.gate.report import draw_findings, render_table, write_report_json
+from cls_data.gate.text import pluralize
 from cls_export.contract.errors import format_validation_error
 from cls_export.contract.suggestions import did_you_mean
 
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     )
     Console().print(render_table(report))
     if options.json:
-        write_json(report, options.json)
+        write_report_json(report, options.json)
         print(f"Wrote {options.json}")
     if options.pictures:
         for path in draw_findings(report, options.pictures):

@@ -9,7 +9,7 @@ from cls_data.convert.csv_annotations import convert_csv
 from cls_data.convert.image_folder import convert_image_folder
 from cls_data.convert.roboflow import convert_roboflow
 from cls_data.errors import DataError
-from cls_data.gate.inputs import pluralize
+from cls_data.gate.text import pluralize
 
 _COLUMN_HELP = {
     "image": "CSV column of image paths, relative to the CSV file (default: image)",

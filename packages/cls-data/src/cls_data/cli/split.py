@@ -13,7 +13,7 @@ from cls_data.cli.options import (
     positive_int,
 )
 from cls_data.errors import DataError
-from cls_data.gate.inputs import pluralize
+from cls_data.gate.text import pluralize
 from cls_data.splits.splitting import SplitResult, write_folds, write_splits
 
 _DEFAULT_SHARES = "0.8,0.1,0.1"

@@ -5,7 +5,7 @@ from typing import Any
 
 from cls_data.cli.options import Commands, add_seed_option, create_command, positive_int
 from cls_data.errors import DataError
-from cls_data.gate.inputs import pluralize
+from cls_data.gate.text import pluralize
 from cls_data.synthetic.numbers import SyntheticNumbers
 from cls_data.synthetic.top_up import RENDERED_FOLDER, top_up
 

@@ -136,7 +136,7 @@ def check(
         config: Policies and thresholds; None for the defaults.
         annotations: Subfolder of the root with the split folders, such as `folds/0`.
         quarantine: Rows to leave out.
-        workers: Number of processes that decode images.
+        workers: Number of worker processes or threads; see `map_chunks`.
         progress: Show a progress bar.
 
     Raises:

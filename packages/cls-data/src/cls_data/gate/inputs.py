@@ -1,7 +1,7 @@
 """Inputs and findings of the gate's rules."""
 
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -145,18 +145,6 @@ def sorted_splits(rows: Sequence[GateRow]) -> list[str]:
 def unique_labels(rows: Sequence[GateRow]) -> set[str]:
     """Return the different labels of some rows."""
     return {row.record.label for row in rows}
-
-
-def pluralize(count: int, noun: str) -> str:
-    """Return a count with its noun, such as "1 row" or "2 rows"."""
-    if count != 1:
-        noun += "s"
-    return f"{count} {noun}"
-
-
-def quote_all(labels: Iterable[str]) -> str:
-    """Return labels in sorted order, quoted so that an empty one is visible."""
-    return ", ".join(map(repr, sorted(labels)))
 
 
 def _sources(rows: Sequence[GateRow]) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cls_data.images.decoding import HugeImageError, StrictDecoder, suppress_pillow_warnings
 from cls_data.images.parallel import map_chunks
+from cls_data.images.strict_decoding import HugeImageError, StrictDecoder, suppress_pillow_warnings
 from cls_export.contract.image_formats import image_format
 from cls_export.contract.preprocessing import Preprocessing
 

@@ -15,8 +15,9 @@ from rich.text import Text
 
 from cls_data.gate.check import CheckReport
 from cls_data.gate.config import RULE_NAMES
-from cls_data.gate.inputs import Finding, pluralize, unique_labels
-from cls_data.images.decoding import suppress_pillow_warnings
+from cls_data.gate.inputs import Finding, unique_labels
+from cls_data.gate.text import pluralize
+from cls_data.images.strict_decoding import suppress_pillow_warnings
 from cls_export.contract.files import write_atomically
 
 _MAX_LISTED_FINDINGS = 5
@@ -89,7 +90,7 @@ def report_to_dict(report: CheckReport) -> dict[str, Any]:
     }
 
 
-def write_json(report: CheckReport, path: str | os.PathLike[str]) -> None:
+def write_report_json(report: CheckReport, path: str | os.PathLike[str]) -> None:
     """Write every finding to a JSON file."""
     text = json.dumps(report_to_dict(report), ensure_ascii=False, indent=1)
     write_atomically(path, f"{text}\n".encode())

@@ -20,11 +20,10 @@ from cls_data.gate.inputs import (
     Finding,
     GateInputs,
     GateRow,
-    pluralize,
-    quote_all,
     sorted_splits,
     unique_labels,
 )
+from cls_data.gate.text import pluralize, quote_all
 from cls_export.contract.image_formats import SUFFIXES
 
 Rule = Callable[[GateInputs, GateConfig], Iterator[Finding]]

@@ -17,7 +17,7 @@ from cls_data.errors import DataError
 Result = TypeVar("Result")
 
 CHUNK_SIZE = 128
-"""Rows that one call works on."""
+"""Rows per call of the worker function."""
 
 _MIN_ROWS_FOR_PROCESSES = 512
 """Starting processes takes about as long as decoding this many small crops."""
@@ -92,7 +92,10 @@ def _create_executor(work: Callable[[int, int], Any], length: int, workers: int)
 
 
 class _ForkExecutor(ProcessPoolExecutor):
-    """Suppress Python 3.12's warning about forking with threads; workers take no lock of theirs."""
+    """Process pool without Python 3.12's warning about forking a multithreaded process.
+
+    Workers take no lock that another thread may hold.
+    """
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
         with warnings.catch_warnings():

@@ -22,9 +22,9 @@ from torch.utils.data import get_worker_info
 
 from cls_data.annotations.reading import Record
 from cls_data.errors import DataError
-from cls_data.images.decoding import StrictDecoder, suppress_pillow_warnings
 from cls_data.images.parallel import CHUNK_SIZE, map_chunks
 from cls_data.images.store_file import StoreFile
+from cls_data.images.strict_decoding import StrictDecoder, suppress_pillow_warnings
 from cls_export.contract.preprocessing import Preprocessing
 
 _FORMAT_VERSION = 1  # increase it when the same images and settings would give other pixels
@@ -95,7 +95,7 @@ class ImageStore:
         Args:
             records: The images, in row order.
             preprocessing: Decodes and resizes one image.
-            workers: Number of processes that decode.
+            workers: Number of worker processes or threads; see `map_chunks`.
             folder: Folder for store files, each named by a hash of the image bytes, their order,
                 and the preprocessing; None to keep the pixels in memory.
             strict: Reject damaged images that Pillow would repair.
@@ -137,7 +137,7 @@ class ImageStore:
         path = folder / f"{builder.key(digests)}.store"
         file = StoreFile(path, builder.shape)
 
-        sizes = file.load_sizes(CHUNK_SIZE)
+        sizes = file.verify_and_load_sizes(CHUNK_SIZE)
         if sizes is None:
             try:
                 sizes = cls._write_file(builder, file, digests)

@@ -29,7 +29,10 @@ _TRAILER_LENGTH = _DIGEST_LENGTH + 8 + len(_MAGIC)
 
 @dataclass(frozen=True, slots=True)
 class StoreFile:
-    """A file of stored pixels, which may not exist yet; its name is a hash of the content."""
+    """A file of stored pixels, which may not exist yet.
+
+    Its name is a hash of the image files and the settings that determine the pixels.
+    """
 
     path: Path
     shape: tuple[int, int, int, int]
@@ -39,7 +42,7 @@ class StoreFile:
         """Bytes of the pixels."""
         return math.prod(self.shape)
 
-    def load_sizes(self, chunk_size: int) -> NDArray[np.int64] | None:
+    def verify_and_load_sizes(self, chunk_size: int) -> NDArray[np.int64] | None:
         """Verify the file and return the image sizes, int64 [N, 2]; None if missing or damaged.
 
         There is one checksum per `chunk_size` rows.

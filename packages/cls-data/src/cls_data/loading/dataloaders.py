@@ -76,7 +76,7 @@ class TrainingDataLoader(BatchDataLoader):
         self._prefetch = prepare, device
 
     def __iter__(self) -> Iterator[StoredBatch | ClassificationBatch]:  # type: ignore[override]
-        # Not at the first batch: a run resumed in an epoch's validation requests no batch.
+        # Set here, not at the first batch: a run resumed during validation requests no batch.
         self.batches_yielded = self._start
         self._start = 0
         return self._iterate_from(self.batches_yielded)
@@ -107,7 +107,7 @@ def build_dataloader(
     dataset: BatchDataset,
     sampler: Sampler[BatchPlan],
     *,
-    workers: int = 0,
+    num_workers: int = 0,
     persistent_workers: bool = False,
 ) -> BatchDataLoader:
     """Return a loader of the batches that the sampler plans; it is resumable for training."""
@@ -116,8 +116,8 @@ def build_dataloader(
         dataset,
         sampler=cast("Sampler[int]", sampler),
         batch_size=None,  # an item of the dataset is a batch
-        num_workers=workers,
-        persistent_workers=persistent_workers and workers > 0,
+        num_workers=num_workers,
+        persistent_workers=persistent_workers and num_workers > 0,
         pin_memory=dataset.pinned,
         worker_init_fn=_isolate_worker,
     )

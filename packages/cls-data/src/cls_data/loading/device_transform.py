@@ -1,4 +1,4 @@
-"""Conversion of stored batches to model input, on the device of the batch."""
+"""Convert stored batches to model input on their device."""
 
 from collections.abc import Sequence
 
@@ -65,14 +65,14 @@ class DeviceTransform:
         images = self._normalize(images.float())
         return resize(images, self._size)
 
-    def preview(self, images: Tensor, seed: int, num_draws: int) -> Tensor:
-        """Return images and random augmentations of them: uint8 [num_draws + 1, B, 3, h, w]."""
-        draws = [images]
-        for draw in range(num_draws):
-            augmented = self._augment(images, seed + draw)
+    def augment_repeatedly(self, images: Tensor, seed: int, repeats: int) -> Tensor:
+        """Return images and random augmentations of them: uint8 [repeats + 1, B, 3, h, w]."""
+        results = [images]
+        for repeat in range(repeats):
+            augmented = self._augment(images, seed + repeat)
             levels = augmented.round()
-            draws.append(levels.to(torch.uint8))
-        return torch.stack(draws)
+            results.append(levels.to(torch.uint8))
+        return torch.stack(results)
 
     def label_warnings(self, classes: Sequence[str]) -> list[str]:
         """Return warnings about augmentation settings that can turn one class into another."""

@@ -1,4 +1,4 @@
-"""Setting of the C allocator that speeds up training on a CPU."""
+"""Tune the C allocator for CPU training."""
 
 import ctypes
 import sys

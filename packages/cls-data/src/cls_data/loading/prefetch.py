@@ -1,8 +1,8 @@
-"""Preparation of batches on a GPU by a second thread, while the previous step runs.
+"""Prepare batches on a GPU in a second thread, during the previous step.
 
 Between the steps of a small network, a fast GPU waits for the host to gather, pin, move, and
 augment the next batch. The backward pass runs outside Python, which gives a second thread time to
-prepare that batch on its own CUDA stream. `benchmarks/training.py overhead --trainer gpu` measures
+prepare that batch on its own CUDA stream. `benchmarks/trainer_overhead.py --trainer gpu` measures
 the gain.
 """
 

@@ -102,7 +102,7 @@ class EpochSampler(DistributedSampler[BatchPlan]):
         )
 
 
-class SequentialSampler(DistributedSampler[BatchPlan]):
+class EvaluationSampler(DistributedSampler[BatchPlan]):
     """Every row once, in order; each rank takes every `world_size`-th row."""
 
     def __init__(self, length: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:

@@ -84,7 +84,7 @@ def _notes_on_groups(
     num_shared = sum(group in groups for group in test_groups)
     if num_shared:
         yield (
-            f"{num_shared} row(s) of the kept test split share a group or an image "
+            f"{num_shared} row(s) of the existing test split share a group or an image "
             "with other splits"
         )
     if rows.fixed["train"]:

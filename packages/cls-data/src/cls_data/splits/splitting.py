@@ -268,6 +268,6 @@ def _notes_on_classes(
     test_labels = {record.label for record in rows.fixed["test"]}
     for label in sorted(test_labels - groups_of_class.keys()):
         yield (
-            f"class {label!r} occurs only in the kept test split; training will refuse it, because "
+            f"class {label!r} occurs only in the existing test split; training fails, because "
             "train defines the classes"
         )

@@ -16,7 +16,7 @@ from cls_export.contract.errors import BundleError, ImageError, format_validatio
 from cls_export.contract.files import read_bytes, sha256_hex, write_atomically
 from cls_export.contract.labels_mapping import LabelsMapping
 from cls_export.contract.preprocessing import Preprocessing
-from cls_export.runtime.bundle import Bundle
+from cls_export.runtime.bundle_files import Bundle
 from cls_export.runtime.classifier import Classifier
 
 TOLERANCE = 1e-4
@@ -65,6 +65,7 @@ class GoldenCase(BaseModel):
 
     Attributes:
         file: Name of the image beside golden.json.
+        file_sha256: Hash of the image file.
         decoded_sha256: Hash of the decoded pixels, uint8 [height, width, 3]; None in version 1.
         pixels_sha256: Hash of the resized pixels, uint8 [H, W, 3].
         input_sha256: Hash of the model's input, float32 [3, H, W]; None in version 1.
@@ -139,8 +140,8 @@ class GoldenReport:
         images: Number of golden images.
         max_difference: Largest absolute difference of a logit from PyTorch's; infinite if no
             logits were computed.
-        failures: A line for each image with another result than in training, with the first stage
-            that differs.
+        failures: One line per image whose result differs from training, with the first differing
+            stage.
     """
 
     images: int
@@ -241,7 +242,7 @@ def _run_case(
     logits = classifier.logits([data])[0]
     expected = np.asarray(case.logits, np.float32)
     if len(expected) != len(logits):
-        return None, f"logits: {len(logits)} classes, {len(expected)} in training"
+        return None, f"logits: got {len(logits)} classes, expected {len(expected)}"
 
     difference = float(np.abs(logits - expected).max())
     allowed = allowed_difference(expected, tolerance)
@@ -254,5 +255,5 @@ def _run_case(
 
     label = classifier.labels.classes[int(logits.argmax())]
     if label != case.label:
-        return difference, f"label: {label!r}, {case.label!r} in training"
+        return difference, f"label: got {label!r}, expected {case.label!r}"
     return difference, None

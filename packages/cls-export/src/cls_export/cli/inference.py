@@ -11,7 +11,7 @@ from cls_export.cli.progress import with_progress
 from cls_export.contract.calibration import Calibration, Reject
 from cls_export.contract.errors import BundleError, ImageError
 from cls_export.contract.image_formats import IMAGE_SUFFIXES
-from cls_export.runtime.bundle import Bundle
+from cls_export.runtime.bundle_files import Bundle
 from cls_export.runtime.classifier import Classifier
 from cls_export.runtime.latency import measure_latency
 

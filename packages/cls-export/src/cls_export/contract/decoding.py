@@ -19,7 +19,9 @@ _ORIENTATION = ExifTags.Base.Orientation
 
 
 def decode_image(source: ImageSource) -> Image.Image:
-    """Decode an image to RGB at its own size: upright (EXIF), without alpha, 16 bits cut to 8.
+    """Decode an image to RGB at its own size.
+
+    It is rotated by EXIF, alpha is dropped, and 16-bit levels are reduced to 8.
 
     Raises:
         ImageError: The source is not an image in one of the accepted formats, is damaged, has more

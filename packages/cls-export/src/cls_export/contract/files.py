@@ -1,4 +1,4 @@
-"""Reading and writing of whole files."""
+"""Read and write whole files."""
 
 import hashlib
 import os

@@ -4,7 +4,8 @@ import re
 from typing import Final
 
 MAX_PIXELS = 50_000_000
-"""Larger images are refused by their header, undecoded: a 17 kB PNG can claim 144 million."""
+"""Images with more pixels are rejected from the header, before decoding: a 17 kB PNG can declare
+144 million."""
 
 SUFFIXES: Final = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),

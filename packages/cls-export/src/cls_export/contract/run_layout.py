@@ -22,7 +22,7 @@ class RunPaths:
         self.best = self.checkpoints / "best.ckpt"
         self.last = self.checkpoints / "last.ckpt"
         self.next = self.checkpoints / "next.ckpt"
-        """The checkpoint that is about to become `last`; it exists between two renames."""
+        """The newest checkpoint, until it is renamed to `last`."""
         self.previous = self.checkpoints / "previous.ckpt"
         """The checkpoint before `last`, used if that one is damaged."""
 

@@ -1,4 +1,4 @@
-"""Conversion of a bundle to float16, at half the size. Does not need PyTorch."""
+"""Convert a bundle to float16, at half the size. Does not need PyTorch."""
 
 import os
 from collections.abc import Sequence

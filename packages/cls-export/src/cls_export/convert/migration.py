@@ -1,4 +1,4 @@
-"""Conversion of an older ONNX file and its mapping of four keys to a bundle.
+"""Convert an older ONNX file and its mapping of four keys to a bundle.
 
 Does not need PyTorch.
 """

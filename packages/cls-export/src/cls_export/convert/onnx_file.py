@@ -1,4 +1,4 @@
-"""Writing of ONNX files, from any source. Does not need PyTorch."""
+"""Write ONNX files. Does not need PyTorch."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Conversion of a bundle to int8. Does not need PyTorch."""
+"""Convert a bundle to int8. Does not need PyTorch."""
 
 import os
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Conversion of a float32 bundle to reduced precision, refused if it costs too much accuracy.
+"""Convert a float32 bundle to reduced precision, unless it costs too much accuracy.
 
 Does not need PyTorch.
 """
@@ -20,7 +20,7 @@ from cls_export.contract.files import write_atomically
 from cls_export.contract.labels_mapping import LabelsMapping
 from cls_export.contract.preprocessing import Preprocessing
 from cls_export.convert.onnx_file import save_model
-from cls_export.runtime.bundle import Bundle
+from cls_export.runtime.bundle_files import Bundle
 from cls_export.runtime.classifier import Classifier
 
 Rewrite = Callable[[Path, Path, Preprocessing], onnx.ModelProto]

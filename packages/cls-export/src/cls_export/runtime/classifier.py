@@ -1,4 +1,4 @@
-"""The torch-free classifier."""
+"""Classify images with onnxruntime, without PyTorch."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +14,7 @@ from PIL import Image
 from cls_export.contract.decoding import ImageSource
 from cls_export.contract.errors import BundleError, ImageError
 from cls_export.runtime.boxes import crop_boxes
-from cls_export.runtime.bundle import Bundle
+from cls_export.runtime.bundle_files import Bundle
 from cls_export.runtime.predictions import Prediction, interpret_logits
 from cls_export.runtime.tracks import TrackPrediction, aggregate_predictions
 
@@ -49,7 +49,7 @@ class Classifier:
             use. Idle threads sleep after a microsecond, which leaves the cores to other work.
         batch_size: Images that go through the graph at once.
         low_memory: Skip the copies of the weights in the layout of the CPU's vector units. This
-            removes most of the peak memory, for 7 % more time at 64 px and a third more at 224 px
+            removes most of the peak memory, for 7% more time at 64 px and a third more at 224 px
             (ResNet-18).
 
     Raises:
@@ -291,7 +291,7 @@ def _shorten_spinning(options: ort.SessionOptions) -> None:
 
     By default, idle threads of onnxruntime spin, which takes cores from other processes and from
     descheduled threads of this session. Without any spinning, each operator wakes its threads
-    anew, which is slower on an idle machine. Measured by `benchmarks/export.py threads`.
+    anew, which is slower on an idle machine. Measured by `benchmarks/export_threads.py`.
     """
     major, minor = ort.__version__.split(".")[:2]
     if (int(major), int(minor)) >= _SPIN_DURATION_VERSION:

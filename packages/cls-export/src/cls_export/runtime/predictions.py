@@ -1,4 +1,4 @@
-"""From logits to a label with a calibrated confidence."""
+"""Convert logits to labels with calibrated confidence."""
 
 import math
 from dataclasses import dataclass, field
@@ -15,8 +15,9 @@ class Prediction:
     """The prediction for one image.
 
     Attributes:
-        label: Class with the largest logit. Training, `verify`, and every accuracy use this class.
-        confidence: Probability of the label, 0-1, calibrated if the labels mapping says how.
+        label: Class with the largest logit, as in training and `verify`.
+        confidence: Probability of the label, 0-1, calibrated if the labels mapping has a
+            calibration.
         top_k: Classes with the largest logits and their probabilities, largest logit first. A
             vector calibration may give a later class more probability than an earlier one: it
             changes the confidence, never the order.

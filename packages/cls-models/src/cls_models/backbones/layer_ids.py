@@ -87,7 +87,7 @@ def _list_units(
 
     is_container = isinstance(module, _CONTAINERS)
     for name, child in module.named_children():
-        # An item of a container is a block of any size: the last stage of a MaxViT holds 57 %.
+        # An item of a container is a block of any size: the last stage of a MaxViT holds 57%.
         is_body = not is_container and _count_elements(child.parameters()) > half
         has_children = any(True for _ in child.children())
         child_prefix = f"{prefix}{name}."

@@ -102,7 +102,8 @@ def _open_model(
         if _may_have_external_data(model):
             hint = ". External data files are not read; export the model as one file"
             source = model.read_bytes()
-        # Otherwise onnxruntime would read external data from other files, even through links.
+        # A missing folder keeps onnxruntime from reading external data from other files, even
+        # through links.
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", _MISSING_FOLDER
         )

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cls_data.annotations.jsonl import MAX_LINE_BYTES, read_lines
+from cls_data.annotations.lines import MAX_LINE_BYTES, read_lines
 
 
 @given(

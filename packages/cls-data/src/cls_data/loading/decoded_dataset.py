@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cls_data.annotations.classes import (
     balancing_weights,
-    class_to_idx,
+    build_class_to_idx,
     effective_number_weights,
     encode_labels,
     sampling_weights_tensor,
@@ -52,7 +52,7 @@ class DecodedDataset:
             DataError: Rows, labels, or images are invalid. The message lists them by file and line.
         """
         records = _read_records(config)
-        indices = class_to_idx(records["train"])
+        indices = build_class_to_idx(records["train"])
         if len(indices) < 2:
             raise DataError(
                 f"{config.root}: train has one class, {list(indices)}; expected two or more"
@@ -72,7 +72,7 @@ class DecodedDataset:
             store = ImageStore.build(
                 rows,
                 stored_as,
-                workers=config.workers,
+                workers=config.num_decode_workers,
                 folder=config.store,
                 strict=config.is_strict,
                 progress=f"decoding {split}" if progress else None,

@@ -1,4 +1,4 @@
-"""Reading of text files line by line, with a limit on the length of a line."""
+"""Read text files line by line, with a limit on line length."""
 
 from collections.abc import Iterator
 from pathlib import Path

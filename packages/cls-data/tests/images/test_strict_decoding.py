@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cls_data.images.decoding import (
+from cls_data.images.strict_decoding import (
     DamagedImageError,
     HugeImageError,
     StrictDecoder,
