@@ -15,8 +15,8 @@ WORKERS = 2
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Run the whole suite on two processes, as `-n 2 --dist loadfile` would.
 
-    Not if paths are given, without pytest-xdist, or with a debugger; and not for `-m faults`, whose
-    tests start two processes themselves.
+    Does nothing if paths are given, without pytest-xdist, with a debugger, or for `-m faults`,
+    whose tests start two processes themselves.
     """
     is_worker = hasattr(config, "workerinput")
     runs_whole_suite = config.args_source is pytest.Config.ArgsSource.TESTPATHS

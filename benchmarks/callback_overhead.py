@@ -1,4 +1,4 @@
-"""Measure the share of a training that each callback takes.
+"""Measure the share of training time of each callback.
 
 Command:  uv run python benchmarks/callback_overhead.py            (about 4 minutes on two cores)
 Expected: one row per callback, and the total of those that only observe.
@@ -22,7 +22,7 @@ from cls_data import keep_freed_memory
 from cls_train.logs import configure_logging
 
 NOT_OBSERVERS = ("EMA", "BestAndLastCheckpoint", "PreemptionCheckpoint")
-"""Callbacks that change what a training leaves behind."""
+"""Callbacks that change the trained weights or the checkpoints."""
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ TINY = (
 )
 
 QUICK = ("callbacks.grad_cam=null", "stages.report=false")
-"""Leaves out parts that take seconds and that faults do not affect."""
+"""Skip slow steps that faults do not affect."""
 
 Command = Callable[..., list[str]]
 

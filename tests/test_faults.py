@@ -1,7 +1,6 @@
 """Faults at random moments: a run reports each of them, and resumes exactly.
 
-`pytest -m faults` repeats each fault as often as the name of its test says; the ordinary suite runs
-a short form.
+`-m faults` runs the full number of repetitions in each test name; the default suite runs fewer.
 """
 
 import csv

@@ -173,7 +173,7 @@ def test_bad_data_is_reported_with_file_and_line(
             "transfer=linear_probe +transfer.cache_features=true",
             "features cannot be cached with augmentation",
         ),
-        ("+transfer.frozen=all_but_head", "transfer: has no _target_"),
+        ("+transfer.frozen=all_but_head", "transfer: missing _target_"),
         (
             "transfer=staged transfer.unfreeze_at=[2,1]",
             "unfreeze_at must be increasing epochs of at least 1, got [2, 1]",
@@ -238,18 +238,21 @@ def test_bad_data_is_reported_with_file_and_line(
         ("trainer.devices=2", "trainer.devices: the app trains on one device, got 2"),
         (
             "+trainer.default_root_dir=x",
-            "trainer.default_root_dir: is supplied by the app; remove it",
+            "trainer.default_root_dir: the app sets this argument; remove it",
         ),
         (
             "+data.class_weights=balanced +loss.weight=[1,2]",
-            "loss.weight: is supplied by the app; remove it",
+            "loss.weight: the app sets this argument; remove it",
         ),
         ("optimizer.lr=abc", "optimizer: "),
         ("optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
         ("+scheduler.warmup=2", "scheduler: warmup is a fraction of the training steps"),
         ("loss.label_smoothing=2", "loss: label_smoothing must be between 0.0 and 1.0"),
-        ("scheduler=none +scheduler.warmup=0.2", "scheduler: has no _target_"),
-        ("+logger.mine.name=x", "logger.mine: has no _target_"),
+        ("scheduler=none +scheduler.warmup=0.2", "scheduler: missing _target_"),
+        (
+            "+logger.mine.name=x",
+            "logger.mine: missing _target_, got {'name': 'x'}; set logger.mine._target_=CLASS",
+        ),
         ("loss._target_=torch.nn.Flatten ~loss.label_smoothing", "loss: "),
         (
             "augmentation._target_=torch.nn.ReLU",
@@ -265,7 +268,7 @@ def test_bad_data_is_reported_with_file_and_line(
         ),
         (
             "hydra.launcher._target_=os.system",
-            "hydra.launcher._target_: 'os.system' may not be built",
+            "hydra.launcher._target_: 'os.system' is not allowed here",
         ),
         (
             "-m +hydra.callbacks.x._target_=shutil.copy seed=1,2",
@@ -275,7 +278,7 @@ def test_bad_data_is_reported_with_file_and_line(
             "data=synthetic_tiny data.synthetic.classes=[0,7]",
             "data.synthetic.classes.0: Input should be a valid string",
         ),
-        ("optimizer._partial_=false", "optimizer: needs _partial_: true"),
+        ("optimizer._partial_=false", "optimizer: set optimizer._partial_=true"),
         ("-m seed=1,2 sed=3", "sed: unknown key; did you mean 'seed'?"),
     ],
 )

@@ -46,7 +46,7 @@ def test_calibration_recovers_the_scale_and_lowers_the_error(method: str) -> Non
     assert errors.after.value < 0.04 < 0.1 < errors.before.value
 
 
-def test_groups_change_the_halves_that_errors_are_measured_on() -> None:
+def test_cross_fitting_keeps_groups_together() -> None:
     alone, grouped = (
         calibrate(LABELS, valid(), groups, stages(calibrate="temperature"))[1]
         for groups in ([None] * 2000, [str(row // 100) for row in range(2000)])

@@ -73,7 +73,7 @@ def compose_choice(
     return composed(*overrides)
 
 
-def test_the_groups_are_known() -> None:
+def test_config_groups_match_the_expected_list() -> None:
     assert {group for group, _ in CHOICES} == {
         "augmentation",
         "callbacks",
@@ -162,7 +162,7 @@ def test_a_timm_network_reports_the_install_command_without_timm(
         assert "Traceback" not in message
 
 
-def test_every_experiment_states_its_command() -> None:
+def test_every_experiment_header_has_its_command() -> None:
     for path in (CONF / "experiment").glob("*.yaml"):
         assert "uv run apps/train experiment=" in path.read_text()
 

@@ -75,7 +75,9 @@ HOSTILE = [
 def test_only_classes_of_this_project_and_listed_libraries_may_be_built(target: Any) -> None:
     nested = {"_target_": "lightning.pytorch.Trainer", "plugins": [{"_target_": target}]}
     for node in ({"_target_": target}, nested):
-        with pytest.raises(ConfigError, match="may not be built"):
+        with pytest.raises(
+            ConfigError, match=r"is not allowed|expected the dotted name of a class"
+        ):
             check_node(node, "model")
     check_node({**nested, "plugins": [{"_target_": "cls_callbacks.AtomicCheckpointIO"}]}, "model")
 
@@ -113,7 +115,7 @@ def test_a_refused_argument_is_reported_with_its_key_path() -> None:
         )
 
 
-def test_runtime_arguments_are_added() -> None:
+def test_build_passes_runtime_arguments() -> None:
     loss = build(
         {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.2},
         "loss",

@@ -61,7 +61,7 @@ def test_auto_reads_only_the_training_images_of_the_fold(composed: Any, data_roo
     assert np.allclose(config.preprocessing["std"], np.std(images, axis=(0, 1, 2)), atol=1e-4)
 
 
-def test_numbers_stay_unchanged(composed: Any, data_root: Path) -> None:
+def test_explicit_preprocessing_values_stay_unchanged(composed: Any, data_root: Path) -> None:
     given_numbers = composed("data=jsonl", f"data.root={data_root}")
     assert resolve_preprocessing(given_numbers) == given_numbers
     partly = ["preprocessing=auto", "preprocessing.mean=[0.5,0.5,0.5]"]
@@ -108,11 +108,11 @@ def test_auto_and_weights_are_refused_where_unsupported(composed: Any, data_root
     ):
         resolve_preprocessing(composed(*settings, "preprocessing=pretrained"))
     crop = ["preprocessing=crop224", "preprocessing.size=auto"]
-    with pytest.raises(ConfigError, match="needs the amount to crop"):
+    with pytest.raises(ConfigError, match="because resize_to is unknown"):
         resolve_preprocessing(composed(*settings, *crop))
 
 
-def test_an_unknown_network_with_weights_is_answered_with_the_nearest(
+def test_an_unknown_network_with_weights_suggests_the_closest_name(
     composed: Any, data_root: Path
 ) -> None:
     settings = [

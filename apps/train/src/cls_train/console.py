@@ -1,4 +1,4 @@
-"""What the command prints: one message for an error, and a table of results at the end."""
+"""Print errors and the results table."""
 
 import functools
 import sys

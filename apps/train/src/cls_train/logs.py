@@ -36,7 +36,7 @@ def _write_to_stderr(line: str) -> None:
 
 
 def _log_thread_exception(args: threading.ExceptHookArgs) -> None:
-    """Log one line, for example about a logger whose folder is gone."""
+    """Log an exception of a thread in one line, such as a logger's when its folder was deleted."""
     name = "unknown"
     if args.thread is not None:
         name = args.thread.name

@@ -23,7 +23,7 @@ from cls_train.stages.fit import fit
 from cls_train.stages.summary import build_summary, build_summary_rows, log_evaluation
 
 MAX_EPOCHS_WITH_WAITING_PROCESS = 10
-"""Longer runs start their evaluation process after training: while it waits it takes 0.6 GB."""
+"""Longer runs start the evaluation process after training: a waiting process takes 0.6 GB."""
 
 
 def main(config_dir: Path) -> None:

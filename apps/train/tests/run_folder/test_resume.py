@@ -38,7 +38,7 @@ def test_begin_run_returns_last_checkpoint_of_an_interrupted_run(
     assert begin_run(interrupted_run, config, labels) == interrupted_run.last
 
 
-def test_find_interrupted_config_returns_it_only_for_the_same_model(
+def test_find_interrupted_config_returns_none_for_another_model(
     make_labels: Any, compose_again: Any
 ) -> None:
     recorded = compose_again("model.weights=w.pth", "+model.stem=small")
@@ -81,7 +81,7 @@ def test_begin_run_lists_changed_settings_when_refusing_to_resume(
 def test_begin_run_refuses_other_classes_and_other_data(
     config: RunConfig, make_labels: Any, interrupted_run: RunPaths
 ) -> None:
-    with pytest.raises(RunError, match=r"classes: \['2'\] are gone, \['3'\] are new"):
+    with pytest.raises(RunError, match=r"classes: removed \['2'\], added \['3'\]"):
         begin_run(interrupted_run, config, make_labels("1", "3"))
     with pytest.raises(RunError, match="rows or images have changed"):
         begin_run(interrupted_run, config, make_labels("1", "2", fingerprint="b"))

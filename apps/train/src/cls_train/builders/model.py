@@ -83,7 +83,7 @@ def build_network(
     *,
     skip_initial_weights: bool = False,
 ) -> nn.Module:
-    """Build the network of the model node, with its initial weights or without.
+    """Build the network of the model node, optionally without its initial weights.
 
     Args:
         config: The run.
@@ -93,7 +93,7 @@ def build_network(
 
     Raises:
         ConfigError: `num_classes` differs from the number of classes.
-        BackboneError: `init_from` names no run.
+        BackboneError: `init_from` is not a run folder, checkpoint, or bundle.
         RunError: The checkpoint of that run is damaged.
     """
     num_classes = config.model.get("num_classes", len(classes))
@@ -166,7 +166,7 @@ def _refuse_second_correction(config: RunConfig, setting: str, value: Any) -> No
 
 
 def _build_distillation(config: RunConfig, data: ClassificationDataModule) -> DistillationLoss:
-    """Build the teacher from the config.yaml of its own run."""
+    """Build the teacher from the config.yaml of its run."""
     assert config.distillation is not None
     path = Path(str(config.distillation.get("run")))
     if path.suffix == ".ckpt":

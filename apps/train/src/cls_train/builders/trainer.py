@@ -43,7 +43,7 @@ def build_callbacks(config: RunConfig) -> Callbacks:
     if len(checkpoints) != 1:
         raise ConfigError(
             "callbacks: expected exactly one cls_callbacks.BestAndLastCheckpoint, "
-            f"got {len(checkpoints)}; its checkpoints are resumed, evaluated, and exported"
+            f"got {len(checkpoints)}; the app resumes from, evaluates, and exports its checkpoints"
         )
     return Callbacks(callbacks, checkpoints[0])
 
@@ -80,7 +80,10 @@ def build_trainer(
 
 
 def optimize_for_device(module: ClassificationModule, trainer: Trainer) -> None:
-    """Prepare the network for the device: same weights, and same outputs except for rounding."""
+    """Prepare the network for the device.
+
+    Weights stay the same; outputs change only by rounding.
+    """
     device = trainer.strategy.root_device
     precision = check_precision(trainer.precision, device)
 
@@ -92,7 +95,7 @@ def optimize_for_device(module: ClassificationModule, trainer: Trainer) -> None:
 
 
 def _find_device(node: Node) -> torch.device:
-    # Only a trainer knows which device `accelerator: auto` selects.
+    # `accelerator: auto` is resolved to a device only by building a trainer.
     settings = {**node, "plugins": None, "logger": False}
     trainer = build(settings, "trainer", Trainer)
     return trainer.strategy.root_device

@@ -27,8 +27,8 @@ def check_trial_run(
 ) -> None:
     """Try out the settings that only their own code can check.
 
-    Builds an optimizer and a schedule, computes one loss, freezes the first layers, and shows the
-    network one image of each size.
+    Builds an optimizer and a schedule, computes one loss, freezes the first layers, and runs the
+    network on one image of each size.
 
     Raises:
         ConfigError: A setting is refused; the message names its key path.
@@ -87,8 +87,11 @@ def _check_loss(config: RunConfig, module: ClassificationModule, num_classes: in
 
     loss: Any = _try_out("loss", lambda: module.loss(logits, targets))
     if not isinstance(loss, torch.Tensor) or loss.ndim != 0:
+        is_tensor = isinstance(loss, torch.Tensor)
+        result = f"shape {list(loss.shape)}" if is_tensor else type(loss).__name__
         raise ConfigError(
-            f"loss: {config.loss['_target_']} must map logits [B, C] and labels [B] to one number"
+            f"loss: {config.loss['_target_']}: expected a scalar from logits [B, C] and "
+            f"labels [B], got {result}"
         )
 
 

@@ -115,7 +115,8 @@ def _check_hydra_targets(composed: DictConfig) -> None:
         target = node.get("_target_") if isinstance(node, DictConfig) else None
         if target is not None and not str(target).startswith(_HYDRA_PACKAGE):
             raise ConfigError(
-                f"hydra.{name}._target_: {target!r} may not be built; only Hydra's own classes may"
+                f"hydra.{name}._target_: {target!r} is not allowed here; "
+                "only Hydra's own classes are"
             )
 
 
@@ -130,20 +131,32 @@ def _explain_hydra_error(error: HydraException, overrides: list[str], config_dir
     base = _compose(group_choices, config_dir)
     new_key = find_renamed_key(key) or _find_renamed_parameter_path(base, key)
     if new_key is not None:
-        return describe_renamed_key(key, new_key)
+        message = describe_renamed_key(key, new_key)
+        is_set = OmegaConf.select(base, new_key) is not None
+        return message if is_set else f"{message}; write +{new_key}=VALUE"
 
-    parent, _, name = key.rpartition(".")
+    parent, name = _split_at_existing_node(base, key)
     node = OmegaConf.select(base, parent) if parent else base
-    if not isinstance(node, DictConfig):
-        valid_keys = _without_hydra(_dotted_keys(base))
-        return f"{key}: unknown key; {did_you_mean(key, valid_keys)}"
-
     parameters = _find_parameters(node, parent, base)
     if parameters is not None and name in parameters:
         return f"{key}: not set in this configuration yet; to add it, write +{key}=VALUE"
 
+    if not parent and "." in key:
+        valid_keys = _without_hydra(_dotted_keys(base))
+        return f"{key}: unknown key; {did_you_mean(key, valid_keys)}"
+
     valid_names = parameters or _without_hydra(map(str, node))
     return f"{key}: unknown key; {did_you_mean(name, valid_names)}"
+
+
+def _split_at_existing_node(base: DictConfig, key: str) -> tuple[str, str]:
+    """Return the longest prefix of a key that is a node, and the name that follows it."""
+    names = key.split(".")
+    for length in range(len(names) - 1, 0, -1):
+        path = ".".join(names[:length])
+        if isinstance(OmegaConf.select(base, path), DictConfig):
+            return path, names[length]
+    return "", names[0]
 
 
 def _find_renamed_parameter_path(base: DictConfig, key: str) -> str | None:

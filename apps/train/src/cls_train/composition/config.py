@@ -114,7 +114,7 @@ _PATH_SETTINGS = {
     "model": ("init_from",),
     "distillation": ("run",),
 }
-"""Settings that are made absolute, so that config.yaml is valid from any working directory."""
+"""Path settings, converted to absolute paths so that config.yaml works from any directory."""
 
 
 class RunConfig(_Section):

@@ -91,18 +91,20 @@ def build_partial(node: Node, path: str) -> Callable[..., Any]:
     """
     if _TARGET in node and node.get("_partial_") is not True:
         raise ConfigError(
-            f"{path}: needs _partial_: true, because its first arguments are supplied later"
+            f"{path}: set {path}._partial_=true, because the app supplies the first arguments"
         )
     return cast("Callable[..., Any]", _instantiate(node, path, {}))
 
 
 def _instantiate(node: Node, path: str, runtime: dict[str, Any]) -> Any:
     if _TARGET not in node:
-        raise ConfigError(f"{path}: has no _target_, got {node}; choose one with {path}=NAME")
+        is_group = "." not in path
+        remedy = f"choose one with {path}=NAME" if is_group else f"set {path}._target_=CLASS"
+        raise ConfigError(f"{path}: missing _target_, got {node}; {remedy}")
 
     clash = sorted(node.keys() & runtime.keys())
     if clash:
-        raise ConfigError(f"{path}.{clash[0]}: is supplied by the app; remove it")
+        raise ConfigError(f"{path}.{clash[0]}: the app sets this argument; remove it")
 
     try:
         return instantiate(node, _convert_="all", **runtime)

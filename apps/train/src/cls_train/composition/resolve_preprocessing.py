@@ -65,7 +65,7 @@ def resolve_preprocessing(config: RunConfig, interrupted: RunConfig | None = Non
             no longer exist.
 
     Raises:
-        BackboneError: `model.init_from` names no run.
+        BackboneError: `model.init_from` is not a run folder, checkpoint, or bundle.
         BundleError: The labels mapping of that run cannot be read.
         ConfigError: `weights` is used without initial weights, or `auto` for a key or a resize
             method that does not support it.
@@ -158,8 +158,8 @@ def _check_auto(node: Node, unresolved: dict[str, str]) -> None:
         )
     if "size" in unresolved and node.get("resize") == "shortest_edge":
         raise ConfigError(
-            "preprocessing.size: 'auto' cannot be combined with resize: shortest_edge, which also "
-            "needs the amount to crop; set numbers, or use squash or letterbox"
+            "preprocessing.size: 'auto' cannot be combined with resize: shortest_edge, because "
+            "resize_to is unknown; set size and resize_to, or use resize: squash or letterbox"
         )
 
 
@@ -205,8 +205,8 @@ def _measure_images(settings: DataModuleConfig) -> list[_ImageStatistics]:
             images.append(image)
     if not images:
         raise ConfigError(
-            f"{settings.root}: no readable training image, so the preprocessing cannot be set to "
-            "'auto'"
+            f"{settings.root}: cannot estimate preprocessing 'auto': no readable training image; "
+            "set numbers instead"
         )
     return images
 

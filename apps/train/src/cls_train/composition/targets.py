@@ -1,4 +1,4 @@
-"""Find what a `_target_` names, if a configuration may name it."""
+"""Resolve `_target_` values to allowed classes and functions."""
 
 import importlib
 import inspect
@@ -28,14 +28,14 @@ LIBRARIES = ("lightning", "torch", "torchvision")
 
 FUNCTIONS = frozenset(f"cls_models.{name}" for name in cls_models.__all__)
 """Functions of this project that a `_target_` may name. Library functions are refused, because
-some of them read, write, or run anything."""
+some can write files or run commands."""
 
 
 def resolve_target(target: Any, path: str, allow_targets: Sequence[str] = ()) -> Any:
     """Return the class or function that a `_target_` names.
 
-    A class must be defined in this project, in the listed parts of Lightning, PyTorch, and
-    torchvision, or in an allowed package; a function in `cls_models` or in an allowed package.
+    A class must be defined in this project, under `LIBRARY_PREFIXES`, or in an allowed package;
+    a function in `cls_models` or in an allowed package.
 
     Args:
         target: The value of `_target_`.
@@ -43,10 +43,10 @@ def resolve_target(target: Any, path: str, allow_targets: Sequence[str] = ()) ->
         allow_targets: Packages of the user.
 
     Raises:
-        ConfigError: The target may not be built, does not exist, or was renamed.
+        ConfigError: The target is not allowed, does not exist, or was renamed.
     """
     if not isinstance(target, str):
-        raise ConfigError(f"{path}: expected the name of a class, may not be built: {target!r}")
+        raise ConfigError(f"{path}: expected the dotted name of a class, got {target!r}")
     if target in RENAMED_TARGETS:
         raise ConfigError(f"{path}: {target} was renamed to {RENAMED_TARGETS[target]}")
 
@@ -59,14 +59,14 @@ def resolve_target(target: Any, path: str, allow_targets: Sequence[str] = ()) ->
     # An allowed module leads to others: cls_data.images.store.hashlib.sha256 belongs to hashlib.
     if not _is_allowed(found, target, allow_targets):
         raise ConfigError(
-            f"{path}: {target!r} may not be built, because it is not a class defined in an "
+            f"{path}: {target!r} is not allowed, because it is not a class defined in an "
             f"allowed package ({found!r})"
         )
     return found
 
 
 def find_target(target: str, path: str) -> Any:
-    """Import what a checked target names.
+    """Import the class or function of a checked target.
 
     Raises:
         ConfigError: A module or a name in it does not exist; the closest name is suggested.
@@ -137,6 +137,6 @@ def _describe_refusal(target: str, path: str) -> str:
     first, _, _ = target.partition(".")
     package = first or "PACKAGE"
     return (
-        f"{path}: {target!r} may not be built. Allowed: names that start with {allowed}. "
+        f"{path}: {target!r} is not allowed. Allowed: names that start with {allowed}. "
         f"To allow the classes and functions of your own package, set allow_targets=[{package}]"
     )

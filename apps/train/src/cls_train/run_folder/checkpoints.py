@@ -30,7 +30,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def check_checkpoint(path: Path) -> None:
-    """Compare a checkpoint with the checksum beside it.
+    """Verify a checkpoint against its .sha256 file.
 
     Raises:
         RunError: The bytes have changed, or cannot be read.

@@ -15,7 +15,10 @@ from cls_train.run_folder.run_lock import acquire_lock, check_unlocked
 from cls_train.run_folder.run_paths import read_config
 
 _MAY_CHANGE = {"allow_targets", "run", "stages"}
-"""Sections in which a resumed run may differ. The name and root lead to the same folder."""
+"""Sections that may change on resume.
+
+`run` may change because different names and roots can point to the same folder.
+"""
 
 
 def check_startable(run: RunPaths) -> None:
@@ -115,7 +118,7 @@ def _check_same_run(run: RunPaths, config: RunConfig, labels: LabelsMapping) -> 
         classes_now = set(labels.classes)
         removed = sorted(classes_before - classes_now)
         added = sorted(classes_now - classes_before)
-        differences.append(f"classes: {removed} are gone, {added} are new")
+        differences.append(f"classes: removed {removed}, added {added}")
     elif recorded.provenance.data_fingerprint != labels.provenance.data_fingerprint:
         differences.append("data: rows or images have changed")
 

@@ -68,8 +68,8 @@ def _acquire(run: RunPaths) -> FileLock:
         lock.acquire()
     except NotImplementedError:
         logger.warning(
-            "{}: this file system has no locks, so nothing prevents a second process from training "
-            "this run",
+            "{}: the file system does not support locks; "
+            "do not start a second process for this run",
             run.path,
         )
     except Timeout as error:

@@ -27,8 +27,9 @@ class CalibrationEffect:
     """Expected calibration error on valid, with 95% confidence intervals.
 
     Attributes:
-        before: Of the plain softmax.
-        after: Of probabilities that were fitted on the other half of the images.
+        before: Of the uncalibrated softmax.
+        after: Of cross-fitted probabilities: each half of the images is calibrated on the other
+            half.
     """
 
     before: Estimate
@@ -62,7 +63,7 @@ def calibrate(
         try:
             labels = labels.model_copy(update={"calibration": fit(logits, truth)})
         except CalibrationError as error:
-            logger.info("the exported confidence is the plain softmax: {}", error)
+            logger.info("not calibrated, exporting softmax confidence: {}", error)
         else:
             errors = _measure_effect(logits, truth, fit, clusters)
 
@@ -99,7 +100,7 @@ def _measure_effect(
     try:
         after = cross_fit(logits, truth, fit, groups=clusters.index)
     except CalibrationError as error:
-        logger.info("the calibration error cannot be measured on halves of valid: {}", error)
+        logger.info("calibration error not measured: {}", error)
         return None
     predicted = logits.argmax(axis=1)
     rows = np.arange(len(truth))

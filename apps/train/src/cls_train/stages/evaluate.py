@@ -89,7 +89,7 @@ def evaluate(paths: RunPaths, allow_targets: Sequence[str] = ()) -> EvaluationRe
     Raises:
         ConfigError: No threshold reaches the rejection target.
         DataError: The data cannot be read.
-        IdentityError: PyTorch or the ONNX file reaches another value on valid than was logged.
+        IdentityError: The metric of PyTorch or the ONNX model on valid differs from the logged one.
         RunError: The folder holds no run or no best.ckpt, or the data has changed.
     """
     keep_freed_memory()
@@ -193,7 +193,7 @@ def _score(outputs: EvaluationOutputs, data: ClassificationDataModule) -> Evalua
 def _export(
     run: _TrainedRun, labels: LabelsMapping, valid_outputs: EvaluationOutputs
 ) -> dict[str, float]:
-    """Write the bundle, and classify the validation files with it as a consumer would."""
+    """Write the bundle, and check it by classifying the validation files with cls_export."""
     bundle = run.paths.bundle
     images = [record.path for record in run.data.records("valid")]
     step = max(1, len(images) // GOLDEN_IMAGES)
@@ -206,7 +206,7 @@ def _export(
     metric = run.scored["metric"]
     logits = torch.from_numpy(Classifier(bundle).logits(images))[valid_outputs.index]
     value = compute_metrics(logits, valid_outputs.labels, "valid")[metric]
-    _check_identity(run, "the ONNX file, reading image files,", value)
+    _check_identity(run, "the ONNX model on the image files", value)
 
     difference = float((logits - valid_outputs.logits).abs().max())
     logger.info(
@@ -247,9 +247,9 @@ def _check_identity(run: _TrainedRun, subject: str, value: float) -> None:
         raise IdentityError(
             f"{scored['metric']} was logged as {scored['value']:.6f} when best.ckpt was saved "
             f"(epoch {scored['epoch'] + 1}), but {subject} reaches {value:.6f}; the difference "
-            f"exceeds stages.identity_tolerance={tolerance}. Either these are other weights, or "
-            "the training device rounds more than that (TF32 on a GPU). Do not use the results "
-            "before you know the cause"
+            f"exceeds stages.identity_tolerance={tolerance}. Either the weights differ, or the "
+            "training device computes with lower precision (TF32 on a GPU). Find the cause before "
+            "using the results"
         )
 
 
@@ -287,13 +287,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m cls_train.stages.evaluate", description="Evaluate and export a run again."
     )
-    parser.add_argument("run_folder", type=Path, help="such as runs/NAME")
+    parser.add_argument("run_folder", type=Path, help="run folder, such as runs/NAME")
     parser.add_argument(
         "--allow-target",
         action="append",
         default=[],
         metavar="PACKAGE",
-        help="a package of yours whose classes the run uses (its allow_targets); repeatable",
+        help="allow classes of this package, as in the run's allow_targets; can be repeated",
     )
     arguments = parser.parse_args()
     evaluate_and_write(RunPaths(arguments.run_folder), arguments.allow_target)
