@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from cls_data.images.store import PixelRows
-from cls_data.loading.loaders import BatchDataset, batch_loader
+from cls_data.loading.dataloaders import BatchDataset, build_dataloader
 from cls_data.loading.samplers import EpochSampler
 
 BATCH = 64
@@ -48,7 +48,8 @@ def measure_megabytes(workers: int) -> float:
     pixels = torch.empty(STORE_BYTES // (3 * SIDE * SIDE), 3, SIDE, SIDE, dtype=torch.uint8)
     pixels.random_()
     dataset = BatchDataset(PixelRows(pixels), torch.zeros(len(pixels), dtype=torch.int64))
-    loader = batch_loader(dataset, EpochSampler(len(pixels), BATCH, 0), workers=workers)
+    sampler = EpochSampler(len(pixels), BATCH, 0)
+    loader = build_dataloader(dataset, sampler, num_workers=workers)
     for number, _ in enumerate(loader):
         if number == BATCHES_BEFORE_MEASURING:  # every worker has delivered batches by now
             break

@@ -102,6 +102,10 @@ def test_bad_data_is_reported_with_file_and_line(
             "trianer.max_epochs: unknown key; did you mean 'trainer.max_epochs'?",
         ),
         ("sed=3", "sed: unknown key; did you mean 'seed'?"),
+        (
+            "augmentation.color.brightness=0.1",
+            "not set in this configuration yet; to add it, write +augmentation.color.brightness=",
+        ),
         ("data.batch_sise=3", "data.batch_sise: unknown key"),
         ("trainer.gradient_clip_val=1", "write +trainer.gradient_clip_val=VALUE"),
         (

@@ -85,7 +85,7 @@ def test_every_renamed_callback_exists(composed: Any) -> None:
         ("+stages.degrade=true", "stages.degrade was renamed to stages.robustness"),
         (
             "augmentation.colour.brightness=0.1",
-            "augmentation.colour.brightness was renamed to augmentation.color.brightness",
+            "augmentation.colour.brightness was renamed to augmentation.color.brightness; write +",
         ),
         (
             "+augmentation.color.grey=0.1",
