@@ -211,7 +211,7 @@ def test_compiled_weights_reach_the_logged_metric(
     subprocess.run(
         train_command(tmp_path, "compiled", *settings), check=True, env=environment, cwd=tmp_path
     )
-    assert "compiling took" in (tmp_path / "compiled/train.log").read_text()
+    assert "compilation took" in (tmp_path / "compiled/train.log").read_text()
     evaluation = json.loads((tmp_path / "compiled/evaluation.json").read_bytes())
     scored = evaluation["scored"]
     assert scored["weights"] == "ema"
