@@ -1,9 +1,16 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from cls_export import BundleError
-from cls_export.contract.files import open_atomically, read_bytes, write_atomically
+from cls_export.contract.files import (
+    draft_path,
+    open_atomically,
+    read_bytes,
+    remove_drafts,
+    write_atomically,
+)
 
 
 def test_write_creates_folders_and_leaves_only_the_file(tmp_path: Path) -> None:
@@ -37,3 +44,37 @@ def test_unreadable_file_raises_given_error_with_reason(
 ) -> None:
     with pytest.raises(BundleError, match=f"cannot be read .*{reason}"):
         read_bytes(tmp_path / name, error=BundleError)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path = Path("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(BundleError, match=r"cannot be read \((not a regular file|Is a directory)"):
+        read_bytes(path, error=BundleError)
+
+
+def test_larger_file_than_allowed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"12345")
+    assert read_bytes(path, error=BundleError, max_bytes=5) == b"12345"
+    with pytest.raises(BundleError, match="larger than 4 bytes"):
+        read_bytes(path, error=BundleError, max_bytes=4)
+
+
+def test_drafts_of_dead_processes_are_removed(tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+    own = draft_path(target)
+    dead = own.with_name(own.name.replace(f".{os.getpid()}.", ".999999999."))
+    other_host = own.with_name(f".a.json.other-host.{os.getpid()}.draft")
+    for path in (target, own, dead, other_host):
+        path.touch()
+
+    remove_drafts(tmp_path)
+
+    assert set(tmp_path.iterdir()) == {target, own, other_host}

@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from cls_export.contract.files import write_atomically
+from cls_export.contract.files import draft_path, write_atomically
 
 
 class DamagedCheckpointError(ValueError):
@@ -41,7 +41,7 @@ def duplicate_checkpoint(path: Path, target: Path) -> None:
     If the process dies midway, `target` still matches its checksum.
     """
     checksums = read_checksums(path)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    draft = draft_path(target)
     try:
         _link_or_copy(path, draft)
         _rename(draft, target, checksums)

@@ -1,11 +1,18 @@
 """Read and write whole files."""
 
+import errno
 import hashlib
 import os
+import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+_DRAFT_SUFFIX = ".draft"
+_MAX_NAME = 100
+"""Characters of the target in a draft's name, because file systems limit names to 255 bytes."""
 
 
 @contextmanager
@@ -14,14 +21,14 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     The content goes to a hidden draft beside the target, is flushed to disk, and then renamed.
     Missing parent folders are created. On an error the draft is deleted and an older file at
-    `path` stays unchanged.
+    `path` stays unchanged. A killed process leaves its draft: see `remove_drafts`.
 
     Raises:
         OSError: The folder cannot be written, or the disk is full.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    draft = draft_path(target)
 
     try:
         with draft.open("wb") as stream:
@@ -33,19 +40,88 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         draft.unlink(missing_ok=True)
 
 
+def draft_path(target: Path) -> Path:
+    """Return the path of this process's draft of a file or folder, beside its target.
+
+    The name is `.NAME.HOST.PROCESS.draft`.
+    """
+    host = socket.gethostname().replace(".", "-")
+    name = f".{target.name[:_MAX_NAME]}.{host}.{os.getpid()}{_DRAFT_SUFFIX}"
+    return target.with_name(name)
+
+
+def find_stale_drafts(folder: Path) -> list[Path]:
+    """Return the drafts in a folder whose processes ran on this host and no longer exist."""
+    host = socket.gethostname().replace(".", "-")
+    drafts = []
+    for draft in folder.glob(f".*{_DRAFT_SUFFIX}"):
+        *_, draft_host, process = draft.name.removesuffix(_DRAFT_SUFFIX).split(".")
+        if draft_host == host and process.isdigit() and not _is_running(int(process)):
+            drafts.append(draft)
+    return drafts
+
+
+def remove_drafts(folder: Path) -> None:
+    """Delete the draft files of dead processes in a folder, if it exists."""
+    for draft in find_stale_drafts(folder):
+        if draft.is_file():
+            draft.unlink(missing_ok=True)
+
+
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a whole file, or leave an older one unchanged; see `open_atomically`."""
     with open_atomically(path) as stream:
         stream.write(content)
 
 
-def read_bytes(path: str | os.PathLike[str], *, error: type[ValueError]) -> bytes:
-    """Read a whole file. If that fails, raise `error`, with the path and the reason."""
+def read_bytes(
+    path: str | os.PathLike[str], *, error: type[Exception], max_bytes: int | None = None
+) -> bytes:
+    """Read a whole regular file. If that fails, raise `error`, with the path and the reason.
+
+    Devices, sockets, and pipes are refused, because reading them may never end.
+
+    Args:
+        path: The file.
+        error: Class of the exception.
+        max_bytes: Refuse larger files before memory is taken.
+    """
     try:
-        return Path(path).read_bytes()
+        return _read_regular_file(path, max_bytes)
     except (OSError, ValueError) as cause:  # a NUL character in a path is a ValueError
         reason = getattr(cause, "strerror", None) or cause
         raise error(f"{path}: cannot be read ({reason})") from cause
+
+
+def _read_regular_file(path: str | os.PathLike[str], max_bytes: int | None) -> bytes:
+    # O_NONBLOCK: otherwise opening a pipe waits for a writer.
+    descriptor = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
+    with open(descriptor, "rb") as stream:  # noqa: PTH123
+        state = os.fstat(descriptor)
+        if stat.S_ISDIR(state.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError("not a regular file")
+        if max_bytes is None:
+            return stream.read()
+        content = stream.read(max_bytes + 1)
+        if len(content) > max_bytes:
+            raise ValueError(f"larger than {max_bytes:,} bytes")
+        return content
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # os.kill would send Ctrl-C
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it belongs to another user
+        return True
+    return True
 
 
 def sha256_hex(data: bytes) -> str:
