@@ -10,4 +10,8 @@ class IdentityError(RuntimeError):
 
 
 class RunError(RuntimeError):
-    """A run that cannot be started, resumed, or evaluated."""
+    """A run that cannot be started, resumed, or evaluated. The command exits with 2."""
+
+
+class RunFailedError(RunError):
+    """Work that failed on correct input, such as a disk that is full. The command exits with 1."""
