@@ -9,11 +9,12 @@ MAX_PIXELS = 50_000_000
 
 SUFFIXES: Final = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png",),
+    "PNG": (".png", ".apng"),
     "GIF": (".gif",),
     "BMP": (".bmp", ".dib"),
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
 """Accepted formats, by Pillow's name, and the file name suffixes of each."""
 
@@ -26,7 +27,8 @@ _MAGIC: Final = {
     "GIF": re.compile(rb"GIF8[79]a"),
     "BMP": re.compile(rb"BM"),
     "WEBP": re.compile(rb"RIFF....WEBP", re.DOTALL),
-    "TIFF": re.compile(rb"II\*\0|MM\0\*"),
+    "TIFF": re.compile(rb"II\*\0|MM\0\*|II\+\0|MM\0\+"),  # with +: BigTIFF
+    "PPM": re.compile(rb"P[1-6]\s"),
 }
 
 
