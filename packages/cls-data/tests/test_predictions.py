@@ -1,18 +1,29 @@
+import io
+import os
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.lib import format as npy_format
 
 from cls_data import DataError, EvaluationOutputs, Predictions
 from cls_data.annotations.reading import Record
+from cls_data.npz_files import read_npz
 
 METADATA = {"game": "ü", "blur": 2}
 
 
 def predictions() -> Predictions:
     outputs = EvaluationOutputs(
-        "valid", torch.randn(3, 2), torch.tensor([0, 1, 1]), torch.tensor([2, 0, 1])
+        "valid",
+        torch.linspace(-1, 1, 6).reshape(3, 2),
+        torch.tensor([0, 1, 1]),
+        torch.tensor([2, 0, 1]),
     )
     records = [
         Record("a.jpg", Path("a.jpg"), "23", "game 1", {}, "x:1"),
@@ -65,7 +76,7 @@ def test_load_reads_version_1(tmp_path: Path) -> None:
 def test_load_rejects_a_truncated_file(tmp_path: Path, share: float) -> None:
     path = saved(tmp_path / "valid.npz")
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(DataError, match=r"valid.npz: cut short or not a predictions file"):
+    with pytest.raises(DataError, match=r"valid.npz: cut short, damaged, or not an npz file"):
         Predictions.load(path)
 
 
@@ -74,9 +85,9 @@ def test_load_rejects_a_truncated_file(tmp_path: Path, share: float) -> None:
     [
         (
             {"version": np.array(3)},
-            "unsupported predictions version 3; this cls-data reads versions 1 to 2",
+            "unsupported predictions version '3'; this cls-data reads versions 1 to 2",
         ),
-        ({"version": np.array("2")}, "unsupported predictions version 2"),
+        ({"version": np.array("2")}, "unsupported predictions version '2'"),
         ({"logits": None}, "not a predictions file .no logits."),
         (
             {"logits": np.full((3, 2), np.nan, np.float32)},
@@ -86,7 +97,16 @@ def test_load_rejects_a_truncated_file(tmp_path: Path, share: float) -> None:
         ({"logits": np.zeros((3, 2), np.int64)}, "logits has dtype int64"),
         ({"labels": np.array([0, 1, 2])}, "labels range from 0 to 2; expected 0 to 1"),
         ({"groups": np.array(["a"])}, r"groups has shape \(1,\)"),
-        ({"ids": np.array([object()] * 3, dtype=object)}, "cut short or not a predictions file"),
+        ({"classes": np.array([["", "23"]])}, r"classes has shape \(1, 2\)"),
+        ({"classes": np.array(["23", "23"])}, "the class '23' occurs more than once"),
+        ({"ids": np.array(["a", "b", "a"])}, "the image 'a' occurs more than once"),
+        ({"ids": np.array("a")}, r"ids has shape \(\)"),
+        ({"ids": np.arange(3)}, "ids has dtype int64"),
+        ({"logits": np.full((3, 2), 1e308)}, "logits has dtype float64; expected float32"),
+        ({"metadata": np.array(["{}", "{}", "[1]"])}, r"metadata '\[1\]' is not a JSON object"),
+        ({"metadata": np.array(["{}", "{}", "{"])}, "metadata '{' is not a JSON object"),
+        ({"metadata": np.full(3, "[" * 100_000)}, "is not a JSON object"),
+        ({"ids": np.array([object()] * 3, dtype=object)}, "cut short, damaged, or not an npz file"),
     ],
 )
 def test_load_rejects_invalid_arrays(
@@ -99,12 +119,106 @@ def test_load_rejects_invalid_arrays(
 def test_load_of_a_missing_file_says_how_to_write_it(tmp_path: Path) -> None:
     with pytest.raises(
         DataError,
-        match=r"no such file; write it again with `uv run python -m cls_train.stages.evaluate",
+        match=r"No such file or directory.; write it again with `uv run python -m cls_train.stages",
     ):
         Predictions.load(tmp_path / "valid.npz")
 
 
 def test_load_rejects_an_image_file(tmp_path: Path) -> None:
     (tmp_path / "valid.npz").write_bytes(b"\x89PNG" + bytes(100))
-    with pytest.raises(DataError, match="cut short or not a predictions file"):
+    with pytest.raises(DataError, match="cut short, damaged, or not an npz file"):
         Predictions.load(tmp_path / "valid.npz")
+
+
+def test_load_rejects_empty_predictions(tmp_path: Path) -> None:
+    nothing = {
+        name: getattr(predictions(), name)[:0]
+        for name in ("ids", "labels", "logits", "groups", "metadata", "sizes")
+    }
+    with pytest.raises(DataError, match="0 images of 2 classes; expected at least one of each"):
+        Predictions.load(saved(tmp_path / "valid.npz", **nothing))
+
+
+@given(position=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=200)
+def test_a_flipped_bit_is_reported_with_the_path_or_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, position: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "flipped.npz"
+    written = predictions()
+    written.save(path)
+    content = bytearray(path.read_bytes())
+    bit = position % (8 * len(content))
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    message = ""
+    try:
+        read = Predictions.load(path)
+    except DataError as error:
+        message = str(error)
+    if message:
+        assert message.startswith(f"{path}: ")
+    else:
+        for name in ("ids", "labels", "logits", "classes", "groups", "metadata", "sizes"):
+            assert np.array_equal(getattr(read, name), getattr(written, name))
+
+
+def declared(shape: tuple[int, ...], dtype: str) -> bytes:
+    """Return a npy file whose header states a shape and a dtype, with 100 bytes of data."""
+    stream = io.BytesIO()
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    npy_format.write_array_header_1_0(stream, header)
+    return stream.getvalue() + bytes(100)
+
+
+BOMBS = {
+    "declared shape": declared((10**12, 1000), "<f4"),
+    "declared text length": declared((1000,), "<U500000000"),
+    "values of no size": declared((10**15,), "<U0"),
+    "negative shape": declared((-5, -5), "<f4"),
+    "structured dtype": declared((1,), [("a", "<f4", (10**9,))]),  # type: ignore[arg-type]
+    "character that does not exist": declared((1,), "<U25")[:-100] + b"\xff" * 100,
+    "long header": b"\x93NUMPY\x02\x00" + (2**31).to_bytes(4, "little") + b" " * 1000,
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_arrays_that_state_impossible_sizes_are_rejected_before_memory_is_taken(
+    tmp_path: Path, bomb: str
+) -> None:
+    path = tmp_path / "valid.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("logits.npy", BOMBS[bomb])
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"valid\.npz: cut short, damaged, or not an npz file"):
+        Predictions.load(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def test_a_zip_bomb_is_rejected_before_memory_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "valid.npz"
+    np.savez_compressed(path, logits=np.zeros((1000, 5000), np.float32))
+    assert path.stat().st_size < 100_000
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"valid\.npz: .*20,000,128 bytes of arrays; at most"):
+        read_npz(path, max_bytes=1_000_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "dangling link"])
+def test_a_predictions_file_that_is_no_regular_file_is_rejected(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "valid.npz"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("nothing")
+    with pytest.raises(DataError, match=r"valid\.npz: cannot be read"):
+        Predictions.load(path)

@@ -1,22 +1,25 @@
 """Predictions file: the outputs of an evaluation for each image."""
 
+from __future__ import annotations
+
 import io
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from cls_data.annotations.reading import Record
 from cls_data.errors import DataError
-from cls_data.evaluation import EvaluationOutputs
+from cls_data.npz_files import read_npz
 from cls_export.contract.files import write_atomically
+
+if TYPE_CHECKING:
+    from cls_data.annotations.reading import Record
+    from cls_data.evaluation import EvaluationOutputs
 
 VERSION = 2
 """Version 1 had only `ids`, `labels`, `logits`, and `classes`; it can still be read."""
@@ -36,7 +39,7 @@ class Predictions:
         logits: float32 [N, C], finite.
         classes: str [C], class names in index order.
         groups: str [N], such as the game of the image; empty for no group.
-        metadata: str [N], metadata of each row as JSON.
+        metadata: str [N], metadata of each row as a JSON object.
         sizes: int32 [N, 2], width and height of the image file in pixels; 0 if unknown.
     """
 
@@ -110,9 +113,12 @@ class Predictions:
         """Read a file of this or an earlier version.
 
         Raises:
-            DataError: The file is missing, damaged, of a later version, or inconsistent.
+            DataError: The file is missing, damaged, too large, of a later version, or inconsistent.
         """
-        arrays = _read_arrays(path)
+        try:
+            arrays = read_npz(path)
+        except DataError as error:
+            raise DataError(f"{error}; {_REWRITE_ADVICE}") from error
         _check_version(path, arrays.get("version", np.array(1)))
 
         missing = [name for name in _REQUIRED if name not in arrays]
@@ -121,7 +127,7 @@ class Predictions:
                 f"{path}: not a predictions file (no {', '.join(missing)}); {_REWRITE_ADVICE}"
             )
 
-        count = len(arrays["ids"])
+        count = arrays["ids"].size
         predictions = cls(
             ids=arrays["ids"],
             labels=arrays["labels"],
@@ -138,61 +144,81 @@ class Predictions:
 
     def _find_problem(self) -> str | None:
         """Describe the first inconsistency of the arrays; None if there is none."""
-        count = len(self.ids)
-        num_classes = len(self.classes)
+        return (
+            self._find_wrong_array()
+            or self._find_wrong_label()
+            or self._find_repeated_name()
+            or self._find_wrong_logit()
+            or self._find_wrong_metadata()
+        )
+
+    def _find_wrong_array(self) -> str | None:
+        count = self.ids.size
+        num_classes = self.classes.size
         expected_shapes = {
             "ids": (count,),
             "labels": (count,),
             "logits": (count, num_classes),
+            "classes": (num_classes,),
             "groups": (count,),
             "metadata": (count,),
             "sizes": (count, 2),
         }
+        dtype_kinds = {"labels": "iu", "logits": "f", "sizes": "iu"}
         for name, expected in expected_shapes.items():
-            shape = getattr(self, name).shape
-            if shape != expected:
+            array = getattr(self, name)
+            if array.shape != expected:
                 return (
-                    f"{name} has shape {shape}; expected {expected} for {count} images of "
+                    f"{name} has shape {array.shape}; expected {expected} for {count} images of "
                     f"{num_classes} classes"
                 )
+            if array.dtype.kind not in dtype_kinds.get(name, "U"):
+                return f"{name} has dtype {array.dtype}"
 
-        dtype_kinds = {"labels": "iu", "logits": "f", "sizes": "iu"}
-        for name in (*_REQUIRED, *_OPTIONAL):
-            dtype = getattr(self, name).dtype
-            if dtype.kind not in dtype_kinds.get(name, "U"):
-                return f"{name} has dtype {dtype}"
+        if self.logits.dtype.itemsize > 4:  # a larger number could overflow in a softmax
+            return f"logits has dtype {self.logits.dtype}; expected float32"
+        if count == 0 or num_classes == 0:
+            return f"{count} images of {num_classes} classes; expected at least one of each"
+        return None
 
-        if count:
-            lowest = self.labels.min()
-            highest = self.labels.max()
-            if lowest < 0 or highest >= num_classes:
-                return f"labels range from {lowest} to {highest}; expected 0 to {num_classes - 1}"
+    def _find_wrong_label(self) -> str | None:
+        num_classes = len(self.classes)
+        lowest = self.labels.min()
+        highest = self.labels.max()
+        if lowest < 0 or highest >= num_classes:
+            return f"labels range from {lowest} to {highest}; expected 0 to {num_classes - 1}"
+        return None
 
+    def _find_repeated_name(self) -> str | None:
+        for kind, names in (("class", self.classes), ("image", self.ids)):
+            distinct, counts = np.unique(names, return_counts=True)
+            repeated = distinct[counts > 1]
+            if len(repeated):
+                return f"the {kind} {str(repeated[0])!r} occurs more than once"
+        return None
+
+    def _find_wrong_logit(self) -> str | None:
         is_finite = np.isfinite(self.logits).all(axis=1)
         nonfinite_ids = self.ids[~is_finite]
         if len(nonfinite_ids):
             return f"{len(nonfinite_ids)} image(s) have non-finite logits, first {nonfinite_ids[0]}"
         return None
 
-
-def _read_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
-    try:
-        content = Path(path).read_bytes()  # np.load(path) leaves a damaged file open
-        stream = io.BytesIO(content)
-        with np.load(stream, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; {_REWRITE_ADVICE}") from error
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, KeyError, AttributeError) as error:
-        raise DataError(
-            f"{path}: cut short or not a predictions file ({error}); {_REWRITE_ADVICE}"
-        ) from error
+    def _find_wrong_metadata(self) -> str | None:
+        for text in np.unique(self.metadata):
+            try:
+                metadata = json.loads(text)
+            except (ValueError, RecursionError):
+                metadata = None
+            if not isinstance(metadata, dict):
+                return f"the metadata {str(text)!r:.80} is not a JSON object"
+        return None
 
 
 def _check_version(path: str | os.PathLike[str], version: NDArray[Any]) -> None:
     is_integer = version.shape == () and version.dtype.kind in "iu"
     if not is_integer or not 1 <= int(version) <= VERSION:
         raise DataError(
-            f"{path}: unsupported predictions version {version}; this cls-data reads versions 1 to "
-            f"{VERSION}. Use the cls-data that wrote the file, or a later one"
+            f"{path}: unsupported predictions version {str(version)!r:.40}; this cls-data reads "
+            f"versions 1 to {VERSION}. Use the cls-data that wrote the file, or a later one"
         )

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 import socket
 import stat
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from typing import IO
 
 _DRAFT_SUFFIX = ".draft"
 _MAX_NAME = 100
-"""Characters of the target in a draft's name, because file systems limit names to 255 bytes."""
+"""Bytes of the target's name in a draft's name, because file systems limit names to 255 bytes."""
+_CHUNK_BYTES = 1 << 20
 
 
 @contextmanager
@@ -46,8 +48,8 @@ def draft_path(target: Path) -> Path:
     The name is `.NAME.HOST.PROCESS.draft`.
     """
     host = socket.gethostname().replace(".", "-")
-    name = f".{target.name[:_MAX_NAME]}.{host}.{os.getpid()}{_DRAFT_SUFFIX}"
-    return target.with_name(name)
+    name = os.fsdecode(os.fsencode(target.name)[:_MAX_NAME])
+    return target.with_name(f".{name}.{host}.{os.getpid()}{_DRAFT_SUFFIX}")
 
 
 def find_stale_drafts(folder: Path) -> list[Path]:
@@ -62,10 +64,17 @@ def find_stale_drafts(folder: Path) -> list[Path]:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Delete the draft files of dead processes in a folder, if it exists."""
+    """Delete the drafts (files and folders) of dead processes in a folder, if it exists."""
     for draft in find_stale_drafts(folder):
-        if draft.is_file():
-            draft.unlink(missing_ok=True)
+        delete(draft)
+
+
+def delete(path: Path) -> None:
+    """Delete a file, or a folder with everything in it. A link is deleted, not its target."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
@@ -93,23 +102,53 @@ def read_bytes(
         raise error(f"{path}: cannot be read ({reason})") from cause
 
 
+@contextmanager
+def open_regular(
+    path: str | os.PathLike[str], *, error: type[Exception], max_bytes: int | None = None
+) -> Iterator[IO[bytes]]:
+    """Open a regular file for reading, with the checks of `read_bytes`.
+
+    Errors inside the block are not converted to `error`.
+    """
+    try:
+        stream = _open_regular(path, max_bytes)
+    except (OSError, ValueError) as cause:
+        reason = getattr(cause, "strerror", None) or cause
+        raise error(f"{path}: cannot be read ({reason})") from cause
+    with stream:
+        yield stream
+
+
 def _read_regular_file(path: str | os.PathLike[str], max_bytes: int | None) -> bytes:
+    with _open_regular(path, max_bytes) as stream:
+        if max_bytes is None:
+            return stream.read()
+        content = stream.read(max_bytes + 1)  # the file may have grown
+        if len(content) > max_bytes:
+            raise ValueError(_describe_limit(max_bytes))
+        return content
+
+
+def _open_regular(path: str | os.PathLike[str], max_bytes: int | None) -> IO[bytes]:
     # O_NONBLOCK: otherwise opening a pipe waits for a writer.
-    descriptor = os.open(
-        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    )
-    with open(descriptor, "rb") as stream:  # noqa: PTH123
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    try:
         state = os.fstat(descriptor)
         if stat.S_ISDIR(state.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not stat.S_ISREG(state.st_mode):
             raise ValueError("not a regular file")
-        if max_bytes is None:
-            return stream.read()
-        content = stream.read(max_bytes + 1)
-        if len(content) > max_bytes:
-            raise ValueError(f"larger than {max_bytes:,} bytes")
-        return content
+        if max_bytes is not None and state.st_size > max_bytes:
+            raise ValueError(_describe_limit(max_bytes))
+        return open(descriptor, "rb")  # noqa: PTH123
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _describe_limit(max_bytes: int) -> str:
+    return f"larger than {max_bytes:,} bytes"
 
 
 def _is_running(process: int) -> bool:
@@ -127,4 +166,16 @@ def _is_running(process: int) -> bool:
 def sha256_hex(data: bytes) -> str:
     """Return the SHA-256 of some bytes, as 64 hexadecimal digits."""
     digest = hashlib.sha256(data)
+    return digest.hexdigest()
+
+
+def sha256_of_file(path: str | os.PathLike[str], *, error: type[Exception]) -> str:
+    """Return the SHA-256 of a regular file, read in chunks, as 64 hexadecimal digits.
+
+    Raises `error` like `read_bytes`.
+    """
+    digest = hashlib.sha256()
+    with open_regular(path, error=error) as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
     return digest.hexdigest()
