@@ -123,7 +123,10 @@ def _read_regular_file(path: str | os.PathLike[str], max_bytes: int | None) -> b
     with _open_regular(path, max_bytes) as stream:
         if max_bytes is None:
             return stream.read()
-        content = stream.read(max_bytes + 1)  # the file may have grown
+        size = os.fstat(stream.fileno()).st_size
+        content = stream.read(size + 1)  # read(max_bytes) would allocate that much
+        if len(content) > size:  # the file grows, or is in /proc and states no size
+            content += stream.read(max(0, max_bytes + 1 - len(content)))
         if len(content) > max_bytes:
             raise ValueError(_describe_limit(max_bytes))
         return content
