@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING, Any
 from cls_data.evaluation_mode import evaluation_mode
 
 if TYPE_CHECKING:
-    from cls_data.annotations.classes import (
-        balancing_weights,
-        build_class_to_idx,
-        effective_number_weights,
-    )
+    from cls_data.annotations.class_tensors import balancing_weights, effective_number_weights
+    from cls_data.annotations.classes import build_class_to_idx
     from cls_data.annotations.quarantine import Quarantine
     from cls_data.annotations.reading import Record, read_split
     from cls_data.augmentation.broadcast import BroadcastDegradation
@@ -83,10 +80,10 @@ _MODULES = {
     "Record": "annotations.reading",
     "SyntheticNumbers": "synthetic.numbers",
     "TorchvisionAugmentation": "augmentation.torchvision_augmentation",
-    "balancing_weights": "annotations.classes",
+    "balancing_weights": "annotations.class_tensors",
     "build_class_to_idx": "annotations.classes",
     "check": "gate.check",
-    "effective_number_weights": "annotations.classes",
+    "effective_number_weights": "annotations.class_tensors",
     "keep_freed_memory": "loading.malloc",
     "read_split": "annotations.reading",
     "select_fold": "splits.splitting",

@@ -12,7 +12,7 @@ from cls_data import (
     effective_number_weights,
     read_split,
 )
-from cls_data.annotations.classes import encode_labels, sampling_weights_tensor
+from cls_data.annotations.class_tensors import encode_labels, sampling_weights_tensor
 
 
 def test_build_class_to_idx_sorts_labels_as_strings(root: Path) -> None:

@@ -7,13 +7,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from cls_data.annotations.classes import (
+from cls_data.annotations.class_tensors import (
     balancing_weights,
-    build_class_to_idx,
     effective_number_weights,
     encode_labels,
     sampling_weights_tensor,
 )
+from cls_data.annotations.classes import build_class_to_idx
 from cls_data.annotations.fingerprint import compute_fingerprint
 from cls_data.annotations.quarantine import Quarantine
 from cls_data.annotations.reading import SPLITS, Record, Split, read_split

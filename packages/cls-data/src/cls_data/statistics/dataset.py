@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from pydantic import BaseModel, ConfigDict
 
-from cls_data.annotations.classes import build_class_to_idx, encode_labels
+from cls_data.annotations.classes import build_class_to_idx, check_labels
 from cls_data.annotations.quarantine import Quarantine
 from cls_data.annotations.reading import SPLITS, Record, read_split
 from cls_data.errors import DataError
@@ -88,7 +88,7 @@ class DatasetStatistics(BaseModel):
         indices = build_class_to_idx(records["train"])
         splits: dict[str, tuple[Sequence[Record], NDArray[np.int64]]] = {}
         for split, rows in records.items():
-            encode_labels(rows, indices)  # raises on labels that train does not have
+            check_labels(rows, indices)
             splits[split] = (rows, read_image_sizes(rows))
         return cls.from_splits(tuple(indices), splits)
 
