@@ -13,36 +13,6 @@ from cls_data.gate.inputs import Finding
 from cls_data.gate.rules import RULES
 
 
-@pytest.fixture
-def clean(picture: Any) -> dict[str, list[Any]]:
-    """Rows without findings: two classes, 12 rows of each in train and 2 in valid and test."""
-    numbers = iter(range(100, 200))
-
-    def rows(count: int) -> list[Any]:
-        return [(f"{row}.png", picture(next(numbers)), "12"[row % 2]) for row in range(count)]
-
-    return {"train": rows(24), "valid": rows(4), "test": rows(4)}
-
-
-@pytest.fixture
-def find(tmp_path: Path, write_set: Any, clean: dict[str, list[Any]], preprocessing: Any) -> Any:
-    """Add rows to the clean ones, and return the findings of one rule."""
-
-    def find_with(
-        rule: str, *, settings: dict[str, Any] | None = None, **added: Sequence[Any]
-    ) -> Sequence[Finding]:
-        splits = {split: [*rows, *added.get(split, ())] for split, rows in clean.items()}
-        config = GateConfig(
-            **{**dict.fromkeys(RULE_NAMES, "off"), rule: "error", **(settings or {})}
-        )
-        report = check(write_set(tmp_path, splits), preprocessing, config)
-        assert report.passed == (not report.findings)
-        assert set(report.findings) <= {rule}
-        return report.findings.get(rule, ())
-
-    return find_with
-
-
 def texts(findings: Sequence[Finding]) -> list[str]:
     return [finding.text for finding in findings]
 
@@ -59,7 +29,7 @@ def encoded(image: Image.Image, kind: str) -> bytes:
 
 def test_every_rule_has_a_policy_and_a_function() -> None:
     assert tuple(RULES) == RULE_NAMES
-    assert len(RULE_NAMES) == 21
+    assert len(RULE_NAMES) == 22
 
 
 @pytest.mark.parametrize("policy", ["error", "warn"])
@@ -115,7 +85,7 @@ def test_damaged_images_reports_truncated_empty_and_corrupt_files(find: Any, pic
     ]
     (empty,) = (text for text in texts(findings) if "train/b.jpg" in text)
     assert empty.startswith(
-        "train/annotations.jsonl:26: train/b.jpg: cannot decode 0 bytes: not an image of a known "
+        "train/annotations.jsonl:26: train/b.jpg: cannot decode 0 bytes: the file is empty"
     )
     assert all(not finding.files for finding in findings)
 
@@ -123,15 +93,16 @@ def test_damaged_images_reports_truncated_empty_and_corrupt_files(find: Any, pic
 def test_huge_images_reports_sizes_in_headers(find: Any, bomb: bytes) -> None:
     (finding,) = find("huge_images", valid=[("b.png", bomb, "1")])
     assert finding.text == (
-        "valid/annotations.jsonl:5: valid/b.png: 8000x8000 px is over the limit of "
-        "50,000,000 pixels; shrink the image or remove the row"
+        "valid/annotations.jsonl:5: valid/b.png: 15000x15000 px is over the limit of "
+        "200,000,000 pixels (preprocessing.max_pixels); shrink the image, raise the limit, or "
+        "remove the row"
     )
     assert finding.quarantine == at("valid", 5)
 
 
 @pytest.fixture
 def bomb() -> bytes:
-    return encoded(Image.new("1", (8000, 8000)), "PNG")
+    return encoded(Image.new("1", (15_000, 15_000)), "PNG")
 
 
 def test_damaged_images_ignores_huge_images(find: Any, bomb: bytes) -> None:

@@ -1,62 +1,67 @@
-"""Resolve image paths inside the data root."""
+"""Paths of images, as annotation rows state them.
 
-import functools
+A row is named by the path that it states, even where that path is a link: DVC, git-annex, and the
+Hugging Face cache store an image under a hash and put a link to it into the data root. So the
+stated path must stay inside the root, and `..` is resolved by name. The target of a link may be
+anywhere: whoever made the folder chose it, and its bytes are only ever decoded as an image.
+"""
+
 import os
 import stat
 from pathlib import Path
+
+from cls_data.annotations.path_hints import PathHints
+
+_MAX_SHOWN = 120
+"""Characters of a path that a message quotes."""
 
 
 class ImagePathError(ValueError):
     """A row's `image` does not name an image file inside the data root."""
 
 
-def resolve_image_path(root: str, folder: str, image: str) -> str:
-    """Return the absolute path of an image with symbolic links resolved.
+def resolve_image_path(root: str, folder: str, image: str, hints: PathHints) -> str:
+    """Return the absolute path of an image, with links as the row states them.
 
-    Paths are strings and each folder is resolved once, so that 100,000 rows take a few seconds.
+    Paths are strings, so that 100,000 rows take a second.
 
     Args:
-        root: The data root, resolved.
-        folder: The folder of the annotation file.
+        root: The data root, absolute.
+        folder: The folder of the annotation file: `root` and the folder's name below it.
         image: The path as the row states it.
+        hints: Suggests the spelling of a path that exists.
 
     Raises:
         ImagePathError: The path is not relative, leaves the root, is not UTF-8, or does not name
             a regular file.
     """
+    shown = _quote(image)
     if "\0" in image or os.path.isabs(image):  # noqa: PTH117
+        hint = hints.suggest(folder, image)
         raise ImagePathError(
-            f"image {image!r} must be a path relative to the annotation file's folder"
+            f"image {shown} must be a path relative to the annotation file's folder{hint}"
         )
 
-    parent, name = os.path.split(image)
-    try:
-        resolved = _resolve_folder(os.path.join(folder, parent))  # noqa: PTH118
-        path = f"{resolved}{os.sep}{name}"
-        mode = _file_mode(path)
-        if name in ("", ".", "..") or stat.S_ISLNK(mode):
-            path = os.path.realpath(path)
-            mode = _file_mode(path)
-    except OSError as error:  # for example, a name longer than the file system allows
-        raise ImagePathError(
-            f"image {image[:80]!r} cannot be looked up ({error.strerror})"
-        ) from error
-
+    path = os.path.normpath(os.path.join(folder, image))  # noqa: PTH118
     prefix = root.rstrip(os.sep) + os.sep
     if path != root and not path.startswith(prefix):
-        raise ImagePathError(f"image {image!r} leaves the data root {root}")
+        hint = hints.suggest(folder, image)
+        raise ImagePathError(f"image {shown} leaves the data root {root}{hint}")
+
+    name = os.path.basename(image)  # noqa: PTH119
+    if name in ("", ".", ".."):
+        raise ImagePathError(f"image {shown} names a folder, not a file")
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116
+    except OSError as error:
+        raise ImagePathError(_describe_missing(path, shown, error, hints, folder, image)) from error
     if not is_utf8(path):
-        raise ImagePathError(
-            f"image {image!r} has the path {path!a}, which is not UTF-8; rename it"
-        )
+        raise ImagePathError(f"image {shown} has the path {path!a}, which is not UTF-8; rename it")
+    if stat.S_ISDIR(mode):
+        raise ImagePathError(f"image {shown} is a folder ({path})")
     if not stat.S_ISREG(mode):
-        raise ImagePathError(f"image {image!r} does not exist (looked for {path})")
+        raise ImagePathError(f"image {shown} is a device, pipe, or socket ({path})")
     return path
-
-
-def clear_folder_cache() -> None:
-    """Forget resolved folders, since links may have changed."""
-    _resolve_folder.cache_clear()
 
 
 def is_utf8(path: str | Path) -> bool:
@@ -68,14 +73,25 @@ def is_utf8(path: str | Path) -> bool:
     return True
 
 
-def _file_mode(path: str) -> int:
-    """Return a file's type and permission bits, or 0 if it does not exist."""
-    try:
-        return os.lstat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
+def _quote(image: str) -> str:
+    text = repr(image[:_MAX_SHOWN])
+    if len(text) > _MAX_SHOWN or len(image) > _MAX_SHOWN:
+        beginning = text[: _MAX_SHOWN - 1]
+        text = f"{beginning}…'"
+    return text
 
 
-@functools.lru_cache(maxsize=256)
-def _resolve_folder(folder: str) -> str:
-    return os.path.realpath(folder)
+def _describe_missing(
+    path: str, shown: str, error: OSError, hints: PathHints, folder: str, image: str
+) -> str:
+    """Say why there is no file: no such name, a link whose target is gone, or a system error."""
+    if os.path.islink(path):  # noqa: PTH114
+        target = os.readlink(path)  # noqa: PTH115
+        return (
+            f"image {shown} is a link to {target}, which cannot be opened ({error.strerror}); "
+            "fetch the file, for example with `dvc pull` or `git annex get`"
+        )
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        hint = hints.suggest(folder, image)
+        return f"image {shown} does not exist (looked for {path}){hint}"
+    return f"image {shown} cannot be looked up ({error.strerror})"

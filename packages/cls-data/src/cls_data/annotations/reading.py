@@ -1,24 +1,21 @@
 """Read and validate `ROOT/{train,valid,test}/**/*.jsonl`, one row per image."""
 
-import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import JsonValue
 
-from cls_data.annotations.image_paths import (
-    ImagePathError,
-    clear_folder_cache,
-    is_utf8,
-    resolve_image_path,
-)
+from cls_data.annotations.annotation_files import find_annotation_files, is_inside
+from cls_data.annotations.image_paths import ImagePathError, resolve_image_path
 from cls_data.annotations.lines import MAX_LINE_BYTES, read_lines
+from cls_data.annotations.path_hints import PathHints
 from cls_data.annotations.quarantine import Quarantine
+from cls_data.annotations.rows import RowError, parse_row
 from cls_data.errors import DataError
+from cls_export.contract.text import escape_control_characters
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -32,42 +29,19 @@ _FIX_ADVICE = (
     "to leave out."
 )
 
-# No control characters: numpy string arrays drop a trailing NUL, and a line break splits a table.
-Label = Annotated[
-    str, Field(validation_alias=AliasChoices("suffix", "label"), pattern=r"^[^\x00-\x1f\x7f]*$")
-]
-
-_KEY = re.compile(rb'"\s*:')
-"""Matches the end of every JSON key, and sometimes text in a string.
-
-If there are no more matches than parsed keys, no key is repeated, and the slower exact check is
-skipped.
-"""
-
-
-class _Row(BaseModel):
-    """Schema of one line. `label` is another name for `suffix`; `prefix` is ignored."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    image: str = Field(min_length=1)
-    suffix: Label
-    prefix: str | None = None
-    group: str | None = None
-    metadata: dict[str, JsonValue] | None = None
-
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """One annotated image.
 
     Attributes:
-        id: Path of the image relative to the data root, with forward slashes.
+        id: Path of the image relative to the data root, with forward slashes; if the row names a
+            link, the path of the link.
         path: Absolute path of the image.
         label: Class name.
         group: Rows of one group (a game, a video) stay in one split; None for no group.
         metadata: Any JSON object.
-        source: `file:line` of the row.
+        source: `file:line` of the row, or the id of an image in a class folder.
     """
 
     id: str
@@ -77,12 +51,19 @@ class Record:
     metadata: Mapping[str, JsonValue]
     source: str
 
+    @property
+    def location(self) -> str:
+        """Row and image for messages, such as `train/annotations.jsonl:7: train/7.jpg`."""
+        location = self.id if self.source == self.id else f"{self.source}: {self.id}"
+        return escape_control_characters(location)
+
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
     """A row that is not a valid record.
 
-    It is malformed (`schema`), or its image is missing or outside the root (`image_file`).
+    It is malformed (`schema`), or its image is missing or outside the root (`image_file`). The
+    reason has no control characters.
     """
 
     source: str
@@ -92,7 +73,7 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class SplitRows:
-    """All rows of one split, ordered by file name and line."""
+    """All rows of one split, ordered by file name and line, or by image."""
 
     records: list[Record]
     bad_rows: list[BadRow]
@@ -151,8 +132,8 @@ def scan_split(
             f"{root}: no such folder; expected a data root with train/ and valid/ folders that "
             "contain *.jsonl files"
         )
-    annotations_folder = base / annotations
-    if not annotations_folder.resolve().is_relative_to(base) or not annotations_folder.is_dir():
+    annotations_folder = Path(os.path.normpath(base / annotations))
+    if not annotations_folder.is_relative_to(base) or not annotations_folder.is_dir():
         raise DataError(f"annotations {annotations!r}: no such folder inside the data root {root}")
 
     folder = annotations_folder / split
@@ -165,14 +146,14 @@ def scan_split(
         quarantine.check_all_rows_exist(set())
         return rows
 
-    clear_folder_cache()
-    files = sorted(file for file in folder.rglob("*.jsonl") if file.is_file())
+    files = find_annotation_files(folder, base)
+    hints = PathHints(str(base))
     quarantined = set()
-    for source, text, file_folder in _read_sourced_lines(files, base):
-        if quarantine.excludes(source, text):
-            quarantined.add(source)
+    for line in _read_sourced_lines(files, base):
+        if quarantine.excludes(line.source, line.text):
+            quarantined.add(line.source)
             continue
-        row = _parse_row(text, str(base), file_folder, source)
+        row = _parse_line(line, str(base), hints)
         if isinstance(row, Record):
             rows.records.append(row)
         else:
@@ -186,44 +167,38 @@ def scan_split(
     return rows
 
 
-def _read_sourced_lines(files: list[Path], base: Path) -> Iterator[tuple[str, bytes | None, str]]:
-    """Yield `file:line`, the line's bytes, and the file's folder for each line of the files."""
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of an annotation file, or None if it is too long to read."""
+
+    source: str
+    text: bytes | None
+    folder: str
+    can_quote: bool
+
+
+def _read_sourced_lines(files: list[Path], base: Path) -> Iterator[_Line]:
     for file in files:
-        if not is_utf8(file):
-            raise DataError(
-                f"{str(file)!a}: the path is not valid UTF-8; rename the file or its folder"
-            )
-
         name = file.relative_to(base).as_posix()
-        try:
-            for number, text in read_lines(file):
-                yield f"{name}:{number}", text, str(file.parent)
-        except OSError as error:
-            raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+        can_quote = is_inside(file, base)
+        for number, text in read_lines(file):
+            yield _Line(f"{name}:{number}", text, str(file.parent), can_quote)
 
 
-def _parse_row(text: bytes | None, root: str, folder: str, source: str) -> Record | BadRow:
-    if text is None:
+def _parse_line(line: _Line, root: str, hints: PathHints) -> Record | BadRow:
+    if line.text is None:
         reason = (
             f"the line is over {MAX_LINE_BYTES:,} bytes long; expected one JSON object per line"
         )
-        return _bad_row(source, "schema", reason)
+        return _bad_row(line.source, "schema", reason)
 
     try:
-        row = _Row.model_validate_json(text)
-        num_keys = len(row.model_fields_set) + len(row.metadata or ())
-        if len(_KEY.findall(text)) > num_keys:
-            json.loads(text, object_pairs_hook=_check_keys_are_unique)
-    except ValidationError as error:
-        problems = [_describe_problem(problem, text) for problem in error.errors()]
-        return _bad_row(source, "schema", "; ".join(problems))
-    except _RepeatedKeyError as error:
-        return _bad_row(source, "schema", f"key {error.args[0]!r} is given more than once")
-
-    try:
-        path = resolve_image_path(root, folder, row.image)
+        row = parse_row(line.text, can_quote=line.can_quote)
+        path = resolve_image_path(root, line.folder, row.image, hints)
+    except RowError as error:
+        return _bad_row(line.source, "schema", str(error))
     except ImagePathError as error:
-        return _bad_row(source, "image_file", str(error))
+        return _bad_row(line.source, "image_file", str(error))
 
     relative_path = path[len(root) :].replace(os.sep, "/")
     return Record(
@@ -232,50 +207,13 @@ def _parse_row(text: bytes | None, root: str, folder: str, source: str) -> Recor
         label=row.suffix,
         group=row.group,
         metadata=row.metadata or {},
-        source=source,
+        source=line.source,
     )
 
 
 def _bad_row(source: str, kind: Literal["schema", "image_file"], reason: str) -> BadRow:
+    reason = escape_control_characters(reason)
     if len(reason) > _MAX_REASON_LENGTH:
         beginning = reason[:_MAX_REASON_LENGTH]
         reason = f"{beginning}…"
     return BadRow(source, kind, reason)
-
-
-class _RepeatedKeyError(Exception):
-    """A JSON object has a key twice. JSON parsers silently use the last value."""
-
-
-def _check_keys_are_unique(pairs: list[tuple[str, Any]]) -> None:
-    keys = set()
-    for key, _ in pairs:
-        if key in keys:
-            raise _RepeatedKeyError(key)
-        keys.add(key)
-
-
-def _describe_problem(problem: Any, text: bytes) -> str:
-    """Describe one pydantic error of a row: what was given, and what was expected."""
-    kind = problem["type"]
-    given = problem["input"]
-    key = ".".join(map(str, problem["loc"]))
-
-    if kind == "json_invalid":
-        start = text[:60].decode(errors="replace").strip()
-        return f"not valid JSON ({problem['ctx']['error']}): {start}"
-
-    if kind == "extra_forbidden" and key == "label":
-        return "keys 'suffix' and 'label' are both given, but mean the same; remove one of them"
-    if kind == "extra_forbidden":
-        return f"unknown key {key!r}; valid keys: image, suffix (or label), prefix, group, metadata"
-
-    if kind == "missing":
-        return f"key {key!r} is missing"
-    if kind == "string_type" and isinstance(given, int | float):
-        quoted = json.dumps(str(given))
-        return f"{key} is the number {given}, but a class name is a string; write {quoted}"
-
-    if kind == "string_pattern_mismatch":
-        return f"{key} contains a control character: {given!r:.60}"
-    return f"{key or 'the row'}: {problem['msg']}, got {given!r:.60}"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -80,8 +81,7 @@ class AnnotationWriter:
         if problem is not None:
             self.add_problem(f"{source}: {problem}")
             return
-        folder = Path(os.path.realpath(self.root / target))
-        line = encode_row(folder, image.resolve(), label, group, metadata)
+        line = encode_row(self.root / target, image, label, group, metadata)
         lines = self._lines.setdefault(target, [])
         lines.append(line)
 
@@ -136,7 +136,10 @@ def encode_row(
     group: str | None = None,
     metadata: Mapping[str, JsonValue] | None = None,
 ) -> bytes:
-    """Return a line of an annotation file in `folder`; both paths are absolute and link-free."""
+    """Return a line of an annotation file in `folder`; both paths are absolute.
+
+    The row names the image by its given path, even if that is a link.
+    """
     row: dict[str, object] = {
         "image": PurePath(os.path.relpath(image, folder)).as_posix(),
         "suffix": label,
@@ -176,15 +179,17 @@ def _find_problem(image: Path, label: str, root: Path) -> str | None:
     """Return why `read_split` would reject a row, or None if it would not."""
     name = ascii(str(image)[:_MAX_SHOWN_PATH])
     try:
-        real_path = Path(os.path.realpath(image))
-        str(real_path).encode()
-        is_file = real_path.is_file()
+        path = Path(os.path.abspath(image))  # noqa: PTH100 (keeps links)
+        str(path).encode()
+        is_file = stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        is_file = False
     except UnicodeEncodeError:
         return f"the name of image {name} is not UTF-8; rename it"
     except (OSError, ValueError) as error:  # the name is too long or contains a NUL
         return f"image {name} cannot be opened ({error})"
 
-    if not real_path.is_relative_to(root):
+    if not path.is_relative_to(root):
         return f"image {name} is outside the data root {root}"
     if _CONTROL_CHARACTER.search(label):
         return f"label {label[:_MAX_SHOWN_LABEL]!r} contains a control character"

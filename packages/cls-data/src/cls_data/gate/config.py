@@ -29,7 +29,8 @@ class GateConfig(BaseModel):
         schema_errors: Rows that do not match the schema.
         image_files: Rows whose image is missing or lies outside the data root.
         damaged_images: Files that are empty, truncated, corrupt, or not an image.
-        huge_images: Images of more than 50 million pixels, according to their headers.
+        huge_images: Images with more pixels than `max_pixels` of the preprocessing, according to
+            their headers.
         wrong_extensions: Files whose extension does not match their format.
         conflicting_labels: One image (same bytes or same pixels) with several labels.
         duplicates_across_splits: One image in several splits.
@@ -39,6 +40,8 @@ class GateConfig(BaseModel):
         groups_across_splits: A group (a game, a video) with rows in several splits.
         unknown_labels: Labels of valid or test that do not occur in train.
         empty_labels: Rows whose label is the empty string.
+        similar_labels: Labels that differ only in letter case, blanks, or Unicode form, such as
+            "Shoe" and "shoe ", and labels with blanks at an end. "007" and "7" are not similar.
         absent_classes: Classes of train without a row in another split.
         rare_classes: Classes with fewer than `rare_class_under` training rows.
         imbalance: The largest training class has more than `imbalance_over` times as many rows
@@ -80,6 +83,7 @@ class GateConfig(BaseModel):
     groups_across_splits: _Policy = "error"
     unknown_labels: _Policy = "error"
     empty_labels: _Policy = "warn"
+    similar_labels: _Policy = "warn"
     absent_classes: _Policy = "warn"
     rare_classes: _Policy = "warn"
     imbalance: _Policy = "warn"

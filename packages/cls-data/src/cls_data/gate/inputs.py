@@ -128,7 +128,7 @@ class Finding:
 
         first = rows[0].record
         return cls(
-            text=f"{first.source}: {first.id}: {problem}{_other_rows(rows[1:])}; {fix}",
+            text=f"{first.location}: {problem}{_other_rows(rows[1:])}; {fix}",
             sources=_sources(rows),
             quarantine=_sources(quarantine),
             files=tuple(files),

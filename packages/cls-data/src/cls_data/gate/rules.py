@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from cls_data.annotations.label_names import label_key, quote_label, suggest_label
 from cls_data.gate.appearance import (
     blurred_images,
     bright_images,
@@ -188,12 +189,15 @@ def groups_across_splits(inputs: GateInputs, config: GateConfig) -> Iterator[Fin
 def unknown_labels(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
     """Find labels that do not occur in train."""
     train_labels = inputs.class_counts.get("train", Counter())
+    hints: dict[str, str] = {}
     for row in inputs.rows:
         label = row.record.label
         if row.split != "train" and label not in train_labels:
+            if label not in hints:
+                hints[label] = suggest_label(label, train_labels)
             yield Finding.from_rows(
                 [row],
-                f"label {label!r} does not occur in train",
+                f"label {quote_label(label)} does not occur in train{hints[label]}",
                 "correct the label or add training images",
                 quarantine=[row],
             )
@@ -210,6 +214,45 @@ def empty_labels(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
                 f"empty label in {len(rows)} of {total} of {split}",
                 'label these images, unless "" is meant to be a class',
                 quarantine=rows,
+            )
+
+
+def similar_labels(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
+    """Find labels that differ only in letter case, blanks, or Unicode form, and outer blanks."""
+    rows_by_label: dict[str, list[GateRow]] = {}
+    for row in inputs.rows:
+        rows_by_label.setdefault(row.record.label, []).append(row)
+    spellings: dict[str, list[str]] = {}
+    for label in rows_by_label:
+        spellings.setdefault(label_key(label), []).append(label)
+
+    for labels in spellings.values():
+        labels.sort(key=lambda label: (-len(rows_by_label[label]), label))
+        counts = []
+        for label in labels:
+            count = pluralize(len(rows_by_label[label]), "row")
+            counts.append(f"{quote_label(label)} ({count})")
+
+        if len(labels) > 1:
+            rarer_rows = []
+            for label in labels[1:]:
+                rarer_rows += rows_by_label[label]
+            yield Finding.from_rows(
+                rarer_rows,
+                f"the labels {', '.join(counts)} differ only in letter case, blanks, or Unicode "
+                "form, but are different classes",
+                "use one spelling, or turn the rule off if they are meant to be different",
+                quarantine=rarer_rows,
+                has_images=False,
+            )
+        elif labels[0] != labels[0].strip():
+            rows = rows_by_label[labels[0]]
+            yield Finding.from_rows(
+                rows,
+                f"the label {counts[0]} starts or ends with a blank, which is part of its name",
+                "remove the blank unless it is meant",
+                quarantine=rows,
+                has_images=False,
             )
 
 
@@ -283,7 +326,9 @@ RULES: Final[Mapping[str, Rule]] = {
         fix="replace the file or remove the row",
     ),
     "huge_images": partial(
-        undecodable_images, kinds=("huge",), fix="shrink the image or remove the row"
+        undecodable_images,
+        kinds=("huge",),
+        fix="shrink the image, raise the limit, or remove the row",
     ),
     "wrong_extensions": wrong_extensions,
     "conflicting_labels": conflicting_labels,
@@ -294,6 +339,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "groups_across_splits": groups_across_splits,
     "unknown_labels": unknown_labels,
     "empty_labels": empty_labels,
+    "similar_labels": similar_labels,
     "absent_classes": absent_classes,
     "rare_classes": rare_classes,
     "imbalance": imbalance,

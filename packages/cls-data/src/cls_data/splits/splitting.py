@@ -235,11 +235,10 @@ def _write_sets(
 
 
 def _write_records(folder: Path, records: Sequence[Record]) -> None:
-    resolved = folder.resolve()
     lines = []
     for record in records:
         line = encode_row(
-            resolved,
+            folder,
             record.path,
             record.label,
             record.group,

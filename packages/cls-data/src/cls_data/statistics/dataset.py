@@ -127,7 +127,7 @@ def read_image_sizes(records: Sequence[Record]) -> NDArray[np.int64]:
         try:
             sizes.append(_read_size(record))
         except Exception as error:
-            findings.append(f"{record.source}: {record.id}: {error}")
+            findings.append(f"{record.location}: {error}")
 
     if findings:
         raise DataError.from_findings(
