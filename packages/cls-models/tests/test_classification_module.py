@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.nn import functional
+from torch.optim import lr_scheduler
 
 from cls_data import ClassificationDataModule, DataModuleConfig, SyntheticNumbers
 from cls_export.contract.preprocessing import Preprocessing
@@ -200,3 +201,56 @@ def test_predict_returns_logits_in_order(data: ClassificationDataModule, tmp_pat
     running.validate(module, datamodule=data, verbose=False)
     assert module.outputs is not None
     assert torch.allclose(torch.cat(batches), module.outputs.logits, atol=1e-6)
+
+
+class RateRecorder(Callback):
+    """Record the learning rate of every step, and save a checkpoint after every epoch."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer, "validated")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer, "ended")
+
+    def _save(self, trainer: Trainer, name: str) -> None:
+        path = Path(trainer.default_root_dir) / f"{name}_{trainer.current_epoch}.ckpt"
+        trainer.save_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "expected"),
+    [
+        (functools.partial(lr_scheduler.StepLR, step_size=1, gamma=0.5), [1, 0.5, 0.25, 0.125]),
+        (functools.partial(lr_scheduler.MultiStepLR, milestones=[2], gamma=0.5), [1, 1, 0.5, 0.5]),
+        (functools.partial(lr_scheduler.ExponentialLR, gamma=0.5), [1, 0.5, 0.25, 0.125]),
+    ],
+    ids=["StepLR", "MultiStepLR", "ExponentialLR"],
+)
+def test_schedule_per_epoch_keeps_its_rates_after_resuming(
+    data: ClassificationDataModule, tmp_path: Path, scheduler: Any, expected: list[float]
+) -> None:
+    optimizer = functools.partial(torch.optim.SGD, lr=1.0)
+    recorder = RateRecorder()
+    running = trainer(tmp_path, max_epochs=4, callbacks=[recorder])
+    running.fit(classifier(scheduler=scheduler, optimizer=optimizer), datamodule=data)
+
+    steps = len(recorder.rates) // 4
+    assert recorder.rates == [rate for rate in expected for _ in range(steps)]
+    for name in ("validated_1", "ended_1"):
+        resumed = RateRecorder()
+        fresh = ClassificationDataModule(data.config, data.preprocessing)
+        trainer(tmp_path / name, max_epochs=4, callbacks=[resumed]).fit(
+            classifier(scheduler=scheduler, optimizer=optimizer),
+            datamodule=fresh,
+            ckpt_path=tmp_path / f"{name}.ckpt",
+            weights_only=True,
+        )
+        assert resumed.rates == recorder.rates[2 * steps :]

@@ -30,13 +30,14 @@ from cls_models.metrics import (
 )
 from cls_models.nonfinite import NonfiniteBatchTracker, NonfiniteLossError, list_image_paths
 from cls_models.optim.param_groups import build_optimizer, is_fused_allowed
+from cls_models.optim.schedule_factory import build_schedule
 from cls_models.optim.schedules import Plateau
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 """Builds an optimizer from parameter groups."""
 
-SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
-"""Builds a learning rate schedule from an optimizer and the number of its steps."""
+SchedulerFactory = Callable[..., LRScheduler]
+"""Builds a learning rate schedule from an optimizer; see `schedule_factory.build_schedule`."""
 
 
 class ClassificationModule(LightningModule):
@@ -212,8 +213,8 @@ class ClassificationModule(LightningModule):
             raise ValueError(
                 "a schedule needs a number of steps: set max_epochs or max_steps, or no scheduler"
             )
-        schedule = self._scheduler(optimizer, int(steps))
-        settings: Any = {"scheduler": schedule, "interval": "step"}
+        schedule, interval = build_schedule(self._scheduler, optimizer, int(steps))
+        settings: Any = {"scheduler": schedule, "interval": interval}
         if isinstance(schedule, Plateau):
             # Registered so that Lightning saves and restores it, but stepped in this module:
             # Lightning would step it after the epoch's checkpoint is written.
@@ -304,8 +305,8 @@ class ClassificationModule(LightningModule):
         return NonfiniteLossError(
             f"the {kind} loss became {loss} in epoch {epoch}, at or before step "
             f"{self.global_step}, with a learning rate of {rate:.2g}.{first_batch} Lower "
-            "optimizer.lr, clip gradients with ++trainer.gradient_clip_val=1.0, or train in "
-            "float32 with ++trainer.precision=32-true"
+            "optimizer.lr, clip gradients with trainer.gradient_clip_val=1.0, or train in "
+            "float32 with trainer.precision=32-true"
         )
 
     def _reset_evaluation(self) -> None:
