@@ -60,6 +60,8 @@ def corpus() -> dict[str, bytes]:
             f"TIFF LZW {label}": encoded(crop, "TIFF", compression="tiff_lzw"),
             f"TIFF deflate {label}": encoded(crop, "TIFF", compression="tiff_adobe_deflate"),
             f"TIFF JPEG {label}": encoded(crop, "TIFF", compression="jpeg"),
+            f"PPM {label}": encoded(crop, "PPM"),
+            f"PPM 16 {label}": encoded(gray16, "PPM"),
         }
     return files
 
@@ -176,7 +178,9 @@ def feed(
             name,
             damage,
         )
-        whole_unless_black = damage is tail_zeroed and not name.startswith(("BMP", "TIFF", "WEBP"))
+        whole_unless_black = damage is tail_zeroed and not name.startswith(
+            ("BMP", "TIFF", "WEBP", "PPM")
+        )
         if damage is truncated or whole_unless_black:
             assert image.tobytes() == reference(preprocessing, FILES[name]).tobytes(), (
                 name,
@@ -332,20 +336,20 @@ def feed_rows(
     folder = root / "train"
     folder.mkdir(parents=True)
     picture(0).save(folder / "0.png")
-    picture(1).save(root.parent / "outside.png")
+    picture(0).save(root.parent / "outside.png")
     (folder / "link.png").symlink_to(root.parent / "outside.png")
     (folder / "annotations.jsonl").write_bytes(b"\n".join([GOOD, *lines]))
     with silence(capfd):
         rows = scan_split(root, "train")
         report = check(root, preprocessing)
         report.write_quarantine(root / "left-out")
-    # Every line that is not blank gives a record of the only image, or a bad row.
+    # Every line that is not blank gives a record of the image or the link to it, or a bad row.
     numbers = [number for number, line in enumerate([GOOD, *lines], start=1) if line.strip()]
     sources = [*(record.source for record in rows.records), *(bad.source for bad in rows.bad_rows)]
     assert sorted(sources, key=lambda source: int(source.rpartition(":")[2])) == [
         f"train/annotations.jsonl:{number}" for number in numbers
     ]
-    assert {record.id for record in rows.records} == {"train/0.png"}
+    assert {record.id for record in rows.records} <= {"train/0.png", "train/link.png"}
     assert all(isinstance(record.label, str) for record in rows.records)
     for bad in rows.bad_rows:
         assert 0 < len(bad.reason) < 600
@@ -391,7 +395,7 @@ def test_the_gate_reports_bombs_wrong_suffixes_and_extreme_sizes(
 ) -> None:
     rows = [
         *((f"{row}.png", picture(row), "1") for row in range(20)),
-        ("bomb.png", encoded(Image.new("1", (12_000, 12_000)), "PNG"), "1"),
+        ("bomb.png", encoded(Image.new("1", (15_000, 15_000)), "PNG"), "1"),
         ("a.jpg", encoded(picture(30), "GIF"), "1"),
         ("dot.png", encoded(Image.new("RGB", (1, 1)), "PNG"), "1"),
         ("line.png", encoded(Image.new("RGB", (10_000, 1)), "PNG"), "1"),
@@ -401,7 +405,7 @@ def test_the_gate_reports_bombs_wrong_suffixes_and_extreme_sizes(
         report = check(root, preprocessing)
     texts = {rule: [finding.text for finding in items] for rule, items in report.findings.items()}
     assert texts["huge_images"][0].startswith(
-        "train/annotations.jsonl:21: train/bomb.png: 12000x12000 px is over"
+        "train/annotations.jsonl:21: train/bomb.png: 15000x15000 px is over"
     )
     assert texts["wrong_extensions"][0].startswith(
         "train/annotations.jsonl:22: train/a.jpg: a GIF file"

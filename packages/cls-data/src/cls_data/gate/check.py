@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cls_data.annotations.fingerprint import compute_fingerprint
-from cls_data.annotations.quarantine import Quarantine, write_quarantine
-from cls_data.annotations.reading import SPLITS, BadRow, Record, Split, scan_split
+from cls_data.annotations.quarantine import Quarantine, is_line, write_quarantine
+from cls_data.annotations.reading import BadRow, Record, Split
+from cls_data.data_source import Layout, scan_data
 from cls_data.errors import MAX_LISTED, DataError
 from cls_data.gate.config import GateConfig, Policy
 from cls_data.gate.inputs import Finding, GateInputs, GateRow
 from cls_data.gate.inspection import inspect_files
 from cls_data.gate.rules import apply_rules
+from cls_data.splits.folder_split import FolderSplit
 from cls_export.contract.preprocessing import Preprocessing
 
 
@@ -28,6 +30,7 @@ class CheckReport:
         findings: Findings by rule, the most severe first; rules without findings are absent.
         fingerprint: SHA-256 of all valid rows and the bytes of their images, in any order.
         preprocessing: The decoder of the images.
+        notes: What was skipped in class folders, and how they were split.
     """
 
     root: Path
@@ -36,6 +39,7 @@ class CheckReport:
     findings: Mapping[str, Sequence[Finding]]
     fingerprint: str
     preprocessing: Preprocessing
+    notes: tuple[str, ...] = ()
 
     def findings_with(self, policy: Policy) -> dict[str, Sequence[Finding]]:
         """Return the findings of the rules with a policy."""
@@ -125,6 +129,8 @@ def check(
     *,
     annotations: str = "",
     quarantine: Quarantine | None = None,
+    layout: Layout = "auto",
+    split: FolderSplit | None = None,
     workers: int = 1,
     progress: bool = False,
 ) -> CheckReport:
@@ -136,6 +142,8 @@ def check(
         config: Policies and thresholds; None for the defaults.
         annotations: Subfolder of the root with the split folders, such as `folds/0`.
         quarantine: Rows to leave out.
+        layout: How the data are annotated.
+        split: How to split class folders without a valid folder; None for the defaults.
         workers: Number of worker processes or threads; see `map_chunks`.
         progress: Show a progress bar.
 
@@ -144,19 +152,20 @@ def check(
     """
     config = config or GateConfig()
     base = Path(root).resolve()
-    if quarantine is not None:
-        quarantine.check_annotations(annotations)
+    data = scan_data(
+        base, layout=layout, annotations=annotations, quarantine=quarantine, split=split
+    )
 
     records: list[tuple[Split, Record]] = []
     bad_rows: list[BadRow] = []
-    for split in SPLITS:
-        rows = scan_split(base, split, annotations=annotations, quarantine=quarantine)
+    for name, rows in data.splits.items():
         bad_rows += rows.bad_rows
         for record in rows.records:
-            records.append((split, record))
+            records.append((name, record))
     if not records and not bad_rows:
         message = (
-            f"{base / annotations}: no rows; expected *.jsonl files in train/, valid/, or test/"
+            f"{base / annotations}: no rows; expected *.jsonl files in train/, valid/, or test/, "
+            "or class folders"
         )
         if quarantine is not None and quarantine.rows:
             message += ", with rows that the quarantine does not leave out"
@@ -165,7 +174,7 @@ def check(
     paths = sorted({record.path for _, record in records})
     indices = {path: index for index, path in enumerate(paths)}
     inputs = GateInputs(
-        rows=[GateRow(split, record, indices[record.path]) for split, record in records],
+        rows=[GateRow(name, record, indices[record.path]) for name, record in records],
         bad_rows=bad_rows,
         files=inspect_files(
             paths, preprocessing, workers=workers, progress="checking images" if progress else None
@@ -181,6 +190,7 @@ def check(
         findings=apply_rules(inputs, config),
         fingerprint=compute_fingerprint(digests),
         preprocessing=preprocessing,
+        notes=data.notes,
     )
 
 
@@ -198,5 +208,7 @@ def _rules_by_row(findings: Mapping[str, Sequence[Finding]]) -> dict[str, list[s
 
 
 def _file_and_line(source: str) -> tuple[str, int]:
+    if not is_line(source):  # an image in a class folder
+        return source, 0
     file, _, line = source.rpartition(":")
     return file, int(line)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cls_data.images.parallel import map_chunks
-from cls_data.images.strict_decoding import HugeImageError, StrictDecoder, suppress_pillow_warnings
+from cls_data.images.strict_decoding import StrictDecoder, suppress_pillow_warnings
+from cls_export.contract.errors import ImageError, ImageTooLargeError
 from cls_export.contract.image_formats import image_format
 from cls_export.contract.preprocessing import Preprocessing
 
@@ -76,7 +77,7 @@ def inspect_files(
     names = [str(path) for path in paths]
 
     def inspect(start: int, stop: int) -> InspectionResult:
-        return _inspect_chunk(names[start:stop], decoder)
+        return _inspect_chunk(names[start:stop], preprocessing, decoder)
 
     result = _empty_result(len(names))
     start = 0
@@ -114,13 +115,16 @@ def _empty_result(length: int) -> InspectionResult:
     )
 
 
-def _inspect_chunk(names: Sequence[str], decoder: StrictDecoder) -> InspectionResult:
+def _inspect_chunk(
+    names: Sequence[str], preprocessing: Preprocessing, decoder: StrictDecoder
+) -> InspectionResult:
     result = _empty_result(len(names))
     for index, name in enumerate(names):
         try:
-            data = Path(name).read_bytes()
-        except OSError as error:
-            result.problems[index] = FileProblem("unreadable", f"cannot be read ({error.strerror})")
+            data = preprocessing.read_file(name)
+        except ImageError as error:
+            reason = str(error).removeprefix(f"{name}: ")
+            result.problems[index] = FileProblem("unreadable", reason)
             continue
 
         result.formats[index] = image_format(data)
@@ -128,19 +132,19 @@ def _inspect_chunk(names: Sequence[str], decoder: StrictDecoder) -> InspectionRe
 
         try:
             _measure(result, index, decoder(data))
-        except HugeImageError as error:
+        except ImageTooLargeError as error:
             result.problems[index] = FileProblem("huge", str(error))
         except ValueError as error:
-            reason = f"cannot decode {len(data)} bytes: {error}"
-            result.problems[index] = FileProblem("damaged", reason)
+            result.problems[index] = FileProblem("damaged", f"cannot be decoded ({error})")
 
     return result
 
 
 def _measure(result: InspectionResult, index: int, image: Image.Image) -> None:
     result.sizes[index] = image.size
-    content = repr(image.size).encode() + image.tobytes()
-    result.pixel_digests[index] = hashlib.blake2b(content, digest_size=16).digest()
+    pixel_digest = hashlib.blake2b(repr(image.size).encode(), digest_size=16)
+    pixel_digest.update(image.tobytes())
+    result.pixel_digests[index] = pixel_digest.digest()
     gray = image.convert("L")
     thumbnail = _shrink(gray, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     result.thumbnails[index] = thumbnail.ravel()

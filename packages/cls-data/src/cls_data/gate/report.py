@@ -156,9 +156,10 @@ def _caption(report: CheckReport, finding: Finding) -> str:
     for file in finding.files:
         labels |= unique_labels(report.inputs.rows_by_file[file])
     source = PurePosixPath(finding.sources[0])
+    first_row = report.inputs.rows_by_file[finding.files[0]][0]
     lines = [
         source.name[-_MAX_NAME_LENGTH:],
-        source.parts[0],
+        first_row.split,
         " ".join(map(repr, sorted(labels)))[:_MAX_LABELS_LENGTH],
     ]
     return "\n".join(lines)
@@ -167,7 +168,7 @@ def _caption(report: CheckReport, finding: Finding) -> str:
 def _load_image(report: CheckReport, file: int, side: int) -> Image.Image:
     """Decode an image, and resize it to fit a square."""
     rows = report.inputs.rows_by_file[file]
-    data = rows[0].record.path.read_bytes()
+    data = report.preprocessing.read_file(rows[0].record.path)
     with suppress_pillow_warnings():
         image = report.preprocessing.decode(data)
 

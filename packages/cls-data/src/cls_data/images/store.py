@@ -25,6 +25,7 @@ from cls_data.errors import DataError
 from cls_data.images.parallel import CHUNK_SIZE, map_chunks
 from cls_data.images.store_file import StoreFile
 from cls_data.images.strict_decoding import StrictDecoder, suppress_pillow_warnings
+from cls_export.contract.errors import ImageError
 from cls_export.contract.preprocessing import Preprocessing
 
 _FORMAT_VERSION = 1  # increase it when the same images and settings would give other pixels
@@ -222,13 +223,20 @@ class _StoreBuilder:
 
         def work(start: int, stop: int) -> list[bytes]:
             records = self.records[start:stop]
-            return [_hash_file(record.path) for record in records]
+            return [self._hash_file(record.path) for record in records]
 
         digests: list[bytes] = []
         chunks = map_chunks(work, len(self.records), workers=self.workers)
         for chunk in chunks:
             digests += chunk
         return digests
+
+    def _hash_file(self, path: Path) -> bytes:
+        try:
+            data = self.preprocessing.read_file(path)
+        except ImageError:  # decoding reports it together with other findings
+            data = b""
+        return hashlib.sha256(data).digest()
 
     def decode_all(self, write_pixels: _WritePixels) -> _DecodeResult:
         """Decode and resize all images, and write each chunk of rows at its byte offset."""
@@ -248,13 +256,13 @@ class _StoreBuilder:
             for row, record in enumerate(records):
                 data = b""
                 try:
-                    data = record.path.read_bytes()
+                    data = self.preprocessing.read_file(record.path)
                     image = decode(data)
                     resized = self.preprocessing.resize_image(image)
                     pixels[row] = resized.transpose(2, 0, 1)
                     sizes[row] = image.size
                 except (OSError, ValueError) as error:
-                    findings.append(f"{record.source}: {record.id}: {error}")
+                    findings.append(f"{record.location}: {error}")
                 digests.append(hashlib.sha256(data).digest())
 
             write_pixels(start * row_bytes, pixels)
@@ -286,10 +294,3 @@ class _StoreBuilder:
             digests=digests,
             checksums=checksums,
         )
-
-
-def _hash_file(path: Path) -> bytes:
-    try:
-        return hashlib.sha256(path.read_bytes()).digest()
-    except OSError:  # decoding reports it together with other findings
-        return hashlib.sha256().digest()

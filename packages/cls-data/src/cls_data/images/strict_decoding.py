@@ -16,22 +16,21 @@ from collections.abc import Iterator
 
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from cls_export.contract.image_formats import MAX_PIXELS, SUFFIXES, image_format
+from cls_export.contract.decoding import check_pixel_count
+from cls_export.contract.errors import ImageTooLargeError
+from cls_export.contract.image_formats import describe_unknown_format, image_format
+from cls_export.contract.image_metadata import separate_metadata
+from cls_export.contract.orientation import apply_orientation
 from cls_export.contract.preprocessing import Preprocessing
 
-_UNKNOWN_FORMAT = f"not an image of a known format ({', '.join(SUFFIXES)})"
 _STDERR = 2
 _stderr_lock = threading.Lock()
 
 
 class DamagedImageError(ValueError):
     """The bytes are not a complete, undamaged image."""
-
-
-class HugeImageError(ValueError):
-    """The header claims more than `MAX_PIXELS` pixels."""
 
 
 class StrictDecoder:
@@ -46,43 +45,47 @@ class StrictDecoder:
 
         Raises:
             DamagedImageError: The bytes are not an image, are cut short, or are damaged.
-            HugeImageError: The image has more than `MAX_PIXELS` pixels.
+            ImageTooLargeError: The image has more pixels than the preprocessing accepts.
         """
         kind = image_format(data)
-        if kind is None:  # Pillow would start Ghostscript for EPS bytes
-            raise DamagedImageError(_UNKNOWN_FORMAT)
+        if kind is None:
+            raise DamagedImageError(describe_unknown_format(data))
         try:
             if kind == "JPEG":
                 return self._decode_jpeg(data)
             if kind == "TIFF":
                 with _silence_stderr():  # libtiff prints there; Pillow raises an error as well
-                    return self._decode_with_pillow(data)
+                    return self._preprocessing.decode(data)
             if kind == "PNG":
                 _check_png_checksums(data)
-            if kind == "GIF" and not data.endswith(b";"):
-                raise DamagedImageError("cut short: a GIF file ends with a semicolon")
-            return self._decode_with_pillow(data)
-        except (DamagedImageError, HugeImageError):
+            if kind == "GIF":
+                _check_gif_blocks(data)
+            return self._preprocessing.decode(data)
+        except DamagedImageError:
             raise
+        except ImageTooLargeError as error:
+            raise ImageTooLargeError(_reason(error)) from error
         except Exception as error:  # decoders report damage with almost any exception
-            raise DamagedImageError(str(error) or type(error).__name__) from error
-
-    def _decode_with_pillow(self, data: bytes) -> Image.Image:
-        width, height = _read_size(data)
-        _check_size(width, height)
-        return self._preprocessing.decode(data)
+            raise DamagedImageError(_reason(error)) from error
 
     def _decode_jpeg(self, data: bytes) -> Image.Image:
-        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-        _check_size(width, height)
+        plain, orientation = separate_metadata(data, "JPEG")
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(plain)
+        check_pixel_count(width, height, self._preprocessing.max_pixels)
         # Decode CMYK files, too: this call is the damage check.
         is_rgb = colorspace in ("YCbCr", "Gray", "RGB")
-        pixels = simplejpeg.decode_jpeg(data, "RGB" if is_rgb else "CMYK")
-        # Preprocessing decides how to rotate by EXIF or XMP and how to convert CMYK.
-        may_be_rotated = b"Exif\0\0" in data or b"tiff:Orientation" in data
-        if is_rgb and self._simplejpeg_matches and not may_be_rotated:
-            return Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
-        return self._preprocessing.decode(data)
+        pixels = simplejpeg.decode_jpeg(plain, "RGB" if is_rgb else "CMYK")
+        if is_rgb and self._simplejpeg_matches:
+            image = Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
+            return apply_orientation(image, orientation)
+        return self._preprocessing.decode(data)  # which decides how to convert CMYK
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).removeprefix("image bytes: ")
+    if text.startswith("cannot be decoded ("):
+        text = text[len("cannot be decoded (") : -1]
+    return text or type(error).__name__
 
 
 @contextlib.contextmanager
@@ -127,25 +130,35 @@ def _check_png_checksums(data: bytes) -> None:
         start = end + 4
 
 
-def _read_size(data: bytes) -> tuple[int, int]:
-    """Return width and height from the header."""
-    stream = io.BytesIO(data)
-    try:
-        with Image.open(stream, formats=list(SUFFIXES)) as image:
-            return image.size
-    except UnidentifiedImageError as error:  # its message contains a memory address
-        raise DamagedImageError("not an image of a known format") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise HugeImageError(
-            f"over the limit of {MAX_PIXELS:,} pixels ({error})",
-        ) from error
+def _check_gif_blocks(data: bytes) -> None:
+    """Check that every block is complete, up to the trailer. Bytes after it are ignored."""
+    position = 13 + _color_table_length(data[10:11])
+    while (kind := data[position : position + 1]) != b";":
+        if kind == b"!":  # an extension: its label, and sub-blocks
+            position = _skip_sub_blocks(data, position + 2)
+        elif kind == b",":  # an image: its rectangle, flags, color table, code size, and sub-blocks
+            flags = data[position + 9 : position + 10]
+            position += 11 + _color_table_length(flags)
+            position = _skip_sub_blocks(data, position)
+        elif kind == b"\0":  # some encoders end a sequence of sub-blocks twice
+            position += 1
+        elif kind:
+            raise DamagedImageError(f"a GIF file without a valid block at byte {position}")
+        else:
+            raise DamagedImageError("cut short: a GIF file ends with a trailer block")
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise HugeImageError(
-            f"{width}x{height} px is over the limit of {MAX_PIXELS:,} pixels",
-        )
+def _skip_sub_blocks(data: bytes, position: int) -> int:
+    """Return the end of a sequence of sub-blocks, each with its length, up to an empty one."""
+    while position < len(data) and data[position] != 0:
+        position += 1 + data[position]
+    return position + 1
+
+
+def _color_table_length(flags: bytes) -> int:
+    """Return the bytes of the color table that some flags announce."""
+    value = int.from_bytes(flags, "big")
+    return 3 << (value & 7) + 1 if value & 0x80 else 0
 
 
 def _simplejpeg_matches(preprocessing: Preprocessing) -> bool:

@@ -1,31 +1,77 @@
 """Decoding of images to upright RGB."""
 
 import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
-from cls_export.contract.errors import ImageError
+from cls_export.contract.errors import ImageError, ImageTooLargeError
 from cls_export.contract.files import read_bytes
-from cls_export.contract.image_formats import MAX_PIXELS, SUFFIXES
+from cls_export.contract.image_formats import SUFFIXES, describe_unknown_format, image_format
+from cls_export.contract.image_metadata import read_webp_size, separate_metadata
+from cls_export.contract.orientation import (
+    ORIENTATION_TAG,
+    apply_orientation,
+    choose_orientation,
+)
 
 ImageSource = bytes | str | PathLike[str] | Image.Image | NDArray[np.uint8]
 """File bytes, a path, a Pillow image, or a uint8 array [height, width, 3] in R, G, B order."""
 
-_ORIENTATION = ExifTags.Base.Orientation
+DEFAULT_MAX_PIXELS: Final = 200_000_000
+"""The largest sensors of phones have 16320 x 12240 pixels. Decoding that many takes 0.6 to 1.4 GB;
+without a limit, a PNG file of 100 kB could take 10 GB."""
+
+_BYTES_PER_PIXEL = 4
+_MAX_METADATA = 64 * 2**20
+"""Bytes of metadata and of whatever follows the image, such as the video of a motion photo."""
+
+_DECODERS: Final[dict[str, type[ImageFile.ImageFile]]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
+}
+"""Pillow's decoders. Image.open knows others, of which one starts Ghostscript, and it warns about
+images of more than 89 million pixels."""
+
+_MPO = "MPO"
+"""Pillow's name for a JPEG that is followed by previews, as phones write."""
+
+_PILLOW_LIMIT = 89_000_000
+"""Up to this many pixels, Pillow does not warn."""
+
+_pillow_limit_lock = threading.Lock()
 
 
-def decode_image(source: ImageSource) -> Image.Image:
+def decode_image(source: ImageSource, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
     """Decode an image to RGB at its own size.
 
-    It is rotated by EXIF, alpha is dropped, and 16-bit levels are reduced to 8.
+    It is rotated by EXIF or XMP, alpha is dropped, and 16-bit levels are reduced to 8.
 
     Raises:
-        ImageError: The source is not an image in one of the accepted formats, is damaged, has more
-            than `MAX_PIXELS` pixels, or is an array of another shape or dtype.
+        ImageTooLargeError: The image has more than `max_pixels` pixels.
+        ImageError: The source is not an image in one of the accepted formats, is damaged, or is an
+            array of another shape or dtype.
     """
     if isinstance(source, np.ndarray):
         array = validate_array(source)
@@ -35,15 +81,35 @@ def decode_image(source: ImageSource) -> Image.Image:
         return Image.frombytes("RGB", (width, height), array.tobytes())
 
     if isinstance(source, Image.Image):
-        return _load_rgb(source, "the Pillow image")
+        return _convert_pillow_image(source, max_pixels)
     if isinstance(source, bytes):
-        return _decode_bytes(source, "image bytes")
+        return _decode_bytes(source, "image bytes", max_pixels)
     if isinstance(source, str | PathLike):
-        data = read_bytes(source, error=ImageError)
-        return _decode_bytes(data, str(source))
+        data = read_image_file(source, max_pixels)
+        return _decode_bytes(data, str(source), max_pixels)
     raise ImageError(
         f"got a {type(source).__name__}; expected a path, bytes, a Pillow image, or an array"
     )
+
+
+def read_image_file(path: str | PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
+    """Read an image file without decoding it.
+
+    Raises:
+        ImageError: It cannot be read, is not a regular file, or has more bytes than an image of
+            `max_pixels` pixels needs.
+    """
+    max_bytes = max_pixels * _BYTES_PER_PIXEL + _MAX_METADATA
+    return read_bytes(path, error=ImageError, max_bytes=max_bytes)
+
+
+def check_pixel_count(width: int, height: int, max_pixels: int) -> None:
+    """Raise an `ImageTooLargeError` if an image has more than `max_pixels` pixels."""
+    if width * height > max_pixels:
+        raise ImageTooLargeError(
+            f"{width}x{height} px is over the limit of {max_pixels:,} pixels "
+            "(preprocessing.max_pixels)"
+        )
 
 
 def validate_array(array: Any) -> NDArray[np.uint8]:
@@ -66,43 +132,93 @@ def validate_array(array: Any) -> NDArray[np.uint8]:
     return array
 
 
-def _decode_bytes(data: bytes, name: str) -> Image.Image:
+def _decode_bytes(data: bytes, name: str, max_pixels: int) -> Image.Image:
     try:
-        # Without the list of formats, Pillow would start Ghostscript for EPS bytes.
-        image = Image.open(io.BytesIO(data), formats=list(SUFFIXES))
-    except UnidentifiedImageError as error:  # its message holds the address of the stream
-        raise ImageError(
-            f"{name}: cannot be decoded ({len(data)} bytes in none of the accepted formats: "
-            f"{', '.join(SUFFIXES)})"
-        ) from error
-    except Exception as error:
-        raise ImageError(f"{name}: cannot be decoded ({error})") from error
-    with image:
-        return _load_rgb(image, name)
-
-
-def _load_rgb(image: Image.Image, name: str) -> Image.Image:
-    try:
-        width, height = image.size
-        pixels = width * height
-        if pixels > MAX_PIXELS:
-            raise ImageError(f"{width}x{height} px is over the limit of {MAX_PIXELS:,} pixels")
-        image.load()
-        return _convert_to_rgb(image)
-    except ImageError as error:
-        raise ImageError(f"{name}: {error}") from error
+        return _decode_file(data, max_pixels)
+    except ImageTooLargeError as error:
+        raise ImageTooLargeError(f"{name}: {error}") from error
     except Exception as error:  # Pillow reports damage by nearly any type, even struct.error
-        raise ImageError(f"{name}: cannot be decoded ({error})") from error
+        reason = str(error) or type(error).__name__
+        raise ImageError(f"{name}: cannot be decoded ({reason})") from error
+
+
+def _decode_file(data: bytes, max_pixels: int) -> Image.Image:
+    kind = image_format(data)
+    if kind is None:
+        raise ImageError(describe_unknown_format(data))
+
+    plain, orientation = separate_metadata(data, kind)
+    canvas = read_webp_size(plain) if kind == "WEBP" else None
+    if canvas is not None:
+        check_pixel_count(*canvas, max_pixels)
+
+    with _raise_pillow_limit(canvas):
+        image = _DECODERS[kind](io.BytesIO(plain))
+    with image:
+        check_pixel_count(*image.size, max_pixels)
+        with _raise_pillow_limit(image.size if kind == "TIFF" else None):
+            image.load()
+        rgb = _convert_to_rgb(image)
+    upright = apply_orientation(rgb, orientation)
+    upright.info = {}  # otherwise it would be rotated again if it is decoded again
+    return upright
+
+
+@contextmanager
+def _raise_pillow_limit(size: tuple[int, int] | None) -> Iterator[None]:
+    """Raise Pillow's own limit for a TIFF or WebP image that is over it.
+
+    The limit is global, so that only one thread at a time decodes such an image.
+    """
+    if size is None or size[0] * size[1] <= _PILLOW_LIMIT:
+        yield
+        return
+
+    with _pillow_limit_lock:
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None if limit is None else max(limit, size[0] * size[1])
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _convert_pillow_image(image: Image.Image, max_pixels: int) -> Image.Image:
+    try:
+        if isinstance(image, ImageFile.ImageFile) and image.format not in (*SUFFIXES, _MPO):
+            # Decoding happens when pixels are first used, and for EPS it starts Ghostscript.
+            raise ImageError(
+                f"opened from a file in the format {image.format}, which is none of the accepted "
+                f"formats: {', '.join(SUFFIXES)}; pass image.convert('RGB') if the file is trusted"
+            )
+        check_pixel_count(*image.size, max_pixels)
+        image.load()
+        rgb = _convert_to_rgb(image)
+        upright = apply_orientation(rgb, _read_pillow_orientation(image))
+        if upright is not rgb:
+            upright.info = {}
+        return upright
+    except ImageError as error:
+        raise type(error)(f"the Pillow image: {error}") from error
+    except Exception as error:
+        raise ImageError(f"the Pillow image: cannot be decoded ({error})") from error
+
+
+def _read_pillow_orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(ORIENTATION_TAG, 1)
+    except Exception:  # entries that have nothing to do with the orientation are malformed
+        exif = image.info.get("exif", b"")
+        return choose_orientation([exif] if isinstance(exif, bytes) else [])
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _convert_to_rgb(image: Image.Image) -> Image.Image:
     if 0 in image.size:
         raise ImageError(f"the image is empty ({image.width}x{image.height} px)")
 
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-
-    if image.mode.startswith("I;16"):
+    is_16_bit_pgm = image.mode == "I" and image.format == "PPM"
+    if image.mode.startswith("I;16") or is_16_bit_pgm:
         # Pillow clips 16-bit levels at 255, which turns the image white.
         levels = np.asarray(image) >> 8
         return Image.fromarray(levels.astype(np.uint8)).convert("RGB")

@@ -1,6 +1,9 @@
 """Errors that a caller may want to catch, and the text of validation errors."""
 
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class ImageError(ValueError):
@@ -10,20 +13,46 @@ class ImageError(ValueError):
     """
 
 
+class ImageTooLargeError(ImageError):
+    """An image has more pixels than the limit."""
+
+
 class BundleError(ValueError):
     """A bundle lacks a file, is damaged, or contradicts itself."""
+
+
+class MissingExtraError(ImportError):
+    """A package of an optional dependency group, such as `cls-export[torch]`, is missing."""
 
 
 _PLAIN_MESSAGES = {"extra_forbidden": "unknown key", "missing": "missing"}
 """Replacements for pydantic's messages, by error type."""
 
+_MAX_PROBLEMS = 5
+_MAX_COLLECTED = 1000
+"""With more errors, reading all of them takes seconds and gigabytes."""
+_MAX_PROBLEM_CHARACTERS = 300
 
-def format_validation_error(error: ValidationError) -> str:
-    """Return one line that names each invalid key and its problem."""
+
+def format_validation_error(error: "ValidationError") -> str:
+    """Return one line that names the first few invalid keys and their problems."""
+    count = error.error_count()
+    if count > _MAX_COLLECTED:
+        return f"{count:,} keys or values are invalid"
+
     problems = []
-    for item in error.errors():
+    for item in error.errors()[:_MAX_PROBLEMS]:
         key = ".".join(map(str, item["loc"]))
         message = _PLAIN_MESSAGES.get(item["type"], item["msg"])
         message = message.removeprefix("Value error, ")
-        problems.append(f"{key}: {message}" if key else message)
+        problem = f"{key}: {message}" if key else message
+        problems.append(_shorten(problem))
+    if count > _MAX_PROBLEMS:
+        problems.append(f"and {count - _MAX_PROBLEMS} more")
     return "; ".join(problems)
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= _MAX_PROBLEM_CHARACTERS:
+        return text
+    return f"{text[:_MAX_PROBLEM_CHARACTERS]}…"

@@ -5,27 +5,34 @@ in R, G, B order.
 """
 
 import functools
+import os
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
-from cls_export.contract.decoding import ImageSource, decode_image
-from cls_export.contract.errors import ImageError
-from cls_export.contract.image_formats import MAX_PIXELS
+from cls_export.contract.decoding import (
+    DEFAULT_MAX_PIXELS,
+    ImageSource,
+    decode_image,
+    read_image_file,
+)
+from cls_export.contract.errors import ImageTooLargeError
 
 Resize = Literal["squash", "letterbox", "shortest_edge"]
 Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+Rounding = Literal["torchvision", "nearest"]
 Side = Annotated[int, Field(ge=1, le=8192)]
+MaxPixels = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Level = Annotated[int, Field(ge=0, le=255)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
-_PIXELS_VERSION = 1
+_PIXELS_VERSION = 2
 """Increase it when the same file and settings would give other pixels."""
 
 _RESAMPLING = {
@@ -47,9 +54,16 @@ class Preprocessing(BaseModel):
             `shortest_edge` keeps it, scales the shorter side to `resize_to`, and crops the center.
         resample: Pillow's filter. All but `nearest` are antialiased.
         resize_to: For `shortest_edge`, the length of the shorter side before the crop, in pixels.
+        rounding: For `shortest_edge`, how the longer side and the corner of the crop are rounded.
+            `torchvision` gives the pixels of the transforms that its weights were evaluated with:
+            it truncates the side, and rounds the corner half to even. `nearest` rounds the side and
+            truncates the corner; a JSON description without this key means `nearest`, because
+            bundles of schema versions 1 and 2 were measured with it.
         fill: R, G, B levels (0-255) of the letterbox border.
         mean: Mean of each channel, for pixels scaled to 0-1.
         std: Standard deviation of each channel, for pixels scaled to 0-1.
+        max_pixels: Larger images are refused from the header, before they take memory. The default
+            is that of the largest sensors of phones.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,9 +72,19 @@ class Preprocessing(BaseModel):
     resize: Resize = "squash"
     resample: Resample = "bilinear"
     resize_to: Side | None = None
+    rounding: Rounding = "torchvision"
     fill: tuple[Level, Level, Level] = (0, 0, 0)
     mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_old_description(cls, settings: Any, info: ValidationInfo) -> Any:
+        is_description = info.mode == "json" and isinstance(settings, dict)
+        if is_description and settings.get("resize") == "shortest_edge":
+            return {"rounding": "nearest", **settings}
+        return settings
 
     @model_validator(mode="after")
     def _check_resize_to(self) -> Self:
@@ -86,11 +110,33 @@ class Preprocessing(BaseModel):
         image = self.decode(source)
         return self.resize_image(image)
 
+    def read_file(self, path: str | os.PathLike[str]) -> bytes:
+        """Read an image file without decoding it.
+
+        Raises:
+            ImageError: It cannot be read, is not a regular file, or has more bytes than an image of
+                `max_pixels` pixels needs.
+        """
+        return read_image_file(path, self.max_pixels)
+
     @property
     def pixels_id(self) -> str:
         """A text that changes whenever the same file would give other pixels."""
-        settings = self.model_dump_json(exclude={"mean", "std"})
+        settings = self.model_dump_json(exclude={"mean", "std", "max_pixels"})
         return f"cls_export.Preprocessing {_PIXELS_VERSION}, Pillow {PIL.__version__}, {settings}"
+
+    def describe(self) -> dict[str, Any]:
+        """Return the JSON description for a labels mapping.
+
+        Keys that older versions do not know are left out where their values are what reading
+        assumes, so that a description of an older version stays as it is.
+        """
+        description = self.model_dump(mode="json")
+        if self.resize != "shortest_edge" or self.rounding == "nearest":
+            del description["rounding"]
+        if self.max_pixels == DEFAULT_MAX_PIXELS:
+            del description["max_pixels"]
+        return description
 
     def with_size(self, height: int, width: int) -> Self:
         """Return the same preprocessing for another size, with the same field of view."""
@@ -105,19 +151,21 @@ class Preprocessing(BaseModel):
     def decode(self, source: ImageSource) -> Image.Image:
         """Decode an image to RGB at its own size.
 
-        It is rotated by EXIF, alpha is dropped, and 16-bit levels are reduced to 8.
+        It is rotated by EXIF or XMP, alpha is dropped, and 16-bit levels are reduced to 8.
 
         Raises:
-            ImageError: The source is not an image in one of the accepted formats, is damaged, has
-                more than `MAX_PIXELS` pixels, or is an array of another shape or dtype.
+            ImageTooLargeError: The image has more than `max_pixels` pixels.
+            ImageError: The source is not an image in one of the accepted formats, is damaged, or is
+                an array of another shape or dtype.
         """
-        return decode_image(source)
+        return decode_image(source, self.max_pixels)
 
     def resize_image(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize an RGB image to the model's input: uint8 [H, W, 3].
 
         Raises:
-            ImageError: Scaled for `shortest_edge`, the image would have more than `MAX_PIXELS`.
+            ImageTooLargeError: Scaled for `shortest_edge`, the image would have more than
+                `max_pixels` pixels.
         """
         if self.resize == "letterbox":
             resized = self._letterbox(image)
@@ -152,34 +200,46 @@ class Preprocessing(BaseModel):
     def _letterbox(self, image: Image.Image) -> Image.Image:
         height, width = self.size
         ratio = min(width / image.width, height / image.height)
-        scaled = self._scale(image, ratio)
+        scaled_width = max(1, round(image.width * ratio))
+        scaled_height = max(1, round(image.height * ratio))
+        scaled = image.resize((scaled_width, scaled_height), _RESAMPLING[self.resample])
 
-        left = (width - scaled.width) // 2
-        top = (height - scaled.height) // 2
+        left = (width - scaled_width) // 2
+        top = (height - scaled_height) // 2
         canvas = Image.new("RGB", (width, height), self.fill)
         canvas.paste(scaled, (left, top))
         return canvas
 
     def _resize_shortest_edge(self, image: Image.Image) -> Image.Image:
-        assert self.resize_to is not None
-        ratio = self.resize_to / min(image.size)
-        if image.width * image.height * ratio**2 > MAX_PIXELS:
-            raise ImageError(
+        scaled_width, scaled_height = self._scaled_size(image.width, image.height)
+        if scaled_width * scaled_height > self.max_pixels:
+            raise ImageTooLargeError(
                 f"{image.width}x{image.height} px is too elongated: with a shorter side of "
-                f"{self.resize_to} px it would be over the limit of {MAX_PIXELS:,} pixels"
+                f"{self.resize_to} px it would be over the limit of {self.max_pixels:,} pixels "
+                "(preprocessing.max_pixels)"
             )
+        scaled = image.resize((scaled_width, scaled_height), _RESAMPLING[self.resample])
 
         height, width = self.size
-        scaled = self._scale(image, ratio)
-        left = (scaled.width - width) // 2
-        top = (scaled.height - height) // 2
+        left = self._crop_start(scaled_width - width)
+        top = self._crop_start(scaled_height - height)
         return scaled.crop((left, top, left + width, top + height))
 
-    def _scale(self, image: Image.Image, ratio: float) -> Image.Image:
-        width = max(1, round(image.width * ratio))
-        height = max(1, round(image.height * ratio))
-        resample = _RESAMPLING[self.resample]
-        return image.resize((width, height), resample)
+    def _scaled_size(self, width: int, height: int) -> tuple[int, int]:
+        """Return width and height for a shorter side of `resize_to`."""
+        assert self.resize_to is not None
+        shorter = min(width, height)
+        if self.rounding == "nearest":
+            ratio = self.resize_to / shorter
+            return round(width * ratio), round(height * ratio)
+        return (
+            int(self.resize_to * width / shorter),
+            int(self.resize_to * height / shorter),
+        )
+
+    def _crop_start(self, margin: int) -> int:
+        """Return the first row or column of a centered crop, from the number outside of it."""
+        return margin // 2 if self.rounding == "nearest" else round(margin / 2)
 
 
 @functools.lru_cache(maxsize=8)  # keyed by value: model_copy may change the constants
