@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cls_data.gate.config import GateConfig
+from cls_data.splits.folder_split import FolderSplit
 from cls_data.synthetic.numbers import SyntheticNumbers
 
 Count = Annotated[int, Field(ge=1)]
@@ -29,6 +30,9 @@ class DataModuleConfig(BaseModel):
 
     Attributes:
         root: Folder with train/, valid/, and optionally test/.
+        layout: `jsonl` for annotation files in these folders; `folder` for class folders in them,
+            or directly in the root.
+        split: For `folder`: how to split class folders that have no valid folder.
         annotations: Subfolder of the root with these folders instead, such as `folds/0`. Images
             may be anywhere in the root.
         fold: Which of `folds` cross-validation folds to use as valid. Rows of train and valid are
@@ -62,6 +66,8 @@ class DataModuleConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     root: Path
+    layout: Literal["jsonl", "folder"] = "jsonl"
+    split: FolderSplit = FolderSplit()
     annotations: str = ""
     fold: Annotated[int, Field(ge=0)] | None = None
     folds: Annotated[int, Field(ge=2)] | None = None
@@ -108,6 +114,18 @@ class DataModuleConfig(BaseModel):
                 raise ValueError(
                     f"growing_sizes: expected `until` to increase from stage to stage, got {ends}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _check_layout(self) -> Self:
+        if self.layout == "jsonl" and self.split != FolderSplit():
+            raise ValueError("split needs layout=folder; the folders of annotations are the split")
+        if self.layout == "folder" and self.annotations:
+            raise ValueError(
+                f"annotations={self.annotations!r} needs layout=jsonl; class folders have none"
+            )
+        if self.layout == "folder" and self.synthetic is not None:
+            raise ValueError("synthetic needs layout=jsonl; rendered images have annotations")
         return self
 
     @model_validator(mode="after")

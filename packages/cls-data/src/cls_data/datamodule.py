@@ -1,6 +1,7 @@
 """The Lightning data module."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from cls_data.annotations.quarantine import Quarantine
-from cls_data.annotations.reading import Record
+from cls_data.annotations.reading import SPLITS, Record, Split
 from cls_data.augmentation.mixup import MixupCutmix
 from cls_data.augmentation.pipelines import Augmentation
 from cls_data.config import DataModuleConfig
@@ -29,6 +30,7 @@ from cls_data.loading.dataloaders import (
 from cls_data.loading.decoded_dataset import DecodedDataset, DecodedSplit
 from cls_data.loading.device_transform import DeviceTransform
 from cls_data.loading.samplers import BatchPlan, EpochSampler, EvaluationSampler
+from cls_data.splits.folder_split import write_split_record
 from cls_data.statistics.dataset import DatasetStatistics
 from cls_export.contract.preprocessing import Preprocessing
 
@@ -88,12 +90,16 @@ class ClassificationDataModule(LightningDataModule):
             self.config.gate,
             annotations=self.config.annotations,
             quarantine=quarantine,
+            layout=self.config.layout,
+            split=self.config.split,
             workers=self.config.num_decode_workers,
             progress=self._progress,
         )
         self.report.raise_for_errors()
 
         self._should_check = False
+        for note in self.report.notes:
+            logger.info("data: {}", note)
         for line in self.report.summary("warn"):
             logger.warning("data gate: {}", line)
 
@@ -119,6 +125,19 @@ class ClassificationDataModule(LightningDataModule):
             )
         for line in self._transform.label_warnings(self.classes):
             logger.warning("{}", line)
+
+    def write_split_record(self, path: Path) -> None:
+        """Write which image of the class folders is in which split, for `data.split.record`.
+
+        Writes nothing for annotation files, whose folders are the record.
+        """
+        if self.config.layout != "folder":
+            return
+        splits: dict[Split, Sequence[Record]] = {}
+        for name in SPLITS:
+            if name in self._dataset.splits:
+                splits[name] = self._dataset[name].records
+        write_split_record(path, splits)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the data fingerprint and the position in the epoch, for a checkpoint."""

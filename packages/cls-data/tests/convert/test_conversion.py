@@ -13,7 +13,7 @@ from cls_data.annotations.reading import Record, read_split
 from cls_data.convert.annotation_writer import ConversionResult
 from cls_data.convert.csv_annotations import convert_csv
 from cls_data.convert.image_folder import convert_image_folder
-from cls_data.convert.roboflow import convert_roboflow, roboflow_stem
+from cls_data.convert.roboflow import convert_roboflow
 from cls_data.errors import DataError
 from cls_data.splits.splitting import write_splits
 
@@ -366,20 +366,6 @@ def test_roboflow_jsonl_export_is_validated_and_not_changed(tmp_path: Path) -> N
     (tmp_path / "valid" / "_annotations.valid.jsonl").write_text('{"messages": []}\n')
     with pytest.raises(DataError, match=r"_annotations\.valid\.jsonl:1: "):
         convert_roboflow(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "stem"),
-    [
-        ("a_jpg.rf.01.jpg", "a_jpg"),
-        ("a.rf.b_png.rf.01.jpg", "a.rf.b_png"),
-        ("a.jpg", None),
-        (".rf.01.jpg", None),
-    ],
-)
-def test_roboflow_stem_returns_the_source_image(name: str, stem: str | None) -> None:
-    assert roboflow_stem(name) == stem
-
 
 _cells = st.text(st.characters(codec="utf-8"), max_size=12)
 

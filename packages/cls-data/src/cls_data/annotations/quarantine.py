@@ -1,4 +1,4 @@
-"""Quarantine files: lists of annotation rows to leave out.
+"""Quarantine files: lists of annotation rows, or of images in class folders, to leave out.
 
 The data gate writes them and every reader accepts them. The annotations are never edited.
 """
@@ -6,7 +6,8 @@ The data gate writes them and every reader accepts them. The annotations are nev
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -16,10 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cls_data.annotations.lines import read_lines
 from cls_data.errors import DataError
 from cls_export.contract.files import write_atomically
+from cls_export.contract.image_formats import IMAGE_SUFFIXES
 
 _SPLITS = ("train", "valid", "test")
+_IMAGE_SUFFIX = "|".join(map(re.escape, sorted(IMAGE_SUFFIXES)))
+_ROW = rf"(?i).(:[0-9]+|{_IMAGE_SUFFIX})$"
+_LINE = re.compile(r"\.jsonl:[0-9]+$", re.IGNORECASE)
 _REWRITE_ADVICE = (
-    "The annotations were edited after the quarantine was written. "
+    "The data were edited after the quarantine was written. "
     "Run `cls-data check ROOT --quarantine FILE` again."
 )
 
@@ -29,7 +34,7 @@ class _Entry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    row: str = Field(pattern=r".:[0-9]+$")
+    row: str = Field(pattern=_ROW)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     because: tuple[str, ...] = Field(strict=False)
 
@@ -38,6 +43,7 @@ class _Entry(BaseModel):
 class Quarantine:
     """Rows to leave out: `file:line` (relative to the data root) to the SHA-256 of the line.
 
+    An image in a class folder has no line: its path and the SHA-256 of the file stand for the row.
     The hash keeps an entry from removing a different row after an edit.
     """
 
@@ -100,6 +106,18 @@ class Quarantine:
             )
         return True
 
+    def excludes_file(self, source: str, path: Path) -> bool:
+        """Return whether an image in a class folder is left out.
+
+        Raises:
+            DataError: The file has changed since the quarantine was written.
+        """
+        if source not in self.rows:
+            return False
+        if self.rows[source] != _hash_file(path):
+            raise DataError(f"{source}: this quarantined image changed. {_REWRITE_ADVICE}")
+        return True
+
     def check_all_rows_exist(self, seen: set[str]) -> None:
         """Raise a `DataError` if an entry was not seen in the annotations."""
         missing = sorted(set(self.rows) - seen)
@@ -112,13 +130,13 @@ class Quarantine:
 def write_quarantine(
     path: str | os.PathLike[str], root: str | os.PathLike[str], reasons: Mapping[str, Sequence[str]]
 ) -> None:
-    """Write a quarantine file of `file:line` rows, each with the names of the rules it breaks."""
-    texts = _read_rows(Path(root), reasons)
+    """Write a quarantine file of `file:line` rows or images, each with the rules that it breaks."""
+    digests = _hash_rows(Path(root), reasons)
     lines = []
     for row, rules in reasons.items():
         entry = {
             "row": row,
-            "sha256": hash_line(texts[row]),
+            "sha256": digests[row],
             "because": list(rules),
         }
         lines.append(json.dumps(entry) + "\n")
@@ -132,14 +150,31 @@ def hash_line(line: bytes | None) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _read_rows(root: Path, rows: Mapping[str, object]) -> dict[str, bytes | None]:
-    """Read all lines of the files that the rows are in, by `file:line`."""
+def is_line(row: str) -> bool:
+    """Return whether a row is `file:line`; otherwise it is the path of an image."""
+    return _LINE.search(row) is not None
+
+
+def _hash_rows(root: Path, rows: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of the line or image of each row; lines of other rows may be included."""
+    digests = {}
     files = set()
     for row in rows:
-        file, _, _ = row.rpartition(":")
-        files.add(file)
-    texts: dict[str, bytes | None] = {}
+        if is_line(row):
+            file, _, _ = row.rpartition(":")
+            files.add(file)
+        else:
+            digests[row] = _hash_file(root / row)
     for file in sorted(files):
         for number, text in read_lines(root / file):
-            texts[f"{file}:{number}"] = text
-    return texts
+            digests[f"{file}:{number}"] = hash_line(text)
+    return digests
+
+
+def _hash_file(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file; of no bytes if it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return hash_line(None)

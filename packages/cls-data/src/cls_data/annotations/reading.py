@@ -93,17 +93,22 @@ def read_split(
             outside the root. The message lists all such rows.
     """
     rows = scan_split(root, split, annotations=annotations, quarantine=quarantine)
-    if rows.bad_rows:
-        findings = []
-        for bad_row in rows.bad_rows:
-            findings.append(f"{bad_row.source}: {bad_row.reason}")
-        folder = Path(root) / annotations / split
-        raise DataError.from_findings(
-            f"{len(findings)} bad row(s) under {folder}",
-            findings,
-            _FIX_ADVICE,
-        )
+    raise_for_bad_rows(rows, Path(root) / annotations / split)
     return rows.records
+
+
+def raise_for_bad_rows(rows: SplitRows, folder: Path) -> None:
+    """Raise a `DataError` that lists the bad rows of a split folder, if there are any."""
+    if not rows.bad_rows:
+        return
+    findings = []
+    for bad_row in rows.bad_rows:
+        findings.append(f"{bad_row.source}: {bad_row.reason}")
+    raise DataError.from_findings(
+        f"{len(findings)} bad row(s) under {folder}",
+        findings,
+        _FIX_ADVICE,
+    )
 
 
 def scan_split(

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from cls_data.annotations.reading import SPLITS, Split, read_split
+from cls_data.annotations.roboflow_names import roboflow_stem
 from cls_data.convert.annotation_writer import (
     AnnotationWriter,
     ConversionResult,
@@ -43,11 +44,6 @@ def convert_roboflow(root: str | os.PathLike[str]) -> ConversionResult:
         else:
             add_class_folders(writer, split, folder, roboflow_stem)
     return writer.write("Roboflow's ROOT/train/CLASS/*.jpg or ROOT/train/_classes.csv")
-
-
-def roboflow_stem(name: str) -> str | None:
-    """Return the part of a file name that copies of one source image share; None without ".rf."."""
-    return name.rpartition(".rf.")[0] or None
 
 
 def _validate_jsonl(root: Path) -> ConversionResult:

@@ -15,12 +15,11 @@ from cls_data.annotations.class_tensors import (
 )
 from cls_data.annotations.classes import build_class_to_idx
 from cls_data.annotations.fingerprint import compute_fingerprint
-from cls_data.annotations.quarantine import Quarantine
-from cls_data.annotations.reading import SPLITS, Record, Split, read_split
+from cls_data.annotations.reading import Record
 from cls_data.config import DataModuleConfig
 from cls_data.errors import DataError
 from cls_data.images.store import ImageStore
-from cls_data.splits.splitting import select_fold
+from cls_data.splits.configured_rows import read_records
 from cls_data.statistics.dataset import DatasetStatistics
 from cls_export.contract.preprocessing import Preprocessing
 
@@ -51,7 +50,7 @@ class DecodedDataset:
         Raises:
             DataError: Rows, labels, or images are invalid. The message lists them by file and line.
         """
-        records = _read_records(config)
+        records = read_records(config)
         indices = build_class_to_idx(records["train"])
         if len(indices) < 2:
             raise DataError(
@@ -141,32 +140,3 @@ class DecodedDataset:
             requested = sampling_weights_tensor(self.config.sampling_weights, self.class_to_idx)
             per_class = per_class * requested
         return per_class[labels]
-
-
-def _read_records(config: DataModuleConfig) -> dict[Split, list[Record]]:
-    """Read the rows of every split, and select the fold if one is set."""
-    quarantine = None
-    if config.quarantine is not None:
-        quarantine = Quarantine.load(config.quarantine)
-        quarantine.check_annotations(config.annotations)
-
-    records: dict[Split, list[Record]] = {}
-    for split in SPLITS:
-        rows = read_split(config.root, split, annotations=config.annotations, quarantine=quarantine)
-        if rows:
-            records[split] = rows
-
-    for required in ("train", "valid"):
-        if required not in records:
-            raise DataError(
-                f"{config.root}: no {required}/ folder; training needs train/ and valid/"
-            )
-    if config.fold is not None and config.folds is not None:
-        fold_records = select_fold(
-            records["train"],
-            records["valid"],
-            config.fold,
-            config.folds,
-        )
-        records |= fold_records
-    return records

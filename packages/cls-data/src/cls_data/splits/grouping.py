@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from cls_data.annotations.reading import Record
-from cls_data.convert.roboflow import roboflow_stem
+from cls_data.annotations.roboflow_names import roboflow_stem
 from cls_data.errors import DataError
 from cls_export.contract.suggestions import did_you_mean
 
@@ -25,20 +27,50 @@ def group_rows(records: Sequence[Record], group_by: str | None) -> list[str]:
         _check_key_exists(records, key)
 
     groups = _UnionFind()
-    images = [f"image {record.id}" for record in records]
     paths = {}
-
-    for record, image in zip(records, images, strict=True):
+    for record in records:
+        image = f"image {record.id}"
         paths[image] = record.path
-        group = _stated_group(record, key)
+        group = stated_group(record, key)
         if group is not None:
             groups.union(image, group)
 
-    for image, path in paths.items():
-        # A copy under another name is the same image.
-        digest = hashlib.sha256(path.read_bytes())
-        groups.union(image, f"bytes {digest.hexdigest()}")
-    return [groups.find(image) for image in images]
+    for copies in _find_copies(paths):
+        for image in copies:
+            groups.union(image, copies[0])
+    return [groups.find(f"image {record.id}") for record in records]
+
+
+def _find_copies(paths: Mapping[str, Path]) -> Iterator[list[str]]:
+    """Yield the names of each file with equal bytes. Only files of equal size are read."""
+    names_by_size: dict[int, list[str]] = defaultdict(list)
+    for name, path in paths.items():
+        names_by_size[_file_size(path)].append(name)
+
+    for names in names_by_size.values():
+        if len(names) == 1:
+            continue
+        names_by_digest: dict[bytes, list[str]] = defaultdict(list)
+        for name in names:
+            names_by_digest[_hash_file(paths[name])].append(name)
+        for copies in names_by_digest.values():
+            if len(copies) > 1:
+                yield copies
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _hash_file(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def metadata_key(group_by: str | None) -> str | None:
@@ -62,7 +94,8 @@ def _check_key_exists(records: Sequence[Record], key: str) -> None:
     raise DataError(f"cannot group by {key!r}: no row has this key in its metadata; {hint}")
 
 
-def _stated_group(record: Record, key: str | None) -> str | None:
+def stated_group(record: Record, key: str | None = None) -> str | None:
+    """Return a row's own group: its `group`, metadata at `key`, or Roboflow source image."""
     if record.group is not None:
         return f"group {record.group}"
     value = None if key is None else record.metadata.get(key)

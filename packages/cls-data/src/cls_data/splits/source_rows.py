@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cls_data.annotations.quarantine import Quarantine
-from cls_data.annotations.reading import SPLITS, Record, Split, read_split
+from cls_data.annotations.reading import Record, Split, raise_for_bad_rows
+from cls_data.data_source import scan_data
 from cls_data.errors import DataError
 from cls_data.splits.grouping import group_rows, metadata_key
 from cls_data.synthetic.top_up import RENDERED_FOLDER
@@ -30,14 +31,16 @@ def read_source_rows(
     base: Path, group_by: str | None, keep_test: bool, quarantine: Quarantine | None
 ) -> SourceRows:
     """Read and group the rows of all splits; see `write_splits` for the arguments."""
+    data = scan_data(base, quarantine=quarantine)
     by_split: dict[Split, list[Record]] = {}
-    for split in SPLITS:
-        by_split[split] = read_split(base, split, quarantine=quarantine)
+    for split, scanned in data.splits.items():
+        raise_for_bad_rows(scanned, base / split)
+        by_split[split] = scanned.records
 
     test: list[Record] = []
     if keep_test:
-        test = by_split.pop("test")
-        if not test:
+        test = by_split.pop("test", [])
+        if not test or data.is_split_made:
             raise DataError(f"{base}: no test split to keep; expected rows in test/")
 
     all_records = [record for records in by_split.values() for record in records]
@@ -97,7 +100,8 @@ def separate_rendered(records: Sequence[Record]) -> tuple[list[Record], list[Rec
     real: list[Record] = []
     rendered: list[Record] = []
     for record in records:
-        if record.source.startswith(f"{RENDERED_FOLDER}/"):
+        is_line = record.source != record.id
+        if is_line and record.source.startswith(f"{RENDERED_FOLDER}/"):
             rendered.append(record)
         else:
             real.append(record)

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict
 
 from cls_data.annotations.classes import build_class_to_idx, check_labels
 from cls_data.annotations.quarantine import Quarantine
-from cls_data.annotations.reading import SPLITS, Record, read_split
+from cls_data.annotations.reading import Record
+from cls_data.data_source import Layout, read_data
 from cls_data.errors import DataError
 
 _TRANSPOSING_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
@@ -67,18 +68,14 @@ class DatasetStatistics(BaseModel):
         *,
         annotations: str = "",
         quarantine: Quarantine | None = None,
+        layout: Layout = "auto",
     ) -> Self:
         """Count rows and read image sizes of a dataset on disk, without decoding pixels.
 
         Raises:
             DataError: The training split is missing, or rows, labels, or image headers are invalid.
         """
-        records = {}
-        for split in SPLITS:
-            rows = read_split(root, split, annotations=annotations, quarantine=quarantine)
-            if rows:
-                records[split] = rows
-
+        records = read_data(root, layout=layout, annotations=annotations, quarantine=quarantine)
         if "train" not in records:
             raise DataError(
                 f"{root}: no training rows. Classes come from the train split: add annotations "

@@ -1,0 +1,43 @@
+"""The rows that a configuration selects."""
+
+from typing import TYPE_CHECKING
+
+from cls_data.annotations.quarantine import Quarantine
+from cls_data.annotations.reading import Record, Split
+from cls_data.data_source import read_data
+from cls_data.errors import DataError
+from cls_data.splits.splitting import select_fold
+
+if TYPE_CHECKING:
+    from cls_data.config import DataModuleConfig
+
+
+def read_records(config: "DataModuleConfig") -> dict[Split, list[Record]]:
+    """Read the rows of every split that a configuration names, and select the fold if one is set.
+
+    Raises:
+        DataError: As `read_data`; or train or valid is missing; or the fold cannot be made.
+    """
+    quarantine = None
+    if config.quarantine is not None:
+        quarantine = Quarantine.load(config.quarantine)
+    records = read_data(
+        config.root,
+        layout=config.layout,
+        annotations=config.annotations,
+        quarantine=quarantine,
+        split=config.split,
+    )
+    for required in ("train", "valid"):
+        if required not in records:
+            raise DataError(
+                f"{config.root}: no {required}/ folder; training needs train/ and valid/"
+            )
+    if config.fold is not None and config.folds is not None:
+        records |= select_fold(
+            records["train"],
+            records["valid"],
+            config.fold,
+            config.folds,
+        )
+    return records
