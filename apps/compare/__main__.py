@@ -1,6 +1,8 @@
 """The command `uv run apps/compare`."""
 
+import sys
+
 from cls_report.commands import compare_runs
 
 if __name__ == "__main__":
-    compare_runs()
+    sys.exit(compare_runs())

@@ -14,11 +14,10 @@ Call = Callable[..., tuple[int, str, str]]
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Return a function that runs a command and returns its exit code, stdout, and stderr."""
 
-    def run(command: Callable[[], None], *arguments: object) -> tuple[int, str, str]:
+    def run(command: Callable[[], int], *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
-        code = 0
         try:
-            command()
+            code = command()
         except SystemExit as stop:
             code = int(stop.code or 0)
         output = capsys.readouterr()
@@ -73,7 +72,7 @@ def test_commands_exit_with_code_2_and_one_message_on_user_errors(
     run = make_run("a")
     code, _, err = call(report, run.path.parent)
     assert code == 2
-    assert err.startswith("ReportError: ")
+    assert err.startswith("apps/report: ")
     code, _, err = call(compare_runs, run.path)
     assert code == 2
     assert "expected two runs, got 1; to summarize several seeds, use --seeds" in err

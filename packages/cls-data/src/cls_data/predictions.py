@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
+from pydantic_core import from_json
 
 from cls_data.errors import DataError
 from cls_data.npz_files import read_npz
@@ -205,14 +206,17 @@ class Predictions:
         return None
 
     def _find_wrong_metadata(self) -> str | None:
-        for text in np.unique(self.metadata):
-            try:
-                metadata = json.loads(text)
-            except (ValueError, RecursionError):
-                metadata = None
-            if not isinstance(metadata, dict):
-                return f"the metadata {str(text)!r:.80} is not a JSON object"
+        for text in np.unique(self.metadata).tolist():
+            if not _is_json_object(text):
+                return f"the metadata {text!r:.80} is not a JSON object"
         return None
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(from_json(text), dict)  # json.loads would allow any depth
+    except ValueError:
+        return False
 
 
 def _check_version(path: str | os.PathLike[str], version: NDArray[Any]) -> None:

@@ -1,55 +1,45 @@
-"""The commands `uv run apps/report` and `uv run apps/compare`."""
+"""The commands `uv run apps/report` and `uv run apps/compare`.
+
+They import what they need after their options are parsed, so that `--help` is immediate.
+"""
 
 import argparse
-import functools
-import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from cls_data import DataError
+from cls_data.errors import DataError
+from cls_export.contract.commands import EXIT_CODES, run_command
 from cls_export.contract.errors import BundleError
-from cls_report.errors import ReportError
-from cls_report.page.render import write_report
-from cls_report.reports.comparison_report import build_comparison_report
-from cls_report.reports.evaluation_blocks import display_name
-from cls_report.reports.folds_report import build_folds_report
-from cls_report.reports.run_report import build_run_report
-from cls_report.reports.seed_summary import SeedSummary, find_runs_of_newest_recipe, summarize_seeds
-from cls_report.run_folder import Run, common_split
-from cls_report.statistics.comparison import (
-    AccuracyDifference,
-    Comparison,
-    compare,
-    pair_predictions,
-)
-from cls_report.statistics.estimates import format_percent, format_points
-from cls_report.statistics.paired_tests import SIGNIFICANCE_LEVEL
+from cls_report.errors import CalibrationError, ReportError
 
-EXIT_USER_ERROR = 2
+_WRONG_INPUT = (BundleError, CalibrationError, DataError, ReportError)
+
+_REPORT_EXAMPLES = """\
+examples:
+  uv run apps/report runs/NAME
+  uv run --extra label-errors apps/report runs/FOLD0 runs/FOLD1 --folds folds.html
+"""
+
+_COMPARE_EXAMPLES = """\
+examples:
+  uv run apps/compare runs/OLD runs/NEW
+  uv run apps/compare runs/OLD runs/NEW --html comparison.html
+  uv run apps/compare --seeds
+"""
 
 
-def _exit_on_user_error(command: Callable[[], None]) -> Callable[[], None]:
-    """Turn an error that the user can fix into one line on stderr and exit code 2."""
-
-    @functools.wraps(command)
-    def wrapped() -> None:
-        try:
-            command()
-        except (ReportError, DataError, BundleError) as error:
-            message = f"{type(error).__name__}: {error}"
-            print(message, file=sys.stderr)
-            sys.exit(EXIT_USER_ERROR)
-
-    return wrapped
+def report(arguments: Sequence[str] | None = None) -> int:
+    """Write the reports of runs, and return the exit code. The default is `sys.argv`."""
+    return run_command("apps/report", lambda: _report(arguments), wrong_input=_WRONG_INPUT)
 
 
-@_exit_on_user_error
-def report() -> None:
-    """Write the reports of runs."""
-    options = _report_parser().parse_args()
+def _report(arguments: Sequence[str] | None) -> None:
+    options = report_parser().parse_args(arguments)
+    from cls_report.page.render import write_report
+    from cls_report.reports.folds_report import build_folds_report
+    from cls_report.reports.run_report import build_run_report
+    from cls_report.run_folder import Run
+
     runs = [Run.open(folder) for folder in options.runs]
     if options.folds:
         folds_report = build_folds_report(runs)
@@ -64,10 +54,13 @@ def report() -> None:
         print(path)
 
 
-def _report_parser() -> argparse.ArgumentParser:
+def report_parser() -> argparse.ArgumentParser:
+    """Return the parser of `apps/report`."""
     parser = argparse.ArgumentParser(
         prog="apps/report",
         description="Write report.html into the folder of each run, or one report of all folds.",
+        epilog=f"{_REPORT_EXAMPLES}\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="run folder, such as runs/NAME"
@@ -82,21 +75,46 @@ def _report_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@_exit_on_user_error
-def compare_runs() -> None:
-    """Compare two runs, or summarize runs that differ only in their seed."""
-    parser = _compare_parser()
-    options = parser.parse_args()
-    if options.seeds:
-        folders = options.runs or find_runs_of_newest_recipe(options.root)
-        runs = [Run.open(folder) for folder in folders]
-        summary = summarize_seeds(runs, options.split)
-        _print_seeds(summary)
-        return
+def compare_runs(arguments: Sequence[str] | None = None) -> int:
+    """Compare two runs, or summarize runs that differ only in their seed; return the exit code.
 
+    The default of the arguments is `sys.argv`.
+    """
+    return run_command("apps/compare", lambda: _compare(arguments), wrong_input=_WRONG_INPUT)
+
+
+def _compare(arguments: Sequence[str] | None) -> None:
+    parser = compare_parser()
+    options = parser.parse_args(arguments)
     count = len(options.runs)
-    if count != 2:
+    if options.seeds and options.html:
+        parser.error("--html needs two runs, and --seeds has no report")
+    if not options.seeds and count != 2:
         parser.error(f"expected two runs, got {count}; to summarize several seeds, use --seeds")
+
+    if options.seeds:
+        _compare_seeds(options)
+    else:
+        _compare_two(options)
+
+
+def _compare_seeds(options: argparse.Namespace) -> None:
+    from cls_report.comparison_tables import print_seeds
+    from cls_report.reports.seed_summary import find_runs_of_newest_recipe, summarize_seeds
+    from cls_report.run_folder import Run
+
+    folders = options.runs or find_runs_of_newest_recipe(options.root)
+    runs = [Run.open(folder) for folder in folders]
+    summary = summarize_seeds(runs, options.split)
+    print_seeds(summary)
+
+
+def _compare_two(options: argparse.Namespace) -> None:
+    from cls_report.comparison_tables import print_comparison
+    from cls_report.page.render import write_report
+    from cls_report.reports.comparison_report import build_comparison_report
+    from cls_report.run_folder import Run, common_split
+    from cls_report.statistics.comparison import compare, pair_predictions
 
     first, second = map(Run.open, options.runs)
     split = options.split or common_split([first, second])
@@ -106,19 +124,22 @@ def compare_runs() -> None:
         second.predictions_for(split),
     )
     comparison = compare(paired, (first.name, second.name))
-    _print_comparison(comparison, first.name, second.name, split)
+    print_comparison(comparison, first.name, second.name, split)
 
     if options.html:
-        report = build_comparison_report(first, second, paired, comparison)
-        write_report(report, options.html)
+        page = build_comparison_report(first, second, paired, comparison)
+        write_report(page, options.html)
         print(options.html)
 
 
-def _compare_parser() -> argparse.ArgumentParser:
+def compare_parser() -> argparse.ArgumentParser:
+    """Return the parser of `apps/compare`."""
     parser = argparse.ArgumentParser(
         prog="apps/compare",
         description="Compare two runs on the same images, or measure how much runs of one recipe "
         "vary with the seed.",
+        epilog=f"{_COMPARE_EXAMPLES}\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "runs", nargs="*", type=Path, metavar="RUN", help="two run folders, the older one first"
@@ -141,57 +162,3 @@ def _compare_parser() -> argparse.ArgumentParser:
         "--html", type=Path, metavar="FILE", help="also write the comparison as an HTML report"
     )
     return parser
-
-
-def _print_comparison(comparison: Comparison, first: str, second: str, split: str) -> None:
-    console = Console()
-    console.print(comparison.verdict, markup=False, highlight=False)
-
-    overall = comparison.overall
-    f1 = comparison.macro_f1
-    title = f"{overall.images} images of {split}"
-    table = Table("", first, second, "difference", title=title, title_justify="left")
-    table.add_row(
-        "top-1",
-        format_percent(overall.first),
-        format_percent(overall.second),
-        format_points(overall.difference),
-    )
-    table.add_row("only this run correct", str(overall.only_first), str(overall.only_second), "")
-    table.add_row("macro-F1", f"{f1.first:.1%}", f"{f1.second:.1%}", format_points(f1.difference))
-    console.print(table)
-
-    _print_significant(console, "class", comparison.by_class)
-    for key, differences in comparison.by_slice.items():
-        _print_significant(console, key, differences)
-
-
-def _print_significant(
-    console: Console, key: str, differences: tuple[AccuracyDifference, ...]
-) -> None:
-    for each in differences:
-        if each.adjusted_p >= SIGNIFICANCE_LEVEL:
-            continue
-
-        name = display_name(each.name)
-        difference = format_points(each.difference)
-        text = (
-            f"{key} {name}: {difference} on {each.images} images "
-            f"(adjusted p = {each.adjusted_p:.2g})"
-        )
-        console.print(text, markup=False, highlight=False)
-
-
-def _print_seeds(summary: SeedSummary) -> None:
-    console = Console()
-    title = f"{len(summary.names)} seeds, {summary.images} images of {summary.split}"
-    table = Table("run", "seed", "top-1", "macro-F1", title=title, title_justify="left")
-    rows = zip(
-        summary.names, summary.seeds, summary.top1.values, summary.macro_f1.values, strict=True
-    )
-    for name, seed, top1, f1 in rows:
-        table.add_row(name, str(seed), f"{top1:.2%}", f"{f1:.4f}")
-
-    console.print(table)
-    for line in summary.describe():
-        console.print(line, markup=False, highlight=False)

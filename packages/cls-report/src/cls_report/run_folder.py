@@ -1,6 +1,5 @@
 """Read the files of an evaluated run."""
 
-import csv
 import json
 import os
 from collections.abc import Sequence
@@ -9,13 +8,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cls_data import Predictions
 from cls_export.contract.bundle_layout import LABELS_FILE
 from cls_export.contract.labels_mapping import LabelsMapping
 from cls_export.contract.run_layout import RunPaths
 from cls_report.errors import ReportError
+from cls_report.run_files import (
+    DataCheckFile,
+    EvaluationFile,
+    FitFile,
+    ModelInfoFile,
+    OriginFile,
+    RobustnessFile,
+    RunSettings,
+    StatisticsFile,
+    parse_config,
+    read_config_text,
+    read_json,
+    read_metrics,
+)
 from cls_report.statistics.evaluation import Evaluation
 
 SPLITS = ("valid", "test")
@@ -24,7 +35,11 @@ _FREE_SETTINGS = ("seed", "run")  # runs of one recipe may differ in them
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of an evaluated run. Files that do not exist are treated as empty."""
+    """The folder of an evaluated run. Files that do not exist are treated as empty.
+
+    Each property raises a ReportError, DataError, or BundleError with the path of its file if the
+    file is damaged.
+    """
 
     path: Path
 
@@ -33,13 +48,15 @@ class Run:
         """Open the folder of an evaluated run.
 
         Raises:
-            ReportError: The folder holds no run, or a run without predictions.
+            DataError: The predictions are damaged.
+            ReportError: The folder holds no run, a run without predictions, or a damaged one.
         """
         run = cls(Path(path))
-        if not run.paths.config.is_file():
+        if not os.path.lexists(run.paths.config):
             raise ReportError(
                 f"{path}: not a run folder (no config.yaml); expected a folder such as runs/NAME"
             )
+        run.check_settings()
         if not run.predictions:
             raise ReportError(
                 f"{path}: the run has not been evaluated (no predictions/); "
@@ -57,22 +74,36 @@ class Run:
         """Name of the run."""
         return self.path.resolve().name
 
-    @cached_property
+    @property
     def config(self) -> dict[str, Any]:
-        """The resolved configuration."""
-        config: dict[str, Any] = yaml.safe_load(self.config_text)
+        """All settings, as plain values with string keys."""
+        config, _ = self._parsed_config
         return config
+
+    @property
+    def settings(self) -> RunSettings:
+        """The settings that a report uses."""
+        _, settings = self._parsed_config
+        return settings
+
+    def check_settings(self) -> None:
+        """Raise a ReportError if config.yaml is damaged."""
+        assert self._parsed_config
+
+    @cached_property
+    def _parsed_config(self) -> tuple[dict[str, Any], RunSettings]:
+        return parse_config(self.config_text, self.paths.config)
 
     @cached_property
     def config_text(self) -> str:
         """The text of config.yaml."""
-        return self.paths.config.read_text()
+        return read_config_text(self.paths.config)
 
     @cached_property
     def labels(self) -> LabelsMapping:
         """The exported labels mapping, or the one from the start of training if not exported."""
         file = self.paths.bundle / LABELS_FILE
-        if not file.is_file():
+        if not os.path.lexists(file):
             file = self.paths.labels
         return LabelsMapping.load(file)
 
@@ -82,7 +113,7 @@ class Run:
         predictions = {}
         for split in SPLITS:
             file = self.paths.predictions / f"{split}.npz"
-            if file.is_file():
+            if os.path.lexists(file):
                 predictions[split] = Predictions.load(file)
         return predictions
 
@@ -104,6 +135,11 @@ class Run:
         calibration = self.labels.calibration
         evaluations = {}
         for split, predictions in self.predictions.items():
+            if tuple(predictions.classes.tolist()) != self.labels.classes:
+                raise ReportError(
+                    f"{self.paths.predictions / split}.npz and the labels mapping of {self.path} "
+                    "have different classes; one of them belongs to another run"
+                )
             evaluation = Evaluation.from_predictions(split, predictions, calibration)
             evaluations[split] = evaluation
 
@@ -112,16 +148,7 @@ class Run:
     @cached_property
     def history(self) -> tuple[dict[str, float], ...]:
         """Logged metrics, one dictionary per epoch."""
-        if not self.paths.metrics.is_file():
-            return ()
-
-        epochs = []
-        with self.paths.metrics.open(newline="") as stream:
-            for row in csv.DictReader(stream):
-                logged = {name: float(value) for name, value in row.items() if value}
-                epochs.append(logged)
-
-        return tuple(epochs)
+        return read_metrics(self.paths.metrics)
 
     def metric_history(self, metric: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return epochs, counted from 1, and the metric's values; empty if it was not logged."""
@@ -135,16 +162,45 @@ class Run:
         return tuple(epochs), tuple(values)
 
     @cached_property
-    def class_counts(self) -> dict[str, dict[str, int]]:
-        """Images of each class by split."""
-        statistics = read_json(self.paths.statistics)
-        counts: dict[str, dict[str, int]] = statistics.get("counts", {})
-        return counts
+    def statistics(self) -> StatisticsFile:
+        """Class counts and image sizes by split."""
+        return read_json(self.paths.statistics, StatisticsFile) or StatisticsFile()
+
+    @cached_property
+    def evaluation(self) -> EvaluationFile:
+        """The evaluated weights, and the check of the exported model."""
+        return read_json(self.paths.evaluation, EvaluationFile) or EvaluationFile()
+
+    @cached_property
+    def fit(self) -> FitFile:
+        """The result of training. Versions before 0.2 wrote it to summary.json alone."""
+        fit = read_json(self.paths.fit, FitFile)
+        return fit or read_json(self.paths.summary, FitFile) or FitFile()
+
+    @cached_property
+    def data_check(self) -> DataCheckFile | None:
+        """The findings of the data gate; None if it was off."""
+        return read_json(self.paths.data_check, DataCheckFile)
+
+    @cached_property
+    def model_info(self) -> ModelInfoFile | None:
+        """Size and cost of the network; None if they were not measured."""
+        return read_json(self.paths.model_info, ModelInfoFile)
+
+    @cached_property
+    def origin(self) -> OriginFile:
+        """The command and the package versions that started the run."""
+        return read_json(self.paths.origin, OriginFile) or OriginFile()
+
+    @cached_property
+    def robustness(self) -> RobustnessFile | None:
+        """The accuracy on degraded images; None if it was not measured."""
+        return read_json(self.paths.robustness, RobustnessFile)
 
     @property
     def data_root(self) -> Path:
         """The data root that image names are relative to."""
-        return Path(self.config["data"]["root"])
+        return Path(self.settings.data.root)
 
 
 def common_split(runs: Sequence[Run]) -> str:
@@ -152,15 +208,6 @@ def common_split(runs: Sequence[Run]) -> str:
     if all("test" in run.predictions for run in runs):
         return "test"
     return "valid"
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON file; empty if it does not exist."""
-    if not file.is_file():
-        return {}
-    data = file.read_bytes()
-    content: dict[str, Any] = json.loads(data)
-    return content
 
 
 def differing_settings(first: Run, second: Run) -> dict[str, tuple[str, str]]:

@@ -103,25 +103,43 @@ def fit_by_call(calls: list[int]) -> Any:
     return fit
 
 
-def test_cross_fit_calibrates_each_half_with_the_other() -> None:
+def find_fits(logits: Any, probabilities: Any, folds: int) -> Any:
+    """Return the number of the fit, from 1, that calibrated each image of `fit_by_call`."""
+    fits = []
+    for call in range(1, folds + 1):
+        expected = np.exp(log_softmax(logits * call))
+        fits.append(np.isclose(probabilities, expected, atol=0).all(axis=1))
+    assert (np.sum(fits, axis=0) == 1).all()
+    return np.argmax(fits, axis=0) + 1
+
+
+@pytest.mark.parametrize("folds", [2, 5])
+def test_cross_fit_calibrates_each_fold_with_the_others(folds: int) -> None:
     logits, labels = draw(400, 3, 0.5)
     calls: list[int] = []
-    probabilities = cross_fit(logits, labels, fit_by_call(calls))
-    by_first = np.isclose(probabilities, np.exp(log_softmax(logits))).all(axis=1)
-    by_second = np.isclose(probabilities, np.exp(log_softmax(logits * 2))).all(axis=1)
-    assert calls == [200, 200]
-    assert by_first.sum() == by_second.sum() == 200
-    assert (by_first != by_second).all()
+    probabilities = cross_fit(logits, labels, fit_by_call(calls), folds=folds)
+    used = find_fits(logits, probabilities, folds)
+    assert calls == [400 - 400 // folds] * folds
+    assert np.bincount(used)[1:].tolist() == [400 // folds] * folds
 
 
-def test_cross_fit_keeps_groups_in_one_half() -> None:
+def test_cross_fit_keeps_groups_in_one_fold() -> None:
     logits, labels = draw(400, 3, 0.5)
     groups = np.arange(400) // 20
     calls: list[int] = []
     probabilities = cross_fit(logits, labels, fit_by_call(calls), groups=groups)
-    by_first = np.isclose(probabilities, np.exp(log_softmax(logits))).all(axis=1)
-    assert calls == [200, 200]
-    assert all(len(set(by_first[groups == group])) == 1 for group in range(20))
+    used = find_fits(logits, probabilities, 5)
+    assert calls == [320] * 5
+    assert all(len(set(used[groups == group])) == 1 for group in range(20))
+
+
+def test_cross_fit_has_one_fold_per_group_if_there_are_few() -> None:
+    logits, labels = draw(90, 3, 0.5)
+    calls: list[int] = []
+    cross_fit(logits, labels, fit_by_call(calls), groups=np.arange(90) // 30)
+    assert calls == [60] * 3
+    with pytest.raises(CalibrationError, match="90 images of one group cannot be cross-validated"):
+        cross_fit(logits, labels, fit_by_call(calls), groups=np.zeros(90, int))
 
 
 def test_temperature_cannot_be_fitted_if_all_predictions_are_correct() -> None:

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cls_report.errors import CalibrationError
 from cls_report.statistics.rejection import choose_reject, risk_coverage
 
 CLASSES = ("a", "b", "c")
@@ -39,9 +38,8 @@ def test_risk_coverage_of_no_images_is_empty() -> None:
 def test_threshold_reaches_the_required_level(seed: int, level: float, wanted: Any) -> None:
     probabilities, labels = draw_probabilities(80, seed)
     correct, confidence = probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)
-    try:
-        reject = choose_reject(probabilities, labels, CLASSES, wanted=wanted, level=level)
-    except CalibrationError:
+    reject = choose_reject(probabilities, labels, CLASSES, wanted=wanted, level=level).reject
+    if reject is None:
         assert wanted == "precision"
         assert (1 - risk_coverage(confidence, correct).risk).max() < level
         return
@@ -55,17 +53,43 @@ def test_only_classes_with_enough_predictions_have_their_own_threshold() -> None
     probabilities[:, 2] /= 1000  # then class c is hardly ever predicted
     reject = choose_reject(
         probabilities, labels, CLASSES, wanted="coverage", level=0.8, per_class=True
-    )
+    ).reject
+    assert reject is not None
     assert set(reject.by_class) == {"a", "b"}
 
 
-def test_an_unreachable_precision_is_reported_with_the_highest_one() -> None:
+@pytest.mark.parametrize("per_class", [False, True])
+def test_an_unreachable_precision_gives_a_note_with_the_highest_one(per_class: bool) -> None:
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2]])
-    with pytest.raises(
-        CalibrationError,
-        match=r"no threshold reaches a precision of 90.0% .* 2 images; the highest precision is 50",
-    ):
-        choose_reject(probabilities, np.array([1, 0]), ("a", "b"), wanted="precision", level=0.9)
+    labels = np.array([1, 0])
+    choice = choose_reject(
+        probabilities, labels, ("a", "b"), wanted="precision", level=0.9, per_class=per_class
+    )
+    assert choice.reject is None
+    assert choice.notes == (
+        "no rejection threshold: none reaches a precision of 90.0%; the highest on 2 images is "
+        "50.0%",
+    )
+
+
+def test_a_class_that_cannot_reach_the_precision_has_the_threshold_of_all_classes() -> None:
+    confidence = np.linspace(0.99, 0.6, 100)
+    predicted = np.tile([0, 1], 50)
+    rows = np.arange(100)
+    probabilities = np.zeros((100, 2))
+    probabilities[rows, predicted] = confidence
+    probabilities[rows, 1 - predicted] = 1 - confidence
+    labels = predicted.copy()
+    labels[1::4] = 0  # half of the predictions of b are wrong, the most confident one first
+    choice = choose_reject(
+        probabilities, labels, ("a", "b"), wanted="precision", level=0.7, per_class=True
+    )
+    assert choice.reject is not None
+    assert set(choice.reject.by_class) == {"a"}
+    assert choice.notes == (
+        "no rejection threshold for class 'b', which has that of all classes: none reaches a "
+        "precision of 70.0%; the highest on 50 images is 50.0%",
+    )
 
 
 def test_threshold_uses_the_given_predictions() -> None:
@@ -77,12 +101,14 @@ def test_threshold_uses_the_given_predictions() -> None:
         wanted="precision",
         level=1.0,
         predicted=np.array([0, 1, 0]),
-    )
+    ).reject
+    assert reject is not None
     assert reject.threshold == 0.4
 
 
 def test_seven_errors_in_a_hundred_reach_a_precision_of_93_percent() -> None:
     probabilities = np.tile([0.8, 0.2], (100, 1))
     labels = (np.arange(100) < 7).astype(int)
-    reject = choose_reject(probabilities, labels, ["a", "b"], wanted="precision", level=0.93)
-    assert reject.threshold == 0.8
+    choice = choose_reject(probabilities, labels, ["a", "b"], wanted="precision", level=0.93)
+    assert choice.reject is not None
+    assert choice.reject.threshold == 0.8

@@ -6,9 +6,20 @@ Shares are 0 to 1 and are displayed as percentages. Text is plain text; markup i
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from cls_report.statistics.estimates import Estimate
+
+
+def _escape_surrogates(value: object) -> object:
+    """Escape what UTF-8 cannot represent, such as the bytes of a file name that is not UTF-8."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    return value
+
+
+Name = Annotated[str, BeforeValidator(_escape_surrogates)]
+"""Any text, such as the name of a class or file."""
 
 
 class _Content(BaseModel):
@@ -19,7 +30,7 @@ class Text(_Content):
     """A paragraph."""
 
     block: Literal["text"] = "text"
-    text: str
+    text: Name
     tone: Literal["plain", "verdict", "warning", "muted"] = "plain"
 
 
@@ -27,37 +38,37 @@ class Facts(_Content):
     """Names and values, such as model, commit, and duration."""
 
     block: Literal["facts"] = "facts"
-    facts: dict[str, str]
+    facts: dict[Name, Name]
 
 
 class Code(_Content):
     """Text to copy, such as a command. A folded block opens on a click."""
 
     block: Literal["code"] = "code"
-    title: str
-    text: str
+    title: Name
+    text: Name
     folded: bool = False
 
 
 class Score(_Content):
     """One metric, such as `top-1`, 0.89 (0.85-0.92), and the note `324 of 364`."""
 
-    title: str
+    title: Name
     estimate: Estimate
     unit: Literal["share", "number"] = "share"
-    note: str = ""
+    note: Name = ""
 
 
 class Scores(_Content):
     """The main metrics of one set of images, in large type."""
 
     block: Literal["scores"] = "scores"
-    title: str
+    title: Name
     scores: tuple[Score, ...]
 
 
 ColumnKind = Literal["text", "count", "number", "share", "share_estimate"]
-CellValue = str | float | Estimate | None
+CellValue = Name | float | Estimate | None
 Header = tuple[str, ColumnKind]
 """The title and the kind of a column."""
 Row = Sequence[CellValue]
@@ -73,7 +84,7 @@ class Column(_Content):
         values: One per row.
     """
 
-    title: str
+    title: Name
     kind: ColumnKind
     values: tuple[CellValue, ...]
 
@@ -82,9 +93,9 @@ class Table(_Content):
     """A sortable table. The first column names the row."""
 
     block: Literal["table"] = "table"
-    title: str
+    title: Name
     columns: tuple[Column, ...]
-    note: str = ""
+    note: Name = ""
 
     @classmethod
     def from_rows(
@@ -103,7 +114,7 @@ class Table(_Content):
 class Series(_Content):
     """One line of a chart, with an interval around y if there are bounds. None leaves a gap."""
 
-    name: str
+    name: Name
     x: tuple[float, ...]
     y: tuple[float | None, ...]
     low: tuple[float | None, ...] = ()
@@ -115,13 +126,13 @@ class Chart(_Content):
     """Lines over one axis. Hovering displays the values."""
 
     block: Literal["chart"] = "chart"
-    title: str
-    x_title: str
-    y_title: str
+    title: Name
+    x_title: Name
+    y_title: Name
     x_unit: Literal["share", "number", "count"] = "number"
     y_unit: Literal["share", "number"] = "number"
     series: tuple[Series, ...]
-    note: str = ""
+    note: Name = ""
 
 
 class GalleryItem(_Content):
@@ -135,8 +146,8 @@ class GalleryItem(_Content):
 
     image: int
     overlay: int | None = None
-    title: str
-    lines: tuple[str, ...] = ()
+    title: Name
+    lines: tuple[Name, ...] = ()
     is_wrong: bool | None = None
 
 
@@ -144,9 +155,9 @@ class Gallery(_Content):
     """Images with captions."""
 
     block: Literal["gallery"] = "gallery"
-    title: str
+    title: Name
     items: tuple[GalleryItem, ...]
-    note: str = ""
+    note: Name = ""
 
 
 class ConfusionMatrix(_Content):
@@ -162,14 +173,14 @@ class ConfusionMatrix(_Content):
     """
 
     block: Literal["confusion_matrix"] = "confusion_matrix"
-    title: str
-    classes: tuple[str, ...]
+    title: Name
+    classes: tuple[Name, ...]
     labels: tuple[int, ...]
     predicted: tuple[int, ...]
     confidence: tuple[int, ...]
-    names: tuple[str, ...]
+    names: tuple[Name, ...]
     images: tuple[int, ...]
-    note: str = ""
+    note: Name = ""
 
 
 Block = Annotated[
@@ -181,16 +192,16 @@ Block = Annotated[
 class Section(_Content):
     """A section of the page; `key` is its anchor."""
 
-    key: str
-    title: str
+    key: Name
+    title: Name
     blocks: tuple[Block, ...]
 
 
 class Report(_Content):
     """The content of one page. Blocks refer to `images`, which are `data:` URLs, by index."""
 
-    title: str
-    subtitle: str
+    title: Name
+    subtitle: Name
     sections: tuple[Section, ...]
     images: tuple[str, ...] = ()
 

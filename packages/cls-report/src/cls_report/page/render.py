@@ -1,11 +1,13 @@
 """Render a report as one self-contained HTML file."""
 
 import base64
+import errno
 import hashlib
 import json
 import os
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -69,9 +71,20 @@ def render(report: Report) -> str:
 
 
 def write_report(report: Report, path: str | os.PathLike[str]) -> None:
-    """Render a report and write it to a file atomically."""
+    """Render a report and write it to a file atomically.
+
+    Raises:
+        OSError: The file cannot be written. It names `path`, not its draft.
+    """
+    target = Path(path)
     html = render(report)
-    write_atomically(path, html.encode())
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder; expected the name of a file")
+        write_atomically(target, html.encode())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"the report cannot be written: {reason}", str(path)) from error
 
 
 def _security_policy(*scripts: str) -> str:

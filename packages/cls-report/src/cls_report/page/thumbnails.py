@@ -3,7 +3,7 @@
 import base64
 import io
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,9 +64,12 @@ class Thumbnails:
         return index
 
     def _open(self, name: str) -> Image.Image | None:
+        path = PurePath(name)
+        if path.is_absolute() or ".." in path.parts:  # predictions from somebody else
+            return None
         try:
             image = self._preprocessing.decode(self._root / name)
-        except ImageError:
+        except (ImageError, OSError, ValueError):  # a name that no file can have is a ValueError
             return None
         image.thumbnail((_MAX_SIDE, _MAX_SIDE))
         return image

@@ -64,7 +64,7 @@ def pool_folds(runs: Sequence[Run]) -> Predictions:
         ReportError: The runs are not the folds of one data set and recipe, each exactly once.
     """
     _check_folds(runs)
-    folds = [run.predictions["valid"] for run in runs]
+    folds = [run.predictions_for("valid") for run in runs]
     classes = folds[0].classes
     if any(fold.classes.tolist() != classes.tolist() for fold in folds):
         raise ReportError(
@@ -90,13 +90,15 @@ def pool_folds(runs: Sequence[Run]) -> Predictions:
 def _check_folds(runs: Sequence[Run]) -> None:
     folds = []
     for run in runs:
-        fold = run.config["data"].get("fold")
+        fold = run.settings.data.fold
         if fold is None:
             raise ReportError(f"{run.path}: not a fold (data.fold is not set); {_HOW_TO_TRAIN}")
         folds.append(fold)
 
     first = runs[0]
-    count = first.config["data"].get("folds")
+    count = first.settings.data.folds
+    if count is None:
+        raise ReportError(f"{first.path}: data.folds is not set; {_HOW_TO_TRAIN}")
     if sorted(folds) != list(range(count)):
         raise ReportError(
             f"expected each of the folds 0 to {count - 1} once, got {folds}; {_HOW_TO_TRAIN}"
@@ -140,8 +142,8 @@ def find_label_errors(evaluated: EvaluatedPredictions) -> Integers:
 def _summary_blocks(runs: Sequence[Run], evaluation: Evaluation) -> tuple[Block, ...]:
     facts = {}
     for run in runs:
-        fold = run.config["data"]["fold"]
-        images = len(run.predictions["valid"])
+        fold = run.settings.data.fold
+        images = len(run.predictions_for("valid"))
         facts[run.name] = f"fold {fold}, {images} images"
 
     text = (

@@ -1,9 +1,13 @@
 """The report of one run."""
 
+import os
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cls_data.npz_files import read_npz
+from cls_report.errors import ReportError
 from cls_report.page.blocks import Block, Chart, Report, Section, Series, Text
 from cls_report.page.thumbnails import Thumbnails
 from cls_report.reports.evaluation_blocks import (
@@ -22,9 +26,12 @@ from cls_report.reports.run_sections import (
     reproduction_section,
     training_section,
 )
-from cls_report.run_folder import Run, read_json
+from cls_report.run_folder import Run
 from cls_report.statistics.estimates import format_percent
 from cls_report.statistics.evaluation import Evaluation
+
+_MAX_HEAT_MAP_BYTES = 100_000_000
+_HEAT_MAP_ADVICE = "delete it to write the report without Grad-CAM"
 
 
 def build_run_report(run: Run) -> Report:
@@ -36,7 +43,7 @@ def build_run_report(run: Run) -> Report:
         _summary_section(run, evaluations),
         _classes_section(run, evaluations),
         _mistakes_section(run, evaluations, thumbnails),
-        _confidence_section(evaluations),
+        _confidence_section(run, evaluations),
         _slices_section(evaluations),
         _robustness_section(run),
         training_section(run),
@@ -45,10 +52,10 @@ def build_run_report(run: Run) -> Report:
         reproduction_section(run),
     ]
 
-    settings = run.config["model"]
-    model = settings.get("name") or settings.get("_target_", "")
+    settings = run.settings
+    model = settings.model.name or settings.model.target or ""
     classes = len(run.labels.classes)
-    seed = run.config.get("seed")
+    seed = settings.seed
     subtitle = f"{model}, {classes} classes, seed {seed}"
     return Report.from_sections(run.name, subtitle, sections, thumbnails.urls)
 
@@ -66,23 +73,24 @@ def _summary_section(run: Run, evaluations: list[Evaluation]) -> Section:
         )
         blocks.append(Text(text=text, tone="warning"))
 
-    scored = read_json(run.paths.evaluation).get("scored")
-    if scored:
-        weights = "EMA" if scored["weights"] == "ema" else "raw"
-        epoch = scored["epoch"] + 1
-        score = f"{scored['metric']} {scored['value']:.4f}"
+    scored = run.evaluation.scored
+    if scored is not None:
+        weights = "EMA" if scored.weights == "ema" else "raw"
+        epoch = scored.epoch + 1
+        score = f"{scored.metric} {scored.value:.4f}"
         text = f"Evaluated weights: {weights}, epoch {epoch} ({score} during training)."
         blocks.append(Text(text=text))
 
-    summary = read_json(run.paths.summary)
-    for warning in summary.get("warnings", []):
+    if run.fit.stopped:
+        blocks.append(Text(text=f"Training {run.fit.stopped}."))
+    for warning in run.fit.warnings:
         blocks.append(Text(text=warning, tone="warning"))
 
     return Section(key="summary", title="Summary", blocks=tuple(blocks))
 
 
 def _classes_section(run: Run, evaluations: list[Evaluation]) -> Section:
-    train_counts = run.class_counts.get("train")
+    train_counts = run.statistics.counts.get("train")
     tables = []
     for evaluation in evaluations:
         title = f"Classes on {evaluation.split}"
@@ -107,11 +115,10 @@ def _mistakes_section(run: Run, evaluations: list[Evaluation], thumbnails: Thumb
 
 
 def _grad_cam_lookup(file: Path, thumbnails: Thumbnails) -> OverlayLookup:
-    if not file.is_file():
+    if not os.path.lexists(file):
         return lambda name: None
 
-    with np.load(file, allow_pickle=False) as stored:
-        maps = dict(zip(map(str, stored["ids"]), stored["maps"], strict=True))
+    maps = _read_heat_maps(file)
 
     def find_overlay(name: str) -> int | None:
         if name not in maps:
@@ -121,8 +128,23 @@ def _grad_cam_lookup(file: Path, thumbnails: Thumbnails) -> OverlayLookup:
     return find_overlay
 
 
-def _confidence_section(evaluations: list[Evaluation]) -> Section:
-    blocks: list[Block] = []
+def _read_heat_maps(file: Path) -> dict[str, NDArray[np.uint8]]:
+    """Return the heat maps uint8 [h, w] of a file by image name."""
+    arrays = read_npz(file, max_bytes=_MAX_HEAT_MAP_BYTES)
+    ids = arrays.get("ids")
+    maps = arrays.get("maps")
+    if ids is None or maps is None or ids.dtype.kind != "U" or maps.dtype != np.uint8:
+        raise ReportError(f"{file}: expected the arrays ids and maps; {_HEAT_MAP_ADVICE}")
+    if ids.ndim != 1 or maps.ndim != 3 or len(ids) != len(maps) or 0 in maps.shape:
+        raise ReportError(
+            f"{file}: ids has shape {ids.shape}, and maps {maps.shape}; {_HEAT_MAP_ADVICE}"
+        )
+    return dict(zip(ids.tolist(), maps, strict=True))
+
+
+def _confidence_section(run: Run, evaluations: list[Evaluation]) -> Section:
+    notes = run.labels.confidence_notes
+    blocks: list[Block] = [Text(text=f"{_capitalize(note)}.", tone="warning") for note in notes]
     for evaluation in evaluations:
         split = evaluation.split
         if evaluation.calibrated_error is not None:
@@ -141,6 +163,10 @@ def _confidence_section(evaluations: list[Evaluation]) -> Section:
     return Section(key="confidence", title="Confidence", blocks=tuple(blocks))
 
 
+def _capitalize(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _slices_section(evaluations: list[Evaluation]) -> Section:
     blocks: list[Block] = []
     for evaluation in evaluations:
@@ -150,24 +176,27 @@ def _slices_section(evaluations: list[Evaluation]) -> Section:
 
 
 def _robustness_section(run: Run) -> Section:
-    robustness = read_json(run.paths.robustness)
+    robustness = run.robustness
+    if robustness is None:
+        return Section(key="robustness", title="Robustness", blocks=())
+
     charts = []
-    for title, curve in robustness.get("curves", {}).items():
-        levels = tuple(curve["levels"])
-        top1 = curve["top1"]
+    original = robustness.untouched.value
+    for title, curve in robustness.curves.items():
+        levels = curve.levels
+        top1 = curve.top1
         degraded = Series(
             name="degraded images",
             x=levels,
-            y=tuple(each["value"] for each in top1),
-            low=tuple(each["low"] for each in top1),
-            high=tuple(each["high"] for each in top1),
+            y=tuple(each.value for each in top1),
+            low=tuple(each.low for each in top1),
+            high=tuple(each.high for each in top1),
         )
         ends = (min(levels), max(levels))
-        original = robustness["untouched"]["value"]
         baseline = Series(name="original images", x=ends, y=(original, original), style="dashed")
         chart = Chart(
             title=title,
-            x_title=curve["unit"],
+            x_title=curve.unit,
             y_title="top-1",
             y_unit="share",
             series=(degraded, baseline),

@@ -2,7 +2,7 @@
 
 import shlex
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from cls_export.contract.bundle_layout import MODEL_FILE
 from cls_report.page.blocks import (
@@ -19,7 +19,8 @@ from cls_report.page.blocks import (
     Text,
 )
 from cls_report.reports.evaluation_blocks import display_name
-from cls_report.run_folder import Run, read_json
+from cls_report.run_files import DataCheckFile
+from cls_report.run_folder import Run
 
 _MAX_EXAMPLES = 5
 
@@ -48,32 +49,30 @@ _CURVES = (
 def data_section(run: Run) -> Section:
     """Describe the data and the findings of the data gate."""
     blocks: list[Block] = [Facts(facts=_data_facts(run))]
-    check = read_json(run.paths.data_check)
-    findings: dict[str, list[dict[str, Any]]] = check.get("findings", {})
-    if findings:
-        policies = check.get("config", {})
-        blocks.append(_findings_table(findings, policies))
-    elif check:
+    check = run.data_check
+    if check is not None and check.findings:
+        blocks.append(_findings_table(check))
+    elif check is not None:
         blocks.append(Text(text="The data gate reported no problems.", tone="muted"))
     else:
         text = "The data was not checked: the data gate (data.gate) was off."
         blocks.append(Text(text=text, tone="warning"))
 
-    if run.class_counts:
-        blocks.append(_class_counts_table(run.class_counts))
+    if run.statistics.counts:
+        blocks.append(_class_counts_table(run.statistics.counts))
     return Section(key="data", title="Data", blocks=tuple(blocks))
 
 
 def _data_facts(run: Run) -> dict[str, str]:
     facts = {"data root": str(run.data_root)}
-    annotations = run.config["data"].get("annotations")
+    annotations = run.settings.data.annotations
     if annotations:
         facts["annotations"] = annotations
-    sizes = read_json(run.paths.statistics).get("sizes", {})
 
-    for split, by_class in run.class_counts.items():
-        width = _describe_range(sizes[split]["width"])
-        height = _describe_range(sizes[split]["height"])
+    for split, by_class in run.statistics.counts.items():
+        sizes = run.statistics.sizes[split]
+        width = _describe_range(sizes.width)
+        height = _describe_range(sizes.height)
         images = sum(by_class.values())
         facts[split] = f"{images:,} images; width {width}, height {height}"
 
@@ -81,13 +80,13 @@ def _data_facts(run: Run) -> dict[str, str]:
     return facts
 
 
-def _describe_range(summary: list[float]) -> str:
+def _describe_range(summary: tuple[float, float, float]) -> str:
     """Describe minimum, median, and maximum of a size in pixels."""
     low, median, high = summary
     return f"{low:g} to {high:g} px (median {median:g})"
 
 
-def _findings_table(findings: dict[str, list[dict[str, Any]]], policies: dict[str, Any]) -> Table:
+def _findings_table(check: DataCheckFile) -> Table:
     headers: list[Header] = [
         ("rule", "text"),
         ("findings", "count"),
@@ -95,8 +94,8 @@ def _findings_table(findings: dict[str, list[dict[str, Any]]], policies: dict[st
         ("examples", "text"),
     ]
     rows: list[Row] = []
-    for rule, entries in findings.items():
-        policy = policies.get(rule, "")
+    for rule, entries in check.findings.items():
+        policy = str(check.config.get(rule, ""))
         texts = [str(entry.get("text", entry)) for entry in entries[:_MAX_EXAMPLES]]
         examples = "\n".join(texts)
         rows.append((rule, len(entries), policy, examples))
@@ -159,9 +158,9 @@ def cost_section(run: Run) -> Section:
         facts["exported file"] = f"{size:.1f} MB"
         facts["to measure its latency"] = f"cls-export bench {run.paths.bundle}"
 
-    onnx = read_json(run.paths.evaluation).get("onnx")
+    onnx = run.evaluation.onnx
     if onnx is not None:
-        difference = onnx["max_logit_difference"]
+        difference = onnx.max_logit_difference
         facts["exported logits"] = (
             f"from image files, they differ from PyTorch by at most {difference:.1e}"
         )
@@ -173,9 +172,8 @@ def cost_section(run: Run) -> Section:
 
 
 def _time_facts(run: Run) -> dict[str, str]:
-    summary = read_json(run.paths.summary)
     facts = {}
-    seconds = summary.get("fit_seconds")
+    seconds = run.fit.fit_seconds
     if seconds:
         facts["training"] = f"{seconds:,.0f} s for {len(run.history)} epochs"
         stepping = _step_seconds(run)
@@ -186,48 +184,46 @@ def _time_facts(run: Run) -> dict[str, str]:
                 "checks, validation, checkpoints, and plots"
             )
 
-    speed = summary.get("train_images_per_second")
+    speed = run.fit.train_images_per_second
     if speed:
         facts["speed"] = f"{speed:,.0f} images per second"
     return facts
 
 
 def _step_seconds(run: Run) -> float:
-    counts = run.class_counts.get("train", {})
+    counts = run.statistics.counts.get("train", {})
     images = sum(counts.values())
     _, rates = run.metric_history("images_per_second")
-    return sum(images / rate for rate in rates if rate)
+    return sum(images / rate for rate in rates if rate > 0)
 
 
 def _model_facts(run: Run) -> dict[str, str]:
-    model = read_json(run.paths.model_info)
-    if not model:
+    model = run.model_info
+    if model is None:
         return {}
 
-    height, width = model["image"]
-    name = run.config["model"].get("name", "")
-    threads = "1 thread" if model["threads"] == 1 else f"{model['threads']} threads"
+    height, width = model.image
+    name = run.settings.model.name or ""
+    threads = "1 thread" if model.threads == 1 else f"{model.threads} threads"
     facts = {
-        "model": f"{name}, {model['parameters']:,} parameters",
-        "trainable parameters": f"{model['trainable']:,}",
+        "model": f"{name}, {model.parameters:,} parameters",
+        "trainable parameters": f"{model.trainable:,}",
         "input": f"{height} x {width} px (height x width)",
     }
-    if model.get("flops"):
-        facts["operations"] = f"{model['flops'] / 1e9:.3f} GFLOPs per image"
-    latency = f"{model['latency_ms']:.1f} ms per image"
-    facts["latency in PyTorch"] = f"{latency} ({model['device']}, {threads})"
-    facts["weights"] = f"{model['weights_mb']:.1f} MB"
+    if model.flops:
+        facts["operations"] = f"{model.flops / 1e9:.3f} GFLOPs per image"
+    latency = f"{model.latency_ms:.1f} ms per image"
+    facts["latency in PyTorch"] = f"{latency} ({model.device}, {threads})"
+    facts["weights"] = f"{model.weights_mb:.1f} MB"
     return facts
 
 
 def reproduction_section(run: Run) -> Section:
     """Return commit, versions, command, and configuration."""
-    origin = read_json(run.paths.origin)
-    versions = origin.get("versions", {})
-    arguments = origin.get("arguments")
+    arguments = run.origin.arguments
     commit = run.labels.provenance.code_commit
-    seed = str(run.config.get("seed", ""))
-    facts = {"commit": commit or "unknown (no git)", "seed": seed, **versions}
+    seed = str(run.settings.seed)
+    facts = {"commit": commit or "unknown (no git)", "seed": seed, **run.origin.versions}
     blocks: list[Block] = [Facts(facts=facts)]
     if commit and commit.endswith("-dirty"):
         text = "The code had uncommitted changes, so the commit alone does not reproduce this run."

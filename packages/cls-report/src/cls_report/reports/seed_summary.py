@@ -57,7 +57,7 @@ def summarize_seeds(runs: Sequence[Run], split: str | None = None) -> SeedSummar
         ReportError: Too few runs, a repeated seed, or runs that differ in settings or images.
     """
     _check_recipes(runs)
-    seeds = tuple(int(run.config["seed"]) for run in runs)
+    seeds = tuple(_get_seed(run) for run in runs)
     if len(set(seeds)) < len(seeds):
         listed = ", ".join(map(str, seeds))
         raise ReportError(f"expected different seeds, got {listed}")
@@ -91,6 +91,13 @@ def summarize_seeds(runs: Sequence[Run], split: str | None = None) -> SeedSummar
     )
 
 
+def _get_seed(run: Run) -> int:
+    seed = run.settings.seed
+    if seed is None:
+        raise ReportError(f"{run.paths.config}: seed is not set")
+    return seed
+
+
 def _check_recipes(runs: Sequence[Run]) -> None:
     if len(runs) < 2:
         raise ReportError(
@@ -111,10 +118,10 @@ def _check_recipes(runs: Sequence[Run]) -> None:
 def find_runs_of_newest_recipe(root: Path) -> list[Path]:
     """Return the folders of all runs with the recipe of the newest evaluated run, by seed.
 
-    Of several runs with one seed, the newest counts.
+    Of several runs with one seed, the newest counts. Other recipes may be damaged.
 
     Raises:
-        ReportError: The folder holds no evaluated run.
+        ReportError: The folder holds no evaluated run, or the newest one is damaged.
     """
     evaluated = []
     for folder in root.glob("*"):
@@ -131,8 +138,15 @@ def find_runs_of_newest_recipe(root: Path) -> list[Path]:
     newest = Run.open(evaluated[0][1])
     by_seed: dict[int, Path] = {}
     for _, folder in evaluated:
-        run = Run.open(folder)
-        if not differing_settings(newest, run):
-            by_seed.setdefault(int(run.config["seed"]), folder)
+        run = Run(folder)
+        if _has_same_recipe(newest, run):
+            by_seed.setdefault(_get_seed(run), folder)
 
     return [by_seed[seed] for seed in sorted(by_seed)]
+
+
+def _has_same_recipe(newest: Run, run: Run) -> bool:
+    try:
+        return not differing_settings(newest, run)
+    except ReportError:  # a damaged config.yaml
+        return False

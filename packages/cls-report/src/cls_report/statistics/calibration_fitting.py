@@ -108,34 +108,44 @@ FITS: Mapping[str, Fit] = {"temperature": fit_temperature, "vector": fit_vector}
 
 
 def cross_fit(
-    logits: Logits, labels: Labels, fit: Fit, seed: int = 0, *, groups: Integers | None = None
+    logits: Logits,
+    labels: Labels,
+    fit: Fit,
+    seed: int = 0,
+    *,
+    folds: int = 5,
+    groups: Integers | None = None,
 ) -> Floats:
-    """Calibrate each half of the images with a fit on the other half.
+    """Calibrate each fold of the images with a fit on the other folds.
 
-    Images with equal `groups` [N] stay in one half; the default splits single images.
+    Images with equal `groups` [N] stay in one fold; the default splits single images. There are as
+    many folds as groups if those are fewer.
 
     Returns:
         Probabilities float64 [N, C].
 
     Raises:
-        CalibrationError: One of the halves cannot be fitted. With few groups it may be empty.
+        CalibrationError: There is only one group, or the images of some folds cannot be fitted.
     """
     values, targets = check_scores(logits, labels)
     if groups is None:
         groups = np.arange(len(targets))
     names, index = np.unique(groups, return_inverse=True)
     count = len(names)
+    folds = min(folds, count)
+    if folds < 2:
+        raise CalibrationError(f"{len(targets)} images of one group cannot be cross-validated")
+
     generator = np.random.default_rng(seed)
-    order = generator.permutation(count)
-    is_first_half = order < count // 2
-    in_first = is_first_half[index]
-    in_second = ~in_first
+    fold_of_group = generator.permutation(count) % folds
+    fold_of_image = fold_of_group[index]
 
     probabilities = np.empty_like(values)
-    for fit_rows, rows in ((in_first, in_second), (in_second, in_first)):
-        calibration = fit(values[fit_rows], targets[fit_rows])
-        scaled = calibration.apply(values[rows])
-        probabilities[rows] = softmax(scaled)
+    for fold in range(folds):
+        is_held_out = fold_of_image == fold
+        calibration = fit(values[~is_held_out], targets[~is_held_out])
+        scaled = calibration.apply(values[is_held_out])
+        probabilities[is_held_out] = softmax(scaled)
 
     return probabilities
 

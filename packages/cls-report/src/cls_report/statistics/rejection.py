@@ -49,6 +49,20 @@ def risk_coverage(confidence: Floats, correct: Booleans) -> RiskCoverage:
     return RiskCoverage(descending[is_last], coverage[is_last], risk[is_last])
 
 
+@dataclass(frozen=True, slots=True)
+class RejectChoice:
+    """Rejection thresholds, or why there are none.
+
+    Attributes:
+        reject: The thresholds; None if no threshold for all classes reaches the precision.
+        notes: One sentence for each threshold that was asked for and does not exist, with the
+            highest precision that is reached.
+    """
+
+    reject: Reject | None
+    notes: tuple[str, ...] = ()
+
+
 def choose_reject(
     probabilities: Floats,
     labels: Integers,
@@ -59,8 +73,10 @@ def choose_reject(
     per_class: bool = False,
     min_predictions: int = 20,
     predicted: Integers | None = None,
-) -> Reject:
+) -> RejectChoice:
     """Choose the lowest threshold with the required precision, or the highest with the coverage.
+
+    A class for which no threshold reaches the precision has the threshold of all classes.
 
     Args:
         probabilities: Calibrated probabilities [N, C] of images that were not trained on.
@@ -74,7 +90,7 @@ def choose_reject(
             a vector calibration may differ from those of the network.
 
     Raises:
-        CalibrationError: Wrong shapes, or no threshold reaches the precision.
+        CalibrationError: Wrong shapes or values.
     """
     probabilities, labels = check_scores(probabilities, labels)
     if not 0 < level <= 1:
@@ -86,27 +102,39 @@ def choose_reject(
     rows = np.arange(images)
     confidence = probabilities[rows, predicted]
     correct = np.asarray(predicted == labels)
-    threshold = _choose_threshold(confidence, correct, wanted, level)
+    curve = risk_coverage(confidence, correct)
+    threshold = _find_threshold(curve, wanted, level)
+    if threshold is None:
+        highest = _describe_highest(curve, images)
+        note = f"no rejection threshold: none reaches a precision of {level:.1%}; {highest}"
+        return RejectChoice(None, (note,))
 
     by_class = {}
+    notes = []
     for index, name in enumerate(classes if per_class else ()):
         is_predicted = np.asarray(predicted == index)
-        if is_predicted.sum() >= min_predictions:
-            by_class[name] = _choose_threshold(
-                confidence[is_predicted],
-                correct[is_predicted],
-                wanted,
-                level,
-                f" for class {name!r}",
+        count = int(is_predicted.sum())
+        if count < min_predictions:
+            continue
+        curve = risk_coverage(confidence[is_predicted], correct[is_predicted])
+        class_threshold = _find_threshold(curve, wanted, level)
+        if class_threshold is None:
+            highest = _describe_highest(curve, count)
+            note = (
+                f"no rejection threshold for class {name!r}, which has that of all classes: none "
+                f"reaches a precision of {level:.1%}; {highest}"
             )
+            notes.append(note)
+        else:
+            by_class[name] = class_threshold
 
-    return Reject(threshold=threshold, by_class=by_class, wanted=wanted, level=level, images=images)
+    reject = Reject(
+        threshold=threshold, by_class=by_class, wanted=wanted, level=level, images=images
+    )
+    return RejectChoice(reject, tuple(notes))
 
 
-def _choose_threshold(
-    confidence: Floats, correct: Booleans, wanted: Criterion, level: float, where: str = ""
-) -> float:
-    curve = risk_coverage(confidence, correct)
+def _find_threshold(curve: RiskCoverage, wanted: Criterion, level: float) -> float | None:
     if wanted == "coverage":
         reached = np.flatnonzero(curve.coverage >= level)
         return float(curve.thresholds[reached[0]])
@@ -114,10 +142,10 @@ def _choose_threshold(
     max_risk = 1 - level + _ROUNDING
     reached = np.flatnonzero(curve.risk <= max_risk)
     if len(reached) == 0:
-        highest = 1 - curve.risk.min()
-        raise CalibrationError(
-            f"no threshold{where} reaches a precision of {level:.1%} on these "
-            f"{len(correct)} images; the highest precision is {highest:.1%}"
-        )
-
+        return None
     return float(curve.thresholds[reached[-1]])
+
+
+def _describe_highest(curve: RiskCoverage, images: int) -> str:
+    highest = 1 - curve.risk.min()
+    return f"the highest on {images} images is {highest:.1%}"

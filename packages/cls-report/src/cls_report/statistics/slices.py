@@ -1,6 +1,7 @@
 """Slices: subsets of the evaluated images by image size and by metadata."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from cls_report.statistics.intervals import Booleans
 
 SIZE_KEY = "shorter side (px)"
 _MAX_VALUES = 12
+_LARGEST_INTEGER = 2**53
+"""Larger ones are treated as text: floating-point numbers cannot tell them apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,9 @@ def _is_number_or_none(value: JsonValue) -> bool:
         return True
     if isinstance(value, bool):
         return False
-    return isinstance(value, int | float)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and abs(value) < _LARGEST_INTEGER
 
 
 def _first_number(name: str) -> float:
