@@ -7,7 +7,7 @@ import torch
 from cls_data import EvaluationOutputs
 from cls_export import LabelsMapping, Preprocessing
 from cls_train.composition.config import Stages
-from cls_train.errors import ConfigError
+from cls_train.errors import RunFailedError
 from cls_train.stages.calibrate import calibrate
 
 LABELS = LabelsMapping.from_classes(
@@ -53,7 +53,7 @@ def test_cross_fitting_keeps_groups_together() -> None:
     )
     assert alone is not None
     assert grouped is not None
-    assert alone.after.value != grouped.after.value  # other halves
+    assert alone.after.value != grouped.after.value  # other folds
     assert alone.before.value == grouped.before.value
 
 
@@ -75,14 +75,56 @@ def test_thresholds_reach_the_precision_target(method: str) -> None:
     assert 0.9 <= float(is_correct[is_accepted].mean()) < 0.95
 
 
-def test_an_unreachable_precision_is_reported_with_its_key_path() -> None:
-    outputs = valid()
+def wrong_outputs(images: int = 2000) -> EvaluationOutputs:
+    outputs = valid(images)
     wrong_labels = (outputs.logits.argmax(dim=1) + 1) % 3
-    wrong = EvaluationOutputs("valid", outputs.logits, wrong_labels, outputs.index)
+    return EvaluationOutputs("valid", outputs.logits, wrong_labels, outputs.index)
+
+
+UNREACHABLE = (
+    "no rejection threshold: none reaches a precision of 99.0%; the highest on 2000 images is 0.0%"
+)
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_an_unreachable_precision_is_exported_without_a_threshold_and_with_a_note(
+    per_class: bool,
+) -> None:
+    target = {"precision": 0.99, "per_class": per_class}
+    labels, _ = calibrate(LABELS, wrong_outputs(), [None] * 2000, stages(reject=target))
+    assert labels.reject is None
+    assert labels.confidence_notes == (UNREACHABLE,)
+    assert LabelsMapping.from_json(labels.to_json()) == labels
+
+
+def test_an_unreachable_precision_that_is_required_is_an_error_with_its_key_path() -> None:
+    target = {"precision": 0.99, "required": True}
     with pytest.raises(
-        ConfigError, match=r"stages.reject.precision: no threshold reaches a precision of 99.0%"
+        RunFailedError,
+        match=rf"stages.reject.precision: {UNREACHABLE}. Lower it, or set stages.reject.required=f",
     ):
-        calibrate(LABELS, wrong, [None] * 2000, stages(reject={"precision": 0.99}))
+        calibrate(LABELS, wrong_outputs(), [None] * 2000, stages(reject=target))
+
+
+@pytest.mark.parametrize("method", ["temperature", "vector"])
+def test_a_few_dozen_images_are_not_calibrated(method: str) -> None:
+    labels, effect = calibrate(LABELS, valid(24), [None] * 24, stages(calibrate=method))
+    assert labels.calibration is None
+    assert effect is None
+    (note,) = labels.confidence_notes
+    assert note.startswith("not calibrated: too few images")
+
+
+def test_a_calibrated_network_is_not_calibrated_again() -> None:
+    outputs = valid(20_000)
+    calibrated = EvaluationOutputs(
+        "valid", outputs.logits / OVERCONFIDENCE, outputs.labels, outputs.index
+    )
+    labels, effect = calibrate(LABELS, calibrated, [None] * 20_000, stages(calibrate="temperature"))
+    assert labels.calibration is None
+    assert effect is None
+    (note,) = labels.confidence_notes
+    assert note.startswith("not calibrated: no improvement")
 
 
 def test_without_settings_the_mapping_stays_unchanged() -> None:
