@@ -10,7 +10,8 @@ CHECKPOINTS_FOLDER = "checkpoints"
 class RunPaths:
     """Paths of the files of one run.
 
-    A run is finished exactly when `summary` exists: it is written last.
+    A run is finished exactly when `summary` exists: it is written last. docs/runs.md has a table of
+    the states of a run and the files of each.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,9 +34,13 @@ class RunPaths:
 
         self.metrics = path / "metrics.csv"
         self.data_check = path / "data_check.json"
+        self.split = path / "split.jsonl"
+        """The split of each image, for class folders."""
         self.statistics = path / "statistics.json"
         self.model_info = path / "model_info.json"
         self.sampler_distribution = path / "sampler_distribution.json"
+        self.fit = path / "fit.json"
+        """Duration, speed, and warnings of the training; written when it is complete."""
         self.evaluation = path / "evaluation.json"
         self.robustness = path / "degradation.json"
         self.origin = path / "origin.json"
