@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from PIL import Image
 from torchvision.models import get_model
 
@@ -16,8 +15,9 @@ from cls_callbacks import AtomicCheckpointIO
 from cls_export import LabelsMapping
 from cls_export.contract.run_layout import RunPaths
 from cls_train.builders import build_network, build_preprocessing
+from cls_train.composition.arguments import CommandLine
 from cls_train.composition.config import RunConfig
-from cls_train.main import main
+from cls_train.main import compose_configs, main
 from cls_train.run_folder.resume import begin_run
 from cls_train.run_folder.run_lock import release_lock
 
@@ -37,8 +37,8 @@ def composed() -> Compose:
     """Compose and check a configuration, as the command line would."""
 
     def compose_config(*overrides: str) -> RunConfig:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return RunConfig.from_hydra(compose("config", overrides=list(overrides)))
+        ((config, _),) = compose_configs(CommandLine(overrides), CONF)
+        return config
 
     return compose_config
 
@@ -57,8 +57,7 @@ def run_app(
         monkeypatch.setattr(sys, "argv", ["apps/train", *overrides])
         capfd.readouterr()
         try:
-            main(CONF)
-            code = 0
+            code = main(CONF)
         except SystemExit as stop:
             code = int(stop.code or 0)
         return code, capfd.readouterr().err

@@ -103,13 +103,13 @@ def test_a_run_uses_a_network_callback_loss_and_op_of_a_user_package(
         "run.name=own",
         f"allow_targets=[{package}]",
         "~model",
-        "+model._target_=acme_vision.build_network",
-        "+model.channels=4",
+        "model._target_=acme_vision.build_network",
+        "model.channels=4",
         "loss._target_=acme_vision.losses.HalvedLoss",
-        "+callbacks.counter._target_=acme_vision.callbacks.EpochCounter",
-        "+callbacks.counter.file=epochs.txt",
-        "+augmentation.extra_ops.invert._target_=acme_vision.ops.Invert",
-        "+augmentation.extra_ops.invert.probability=0.5",
+        "callbacks.counter._target_=acme_vision.callbacks.EpochCounter",
+        "callbacks.counter.file=epochs.txt",
+        "augmentation.extra_ops.invert._target_=acme_vision.ops.Invert",
+        "augmentation.extra_ops.invert.probability=0.5",
     )
     assert code == 0, message
     assert (tmp_path / "epochs.txt").read_text() == "epoch 0\nepoch 1\n"
@@ -120,7 +120,7 @@ def test_a_run_uses_a_network_callback_loss_and_op_of_a_user_package(
 
 def test_a_refused_target_says_how_to_allow_it(package: str) -> None:
     node = {"_target_": "acme_vision.networks.TinyNetwork"}
-    with pytest.raises(ConfigError, match=r"is not allowed(.|\n)*allow_targets=\[acme_vision\]"):
+    with pytest.raises(ConfigError, match=r"set allow_targets=\[acme_vision\]; .* is not allowed"):
         check_node(node, "model")
     check_node(node, "model", [package])
 
@@ -136,7 +136,7 @@ def test_misspelled_names_of_a_user_package_get_suggestions(package: str) -> Non
     "target", ["acme_vision.networks.os.system", "acme_vision.networks.nn.Flatten"]
 )
 def test_allowing_a_package_does_not_allow_its_imports(package: str, target: str) -> None:
-    with pytest.raises(ConfigError, match="not a class defined in an allowed package"):
+    with pytest.raises(ConfigError, match="name a class that is defined in an allowed package"):
         check_node({"_target_": target}, "model", [package])
 
 

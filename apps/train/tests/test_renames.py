@@ -43,17 +43,20 @@ def test_a_run_of_version_0_1_can_be_resumed_with_the_same_settings(composed: An
         "logger=csv",
         "trainer.max_epochs=3",
         "mixing=both",
-        "+model.dropout=0.2",
-        "+model.stem=standard",
-        "+augmentation.geometry.rotation=12",
-        "+augmentation.color.brightness=0.15",
-        "+augmentation.color.gray=0.1",
-        "+callbacks.best_and_last.on_save_error=continue",
+        "model.dropout=0.2",
+        "model.stem=standard",
+        "augmentation.geometry.rotation=12",
+        "augmentation.color.brightness=0.15",
+        "augmentation.color.gray=0.1",
+        "callbacks.best_and_last.on_save_error=continue",
     )
     settings = config.model_dump(mode="json")
     for section in ("data", "preprocessing", "augmentation", "mixing", "model", "callbacks"):
         assert list(settings[section]) == list(recorded[section])
-        assert settings[section] == recorded[section]
+        for key, value in recorded[section].items():
+            if key == "gate":  # later versions have more rules
+                value = {**settings[section][key], **value}
+            assert settings[section][key] == value
 
 
 def test_upgrading_twice_changes_nothing() -> None:
@@ -78,26 +81,25 @@ def test_every_renamed_callback_exists(composed: Any) -> None:
     [
         ("callbacks.signals=null", "callbacks.signals was renamed to callbacks.preemption"),
         (
-            "+callbacks.early_warnings._target_=cls_callbacks.EarlyWarnings",
+            "callbacks.early_warnings._target_=cls_callbacks.EarlyWarnings",
             "cls_callbacks.EarlyWarnings was renamed to cls_callbacks.TrainingWarnings",
         ),
         ("stages.degrade=true", "stages.degrade was renamed to stages.robustness"),
-        ("+stages.degrade=true", "stages.degrade was renamed to stages.robustness"),
         (
             "augmentation.colour.brightness=0.1",
-            "augmentation.colour.brightness was renamed to augmentation.color.brightness; write +",
+            "augmentation.colour was renamed to augmentation.color",
         ),
         (
-            "+augmentation.color.grey=0.1",
+            "augmentation.color.grey=0.1",
             "augmentation.color.grey was renamed to augmentation.color.gray",
         ),
-        ("+augmentation.colour.brightness=0.1", "augmentation.colour was renamed to"),
+        ("augmentation.colour.brightness=0.1", "augmentation.colour was renamed to"),
         (
-            "+callbacks.best_and_last.when_saving_fails=stop",
+            "callbacks.best_and_last.when_saving_fails=stop",
             "when_saving_fails was renamed to callbacks.best_and_last.on_save_error",
         ),
         (
-            "+callbacks.best_and_last.on_save_error=go_on",
+            "callbacks.best_and_last.on_save_error=go_on",
             "callbacks.best_and_last.on_save_error: 'go_on' was renamed to 'continue'",
         ),
     ],

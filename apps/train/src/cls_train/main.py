@@ -1,38 +1,98 @@
-"""The training command: compose the configuration, then run it."""
+"""The training command: compose and check every run, then run them one after another."""
 
-import os
 import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from omegaconf import DictConfig
-
-from cls_train.composition.command_line import check_command_line
-from cls_train.composition.config import RunConfig
-from cls_train.console import exit_on_user_error
-from cls_train.run import run
+from cls_train.boundary import explained_errors, run_app_command
+from cls_train.errors import ConfigError
+from cls_train.help_page import format_help
+from cls_train.process import paused_garbage_collection
 from cls_train.stages import evaluation_process
 
+if TYPE_CHECKING:
+    from cls_train.composition.arguments import CommandLine
+    from cls_train.composition.compose import ComposedRun
+    from cls_train.composition.config import RunConfig
 
-def main(config_dir: Path) -> None:
-    """Run the command line with the configuration in `config_dir`."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
+COMMAND = "apps/train"
 
-    # Hydra's parser accepts -m only before the overrides.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
 
-    @exit_on_user_error
-    def compose_and_run() -> None:
-        check_command_line(sys.argv[1:], config_dir)
-        decorate = hydra.main(version_base="1.3", config_path=str(config_dir), config_name="config")
-        decorate(_task)()
-
+def main(config_dir: Path) -> int:
+    """Run the command line with the configuration in `config_dir`, and return the exit code."""
+    arguments = sys.argv[1:]
     try:
-        compose_and_run()
+        return run_app_command(COMMAND, lambda: _run_command_line(arguments, config_dir))
     finally:
         evaluation_process.stop()
 
 
-def _task(composed: DictConfig) -> None:
-    # Errors are handled inside the task, because Hydra would print a line before them.
-    exit_on_user_error(lambda: run(RunConfig.from_hydra(composed)))()
+def compose_configs(
+    command: "CommandLine", config_dir: Path
+) -> "list[tuple[RunConfig, ComposedRun]]":
+    """Compose and check every run of a command line, without importing PyTorch.
+
+    Raises:
+        ConfigError: The message names the argument or the key.
+    """
+    from cls_train.composition.check_settings import check_settings
+    from cls_train.composition.compose import Composer
+    from cls_train.composition.config import RunConfig
+
+    composer = Composer(config_dir, command)
+    choices = {group: composer.list_choices(group) for group in composer.list_groups()}
+    runs = composer.compose_runs(command.overrides, multirun=command.multirun)
+
+    configs = []
+    for run in runs:
+        try:
+            config = RunConfig.from_hydra(run.settings, groups=choices)
+            check_settings(config, choices)
+        except ConfigError as error:
+            prefix = _describe_run(run) if len(runs) > 1 else ""
+            raise ConfigError(f"{prefix}{error}") from error
+        configs.append((config, run))
+    return configs
+
+
+def _run_command_line(arguments: Sequence[str], config_dir: Path) -> int:
+    if "--help" in arguments or "-h" in arguments:
+        print(format_help(config_dir))
+        return 0
+    from cls_train.composition.arguments import parse_command_line
+
+    command = parse_command_line(arguments)
+    if command.cfg is not None or command.asks_hydra:
+        from cls_train.composition.information import print_information
+
+        return print_information(command, arguments, config_dir)
+
+    configs = compose_configs(command, config_dir)
+    for config, run in configs:
+        prefix = _describe_run(run) if len(configs) > 1 else ""
+        _run(config, prefix, check_only=command.check)
+    if command.check:
+        print("the configuration is valid")
+    return 0
+
+
+def _run(config: "RunConfig", prefix: str, *, check_only: bool) -> None:
+    if config.stages.evaluate and not check_only:
+        evaluation_process.start_early(())
+    is_imported = "torch" in sys.modules  # by a test, or by the first run of a sweep
+    with nullcontext() if is_imported else paused_garbage_collection():
+        from cls_train.run import run
+
+    with explained_errors(prefix):
+        if check_only:
+            from cls_train.stages.fit import check
+
+            check(config)
+        else:
+            run(config)
+
+
+def _describe_run(run: "ComposedRun") -> str:
+    return f"the run {' '.join(run.overrides)}: "

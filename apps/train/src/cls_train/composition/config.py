@@ -1,6 +1,7 @@
 """The configuration of a run, validated before anything is built."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,6 +36,22 @@ def _number_to_text(value: Any) -> Any:
     return value
 
 
+def _text_to_list(value: Any) -> Any:
+    if isinstance(value, str):  # allow_targets=mypkg
+        return [value]
+    return value
+
+
+def _expand_home(value: Any) -> Any:
+    """Replace a leading `~` by the home folder."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return str(Path(value).expanduser())
+    except RuntimeError as error:
+        raise ValueError(f"the home folder is unknown ({error})") from error
+
+
 def _check_package_name(name: str) -> str:
     names = name.split(".")
     if not all(each.isidentifier() for each in names):
@@ -53,6 +70,8 @@ RunName = Annotated[
     BeforeValidator(_number_to_text),
 ]
 PackageName = Annotated[str, AfterValidator(_check_package_name)]
+PackageNames = Annotated[tuple[PackageName, ...], BeforeValidator(_text_to_list)]
+ExpandedPath = Annotated[Path, BeforeValidator(_expand_home)]
 
 
 class _Section(BaseModel):
@@ -63,7 +82,7 @@ class RunSection(_Section):
     """Name and parent of the run folder. Repeating a name resumes an interrupted run."""
 
     name: RunName | None
-    root: Path
+    root: ExpandedPath
 
 
 class Monitor(_Section):
@@ -74,11 +93,18 @@ class Monitor(_Section):
 
 
 class RejectionTarget(_Section):
-    """The precision or the coverage that the rejection thresholds must reach on valid."""
+    """The precision or the coverage that the rejection thresholds must reach on valid.
+
+    Attributes:
+        per_class: Also choose a threshold for each class that is predicted often enough.
+        required: Fail if no threshold reaches the target. Otherwise the bundle is exported
+            without it, and says so.
+    """
 
     precision: Annotated[float, Field(gt=0, le=1)] | None = None
     coverage: Annotated[float, Field(gt=0, le=1)] | None = None
     per_class: bool = False
+    required: bool = False
 
     @model_validator(mode="after")
     def _check_one_target(self) -> "RejectionTarget":
@@ -116,12 +142,15 @@ _PATH_SETTINGS = {
 }
 """Path settings, converted to absolute paths so that config.yaml works from any directory."""
 
+_PARTIAL_NODES = ("optimizer", "scheduler")
+"""Nodes whose first arguments the app supplies after building the model."""
+
 
 class RunConfig(_Section):
     """One run: its own settings, and one node per object to build."""
 
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)]
-    allow_targets: tuple[PackageName, ...] = ()
+    allow_targets: PackageNames = ()
     run: RunSection
     monitor: Monitor
     stages: Stages
@@ -140,8 +169,12 @@ class RunConfig(_Section):
     logger: dict[str, Node | None] = {}
 
     @classmethod
-    def from_hydra(cls, composed: DictConfig) -> "RunConfig":
+    def from_hydra(cls, composed: DictConfig, groups: Iterable[str] = ()) -> "RunConfig":
         """Resolve and validate a composed configuration.
+
+        Args:
+            composed: What Hydra has composed.
+            groups: Names of the config groups, for suggestions.
 
         Raises:
             ConfigError: A mandatory value is missing, an interpolation fails, a key is unknown, or
@@ -153,13 +186,26 @@ class RunConfig(_Section):
             key = error.full_key or str(error).rpartition(": ")[2]
             raise ConfigError(f"{key} is required; set it with {key}=VALUE") from error
         except OmegaConfBaseException as error:
-            raise ConfigError(f"{error.full_key}: {error.msg or error}") from error
+            cause = str(error.msg or error).partition("\n")[0]
+            raise ConfigError(f"{error.full_key}: {cause}") from error
+        except RecursionError as error:
+            raise ConfigError(
+                "the configuration is nested too deeply, or a value refers to itself"
+            ) from error
+        except ValueError as error:  # a resolver such as ${hydra:...} or ${oc.decode:...}
+            raise ConfigError(f"a value cannot be resolved: {error}") from error
         assert isinstance(settings, dict)
 
+        _check_top_level_names(settings, groups)
+        settings = {name: _expand_home_in(value) for name, value in settings.items()}
         for name, keys in _PATH_SETTINGS.items():
             node = settings.get(name)
             if isinstance(node, dict):
                 _make_paths_absolute(node, keys)
+        for name in _PARTIAL_NODES:
+            node = settings.get(name)
+            if isinstance(node, dict) and "_target_" in node:
+                node.setdefault("_partial_", True)
 
         return cls.from_dict(settings)
 
@@ -182,15 +228,40 @@ class RunConfig(_Section):
         return OmegaConf.to_yaml(OmegaConf.create(settings))
 
 
+def _check_top_level_names(settings: dict[Any, Any], groups: Iterable[str]) -> None:
+    names = RunConfig.model_fields.keys()
+    for name in settings:
+        if name in names:
+            continue
+        if name in groups:
+            raise ConfigError(
+                f"{name}: this config group has no settings of its own; choose one with "
+                f"{name}=NAME. The settings of gate=NAME are below data.gate"
+            )
+        hint = did_you_mean(str(name), {*names, *groups})
+        raise ConfigError(f"{name!s:.200}: unknown key; {hint}")
+
+
+def _expand_home_in(value: Any) -> Any:
+    """Expand `~` and `~/...` in every text: only paths start like this."""
+    if isinstance(value, dict):
+        return {key: _expand_home_in(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand_home_in(item) for item in value]
+    if isinstance(value, str) and (value == "~" or value.startswith("~/")):
+        return _expand_home(value)
+    return value
+
+
 def _make_paths_absolute(node: dict[Any, Any], keys: tuple[str, ...]) -> None:
     for key in keys:
         path = node.get(key)
-        if isinstance(path, str):
-            node[key] = str(Path(path).absolute())
+        if isinstance(path, str) and path:
+            node[key] = str(Path(_expand_home(path)).absolute())
 
 
 def _describe_error(item: Any) -> str:
-    path = ".".join(map(str, item["loc"]))
+    path = ".".join(str(name) for name in item["loc"] if name != "[key]")
     if item["type"] == "extra_forbidden":
         return _describe_unknown_key(path, item["loc"])
     if item["type"] == "missing":

@@ -8,21 +8,14 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pydantic import ValidationError
 
-from cls_export.contract.suggestions import did_you_mean
 from cls_train.composition.config import Node
-from cls_train.composition.renames import (
-    describe_renamed_key,
-    find_renamed_key,
-    find_renamed_parameter,
-    find_renamed_value,
-)
-from cls_train.composition.targets import find_target, parameter_names, resolve_target
+from cls_train.composition.node_arguments import TARGET, find_argument_problems
+from cls_train.composition.renames import describe_renamed_key, find_renamed_key
+from cls_train.composition.signatures import inspect_signature
+from cls_train.composition.targets import find_target, resolve_target
 from cls_train.errors import ConfigError
 
 T = TypeVar("T")
-
-_TARGET = "_target_"
-_HYDRA_KEYS = frozenset({_TARGET, "_partial_", "_convert_", "_recursive_"})
 
 
 def check_node(node: Any, path: str, allow_targets: Sequence[str] = ()) -> None:
@@ -34,7 +27,8 @@ def check_node(node: Any, path: str, allow_targets: Sequence[str] = ()) -> None:
         allow_targets: Packages of the user whose classes and functions may be named.
 
     Raises:
-        ConfigError: A `_target_` is not allowed, does not exist, or has no such argument.
+        ConfigError: A `_target_` is not allowed, does not exist, or takes no such argument or
+            value.
     """
     if isinstance(node, list):
         for index, item in enumerate(node):
@@ -43,22 +37,25 @@ def check_node(node: Any, path: str, allow_targets: Sequence[str] = ()) -> None:
     if not isinstance(node, dict):
         return
 
-    if _TARGET in node:
-        target_path = f"{path}.{_TARGET}"
-        target = resolve_target(node[_TARGET], target_path, allow_targets)
-        _check_arguments(node, path, target)
+    if TARGET in node:
+        target_path = f"{path}.{TARGET}"
+        target = resolve_target(node[TARGET], target_path, allow_targets)
+        signature = inspect_signature(target)
+        problems = find_argument_problems(node, path, target.__name__, signature)
+        if problems:
+            raise ConfigError("\n".join(problems))
     for key, item in node.items():
         check_node(item, f"{path}.{key}", allow_targets)
 
 
 def accepts(node: Node, argument: str) -> bool:
     """Whether the target of a checked node has this argument, or accepts any."""
-    if _TARGET not in node:
+    if TARGET not in node:
         return False
 
-    target = find_target(node[_TARGET], _TARGET)
-    names = parameter_names(target)
-    return names is None or argument in names
+    target = find_target(node[TARGET], TARGET)
+    signature = inspect_signature(target)
+    return signature.accepts_any or argument in signature.parameters
 
 
 def build(node: Node, path: str, expected: type[T], **runtime: Any) -> T:
@@ -78,7 +75,7 @@ def build(node: Node, path: str, expected: type[T], **runtime: Any) -> T:
 
     if not isinstance(built, expected):
         raise ConfigError(
-            f"{path}: {node[_TARGET]} builds {type(built).__name__}, expected {expected.__name__}"
+            f"{path}: {node[TARGET]} builds {type(built).__name__}, expected {expected.__name__}"
         )
     return built
 
@@ -89,7 +86,7 @@ def build_partial(node: Node, path: str) -> Callable[..., Any]:
     Raises:
         ConfigError: There is no `_target_` or no `_partial_: true`.
     """
-    if _TARGET in node and node.get("_partial_") is not True:
+    if TARGET in node and node.get("_partial_") is not True:
         raise ConfigError(
             f"{path}: set {path}._partial_=true, because the app supplies the first arguments"
         )
@@ -97,7 +94,7 @@ def build_partial(node: Node, path: str) -> Callable[..., Any]:
 
 
 def _instantiate(node: Node, path: str, runtime: dict[str, Any]) -> Any:
-    if _TARGET not in node:
+    if TARGET not in node:
         is_group = "." not in path
         remedy = f"choose one with {path}=NAME" if is_group else f"set {path}._target_=CLASS"
         raise ConfigError(f"{path}: missing _target_, got {node}; {remedy}")
@@ -117,25 +114,6 @@ def _instantiate(node: Node, path: str, runtime: dict[str, Any]) -> Any:
             lines = [_describe_error(item, full_path) for item in cause.errors()]
             raise ConfigError("\n".join(lines)) from error
         raise ConfigError(f"{full_path}: {cause or error}") from error
-
-
-def _check_arguments(node: Node, path: str, target: Any) -> None:
-    target_name = node[_TARGET]
-    names = parameter_names(target)
-
-    for key in sorted(node.keys() - _HYDRA_KEYS):
-        value = node[key]
-        new_value = find_renamed_value(target_name, key, value)
-        if new_value is not None:
-            raise ConfigError(f"{path}.{key}: {value!r} was renamed to {new_value!r}")
-        if names is None or key in names:
-            continue
-
-        new_name = find_renamed_parameter(target_name, key)
-        if new_name is not None:
-            raise ConfigError(f"{path}.{key} was renamed to {path}.{new_name}")
-        hint = did_you_mean(key, names)
-        raise ConfigError(f"{path}.{key}: {target.__name__} takes no {key!r}; {hint}")
 
 
 def _describe_error(item: Any, path: str) -> str:

@@ -5,14 +5,13 @@ hold numbers only.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from loguru import logger
 from numpy.typing import NDArray
 
-from cls_data import DataModuleConfig, Quarantine, Record, read_split, select_fold
+from cls_data import DataModuleConfig, Record, read_records
 from cls_export import ImageError, LabelsMapping, Preprocessing
 from cls_export.contract.suggestions import did_you_mean
 from cls_models import (
@@ -88,17 +87,20 @@ def resolve_preprocessing(config: RunConfig, interrupted: RunConfig | None = Non
         if source is None:
             raise ConfigError(
                 f"preprocessing.{key}: 'weights' needs pretrained weights, but model.weights is "
-                "null; set model.weights=DEFAULT or +model.init_from=RUN, or choose another "
+                "null; set model.weights=DEFAULT or model.init_from=RUN, or choose another "
                 "preprocessing, such as preprocessing=auto"
             )
         node[key] = source[key]
-        if key == "resize" and "fill" in source:
-            node.setdefault("fill", source["fill"])
+        if key == "resize":
+            for detail in ("fill", "rounding"):
+                if detail in source:
+                    node.setdefault(detail, source[detail])
         del unresolved[key]
 
     if unresolved:
         _check_auto(node, unresolved)
-        node |= _estimate_from_images(config.data, list(unresolved))
+        decoder = _create_decoder(node)
+        node |= _estimate_from_images(config.data, decoder, list(unresolved))
     return config.model_copy(update={"preprocessing": node})
 
 
@@ -163,10 +165,25 @@ def _check_auto(node: Node, unresolved: dict[str, str]) -> None:
         )
 
 
-def _estimate_from_images(data: Node, keys: Sequence[str]) -> dict[str, Any]:
+def _create_decoder(node: Node) -> Preprocessing:
+    """Return a preprocessing that decodes like the one of the node, whose size is still unknown."""
+    settings: Node = {
+        "_target_": "cls_export.Preprocessing",
+        "size": [1, 1],
+        "mean": [0, 0, 0],
+        "std": [1, 1, 1],
+    }
+    if "max_pixels" in node:
+        settings["max_pixels"] = node["max_pixels"]
+    return build(settings, "preprocessing", Preprocessing)
+
+
+def _estimate_from_images(
+    data: Node, decoder: Preprocessing, keys: Sequence[str]
+) -> dict[str, Any]:
     """Estimate size, mean, and std from training images."""
     settings = build(data, "data", DataModuleConfig)
-    images = _measure_images(settings)
+    images = _measure_images(settings, decoder)
 
     estimated: dict[str, Any] = {}
     if "size" in keys:
@@ -195,12 +212,12 @@ def _estimate_from_images(data: Node, keys: Sequence[str]) -> dict[str, Any]:
     return estimated
 
 
-def _measure_images(settings: DataModuleConfig) -> list[_ImageStatistics]:
+def _measure_images(settings: DataModuleConfig, decoder: Preprocessing) -> list[_ImageStatistics]:
     records = _read_training_records(settings)
     step = -(-len(records) // MAX_SAMPLED_IMAGES)
     images = []
     for record in records[::step]:
-        image = _measure_image(record)
+        image = _measure_image(record, decoder)
         if image is not None:
             images.append(image)
     if not images:
@@ -214,26 +231,13 @@ def _measure_images(settings: DataModuleConfig) -> list[_ImageStatistics]:
 def _read_training_records(settings: DataModuleConfig) -> Sequence[Record]:
     if settings.synthetic is not None:
         settings.synthetic.write(settings.root)
-
-    quarantine = None
-    if settings.quarantine is not None:
-        quarantine = Quarantine.load(settings.quarantine)
-    read = partial(
-        read_split, settings.root, annotations=settings.annotations, quarantine=quarantine
-    )
-    train = read("train")
-    if settings.fold is None or settings.folds is None:
-        return train
-
-    splits = select_fold(train, read("valid"), settings.fold, settings.folds)
-    return splits["train"]
+    return read_records(settings)["train"]
 
 
-def _measure_image(record: Record) -> _ImageStatistics | None:
-    decoder = Preprocessing(size=(1, 1), mean=(0, 0, 0), std=(1, 1, 1))
+def _measure_image(record: Record, decoder: Preprocessing) -> _ImageStatistics | None:
     try:
-        image = decoder.decode(record.path.read_bytes())
-    except (ImageError, OSError):
+        image = decoder.decode(record.path)
+    except ImageError:
         return None  # the data gate reports it with its row
 
     levels = np.asarray(image, dtype=np.float32)
