@@ -6,9 +6,6 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 CLASS_ACCURACY = "class_accuracy"
 
-VALIDATION_METRICS = ("valid_loss", "valid_top1", "valid_top5", "valid_macro_f1")
-"""Metrics that a `ClassificationModule` logs after every validation."""
-
 
 def build_classification_metrics(num_classes: int) -> MetricCollection:
     """Return a collection that is updated with logits float [B, C] and labels int64 [B].

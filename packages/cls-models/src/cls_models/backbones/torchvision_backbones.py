@@ -8,20 +8,17 @@ from functools import partial
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 from torch.func import functional_call
-from torchvision.models import get_model, list_models
+from torchvision.models import get_model
 
 from cls_data import evaluation_mode
 from cls_export.contract.suggestions import did_you_mean
 from cls_models.backbones.heads import BackboneError, set_dropout, set_pooling
 from cls_models.backbones.init_from import load_by_class_name
+from cls_models.backbones.names import BACKBONES
 from cls_models.backbones.pretrained import get_pretrained_input, load_weights
 from cls_models.backbones.stem import choose_stem, use_small_stem
-
-BACKBONES: tuple[str, ...] = tuple(list_models(module=torchvision.models))
-"""Names of torchvision's classifiers."""
 
 _MAX_SIDE = 1024
 """Largest square that is tried for a suggestion, in pixels."""
