@@ -1,8 +1,11 @@
+import contextlib
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -75,4 +78,85 @@ def test_map_chunks_can_be_closed_early() -> None:
     results = map_chunks(lambda start, stop: start, 40 * CHUNK_SIZE, workers=2)
     assert next(results) == 0
     results.close()
+    assert not multiprocessing.active_children()
+
+
+_PARENT = """
+import os, signal, sys, time
+from pathlib import Path
+from cls_data.images.parallel import map_chunks
+from cls_export.contract.commands import run_command
+
+folder = Path(sys.argv[1])
+
+def work(start, stop):
+    (folder / str(os.getpid())).touch()
+    time.sleep(120)
+
+def consume():
+    for _ in map_chunks(work, 2000, workers=3):
+        pass
+
+if sys.argv[2] == "error":
+    def interrupt(number, frame):
+        raise OSError(5, "an error while chunks are decoded")
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.alarm(2)
+
+sys.exit(run_command("test", consume, wrong_input=()))
+"""
+
+
+def is_running(process: int) -> bool:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        status = Path(f"/proc/{process}/stat").read_text()
+        return status.rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other platforms use threads")
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        (signal.SIGKILL, -signal.SIGKILL),
+        (signal.SIGTERM, 143),
+        (signal.SIGINT, 130),
+        (signal.SIGQUIT, -signal.SIGQUIT),
+        ("error", 1),
+    ],
+)
+def test_workers_end_with_the_parent_whatever_ends_it(
+    tmp_path: Path, ending: signal.Signals | str, code: int
+) -> None:
+    arguments = [sys.executable, "-c", _PARENT, str(tmp_path), str(ending)]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE) as parent:
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.iterdir())) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        workers = [int(path.name) for path in tmp_path.iterdir()]
+        assert len(workers) == 3
+        if isinstance(ending, signal.Signals):
+            parent.send_signal(ending)
+        assert parent.wait(30) == code
+        assert parent.stderr is not None
+        assert b"KeyboardInterrupt" not in parent.stderr.read()
+
+    deadline = time.monotonic() + 5
+    while any(map(is_running, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [worker for worker in workers if is_running(worker)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other platforms use threads")
+def test_closing_does_not_wait_for_chunks_that_run() -> None:
+    def work(start: int, stop: int) -> int:
+        if start:
+            time.sleep(120)
+        return start
+
+    results = map_chunks(work, 40 * CHUNK_SIZE, workers=2)
+    assert next(results) == 0
+    begin = time.monotonic()
+    results.close()
+    assert time.monotonic() - begin < 30
     assert not multiprocessing.active_children()

@@ -1,5 +1,6 @@
 """Inspection of image files: what the gate's rules need, from one decode of each file."""
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,8 +83,9 @@ def inspect_files(
     result = _empty_result(len(names))
     start = 0
 
-    with suppress_pillow_warnings():
-        for chunk in map_chunks(inspect, len(names), workers=workers, progress=progress):
+    chunks = map_chunks(inspect, len(names), workers=workers, progress=progress)
+    with suppress_pillow_warnings(), contextlib.closing(chunks):
+        for chunk in chunks:
             stop = start + len(chunk)
             for index, problem in chunk.problems.items():
                 result.problems[start + index] = problem

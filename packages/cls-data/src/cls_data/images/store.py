@@ -3,6 +3,7 @@
 Shapes: N images of stored height H and width W.
 """
 
+import contextlib
 import hashlib
 import math
 import mmap
@@ -227,8 +228,9 @@ class _StoreBuilder:
 
         digests: list[bytes] = []
         chunks = map_chunks(work, len(self.records), workers=self.workers)
-        for chunk in chunks:
-            digests += chunk
+        with contextlib.closing(chunks):
+            for chunk in chunks:
+                digests += chunk
         return digests
 
     def _hash_file(self, path: Path) -> bytes:
@@ -274,10 +276,8 @@ class _StoreBuilder:
         checksums = []
         findings: list[str] = []
 
-        with suppress_pillow_warnings():
-            chunks = map_chunks(
-                work, len(self.records), workers=self.workers, progress=self.progress
-            )
+        chunks = map_chunks(work, len(self.records), workers=self.workers, progress=self.progress)
+        with suppress_pillow_warnings(), contextlib.closing(chunks):
             for chunk in chunks:
                 sizes.append(chunk.sizes)
                 digests += chunk.digests
