@@ -258,6 +258,10 @@ def read_metrics(path: Path) -> tuple[dict[str, float], ...]:
     epochs: list[dict[str, float]] = []
     try:
         names = next(reader, [])
+        if "epoch" not in names:
+            raise ValueError("no column epoch")
+        if not text.endswith("\n"):
+            raise ValueError("cut short")
         for row in reader:
             epoch = _parse_row(names, row)
             epochs.append(epoch)
