@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from cls_data.loading.malloc import keep_freed_memory
     from cls_data.loading.samplers import BatchPlan, EpochSampler, EvaluationSampler
     from cls_data.predictions import Predictions
+    from cls_data.splits.configured_rows import read_records
+    from cls_data.splits.folder_split import FolderSplit
     from cls_data.splits.splitting import select_fold
     from cls_data.statistics.dataset import DatasetStatistics
     from cls_data.synthetic.numbers import SyntheticNumbers
@@ -63,6 +65,7 @@ _MODULES = {
     "EpochSampler": "loading.samplers",
     "EvaluationOutputs": "evaluation",
     "EvaluationSampler": "loading.samplers",
+    "FolderSplit": "splits.folder_split",
     "GateConfig": "gate.config",
     "GaussianBlur": "augmentation.filters",
     "GeometricTransform": "augmentation.geometry",
@@ -85,6 +88,7 @@ _MODULES = {
     "check": "gate.check",
     "effective_number_weights": "annotations.class_tensors",
     "keep_freed_memory": "loading.malloc",
+    "read_records": "splits.configured_rows",
     "read_split": "annotations.reading",
     "select_fold": "splits.splitting",
 }
@@ -108,6 +112,7 @@ __all__ = [
     "EpochSampler",
     "EvaluationOutputs",
     "EvaluationSampler",
+    "FolderSplit",
     "GateConfig",
     "GaussianBlur",
     "GeometricTransform",
@@ -131,6 +136,7 @@ __all__ = [
     "effective_number_weights",
     "evaluation_mode",
     "keep_freed_memory",
+    "read_records",
     "read_split",
     "select_fold",
 ]

@@ -36,12 +36,20 @@ class ScannedData:
     Attributes:
         splits: The rows by split.
         is_split_made: Whether class folders without a valid folder were split.
-        notes: What was skipped or split, as sentences for the user.
+        skipped_notes: What was skipped, as sentences for the user.
     """
 
     splits: Mapping[Split, SplitRows]
     is_split_made: bool = False
-    notes: tuple[str, ...] = ()
+    skipped_notes: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was skipped, and how the images were split, as sentences for the user."""
+        if not self.is_split_made:
+            return self.skipped_notes
+        counts = [f"{len(rows.records)} {split}" for split, rows in self.splits.items()]
+        return (*self.skipped_notes, f"split the images by class: {', '.join(counts)}")
 
 
 def scan_data(
@@ -64,7 +72,7 @@ def scan_data(
     Raises:
         DataError: The root is missing, a split is empty, or the quarantine does not match.
     """
-    base = Path(root).resolve()
+    base = Path(os.path.realpath(root))  # unlike Path.resolve, no error for a loop of links
     if uses_class_folders(base, layout, annotations):
         return _scan_class_folders(base, split or FolderSplit(), quarantine or Quarantine({}))
 
@@ -133,14 +141,14 @@ def _scan_class_folders(base: Path, split: FolderSplit, quarantine: Quarantine) 
     if not base.is_dir():
         raise DataError(f"{base}: no such folder; expected a folder of class folders")
     found = read_class_folders(base)
-    notes = list(found.notes)
     by_split = found.records
     is_split_made = "valid" not in by_split
+    skipped_notes = list(found.notes)
     if is_split_made:
         made = split_records(by_split["train"], split, with_test=not found.has_splits)
         by_split = by_split | made
-        counts = [f"{len(by_split[name])} {name}" for name in SPLITS if name in by_split]
-        notes.append(f"split stratified by class: {', '.join(counts)} images")
+    elif split != FolderSplit():
+        skipped_notes.append("data.split has no effect, because there is a valid folder")
 
     quarantined = set()
     splits: dict[Split, SplitRows] = {}
@@ -154,4 +162,4 @@ def _scan_class_folders(base: Path, split: FolderSplit, quarantine: Quarantine) 
         if records:
             splits[name] = SplitRows(records, [])
     quarantine.check_all_rows_exist(quarantined)
-    return ScannedData(splits, is_split_made, tuple(notes))
+    return ScannedData(splits, is_split_made, tuple(skipped_notes))

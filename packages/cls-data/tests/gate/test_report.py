@@ -80,7 +80,8 @@ def test_json_contains_every_finding_and_setting(report: CheckReport, tmp_path: 
     text = (tmp_path / "new" / "report.json").read_text(encoding="utf-8")
     content = json.loads(text)
     assert content == report_to_dict(report)
-    assert set(content) == {"root", "passed", "fingerprint", "rows", "config", "findings"}
+    keys = {"root", "passed", "fingerprint", "rows", "notes", "config", "findings"}
+    assert set(content) == keys
     assert (content["passed"], content["rows"]) == (False, {"train": 37, "valid": 1})
     assert content["fingerprint"] == report.fingerprint
     assert GateConfig.model_validate(content["config"]) == report.config

@@ -131,7 +131,7 @@ def scan_split(
         DataError: The root is missing, the split folder has no rows, or the quarantine does not
             match the annotations.
     """
-    base = Path(root).resolve()
+    base = Path(os.path.realpath(root))  # unlike Path.resolve, no error for a loop of links
     if not base.is_dir():
         raise DataError(
             f"{root}: no such folder; expected a data root with train/ and valid/ folders that "

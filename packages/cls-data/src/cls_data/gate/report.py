@@ -19,6 +19,7 @@ from cls_data.gate.inputs import Finding, unique_labels
 from cls_data.gate.text import pluralize
 from cls_data.images.strict_decoding import suppress_pillow_warnings
 from cls_export.contract.files import write_atomically
+from cls_export.contract.text import escape_control_characters
 
 _MAX_LISTED_FINDINGS = 5
 _MAX_DRAWN_FINDINGS = 24
@@ -43,7 +44,8 @@ def render_table(report: CheckReport) -> RenderableType:
         style = _STYLES[policy] if findings else "dim"
         count = "-" if policy == "off" else str(len(findings))
         table.add_row(Text(rule, style), Text(policy, style), Text(count, style))
-    return Group(table, *_worst_findings(report), _verdict(report))
+    notes = [Text(note) for note in report.notes]
+    return Group(table, *notes, *_worst_findings(report), _verdict(report))
 
 
 def _worst_findings(report: CheckReport) -> list[Text]:
@@ -52,7 +54,7 @@ def _worst_findings(report: CheckReport) -> list[Text]:
         policy = report.config.policy(rule)
         lines.append(Text(f"{rule} ({len(findings)})", _STYLES[policy]))
         for finding in findings[:_MAX_LISTED_FINDINGS]:
-            lines.append(Text(f"  {finding.text}"))
+            lines.append(Text(f"  {escape_control_characters(finding.text)}"))
         if len(findings) > _MAX_LISTED_FINDINGS:
             more = len(findings) - _MAX_LISTED_FINDINGS
             lines.append(Text(f"  … and {more} more", "dim"))
@@ -85,6 +87,7 @@ def report_to_dict(report: CheckReport) -> dict[str, Any]:
         "passed": report.passed,
         "fingerprint": report.fingerprint,
         "rows": report.count_rows(),
+        "notes": list(report.notes),
         "config": report.config.model_dump(mode="json"),
         "findings": findings,
     }

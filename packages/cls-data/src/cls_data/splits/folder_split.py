@@ -69,7 +69,7 @@ def split_records(
     in train only.
 
     Raises:
-        DataError: An image cannot be read, or the record is invalid.
+        DataError: An image cannot be read, the record is invalid, or no row is left for valid.
     """
     groups = group_rows(records, group_by=None)
     keys = _stable_keys(records, groups)
@@ -88,6 +88,11 @@ def split_records(
     for record, key, subset in zip(records, keys, subsets, strict=True):
         split = recorded_groups.get(key, SPLITS[subset])
         splits.setdefault(split, []).append(record)
+    if "valid" not in splits:
+        raise DataError(
+            f"{len(records)} image(s) form {len(set(keys))} group(s), which are not split: none is "
+            "left for valid; expected at least two images or groups of some class"
+        )
     return splits
 
 

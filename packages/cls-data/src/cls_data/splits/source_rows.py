@@ -52,7 +52,10 @@ def read_source_rows(
     groups = all_groups[: len(records)]
     test_groups = all_groups[len(records) :]
     rows = SourceRows(
-        records=records, groups=groups, fixed={"train": rendered, "test": test}, notes=[]
+        records=records,
+        groups=groups,
+        fixed={"train": rendered, "test": test},
+        notes=list(data.skipped_notes),
     )
     notes = _notes_on_groups(rows, test_groups, group_by)
     rows.notes.extend(notes)
