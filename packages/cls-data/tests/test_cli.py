@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from PIL import Image
 
 from cls_data import read_split
+from cls_data.augmentation.preview import PIPELINES
 from cls_data.cli.main import main
+from cls_data.cli.preview import AUGMENTATIONS
 
 
 def hash_files(folder: Path) -> dict[str, str]:
@@ -70,8 +73,8 @@ def test_check_settings_override_the_config_file(
         (["--set", "conflicting_label=warn"], "unknown gate setting 'conflicting_label'"),
         (["--set", "conflicting_labels"], "expected KEY=VALUE"),
         (["--set", "imbalance=loud"], "imbalance: Input should be 'error', 'warn' or 'off'"),
-        (["--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
-        (["--without", "nowhere.jsonl"], "cannot read the quarantine"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: cannot be read (No such file"),
+        (["--without", "nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
         (["--annotations", "folds/0"], "no such folder inside the data root"),
     ],
 )
@@ -126,16 +129,41 @@ def test_convert_writes_annotations_for_class_folders(
     assert main(["convert", str(tmp_path), "--from", "csv"]) == 2
 
 
+def add_metadata(root: Path) -> None:
+    """Add metadata to the training rows."""
+    file = root / "train" / "annotations.jsonl"
+    rows = file.read_text().replace("}", ', "metadata": {"camera": "left", "court [/x]": 1}}')
+    file.write_text(rows)
+
+
 def test_stats_prints_tables_and_draws_a_picture(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
+    add_metadata(root)
     picture = tmp_path / "classes.png"
-    assert main(["stats", str(root), "--by", "source", "--picture", str(picture)]) == 0
+    assert main(["stats", str(root), "--by", "court [/x]", "--picture", str(picture)]) == 0
     output = capsys.readouterr().out
-    assert "train by source" in output
+    assert "train by court [/x]" in output
     with Image.open(picture) as image:
         assert image.width > 200
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [("camra", "did you mean 'camera'?"), ("game", "Valid names: camera"), ("", "camera")],
+)
+def test_stats_names_the_metadata_keys_near_an_unknown_one(
+    root: Path, capsys: pytest.CaptureFixture[str], key: str, expected: str
+) -> None:
+    assert main(["stats", str(root), "--by", key]) == 2
+    assert "the rows have no metadata" in capsys.readouterr().err
+    add_metadata(root)
+    assert main(["stats", str(root), "--by", key]) == 2
+    output = capsys.readouterr()
+    assert f"--by {key}: no row has this key" in output.err
+    assert expected.lower() in output.err.lower()
+    assert output.out == ""
 
 
 def test_synth_renders_a_dataset_and_rare_classes(
@@ -160,6 +188,26 @@ def test_preview_draws_originals_next_to_eight_versions(root: Path, tmp_path: Pa
             assert picture.size == (9 * 96 + 6, 3 * 96)
 
 
+def test_preview_without_a_folder_says_where_it_wrote(
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    assert main(["preview", str(root), "--augmentation", "none", "--images", "1"]) == 0
+    written = Path(capsys.readouterr().out.removeprefix("Wrote ").strip())
+    assert written.is_absolute()
+    assert written.is_file()
+    shutil.rmtree(written.parent)
+    assert not list(Path.cwd().iterdir())
+
+
+def test_preview_lists_every_augmentation() -> None:
+    assert list(AUGMENTATIONS) == list(PIPELINES)
+
+
 def test_commands_name_a_missing_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("check", "stats", "preview", "split"):
         assert main([command, str(tmp_path / "nowhere")]) == 2
@@ -170,22 +218,23 @@ COMMANDS = ("check", "convert", "split", "stats", "synth", "preview")
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--help"])
+    assert main(["--help"]) == 0
     output = capsys.readouterr().out
     assert all(command in output for command in COMMANDS)
+    assert "Examples:" in output
+    assert "Exit codes:" in output
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command_help_describes_root_and_defaults(
+def test_command_help_describes_root_examples_and_exit_codes(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as exit_info:
-        main([command, "--help"])
-    assert exit_info.value.code == 0
+    assert main([command, "--help"]) == 0
     output = " ".join(capsys.readouterr().out.split())
     assert "data root" in output
     assert "(default: None)" not in output
+    assert f"Examples: cls-data {command} " in output
+    assert "Exit codes: 0 success, 1" in output
 
 
 def test_cls_data_script_is_installed() -> None:

@@ -5,12 +5,14 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from cls_data.gate.config import GateConfig
+from cls_data.paths import expand_path
 from cls_data.splits.folder_split import FolderSplit
 from cls_data.synthetic.numbers import SyntheticNumbers
 
+UserPath = Annotated[Path, AfterValidator(expand_path)]
 Count = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=8192)]
 SamplingWeight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -65,13 +67,13 @@ class DataModuleConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    root: Path
+    root: UserPath
     layout: Literal["jsonl", "folder"] = "jsonl"
     split: FolderSplit = FolderSplit()
     annotations: str = ""
     fold: Annotated[int, Field(ge=0)] | None = None
     folds: Annotated[int, Field(ge=2)] | None = None
-    quarantine: Path | None = None
+    quarantine: UserPath | None = None
     gate: GateConfig | None = GateConfig()
     batch_size: Count = 64
     eval_batch_size: Count = 256
@@ -85,7 +87,7 @@ class DataModuleConfig(BaseModel):
     predict_split: Literal["train", "valid", "test"] = "valid"
     stored_size: tuple[Side, Side] | None = None
     growing_sizes: tuple[ResizeStage, ...] = ()
-    store: Path | None = None
+    store: UserPath | None = None
     decode_workers: Count | None = None
     synthetic: SyntheticNumbers | None = None
 

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,18 @@ def test_load_rejects_invalid_lines(tmp_path: Path, line: bytes) -> None:
         Quarantine.load(tmp_path / "left-out")
 
 
-def test_load_rejects_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot read the quarantine"):
-        Quarantine.load(tmp_path / "gone")
+def test_load_names_files_that_cannot_be_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "huge").touch()
+    os.truncate(tmp_path / "huge", 10**12)
+    for path in (tmp_path / "gone", tmp_path / "pipe", tmp_path / "huge", tmp_path, "/dev/zero"):
+        with pytest.raises(DataError, match=f"^{path}: cannot be read"):
+            Quarantine.load(path)
+
+
+def test_load_rejects_a_row_with_two_hashes(tmp_path: Path) -> None:
+    entries = [{"row": "train/a.jsonl:1", "sha256": digit * 64, "because": []} for digit in "001"]
+    text = "\n".join(map(json.dumps, entries))
+    (tmp_path / "left-out").write_text(text)
+    with pytest.raises(DataError, match="left-out:3: row 'train/a.jsonl:1' is listed twice"):
+        Quarantine.load(tmp_path / "left-out")

@@ -108,3 +108,29 @@ sys.exit(run_command("x", command, wrong_input=()))
     process.stdout.close()
     assert process.wait(30) == 143
     assert cleaned.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
+@pytest.mark.parametrize("outcome", ["pass", "raise ValueError('wrong')"])
+@pytest.mark.parametrize("redirection", [">/dev/full", "| head -c 0", ">&-"])
+def test_output_that_cannot_be_written_ends_in_at_most_one_line(
+    outcome: str, redirection: str
+) -> None:
+    code = (
+        "import sys\n"
+        "from cls_export.contract.commands import run_command\n"
+        "def command():\n"
+        "    print('text ' * 100)\n"
+        f"    {outcome}\n"
+        "sys.exit(run_command('cls-x', command, wrong_input=(ValueError,)))"
+    )
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    result = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; "$0" -c "$1" {redirection}', sys.executable, code],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert result.returncode in (0, 1, 2)
+    assert len(result.stderr.splitlines()) <= 1
+    assert "Exception ignored" not in result.stderr

@@ -16,8 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cls_data.annotations.lines import read_lines
 from cls_data.errors import DataError
-from cls_export.contract.files import write_atomically
+from cls_export.contract.errors import format_validation_error
+from cls_export.contract.files import read_bytes, write_atomically
 from cls_export.contract.image_formats import IMAGE_SUFFIXES
+
+_MAX_BYTES = 200_000_000
+"""About a million rows."""
 
 _SPLITS = ("train", "valid", "test")
 _IMAGE_SUFFIX = "|".join(map(re.escape, sorted(IMAGE_SUFFIXES)))
@@ -52,19 +56,21 @@ class Quarantine:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a file written by `write_quarantine`; raise a `DataError` if that fails."""
-        try:
-            lines = Path(path).read_bytes().splitlines()
-        except OSError as error:
-            raise DataError(f"{path}: cannot read the quarantine ({error.strerror})") from error
-        rows = {}
+        lines = read_bytes(path, error=DataError, max_bytes=_MAX_BYTES).splitlines()
+        rows: dict[str, str] = {}
         for number, line in enumerate(lines, start=1):
             try:
                 entry = _Entry.model_validate_json(line)
             except ValidationError as error:
                 raise DataError(
-                    f"{path}:{number}: not a quarantine entry ({error.errors()[0]['msg']}); "
+                    f"{path}:{number}: not a quarantine entry ({format_validation_error(error)}); "
                     "expected a file written by `cls-data check ROOT --quarantine FILE`"
                 ) from error
+            if rows.get(entry.row, entry.sha256) != entry.sha256:
+                raise DataError(
+                    f"{path}:{number}: row {entry.row!r} is listed twice, with different SHA-256; "
+                    "do not merge quarantine files, write a new one with `cls-data check`"
+                )
             rows[entry.row] = entry.sha256
         return cls(rows)
 

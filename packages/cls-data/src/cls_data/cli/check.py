@@ -9,51 +9,59 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
-from rich.console import Console
 
 from cls_data.cli.options import (
-    Commands,
+    MAX_WORKERS,
     add_annotations_option,
     add_quarantine_option,
-    create_command,
     create_preprocessing,
+    describe,
+    integer,
     load_quarantine,
-    positive_int,
+    path,
 )
+from cls_data.cli.output import print_line, print_renderable
 from cls_data.errors import DataError
 from cls_data.gate import GateConfig, check
 from cls_data.gate.report import draw_findings, render_table, write_report_json
 from cls_data.gate.text import pluralize
 from cls_export.contract.errors import format_validation_error
+from cls_export.contract.files import read_bytes
 from cls_export.contract.suggestions import did_you_mean
 
 _SIDE = 64  # px; the rules look at the decoded image before it is resized
+_MAX_CONFIG_BYTES = 1_000_000
+
+_EXAMPLES = """
+cls-data check photos
+cls-data check photos --set imbalance=off --pictures findings
+cls-data check photos --quarantine leave-out.jsonl
+"""
+_EXIT_CODES = (
+    "Exit codes: 0 success, 1 a rule with the policy `error` has findings or the work failed,\n"
+    "2 wrong input, 130 Ctrl-C, 143 terminated."
+)
 
 
-def add_command(commands: Commands) -> None:
-    """Add the parser of `cls-data check`."""
-    parser = create_command(
-        commands,
-        run,
-        "check",
-        "Check rows and images for problems",
-        "The exit code is 1 if a rule with the policy `error` has findings.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `cls-data check`."""
+    describe(parser, _EXAMPLES, "Rows and images are never changed.", exit_codes=_EXIT_CODES)
     add_annotations_option(parser)
     add_quarantine_option(parser)
     text = "read policies and thresholds (see cls_data.GateConfig) from a YAML file"
-    parser.add_argument("--config", metavar="FILE", type=Path, help=text)
+    parser.add_argument("--config", metavar="FILE", type=path, help=text)
     text = "override one policy or threshold, such as imbalance=off; can be repeated"
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=text)
     text = "write a list of the rows to leave out, for --without and data.quarantine"
-    parser.add_argument("--quarantine", metavar="FILE", type=Path, help=text)
+    parser.add_argument("--quarantine", metavar="FILE", type=path, help=text)
     text = "write all findings to a JSON file"
-    parser.add_argument("--json", metavar="FILE", type=Path, help=text)
+    parser.add_argument("--json", metavar="FILE", type=path, help=text)
     text = "draw the worst findings of each rule as FOLDER/RULE.png"
-    parser.add_argument("--pictures", metavar="FOLDER", type=Path, help=text)
+    parser.add_argument("--pictures", metavar="FOLDER", type=path, help=text)
     text = "number of processes that decode images (default: all cores)"
     cores = os.cpu_count() or 1
-    parser.add_argument("--workers", metavar="N", type=positive_int, default=cores, help=text)
+    workers = integer(1, MAX_WORKERS)
+    parser.add_argument("--workers", metavar="N", type=workers, default=cores, help=text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -72,16 +80,16 @@ def run(options: argparse.Namespace) -> int:
         workers=options.workers,
         progress=sys.stderr.isatty(),
     )
-    Console().print(render_table(report))
+    print_renderable(render_table(report))
     if options.json:
         write_report_json(report, options.json)
-        print(f"Wrote {options.json}")
+        print_line(f"Wrote {options.json}")
     if options.pictures:
-        for path in draw_findings(report, options.pictures):
-            print(f"Wrote {path}")
+        for file in draw_findings(report, options.pictures):
+            print_line(f"Wrote {file}")
     if options.quarantine:
         count = report.write_quarantine(options.quarantine)
-        print(
+        print_line(
             f"Wrote {options.quarantine} ({pluralize(count, 'row')} to leave out). "
             f"Train without them: data.quarantine={options.quarantine}"
         )
@@ -113,9 +121,10 @@ def load_gate_config(file: Path | None, settings: Sequence[str]) -> GateConfig:
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
+    text = read_bytes(file, error=DataError, max_bytes=_MAX_CONFIG_BYTES)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as a bad date
         raise DataError(f"{file}: not valid YAML ({error})") from error
     if content is None:
         return {}

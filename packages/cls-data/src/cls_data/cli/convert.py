@@ -1,9 +1,9 @@
 """`cls-data convert`: write JSONL annotations for other layouts."""
 
 import argparse
-from pathlib import Path
 
-from cls_data.cli.options import Commands, create_command
+from cls_data.cli.options import describe, path
+from cls_data.cli.output import print_line
 from cls_data.convert.annotation_writer import ConversionResult
 from cls_data.convert.csv_annotations import convert_csv
 from cls_data.convert.image_folder import convert_image_folder
@@ -18,14 +18,18 @@ _COLUMN_HELP = {
     "group": "CSV column of groups (default: group if there is one)",
 }
 
+_EXAMPLES = """
+cls-data convert photos --from image-folder
+cls-data convert photos --from csv --csv photos/labels.csv --label-column number
+cls-data convert export --from roboflow
+"""
 
-def add_command(commands: Commands) -> None:
-    """Add the parser of `cls-data convert`."""
-    parser = create_command(
-        commands,
-        run,
-        "convert",
-        "Write JSONL annotations for class folders, a CSV file, or a Roboflow export",
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `cls-data convert`."""
+    describe(
+        parser,
+        _EXAMPLES,
         "Images stay in their folders.",
         root_help="the folder that holds the images, which becomes the data root",
     )
@@ -33,7 +37,7 @@ def add_command(commands: Commands) -> None:
     text = "current layout of ROOT"
     parser.add_argument("--from", dest="layout", choices=layouts, required=True, help=text)
     text = "CSV file with a header and one row per image, inside ROOT; for --from csv"
-    parser.add_argument("--csv", metavar="FILE", type=Path, help=text)
+    parser.add_argument("--csv", metavar="FILE", type=path, help=text)
     for role, text in _COLUMN_HELP.items():
         parser.add_argument(f"--{role}-column", metavar="NAME", help=text)
 
@@ -44,9 +48,9 @@ def run(options: argparse.Namespace) -> int:
 
     for split, file in result.files.items():
         rows = pluralize(result.row_counts[split], "row")
-        print(f"Wrote {file} ({rows})")
+        print_line(f"Wrote {file} ({rows})")
     for note in result.notes:
-        print(note)
+        print_line(note)
 
     return 0
 

@@ -1,51 +1,45 @@
-"""Options that several commands share."""
+"""Options that several commands share. Importing this module loads only the standard library."""
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
-from cls_data.annotations.quarantine import Quarantine
-from cls_export.contract.preprocessing import Preprocessing
+from cls_data.paths import expand_path
+from cls_export.contract.commands import EXIT_CODES
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-"""What `ArgumentParser.add_subparsers` returns; generic in type stubs only."""
+if TYPE_CHECKING:
+    from cls_data.annotations.quarantine import Quarantine
+    from cls_export.contract.preprocessing import Preprocessing
 
-Command = Callable[[argparse.Namespace], int]
-"""Runs a command, and returns the exit code."""
+MAX_WORKERS = 1024
 
 _ROOT_HELP = "data root: the folder that holds train/, valid/, and optionally test/"
 _MAX_SEED = 2**32 - 1
 
 
-def create_command(
-    commands: Commands,
-    run: Command,
-    name: str,
-    summary: str,
+def describe(
+    parser: argparse.ArgumentParser,
+    examples: str,
     details: str = "",
     *,
+    exit_codes: str = EXIT_CODES,
     root_help: str = _ROOT_HELP,
-) -> argparse.ArgumentParser:
-    """Create the parser of a command with its ROOT argument.
+) -> None:
+    """Add the ROOT argument, and complete the help text of a command.
 
     Args:
-        commands: The subparsers of `cls-data`.
-        run: Called with the parsed options.
-        name: Name of the command.
-        summary: One line, without a period.
-        details: Further sentences for `--help`.
+        parser: The parser of the command, whose description is the summary.
+        examples: Command lines, one a line.
+        details: Further sentences for the description, wrapped.
+        exit_codes: The meaning of the exit codes.
         root_help: Help text of ROOT.
     """
-    parser = commands.add_parser(name, help=summary, description=f"{summary}. {details}")
-    parser.set_defaults(run=run)
-    parser.add_argument(
-        "root",
-        metavar="ROOT",
-        type=Path,
-        help=root_help,
-    )
-    return parser
+    if details:
+        parser.description = f"{parser.description}\n{details}"
+    lines = [f"  {example}" for example in examples.strip().splitlines()]
+    parser.epilog = "\n".join(["Examples:", *lines, "", exit_codes])
+    parser.add_argument("root", metavar="ROOT", type=path, help=root_help)
 
 
 def add_annotations_option(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +57,7 @@ def add_quarantine_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--without",
         metavar="FILE",
-        type=Path,
+        type=path,
         help="leave out the rows in FILE, written by `cls-data check ROOT --quarantine FILE`",
     )
 
@@ -71,19 +65,27 @@ def add_quarantine_option(parser: argparse.ArgumentParser) -> None:
 def add_seed_option(parser: argparse.ArgumentParser) -> None:
     """Add `--seed`."""
     parser.add_argument(
-        "--seed", metavar="N", type=seed, default=0, help="random seed (default: %(default)s)"
+        "--seed",
+        metavar="N",
+        type=integer(0, _MAX_SEED),
+        default=0,
+        help="random seed (default: %(default)s)",
     )
 
 
-def load_quarantine(options: argparse.Namespace) -> Quarantine | None:
+def load_quarantine(options: argparse.Namespace) -> "Quarantine | None":
     """Load the file of `--without`."""
+    from cls_data.annotations.quarantine import Quarantine
+
     if options.without is None:
         return None
     return Quarantine.load(options.without)
 
 
-def create_preprocessing(side: int) -> Preprocessing:
+def create_preprocessing(side: int) -> "Preprocessing":
     """Return a preprocessing without normalization, for commands that have no model."""
+    from cls_export.contract.preprocessing import Preprocessing
+
     return Preprocessing(
         size=(side, side),
         mean=(0, 0, 0),
@@ -91,15 +93,26 @@ def create_preprocessing(side: int) -> Preprocessing:
     )
 
 
-def positive_int(text: str) -> int:
-    """Parse an integer of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
-    return int(text)
+def path(text: str) -> Path:
+    """Parse a path; `~` is the home folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got an empty text")
+    try:
+        return expand_path(Path(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def seed(text: str) -> int:
-    """Parse a random seed."""
-    if not text.isdecimal() or int(text) > _MAX_SEED:
-        raise argparse.ArgumentTypeError(f"expected an integer from 0 to {_MAX_SEED}, got {text!r}")
-    return int(text)
+def integer(minimum: int, maximum: int) -> Callable[[str], int]:
+    """Return a parser of integers in a range."""
+
+    def parse(text: str) -> int:
+        is_short = len(text) <= len(str(maximum))
+        value = int(text) if is_short and text.isdecimal() else -1
+        if not minimum <= value <= maximum:
+            raise argparse.ArgumentTypeError(
+                f"expected an integer from {minimum} to {maximum}, got {text[:40]!r}"
+            )
+        return value
+
+    return parse

@@ -1,67 +1,90 @@
 """`cls-data preview`: draw augmented images."""
 
 import argparse
+import tempfile
 from pathlib import Path
 
-import torch
-
-from cls_data.annotations.reading import read_split
-from cls_data.augmentation.preview import PIPELINES, draw_preview
 from cls_data.cli.options import (
-    Commands,
     add_annotations_option,
     add_quarantine_option,
     add_seed_option,
-    create_command,
     create_preprocessing,
+    describe,
+    integer,
     load_quarantine,
-    positive_int,
+    path,
 )
+from cls_data.cli.output import print_line
+from cls_data.data_source import read_data
 from cls_data.errors import DataError
-from cls_data.images.store import ImageStore
+
+AUGMENTATIONS = ("none", "light", "broadcast", "photo")
+"""Names of `cls_data.augmentation.preview.PIPELINES`, which needs PyTorch."""
+
+_MAX_IMAGES = 200
+_MAX_SIDE = 1024  # px
+
+_EXAMPLES = """
+cls-data preview photos
+cls-data preview photos --augmentation broadcast --out pictures
+"""
 
 
-def add_command(commands: Commands) -> None:
-    """Add the parser of `cls-data preview`."""
-    summary = "Draw training images next to augmented versions of them"
-    parser = create_command(commands, run, "preview", summary)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `cls-data preview`."""
+    describe(parser, _EXAMPLES)
     add_annotations_option(parser)
     add_quarantine_option(parser)
     text = "augmentation to draw; can be repeated (default: all)"
-    parser.add_argument("--augmentation", choices=list(PIPELINES), action="append", help=text)
-    text = "write AUGMENTATION.png files to this folder (default: %(default)s)"
-    parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("preview"), help=text)
+    parser.add_argument("--augmentation", choices=AUGMENTATIONS, action="append", help=text)
+    text = "write AUGMENTATION.png files to this folder (default: a new temporary folder)"
+    parser.add_argument("--out", metavar="FOLDER", type=path, help=text)
     parser.add_argument(
         "--size",
         metavar="PIXELS",
-        type=positive_int,
+        type=integer(1, _MAX_SIDE),
         default=64,
         help="side of the resized images (default: %(default)s)",
     )
     text = "number of images (default: %(default)s)"
-    parser.add_argument("--images", metavar="N", type=positive_int, default=8, help=text)
+    parser.add_argument("--images", metavar="N", type=integer(1, _MAX_IMAGES), default=8, help=text)
     add_seed_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    records = read_split(
-        options.root, "train", annotations=options.annotations, quarantine=load_quarantine(options)
+    data = read_data(
+        options.root, annotations=options.annotations, quarantine=load_quarantine(options)
     )
+    records = data.get("train", [])
     if not records:
         raise DataError(f"{options.root}: no training images; expected a train/ folder")
+
+    # Imported late: PyTorch takes seconds to load, and errors in the rows come first.
+    import torch
+
+    from cls_data.augmentation.preview import PIPELINES, draw_preview
+    from cls_data.images.store import ImageStore
 
     records.sort(key=lambda record: record.label)  # evenly spaced rows then cover many classes
     rows = torch.linspace(0, len(records) - 1, options.images).long()
     selected = [records[row] for row in rows.tolist()]
     store = ImageStore.build(selected, create_preprocessing(options.size))
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name in options.augmentation or PIPELINES:
+    folder = _create_folder(options.out)
+    for name in options.augmentation or AUGMENTATIONS:
         pipeline = PIPELINES[name]
         augmentation = pipeline() if pipeline else None
-        path = options.out / f"{name}.png"
+        file = folder / f"{name}.png"
         image = draw_preview(store.pixels, augmentation, seed=options.seed)
-        image.save(path)
-        print(f"Wrote {path}")
+        image.save(file)
+        print_line(f"Wrote {file}")
     return 0
+
+
+def _create_folder(chosen: Path | None) -> Path:
+    if chosen is None:
+        return Path(tempfile.mkdtemp(prefix="cls-data-preview-"))
+    folder = chosen.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

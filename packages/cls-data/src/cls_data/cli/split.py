@@ -5,34 +5,39 @@ from typing import Any
 
 from cls_data.annotations.reading import SPLITS, Split
 from cls_data.cli.options import (
-    Commands,
     add_quarantine_option,
     add_seed_option,
-    create_command,
+    describe,
+    integer,
     load_quarantine,
-    positive_int,
 )
+from cls_data.cli.output import print_line
 from cls_data.errors import DataError
 from cls_data.gate.text import pluralize
 from cls_data.splits.splitting import SplitResult, write_folds, write_splits
 
 _DEFAULT_SHARES = "0.8,0.1,0.1"
+_MAX_FOLDS = 1000
+
+_EXAMPLES = """
+cls-data split photos
+cls-data split photos --shares 0.7,0.15,0.15 --group-by game
+cls-data split photos --folds 5 --keep-test
+"""
 
 
-def add_command(commands: Commands) -> None:
-    """Add the parser of `cls-data split`."""
-    parser = create_command(
-        commands,
-        run,
-        "split",
-        "Split rows into train, valid, and test, or into folds",
-        "Classes are spread evenly, and rows of one group or one image stay together. "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `cls-data split`."""
+    describe(
+        parser,
+        _EXAMPLES,
+        "Classes are spread evenly, and rows of one group or one image stay together.\n"
         "Existing annotations remain.",
     )
     text = f"shares of train, valid, and optionally test (default: {_DEFAULT_SHARES})"
     parser.add_argument("--shares", metavar="S,S,S", help=text)
     text = "write K folds for cross-validation instead"
-    parser.add_argument("--folds", metavar="K", type=positive_int, help=text)
+    parser.add_argument("--folds", metavar="K", type=integer(2, _MAX_FOLDS), help=text)
     text = "subfolder of ROOT to write to (default: splits/seed-N, or folds)"
     parser.add_argument("--name", metavar="FOLDER", help=text)
     text = "keep rows with the same value of this metadata key together"
@@ -48,10 +53,10 @@ def run(options: argparse.Namespace) -> int:
     result = _split(options)
     for folder, class_counts in result.counts.items():
         rows = pluralize(sum(class_counts.values()), "row")
-        print(f"Wrote {folder}: {rows} of {len(class_counts)} classes")
+        print_line(f"Wrote {folder}: {rows} of {len(class_counts)} classes")
     for note in result.notes:
-        print(note)
-    print(f"Train with: data.annotations={result.names[0]}")
+        print_line(note)
+    print_line(f"Train with: data.annotations={result.names[0]}")
     return 0
 
 

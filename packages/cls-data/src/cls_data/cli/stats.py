@@ -1,18 +1,19 @@
 """`cls-data stats`: count classes and measure images."""
 
 import argparse
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-from rich.console import Console
-
-from cls_data.annotations.reading import SPLITS, read_split
+from cls_data.annotations.reading import Record, Split
 from cls_data.cli.options import (
-    Commands,
     add_annotations_option,
     add_quarantine_option,
-    create_command,
+    describe,
     load_quarantine,
+    path,
 )
+from cls_data.cli.output import print_line, print_renderable
+from cls_data.data_source import read_data
+from cls_data.errors import DataError
 from cls_data.statistics import (
     DatasetStatistics,
     MetadataSlices,
@@ -20,43 +21,65 @@ from cls_data.statistics import (
     slices_table,
     statistics_report,
 )
+from cls_export.contract.suggestions import did_you_mean
 
 _MAX_SLICES = 6
 """Columns that fit a terminal of 80 characters."""
 
+_EXAMPLES = """
+cls-data stats photos
+cls-data stats photos --by camera --picture classes.png
+"""
 
-def add_command(commands: Commands) -> None:
-    """Add the parser of `cls-data stats`."""
-    summary = "Count the rows of each class and measure image sizes"
-    parser = create_command(commands, run, "stats", summary)
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `cls-data stats`."""
+    describe(parser, _EXAMPLES)
     add_annotations_option(parser)
     add_quarantine_option(parser)
     text = "also count the rows of each class by the values of this metadata key"
     parser.add_argument("--by", metavar="KEY", help=text)
     text = "draw the class distribution; needs cls-data[figures]"
-    parser.add_argument("--picture", metavar="FILE.png", type=Path, help=text)
+    parser.add_argument("--picture", metavar="FILE.png", type=path, help=text)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    selection = {"annotations": options.annotations, "quarantine": load_quarantine(options)}
+    quarantine = load_quarantine(options)
+    selection = {"annotations": options.annotations, "quarantine": quarantine}
     statistics = DatasetStatistics.read(options.root, **selection)
-    console = Console()
-    console.print(statistics_report(statistics))
+    slices = {}
     if options.by is not None:
-        for split in SPLITS:
-            records = read_split(options.root, split, **selection)
-            if not records:
-                continue
-            slices = MetadataSlices.from_records(
-                statistics.classes,
-                records,
-                options.by,
-                limit=_MAX_SLICES,
-            )
-            console.print(f"{split} by {options.by}")
-            console.print(slices_table(slices))
+        records = read_data(options.root, **selection)
+        slices = _slice(records, statistics.classes, options.by)
+
+    print_renderable(statistics_report(statistics))
+    for split, counts in slices.items():
+        print_line(f"{split} by {options.by}")
+        print_renderable(slices_table(counts))
     if options.picture is not None:
         save_class_distribution(statistics, options.picture)
-        print(f"Wrote {options.picture}")
+        print_line(f"Wrote {options.picture}")
     return 0
+
+
+def _slice(
+    records: Mapping[Split, Sequence[Record]], classes: Sequence[str], key: str
+) -> dict[Split, MetadataSlices]:
+    """Count the rows of each split by a metadata key.
+
+    Raises:
+        DataError: No row has the key.
+    """
+    slices = {}
+    known: set[str] = set()
+    for split, rows in records.items():
+        for record in rows:
+            known.update(record.metadata)
+        if rows:
+            slices[split] = MetadataSlices.from_records(classes, rows, key, limit=_MAX_SLICES)
+
+    if key not in known:
+        hint = did_you_mean(key, known) if known else "the rows have no metadata"
+        raise DataError(f"--by {key}: no row has this key in its metadata; {hint}")
+    return slices

@@ -3,25 +3,32 @@
 import argparse
 from typing import Any
 
-from cls_data.cli.options import Commands, add_seed_option, create_command, positive_int
+from cls_data.cli.options import add_seed_option, describe, integer
+from cls_data.cli.output import print_line
 from cls_data.errors import DataError
 from cls_data.gate.text import pluralize
 from cls_data.synthetic.numbers import SyntheticNumbers
 from cls_data.synthetic.top_up import RENDERED_FOLDER, top_up
 
+_MAX_ROWS = 1_000_000
 
-def add_command(commands: Commands) -> None:
-    """Add the parser of `cls-data synth`."""
-    parser = create_command(
-        commands,
-        run,
-        "synth",
-        "Render images of numbers: a new dataset, or rows for rare classes",
+_EXAMPLES = """
+cls-data synth numbers
+cls-data synth numbers --classes 7,23 --seed 1
+cls-data synth photos --up-to 300
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `cls-data synth`."""
+    describe(
+        parser,
+        _EXAMPLES,
         "Without --up-to, ROOT must be empty or missing.",
         root_help="folder to create; with --up-to, an existing data root",
     )
     text = "render training images for the classes of ROOT until each has N rows"
-    parser.add_argument("--up-to", metavar="N", type=positive_int, help=text)
+    parser.add_argument("--up-to", metavar="N", type=integer(1, _MAX_ROWS), help=text)
     text = "render only these classes (default: all)"
     parser.add_argument("--classes", metavar="A,B,C", help=text)
     add_seed_option(parser)
@@ -46,17 +53,17 @@ def _render_dataset(options: argparse.Namespace, classes: list[str] | None) -> N
 
     numbers = SyntheticNumbers(**settings)
     numbers.write(options.root)
-    print(f"Rendered {len(numbers.classes)} classes in {options.root}")
+    print_line(f"Rendered {len(numbers.classes)} classes in {options.root}")
 
 
 def _render_rare_classes(options: argparse.Namespace, classes: list[str] | None) -> None:
     result = top_up(options.root, options.up_to, classes=classes, seed=options.seed)
     for label, count in result.rendered.items():
-        print(f"{label!r}: {pluralize(count, 'image')}")
-    print(
+        print_line(f"{label!r}: {pluralize(count, 'image')}")
+    print_line(
         f"Rendered {pluralize(result.total, 'image')} in {options.root / RENDERED_FOLDER}, "
         f"for up to {options.up_to} rows per class"
     )
     if result.skipped:
         labels = ", ".join(map(repr, result.skipped))
-        print(f"Skipped classes that are not numbers: {labels}")
+        print_line(f"Skipped classes that are not numbers: {labels}")

@@ -31,6 +31,7 @@ _INPUT_ERRNOS = (
     errno.ENOENT,
     errno.ENOTDIR,
     errno.EISDIR,
+    errno.EEXIST,
     errno.EACCES,
     errno.EPERM,
     errno.ENAMETOOLONG,
@@ -59,6 +60,7 @@ def run_command(
         wrong_input: Errors that the user fixes by changing the input. Exit code 2.
         failed: Errors of work that failed on correct input. Exit code 1.
     """
+    _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A file name may have characters that the terminal's encoding lacks.
@@ -66,11 +68,9 @@ def run_command(
     _raise_on_sigterm()
 
     try:
-        code = command() or 0
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader, such as `head`, closed the pipe. Python flushes stdout again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _run_and_flush(command)
+    except BrokenPipeError:  # the reader, such as `head`, closed the pipe
+        _flush_output()
         return 0
     except KeyboardInterrupt:
         _print_error(name, "interrupted")
@@ -91,7 +91,35 @@ def run_command(
         return EXIT_FAILED
     except Exception as error:
         return _report_bug(name, error)
+
+
+def _run_and_flush(command: Callable[[], int | None]) -> int:
+    try:
+        code = command() or 0
+    except SystemExit:  # from --help, for example
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
     return code
+
+
+def _replace_closed_streams() -> None:
+    """Replace streams that the caller closed, as in `>&-`."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+
+
+def _flush_output() -> None:
+    """Flush standard output, or discard it if it cannot be written.
+
+    Otherwise Python would try again at exit, and print a second error.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _raise_on_sigterm() -> None:
@@ -106,6 +134,7 @@ def _exit_terminated(signal_number: int, frame: FrameType | None) -> None:
 
 
 def _print_error(name: str, message: str) -> None:
+    _flush_output()
     print(f"{name}: {escape_control_characters(message)}", file=sys.stderr)
 
 
@@ -121,8 +150,9 @@ def _report_bug(name: str, error: Exception) -> int:
     text = f"{command_line}\n\n{''.join(traceback.format_exception(error))}"
 
     now = time.strftime("%Y%m%d-%H%M%S")
-    file = Path(tempfile.gettempdir()) / f"{Path(name).name}-error-{now}-{os.getpid()}.txt"
+    file_name = f"{Path(name).name}-error-{now}-{os.getpid()}.txt"
     try:
+        file = Path(tempfile.gettempdir()) / file_name  # fails if no folder can be written
         file.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError:
         print(text, file=sys.stderr)
