@@ -22,6 +22,8 @@ from cls_callbacks import (
     TrainingHistoryWriter,
 )
 from cls_callbacks.observers.confusion_matrix import confusion_figure, count_confusions
+from cls_callbacks.observers.plots import save_plot
+from cls_callbacks.observers.sample_predictions import sample_predictions_figure
 from cls_data import DatasetStatistics, EvaluationOutputs, Predictions
 
 
@@ -69,12 +71,40 @@ def test_confusion_matrix_of_any_size_is_plotted(size: int, tmp_path: Path) -> N
     figure.savefig(tmp_path / "matrix.png")
 
 
-def test_confusion_matrix_shows_class_names_with_special_characters(tmp_path: Path) -> None:
-    names = ("[/x]", "[red]", r"$\foo$", "", "<b>")
-    figure = confusion_figure(np.eye(5, dtype=np.int64), names, "valid")
-    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert labels == ["[/x]", "[red]", r"\$\foo\$", "(empty)", "<b>"]
-    figure.savefig(tmp_path / "matrix.png")
+NAMES = {
+    "[/x]": "[/x]",
+    r"$\foo$": r"$\foo$",
+    "$x^2$ \\$": "$x^2$ \\$",
+    "": "(empty)",
+    "<b>": "<b>",
+    "\x1b[31mred": "\\x1b[31mred",
+    "a\nb": r"a\nb",
+    "\u202egpj\u200f": "\\u202egpj\\u200f",
+    "中文 🏀": "中文 🏀",
+    "x" * 10_000: "x" * 20 + "…" + "x" * 20,
+}
+
+
+def test_plots_show_class_names_as_text_never_as_markup(make_trainer: Any, tmp_path: Path) -> None:
+    names = tuple(NAMES)
+    size = len(names)
+    figure = confusion_figure(np.eye(size, dtype=np.int64), names, "valid")
+    axes = figure.axes[0]
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [label.get_text() for label in labels] == list(NAMES.values())
+        assert not any(label.get_parse_math() for label in labels)
+
+    logits = torch.eye(size).roll(1, 0)
+    outputs = EvaluationOutputs("valid", logits, torch.arange(size), torch.arange(size))
+    pixels = torch.zeros(size, 3, 8, 8, dtype=torch.uint8)
+    samples = sample_predictions_figure(outputs, pixels, names, columns=size)
+    titles = [each.title for each in samples.axes if each.get_title()]
+    assert len(titles) == size
+    assert not any(title.get_parse_math() for title in titles)
+    for name, plot in (("matrix", figure), ("samples", samples)):
+        save_plot(make_trainer(), plot, name)
+        with Image.open(tmp_path / f"run/plots/{name}.png") as image:
+            assert max(image.size) < 5000
 
 
 def test_plots_and_predictions_are_written_after_evaluation_but_not_during_fit(

@@ -1,3 +1,4 @@
+import io
 import math
 import sys
 from collections import Counter
@@ -23,6 +24,7 @@ from cls_data.statistics import (
 from cls_data.statistics.dataset import read_image_sizes
 from cls_data.statistics.metadata_slices import NONE, OTHERS
 from cls_data.statistics.table import Bar
+from cls_export.contract.text import short_name
 
 WriteSplit = Callable[..., Path]
 SIZES = {"width": (17, 29.5, 63), "height": (23, 40, 64)}
@@ -260,9 +262,29 @@ def test_figure_has_one_panel_per_split_with_counts_above_the_bars() -> None:
 
 def test_figure_shows_class_names_that_look_like_formulas(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    statistics = statistics_of_classes((r"$\foo$", "", "<b>"), count=0)
+    names = (r"$\foo$", "", "<b>", "\x1b[31m", "a\nb", "中文", "x" * 10_000)
+    statistics = statistics_of_classes(names, count=0)
+    labels = class_distribution_figure(statistics).axes[-1].get_xticklabels()
+    shown = [r"$\foo$", "(empty)", "<b>", r"\x1b[31m", r"a\nb", "中文", f"{'x' * 20}…{'x' * 20}"]
+    assert sorted(label.get_text() for label in labels) == sorted(shown)
+    assert not any(label.get_parse_math() for label in labels)
     save_class_distribution(statistics, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "[/x]", "\u202egpj", "x" * 10_000])
+def test_tables_show_names_as_text(name: str) -> None:
+    statistics = statistics_of_classes((name, "b"), count=3)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(statistics_report(statistics))
+    slices = MetadataSlices(key=name, classes=(name, "b"), counts={name: {name: 1, "b": 2}})
+    console.print(slices_table(slices))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert len(text) < 10_000
+    assert short_name(repr(name)) in text
 
 
 def test_figure_without_matplotlib_raises_with_install_command(

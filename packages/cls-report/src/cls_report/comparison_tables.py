@@ -4,15 +4,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cls_export.contract.text import escape_control_characters
+from cls_export.contract.text import escape_control_characters, short_name
 from cls_report.reports.evaluation_blocks import display_name
 from cls_report.reports.seed_summary import SeedSummary
 from cls_report.statistics.comparison import AccuracyDifference, Comparison
 from cls_report.statistics.estimates import format_percent, format_points
 from cls_report.statistics.paired_tests import SIGNIFICANCE_LEVEL
 
-_MAX_CHARACTERS = 200
-"""Longer names are cut."""
+_MAX_NAME = 200
+"""Characters of a name."""
 
 
 def print_comparison(comparison: Comparison, first: str, second: str, split: str) -> None:
@@ -72,9 +72,7 @@ def _start_table(title: str, *headers: str) -> Table:
 
 def _name(text: str) -> Text:
     """Return a name that rich displays as it is."""
-    if len(text) > _MAX_CHARACTERS:
-        text = f"{text[:_MAX_CHARACTERS]}…"
-    return Text(escape_control_characters(text), overflow="fold")
+    return Text(short_name(text, _MAX_NAME) if text else "", overflow="fold")
 
 
 def _print(*items: Table | Text) -> None:

@@ -50,8 +50,8 @@ def confusion_figure(counts: NDArray[np.int64], classes: tuple[str, ...], split:
     step = max(1, num_classes // _MAX_TICKS)
     ticks = range(0, num_classes, step)
     labels = tick_labels(classes)[::step]
-    axes.set_xticks(ticks, labels, rotation=90, fontsize=8)
-    axes.set_yticks(ticks, labels, fontsize=8)
+    axes.set_xticks(ticks, labels, rotation=90, fontsize=8, parse_math=False)
+    axes.set_yticks(ticks, labels, fontsize=8, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
 

@@ -3,27 +3,43 @@
 Build figures with `matplotlib.figure.Figure`: pyplot opens windows and keeps global state.
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from loguru import logger
 from matplotlib.figure import Figure
 from PIL import Image
 
 from cls_callbacks.trainer_access import get_run_paths
+from cls_export.contract.files import open_atomically
+from cls_export.contract.text import short_name
+
+_MAX_NAME = 40
+"""Characters of a class name in a plot."""
 
 
 def save_plot(trainer: Trainer, plot: Figure | Image.Image, name: str) -> None:
-    """Write plots/NAME.png to the run folder, and pass it to the trainer's loggers."""
-    path = get_run_paths(trainer).plots / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write plots/NAME.png to the run folder, and pass it to the trainer's loggers.
 
-    if isinstance(plot, Figure):
-        plot.savefig(path, dpi=120, bbox_inches="tight")
-    else:
-        plot.save(path)
+    A plot that cannot be written, for example on a full disk, is a warning: a run can do without.
+    """
+    path = get_run_paths(trainer).plots / f"{name}.png"
+    try:
+        with open_atomically(path) as stream:
+            if isinstance(plot, Figure):
+                with warnings.catch_warnings():
+                    # A class name may have characters that the font lacks; they become boxes.
+                    warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+                    plot.savefig(stream, format="png", dpi=120, bbox_inches="tight")
+            else:
+                plot.save(stream, format="png")
+    except OSError as error:
+        logger.warning("{}: no plot ({})", path, error.strerror or error)
+        return
 
     log_image(trainer.loggers, path, trainer.global_step)
 
@@ -33,19 +49,21 @@ def log_image(loggers: Iterable[Logger], path: Path, step: int) -> None:
 
     Other loggers are skipped. `step` is the number of optimizer steps so far.
     """
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
+    for each in loggers:
+        if isinstance(each, TensorBoardLogger):
             with Image.open(path) as image:
                 pixels = np.asarray(image.convert("RGB"))
-            logger.experiment.add_image(path.stem, pixels, step, dataformats="HWC")
-        elif isinstance(logger, WandbLogger):
-            logger.log_image(path.stem, [str(path)], step)
-        elif isinstance(logger, MLFlowLogger):
+            each.experiment.add_image(path.stem, pixels, step, dataformats="HWC")
+        elif isinstance(each, WandbLogger):
+            each.log_image(path.stem, [str(path)], step)
+        elif isinstance(each, MLFlowLogger):
             folder = path.parent.name
-            logger.experiment.log_artifact(logger.run_id, str(path), folder)
+            each.experiment.log_artifact(each.run_id, str(path), folder)
 
 
 def tick_labels(classes: Sequence[str]) -> list[str]:
-    """Return class names as axis labels: dollar signs escaped, an empty name as `(empty)`."""
-    escaped = [name.replace("$", r"\$") for name in classes]
-    return [name or "(empty)" for name in escaped]
+    """Return class names as short lines of text; see `cls_export.contract.text.short_name`.
+
+    Draw them with `parse_math=False`: matplotlib reads text between dollar signs as a formula.
+    """
+    return [short_name(name, _MAX_NAME) for name in classes]

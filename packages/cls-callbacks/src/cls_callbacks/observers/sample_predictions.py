@@ -81,7 +81,7 @@ def sample_predictions_figure(
             if prediction != label:
                 text += f"\nis {names[label]}"
                 color = "crimson"
-            axes.set_title(text, fontsize=7, color=color, pad=2)
+            axes.set_title(text, fontsize=7, color=color, pad=2, parse_math=False)
 
     figure.subplots_adjust(hspace=0.75)
     return figure

@@ -2,19 +2,23 @@
 
 import io
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 from cls_data.errors import DataError
 from cls_data.statistics.dataset import DatasetStatistics
 from cls_export.contract.files import write_atomically
+from cls_export.contract.text import short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _INCHES_PER_CLASS = 0.26
+_INCHES_PER_CHARACTER = 0.08
 _MAX_INCHES = 60
 _MAX_NAMES = 230  # tick labels that fit into the widest figure
+_MAX_CHARACTERS = 40  # characters
 _DPI = 110
 
 
@@ -38,21 +42,25 @@ def class_distribution_figure(statistics: DatasetStatistics) -> "Figure":
     names = sorted(statistics.classes, key=lambda name: -train_counts[name])
     splits = list(statistics.counts)
 
+    step = -(-len(names) // _MAX_NAMES)
+    labels = [short_name(name, _MAX_CHARACTERS) for name in names[::step]]
+    longest = max(len(label) for label in labels)
+
     width = 2 + _INCHES_PER_CLASS * len(names)
-    size = (min(max(6, width), _MAX_INCHES), 0.8 + 2.4 * len(splits))
+    height = 0.8 + 2.4 * len(splits) + _INCHES_PER_CHARACTER * longest
+    size = (min(max(6, width), _MAX_INCHES), height)
     figure = Figure(figsize=size, layout="constrained", dpi=_DPI)
     figure.suptitle(f"{len(names)} classes, train imbalance {statistics.imbalance_ratio:.1f}:1")
 
     panels = figure.subplots(len(splits), sharex=True, squeeze=False)[:, 0]
-    step = -(-len(names) // _MAX_NAMES)
     for axes, split in zip(panels, splits, strict=True):
         counts = [statistics.counts[split][name] for name in names]
         _plot_split(axes, counts, annotate=step == 1)
         axes.set_ylabel(f"{split}: {statistics.total(split):,} rows")
 
-    # An escaped dollar sign keeps matplotlib from reading a class name as a formula.
-    labels = [name.replace("$", r"\$") or "(empty)" for name in names[::step]]
-    panels[-1].set_xticks(range(0, len(names), step), labels, rotation=90, fontsize=9)
+    ticks = range(0, len(names), step)
+    # Matplotlib would read text between dollar signs as a formula.
+    panels[-1].set_xticks(ticks, labels, rotation=90, fontsize=9, parse_math=False)
     return figure
 
 
@@ -60,7 +68,10 @@ def save_class_distribution(statistics: DatasetStatistics, path: str | os.PathLi
     """Write the figure of `class_distribution_figure` as a PNG."""
     figure = class_distribution_figure(statistics)
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=_DPI)
+    with warnings.catch_warnings():
+        # A class name may have characters that the font lacks; they become boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(content, format="png", dpi=_DPI)
     write_atomically(path, content.getvalue())
 
 

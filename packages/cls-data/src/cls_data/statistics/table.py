@@ -9,6 +9,7 @@ from rich.text import Text
 
 from cls_data.statistics.dataset import DatasetStatistics
 from cls_data.statistics.metadata_slices import MetadataSlices
+from cls_export.contract.text import short_name
 
 _BAR_CELLS = 28
 _MAX_NAMES = 50
@@ -61,17 +62,17 @@ def statistics_report(statistics: DatasetStatistics, *, max_classes: int | None 
             table.add_row(*["…"] * (len(splits) + 1))
             continue
         numbers = [_number(statistics.counts[split][name]) for split in splits]
-        table.add_row(Text(repr(name)), *numbers, Bar(train_counts[name], largest))
+        table.add_row(_class_name(name), *numbers, Bar(train_counts[name], largest))
     return Group(*map(Text, lines), table)
 
 
 def slices_table(slices: MetadataSlices) -> Table:
     """Return a table with one row per class, one column per value, and a row of totals."""
     table = _counts_table(slices.counts)
-    table.title = Text(f"rows by {slices.key}")
+    table.title = Text(f"rows by {short_name(slices.key)}")
     for name in slices.classes:
         numbers = [_number(counts[name]) for counts in slices.counts.values()]
-        table.add_row(Text(repr(name)), *numbers)
+        table.add_row(_class_name(name), *numbers)
     table.add_section()
     totals = [f"{slices.total(value):,}" for value in slices.counts]
     table.add_row("all", *totals)
@@ -132,8 +133,12 @@ def _listed_classes(statistics: DatasetStatistics, max_classes: int | None) -> l
 def _counts_table(columns: Iterable[str]) -> Table:
     table = Table("class")
     for column in columns:
-        table.add_column(Text(column), justify="right")
+        table.add_column(Text(short_name(column)), justify="right")
     return table
+
+
+def _class_name(name: str) -> Text:
+    return Text(short_name(repr(name)))
 
 
 def _number(count: int) -> Text:

@@ -2,7 +2,11 @@
 
 import re
 
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(
+    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+    r"\ud800-\udfff]"
+)
+"""Control characters, marks of the direction of text, and what UTF-8 cannot represent."""
 
 
 def escape_control_characters(text: str) -> str:
@@ -12,3 +16,16 @@ def escape_control_characters(text: str) -> str:
     direction of the text.
     """
     return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def short_name(name: str, max_length: int = 60) -> str:
+    """Return a name for one line of a table or a plot.
+
+    Control characters and line breaks are escaped, and the middle of a longer name is left out. An
+    empty name becomes `(empty)`.
+    """
+    text = escape_control_characters(name).replace("\n", "\\n")
+    if len(text) > max_length:
+        half = max_length // 2
+        text = f"{text[:half]}…{text[-half:]}"
+    return text or "(empty)"

@@ -27,6 +27,8 @@ from cls_report.statistics.scores import EvaluationScores
 
 _MAX_MISTAKES = 24
 _MAX_CURVE_POINTS = 200
+_MAX_NAME = 200
+"""Characters of a class name."""
 
 OverlayLookup = Callable[[str], int | None]
 """Returns the index of the image that explains a prediction, or None."""
@@ -248,7 +250,10 @@ def slice_tables(evaluation: Evaluation) -> list[Table]:
 
 
 def display_name(name: str) -> str:
-    """Return a visible name for a class."""
+    """Return a visible name for a class, without the middle of a very long one."""
+    if len(name) > _MAX_NAME:
+        half = _MAX_NAME // 2
+        return f"{name[:half]}…{name[-half:]}"
     return name or "(empty)"
 
 
