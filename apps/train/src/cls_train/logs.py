@@ -10,6 +10,8 @@ from pathlib import Path
 
 from loguru import logger
 
+from cls_export.contract.text import escape_control_characters
+
 _FORMAT = "{time:HH:mm:ss} {level: <7} {message}"
 _FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
 
@@ -32,7 +34,7 @@ def configure_logging() -> None:
 
 def _write_to_stderr(line: str) -> None:
     # Rich replaces sys.stderr while a progress bar is shown, so it is looked up for each line.
-    print(line, end="", file=sys.stderr)
+    print(escape_control_characters(line), end="", file=sys.stderr)
 
 
 def _log_thread_exception(args: threading.ExceptHookArgs) -> None:
@@ -72,12 +74,37 @@ def capture_lines() -> Iterator[list[str]]:
         logger.remove(sink)
 
 
+class _LogFile:
+    """Append log lines to a file. After the first failure, say so once and drop further lines.
+
+    A full disk must not end a run through its log, and loguru would print a traceback a line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._has_failed = False
+
+    def write(self, line: str) -> None:
+        """Append a line."""
+        if self._has_failed:
+            return
+        try:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(line)
+        except OSError as error:
+            self._has_failed = True
+            _write_to_stderr(
+                f"{self._path}: {error.strerror}. The log is continued on the terminal only.\n"
+            )
+
+
 @contextmanager
 def log_to_file(path: Path, earlier: Sequence[str] = ()) -> Iterator[None]:
     """Append the earlier lines to a file, then the lines logged while the block runs."""
-    with path.open("a", encoding="utf-8") as stream:
-        stream.writelines(earlier)
-    sink = logger.add(path, format=_FILE_FORMAT, level="INFO")
+    file = _LogFile(path)
+    for line in earlier:
+        file.write(line)
+    sink = logger.add(file.write, format=_FILE_FORMAT, level="INFO")
     try:
         yield
     finally:

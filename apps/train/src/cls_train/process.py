@@ -1,8 +1,10 @@
-"""Reduce the start and exit time of processes that import PyTorch."""
+"""Start and end processes that import PyTorch."""
 
 import atexit
+import ctypes
 import gc
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +26,13 @@ def paused_garbage_collection() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def end_with_parent() -> None:
+    """Let Linux kill this process when its parent dies. Does nothing on other systems."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def run_and_exit(command: Callable[[], None]) -> NoReturn:
