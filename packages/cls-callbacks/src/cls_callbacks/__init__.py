@@ -2,7 +2,11 @@
 
 from cls_callbacks.checkpointing.atomic_io import AtomicCheckpointIO, CheckpointNotSavedError
 from cls_callbacks.checkpointing.best_and_last import BestAndLastCheckpoint, CheckpointScore
-from cls_callbacks.checkpointing.checkpoint_files import DamagedCheckpointError, verify_checkpoint
+from cls_callbacks.checkpointing.checkpoint_files import (
+    DamagedCheckpointError,
+    remove_checkpoint,
+    verify_checkpoint,
+)
 from cls_callbacks.checkpointing.ema import EMA
 from cls_callbacks.checkpointing.preemption import PreemptionCheckpoint, TrainingInterrupted
 from cls_callbacks.finders.batch_size_finder import FastestBatchSizeFinder
@@ -49,5 +53,6 @@ __all__ = [
     "TrainingInterrupted",
     "TrainingWarnings",
     "log_image",
+    "remove_checkpoint",
     "verify_checkpoint",
 ]

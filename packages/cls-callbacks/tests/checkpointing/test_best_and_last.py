@@ -2,12 +2,14 @@ import errno
 import hashlib
 import os
 import random
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 
 from cls_callbacks import (
     EMA,
@@ -454,3 +456,42 @@ def test_keep_gigabytes_limits_kept_epochs_but_keeps_the_latest(
 def test_keep_limits_must_be_positive(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be above 0, or null to turn it off, got 0"):
         BestAndLastCheckpoint(**{name: 0})
+
+
+class StopsAfter(Callback):
+    """Stops training after some epochs, as EarlyStopping does."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
+
+
+def test_a_run_stopped_by_a_callback_does_not_train_on_when_it_is_resumed(
+    module: Any, new_module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    """C2: a process that was killed right after the last epoch must not train another one."""
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    make_trainer(StopsAfter(2), BestAndLastCheckpoint(), max_epochs=4).fit(module, datamodule=data)
+    assert torch.load(last, weights_only=True)["epoch"] == 1
+
+    resumed = make_trainer(BestAndLastCheckpoint(), max_epochs=4)
+    resumed.fit(new_module(), datamodule=data, ckpt_path=last, weights_only=True)
+    assert torch.load(last, weights_only=True)["epoch"] == 1
+
+
+def test_a_run_stopped_by_its_time_limit_goes_on_with_a_longer_one(
+    module: Any, new_module: Any, data: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    """A15."""
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    limit = Timer(timedelta(microseconds=1), interval="epoch", verbose=False)
+    callbacks = (limit, BestAndLastCheckpoint())
+    make_trainer(*callbacks, max_epochs=2, min_epochs=1).fit(module, datamodule=data)
+    assert torch.load(last, weights_only=True)["epoch"] == 0
+
+    limit = Timer(timedelta(hours=1), interval="epoch", verbose=False)
+    resumed = make_trainer(limit, BestAndLastCheckpoint(), max_epochs=2)
+    resumed.fit(new_module(), datamodule=data, ckpt_path=last, weights_only=True)
+    assert torch.load(last, weights_only=True)["epoch"] == 1

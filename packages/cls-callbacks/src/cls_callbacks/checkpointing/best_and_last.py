@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal, TypedDict
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, Timer
 from loguru import logger
 
 from cls_callbacks.checkpointing.atomic_io import CheckpointNotSavedError
@@ -174,13 +174,24 @@ class BestAndLastCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the metadata, and the score if it belongs to these weights."""
+        """Add the metadata, whether training stops here, and the score of these weights."""
         checkpoint["run"] = self.metadata
+        checkpoint["should_stop"] = trainer.should_stop and not _is_out_of_time(trainer)
         if self._score is None or self._score["step"] != trainer.global_step:
             return
         # EMA, called earlier, sets `weights` if it saves averaged ones.
         weights = checkpoint.get("weights", "raw")
         checkpoint["scored"] = {**self._score, "weights": weights}
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Stop again if a callback had stopped training, such as EarlyStopping.
+
+        Lightning forgets this, so a run that was killed right after would train one more epoch.
+        """
+        if trainer.state.fn == "fit" and checkpoint.get("should_stop", False):
+            trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best score and the metric that it belongs to."""
@@ -295,6 +306,16 @@ class BestAndLastCheckpoint(Checkpoint):
         if self.mode == "max":
             return value > self.best_score
         return value < self.best_score
+
+
+def _is_out_of_time(trainer: Trainer) -> bool:
+    """Whether `max_time` has ended training; a longer one lets the resumed run go on."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # not declared by Lightning
+        if isinstance(callback, Timer):
+            remaining = callback.time_remaining()
+            if remaining is not None and remaining <= 0:
+                return True
+    return False
 
 
 def _check_positive(name: str, value: float | None) -> None:

@@ -16,8 +16,7 @@ class ImageThroughputMonitor(Callback):
     A validation at the end of the epoch is not part of the time; one in the middle is.
 
     Attributes:
-        images: Images of the whole run, also after resuming. An epoch that was interrupted counts
-            from where it resumed.
+        images: Images of all completed epochs, also after resuming in the middle of one.
         seconds: Training time of these images.
     """
 
@@ -29,10 +28,15 @@ class ImageThroughputMonitor(Callback):
         self._batch_ended = 0.0
         self._validation_ended = 0.0
         self._waited = 0.0
+        self._resumed_epoch: dict[str, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, for a run that resumes in the middle of an epoch."""
+        """Start the clock; a run that resumes in the middle of an epoch adds to its counts."""
         self._start_epoch()
+        self._epoch_images = self._resumed_epoch.get("images", 0)
+        self._epoch_started -= self._resumed_epoch.get("seconds", 0.0)
+        self._waited = self._resumed_epoch.get("waited", 0.0)
+        self._resumed_epoch = {}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -71,18 +75,26 @@ class ImageThroughputMonitor(Callback):
             peak_bytes = torch.cuda.max_memory_allocated(pl_module.device)
             pl_module.log("gpu_memory_gb", peak_bytes / 1e9)
             torch.cuda.reset_peak_memory_stats(pl_module.device)
+        self._start_epoch()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the totals so far."""
+        """Return the totals of the completed epochs and of the current one."""
+        epoch = {
+            "images": self._epoch_images,
+            "seconds": self._batch_ended - self._epoch_started,
+            "waited": self._waited,
+        }
         return {
             "images": self.images,
             "seconds": self.seconds,
+            "epoch": epoch,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the totals."""
         self.images = state_dict["images"]
         self.seconds = state_dict["seconds"]
+        self._resumed_epoch = state_dict.get("epoch", {})  # missing in checkpoints of version 0.1
 
     def _start_epoch(self) -> None:
         self._epoch_images = 0

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from loguru import logger
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -58,13 +59,26 @@ class TrainingHistoryWriter(Callback):
         self._validation_metrics = {}
         self.epochs.append(row)
 
-        if trainer.is_global_zero:
-            write_atomically(get_run_paths(trainer).metrics, _format_csv(self.epochs).encode())
+        if not trainer.is_global_zero:
+            return
+        try:
+            self._write(trainer)
+        except OSError as error:
+            # The checkpoints decide whether a full disk ends training.
+            logger.warning("{}: {}", get_run_paths(trainer).metrics, error.strerror)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the plot."""
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file and the plot, also for a run that was killed after its last epoch.
+
+        Raises:
+            OSError: metrics.csv cannot be written.
+        """
         if trainer.is_global_zero and self.epochs:
+            self._write(trainer)
             save_plot(trainer, history_figure(self.epochs), "history")
+
+    def _write(self, trainer: Trainer) -> None:
+        write_atomically(get_run_paths(trainer).metrics, _format_csv(self.epochs).encode())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows, and the validation metrics of the current epoch."""
