@@ -60,6 +60,17 @@ def test_load_returns_saved_predictions(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["valid.npz"]
 
 
+def test_load_returns_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    path = saved(
+        tmp_path / "valid.npz",
+        ids=np.array(["a", "b", "caf\udce9"]),
+        metadata=np.array(["{}", "{}", '{"game": "\ud800"}']),
+    )
+    read = Predictions.load(path)
+    assert read.ids[2] == "caf\udce9"
+    assert read.row_metadata(2) == {"game": "\ud800"}
+
+
 def test_load_reads_version_1(tmp_path: Path) -> None:
     written = predictions()
     path = tmp_path / "valid.npz"

@@ -28,7 +28,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         for row, image in enumerate(predictions.ids):
             path = root / str(image)
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (20, 30), (row * 4 % 256, 90, 200)).save(path)
+            Image.new("RGB", (20, 30), (row * 4 % 256, 90, 200)).save(path, "PNG")
         config = {
             "seed": seed,
             "run": {"name": name},

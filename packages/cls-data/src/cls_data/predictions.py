@@ -213,8 +213,9 @@ class Predictions:
 
 
 def _is_json_object(text: str) -> bool:
+    data = text.encode(errors="replace")
     try:
-        return isinstance(from_json(text), dict)  # json.loads would allow any depth
+        return isinstance(from_json(data), dict)  # json.loads would allow any depth
     except ValueError:
         return False
 
