@@ -280,8 +280,38 @@ def test_a_split_that_is_not_needed_is_noted(split_pets: Path, preprocessing: An
     assert "data.split has no effect, because there is a valid folder" in report.notes
 
 
+def test_copies_of_one_image_leave_nothing_for_valid(tmp_path: Path, picture: Any) -> None:
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            picture(len(label)).save(tmp_path / label / f"{number}.png")
+    with pytest.raises(DataError, match="no image is left for valid, because copies and groups"):
+        read_records(_config(tmp_path))
+
+
 @pytest.mark.parametrize("name", ["gone", "file"])
 def test_a_root_that_is_no_folder_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=f"{name}: no such folder; expected"):
         read_records(_config(tmp_path / name))
+
+
+@pytest.mark.parametrize("layout", ["folder", "jsonl"])
+def test_findings_about_hostile_names_have_no_control_characters(
+    tmp_path: Path, picture: Any, write_set: Any, preprocessing: Any, layout: str
+) -> None:
+    names = [f"\x1b[2J\u202e{number}.png" for number in range(3)]
+    if layout == "folder":
+        for label in ("cat", "dog"):
+            (tmp_path / label).mkdir()
+            for name in names:
+                picture(0).save(tmp_path / label / name)
+    else:
+        rows = [(name, picture(0), label) for name in names for label in ("cat", "dog")]
+        write_set(tmp_path, {"train": rows})
+        annotations = tmp_path / "train" / "annotations.jsonl"
+        annotations.rename(annotations.with_name("\x1b[2J.jsonl"))
+    (finding,) = check(tmp_path, preprocessing).findings["conflicting_labels"]
+    assert "\x1b" not in finding.text
+    assert "\u202e" not in finding.text
+    assert finding.text.count(r"\x1b[2J") >= 2

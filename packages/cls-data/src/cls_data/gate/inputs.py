@@ -8,6 +8,7 @@ from typing import Self
 
 from cls_data.annotations.reading import SPLITS, BadRow, Record
 from cls_data.gate.inspection import InspectionResult
+from cls_export.contract.text import escape_control_characters
 
 _MAX_NAMED_ROWS = 4
 
@@ -159,4 +160,4 @@ def _other_rows(rows: Sequence[GateRow]) -> str:
     more = len(rows) - _MAX_NAMED_ROWS
     if more > 0:
         names.append(f"and {more} more")
-    return f" (also {', '.join(names)})"
+    return escape_control_characters(f" (also {', '.join(names)})")

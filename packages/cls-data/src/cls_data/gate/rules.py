@@ -26,6 +26,7 @@ from cls_data.gate.inputs import (
 )
 from cls_data.gate.text import pluralize, quote_all
 from cls_export.contract.image_formats import SUFFIXES
+from cls_export.contract.text import escape_control_characters
 
 Rule = Callable[[GateInputs, GateConfig], Iterator[Finding]]
 
@@ -35,7 +36,7 @@ def bad_rows(inputs: GateInputs, config: GateConfig, kind: str) -> Iterator[Find
     for row in inputs.bad_rows:
         if row.kind == kind:
             yield Finding(
-                text=f"{row.source}: {row.reason}",
+                text=escape_control_characters(f"{row.source}: {row.reason}"),
                 sources=(row.source,),
                 quarantine=(row.source,),
             )

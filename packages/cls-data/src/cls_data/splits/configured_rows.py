@@ -30,9 +30,7 @@ def read_records(config: "DataModuleConfig") -> dict[Split, list[Record]]:
     )
     for required in ("train", "valid"):
         if required not in records:
-            raise DataError(
-                f"{config.root}: no {required}/ folder; training needs train/ and valid/"
-            )
+            raise DataError(_describe_missing_split(config, required))
     if config.fold is not None and config.folds is not None:
         records |= select_fold(
             records["train"],
@@ -41,3 +39,12 @@ def read_records(config: "DataModuleConfig") -> dict[Split, list[Record]]:
             config.folds,
         )
     return records
+
+
+def _describe_missing_split(config: "DataModuleConfig", split: Split) -> str:
+    if config.layout == "folder":
+        return (
+            f"{config.root}: no image is left for {split}, because copies and groups of images are "
+            "not split, or because of the quarantine; add images"
+        )
+    return f"{config.root}: no {split}/ folder; training needs train/ and valid/"

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cls_data.annotations.lines import read_lines
 from cls_data.annotations.reading import SPLITS, Record, Split
 from cls_data.errors import DataError
+from cls_data.paths import expand_path
 from cls_data.splits.grouping import group_rows, stated_group
 from cls_data.splits.stratification import add_missing_classes_to_first
 from cls_export.contract.files import write_atomically
@@ -36,7 +37,7 @@ class FolderSplit(BaseModel):
     valid: Annotated[float, Field(gt=0, lt=1)] = 0.1
     test: Annotated[float, Field(ge=0, lt=1)] = 0.1
     seed: Annotated[int, Field(ge=0)] = 0
-    record: Path | None = None
+    record: Annotated[Path, AfterValidator(expand_path)] | None = None
 
     @model_validator(mode="after")
     def _check_train_share(self) -> Self:
@@ -66,10 +67,10 @@ def split_records(
     a hash of their names: the first ones are test, the last ones valid, as many as the shares ask
     for. So an image keeps its split when others are added or removed, except for a few near the
     borders of the order; with `settings.record`, without exception. A class with a single group is
-    in train only.
+    in train only, so valid may be missing.
 
     Raises:
-        DataError: An image cannot be read, the record is invalid, or no row is left for valid.
+        DataError: An image cannot be read, or the record is invalid.
     """
     groups = group_rows(records, group_by=None)
     keys = _stable_keys(records, groups)
@@ -88,11 +89,6 @@ def split_records(
     for record, key, subset in zip(records, keys, subsets, strict=True):
         split = recorded_groups.get(key, SPLITS[subset])
         splits.setdefault(split, []).append(record)
-    if "valid" not in splits:
-        raise DataError(
-            f"{len(records)} image(s) form {len(set(keys))} group(s), which are not split: none is "
-            "left for valid; expected at least two images or groups of some class"
-        )
     return splits
 
 
