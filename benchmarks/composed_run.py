@@ -51,7 +51,7 @@ def compose_run(
         composed = compose("config", [*overrides, f"run.root={folder.parent}"])
     config = resolve_preprocessing(RunConfig.from_hydra(composed))
     callbacks = [*build_callbacks(config).all, *extra_callbacks]
-    trainer = build_trainer(config, folder, callbacks, logging=True)
+    trainer = build_trainer(config, folder, callbacks)
     data = build_data(config, build_preprocessing(config))
     data.prepare_data()
     data.setup()

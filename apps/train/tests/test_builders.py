@@ -46,7 +46,7 @@ def build(composed: Any, data_root: Path) -> Callable[..., ClassificationModule]
         ),
         (
             "model=torchvision model.name=alexnet preprocessing.size=[64,64] "
-            "+data.growing_sizes=[{until:0.5,size:[16,16]}]",
+            "data.growing_sizes=[{until:0.5,size:[16,16]}]",
             "data.growing_sizes: the network cannot process images of 16 x 16 pixels",
         ),
         (
@@ -54,8 +54,8 @@ def build(composed: Any, data_root: Path) -> Callable[..., ClassificationModule]
             "images of 24x24 pixels; the smallest square that works is 63x63",
         ),
         (
-            "+data.batch_size=1 preprocessing.size=[64,64] "
-            "+data.growing_sizes=[{until:0.5,size:[32,32]}]",
+            "data.batch_size=1 preprocessing.size=[64,64] "
+            "data.growing_sizes=[{until:0.5,size:[32,32]}]",
             "would get one value per channel at 32x32 px",
         ),
     ],
@@ -71,14 +71,14 @@ def test_settings_that_data_or_network_refuse_are_reported_before_training(
 
 
 def test_growing_sizes_with_cached_features_log_a_warning(run_app: Any, data_root: Any) -> None:
-    cached = ["transfer=linear_probe", "+transfer.cache_features=true", "augmentation=none"]
+    cached = ["transfer=linear_probe", "transfer.cache_features=true", "augmentation=none"]
     settings = [
         "preprocessing.size=[32,32]",
         "stages.evaluate=false",
         "callbacks=none",
         "trainer.max_epochs=1",
     ]
-    growing = "+data.growing_sizes=[{until:0.5,size:[16,16]}]"
+    growing = "data.growing_sizes=[{until:0.5,size:[16,16]}]"
     code, message = run_app("data=jsonl", f"data.root={data_root}", *cached, *settings, growing)
     assert code == 0
     assert "data.growing_sizes has no effect with transfer.cache_features" in message
@@ -91,13 +91,13 @@ def test_transfer_from_random_weights_logs_a_warning(
     build(f"transfer={transfer}")
     (line,) = warnings
     assert line.startswith("transfer: the network starts from random weights")
-    assert "set model.weights=DEFAULT or +model.init_from=RUN" in line
+    assert "set model.weights=DEFAULT or model.init_from=RUN" in line
 
 
 def test_transfer_from_pretrained_weights_logs_no_warning(
     build: Any, warnings: list[str], weights_file: Path, make_run: Any
 ) -> None:
-    for start in (f"model.weights={weights_file}", f"+model.init_from={make_run()}"):
+    for start in (f"model.weights={weights_file}", f"model.init_from={make_run()}"):
         build("transfer=fine_tune", start)
     assert warnings == []
 

@@ -20,7 +20,7 @@ from cls_train.builders import (
     build_trainer,
     check_nodes,
 )
-from cls_train.builders.trainer import LOGGER_EXTRAS
+from cls_train.builders.loggers import LOGGER_EXTRAS
 from cls_train.composition.config import RunConfig
 from cls_train.composition.resolve_preprocessing import resolve_preprocessing
 from cls_train.errors import ConfigError
@@ -40,7 +40,7 @@ NEEDED = {
     ("logger", "mlflow"): ["run.root={folder}"],  # where its database is created
     ("experiment", "jersey_numbers_pretrained"): ["model.weights={weights}"],
     ("experiment", "photos_small"): ["model.weights={weights}"],
-    ("transfer", "linear_probe"): ["augmentation=none", "+transfer.cache_features=true"],
+    ("transfer", "linear_probe"): ["augmentation=none", "transfer.cache_features=true"],
 }
 """Settings that a choice needs besides its own."""
 
@@ -124,12 +124,12 @@ def build_everything(config: RunConfig, data: ClassificationDataModule, folder: 
     needed = next((LOGGER_EXTRAS[name] for name in loggers if name in LOGGER_EXTRAS), None)
     if config.trainer["accelerator"] == "gpu" and not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="trainer"):
-            build_trainer(config, folder, callbacks, logging=True)
+            build_trainer(config, folder, callbacks)
     elif needed and importlib.util.find_spec(needed) is None:
         with pytest.raises(ConfigError, match=f"uv run --extra {needed} apps/train"):
-            build_trainer(config, folder, callbacks, logging=True)
+            build_trainer(config, folder, callbacks)
     else:
-        trainer = build_trainer(config, folder, callbacks, logging=True)
+        trainer = build_trainer(config, folder, callbacks)
         optimizer = build_optimizer(module._optimizer, module.backbone, module.transfer)
         assert trainer.max_epochs == config.trainer["max_epochs"]
         assert optimizer.param_groups[0]["lr"] > 0
@@ -173,6 +173,6 @@ def test_the_gate_file_equals_the_defaults_of_the_code(composed: Any, data_root:
 
 
 def test_folds_are_set_without_a_plus(composed: Any) -> None:
-    for data in ("jsonl", "synthetic", "synthetic_tiny"):
+    for data in ("jsonl", "folder", "synthetic", "synthetic_tiny"):
         config = composed(f"data={data}", "data.root=x", "data.folds=5", "data.fold=2")
         assert (config.data["fold"], config.data["folds"]) == (2, 5)

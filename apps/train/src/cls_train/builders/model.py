@@ -49,7 +49,7 @@ def build_module(
     if transfer is not None and not skip_initial_weights and _starts_at_random(config):
         logger.warning(
             "transfer: the network starts from random weights, which frozen layers would keep; "
-            "set model.weights=DEFAULT or +model.init_from=RUN, or set transfer=none"
+            "set model.weights=DEFAULT or model.init_from=RUN, or set transfer=none"
         )
     network = build_network(
         config,

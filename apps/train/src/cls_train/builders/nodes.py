@@ -4,6 +4,8 @@ import importlib.util
 
 from cls_export.contract.suggestions import did_you_mean
 from cls_models import VALIDATION_METRICS
+from cls_train.builders.callbacks import check_metric
+from cls_train.builders.trainer_flags import check_trainer_flags
 from cls_train.composition.config import Monitor, RunConfig
 from cls_train.composition.instantiate import check_node
 from cls_train.errors import ConfigError
@@ -28,6 +30,8 @@ NODES = (
 def check_nodes(config: RunConfig) -> None:
     """Check every `_target_`, argument name, and allowed package, and the monitored metric.
 
+    Also check the values of the trainer's flags.
+
     Raises:
         ConfigError: The message names the key path.
     """
@@ -40,6 +44,7 @@ def check_nodes(config: RunConfig) -> None:
         node = getattr(config, name)
         check_node(node, name, config.allow_targets)
 
+    check_trainer_flags(config.trainer)
     _check_monitor(config.monitor)
 
 
@@ -49,9 +54,4 @@ def _check_monitor(monitor: Monitor) -> None:
         raise ConfigError(
             f"monitor.metric: {metric!r} is not logged; {did_you_mean(metric, VALIDATION_METRICS)}"
         )
-    expected_mode = "min" if metric.endswith("_loss") else "max"
-    if mode != expected_mode:
-        raise ConfigError(
-            f"monitor.mode: {mode!r} would select the worst {metric}; "
-            f"set monitor.mode={expected_mode}"
-        )
+    check_metric(metric, mode, "monitor.metric", "monitor.mode")

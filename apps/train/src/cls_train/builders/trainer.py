@@ -1,82 +1,97 @@
-"""Build the callbacks, the loggers, and the trainer."""
+"""Build the trainers of a run: one for training, one for the evaluation of its weights."""
 
-import importlib.util
-from dataclasses import dataclass
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins import Precision
+from lightning.pytorch.profilers import (
+    AdvancedProfiler,
+    Profiler,
+    PyTorchProfiler,
+    SimpleProfiler,
+)
 from loguru import logger
 
-from cls_callbacks import BestAndLastCheckpoint
-from cls_models import ClassificationModule, check_precision, prepare_for_device
+from cls_callbacks import AtomicCheckpointIO
+from cls_models import (
+    ClassificationModule,
+    HardwareError,
+    check_precision,
+    prepare_for_device,
+)
+from cls_train.builders.loggers import build_loggers
 from cls_train.composition.config import Node, RunConfig
 from cls_train.composition.instantiate import build
 from cls_train.errors import ConfigError
 
-LOGGER_EXTRAS = {"MLFlowLogger": "mlflow", "WandbLogger": "wandb"}
-"""Loggers that need an extra of this app. Each extra has the name of the module it installs."""
+EVALUATION_FLAGS = (
+    "_target_",
+    "accelerator",
+    "benchmark",
+    "deterministic",
+    "enable_progress_bar",
+    "inference_mode",
+)
+"""Arguments of the trainer that also hold for the evaluation. The others, such as limits of
+batches, concern training only."""
+
+PROFILERS: dict[str, type[AdvancedProfiler | PyTorchProfiler | SimpleProfiler]] = {
+    "advanced": AdvancedProfiler,
+    "pytorch": PyTorchProfiler,
+    "simple": SimpleProfiler,
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Callbacks:
-    """All callbacks of a run, and the required one among them."""
-
-    all: list[Callback]
-    best_and_last: BestAndLastCheckpoint
-
-
-def build_callbacks(config: RunConfig) -> Callbacks:
-    """Build the callbacks that are not null.
-
-    Raises:
-        ConfigError: There is not exactly one `cls_callbacks.BestAndLastCheckpoint`.
-    """
-    callbacks = []
-    for name, node in config.callbacks.items():
-        if node:
-            callbacks.append(build(node, f"callbacks.{name}", Callback))
-
-    checkpoints = [each for each in callbacks if isinstance(each, BestAndLastCheckpoint)]
-    if len(checkpoints) != 1:
-        raise ConfigError(
-            "callbacks: expected exactly one cls_callbacks.BestAndLastCheckpoint, "
-            f"got {len(checkpoints)}; the app resumes from, evaluates, and exports its checkpoints"
-        )
-    return Callbacks(callbacks, checkpoints[0])
-
-
-def build_trainer(
-    config: RunConfig, folder: Path, callbacks: list[Callback], *, logging: bool
-) -> Trainer:
-    """Build the trainer of a run folder, with the configured loggers or with none.
+def build_trainer(config: RunConfig, folder: Path, callbacks: list[Callback]) -> Trainer:
+    """Build the trainer of a run folder, with the configured loggers.
 
     Raises:
-        ConfigError: The device does not exist, there is more than one, or no validation would run.
+        ConfigError: The device does not exist, the precision is unknown, or the plugins do not
+            save checkpoints atomically.
     """
-    for key in ("devices", "num_nodes"):
-        if config.trainer.get(key, 1) not in (1, "1", [0]):
-            raise ConfigError(
-                f"trainer.{key}: the app trains on one device, got {config.trainer[key]}"
-            )
-
-    loggers = _build_loggers(config.logger, folder) if logging else []
-    node = {key: value for key, value in config.trainer.items() if key != "precision"}
+    node = dict(config.trainer)
+    precision = node.pop("precision", None)
+    plugins = _build_plugins(node.pop("plugins", None))
+    profiler = _build_profiler(node.pop("profiler", None), folder)
     device = _find_device(node)
-    precision = check_precision(config.trainer.get("precision", "32-true"), device)
 
-    trainer = build(
-        {**node, "precision": precision},
-        "trainer",
-        Trainer,
+    return _build(
+        node,
+        precision=_check_precision(precision, device),
+        plugins=[*plugins, *_choose_environment(plugins)],
+        profiler=profiler,
         callbacks=callbacks,
-        logger=loggers,
+        logger=build_loggers(config.logger, folder),
         default_root_dir=str(folder),
     )
-    _check_epochs(trainer)
-    return trainer
+
+
+def build_evaluation_trainer(config: RunConfig, folder: Path, callbacks: list[Callback]) -> Trainer:
+    """Build a trainer that evaluates every image, on one device, in float32, without loggers.
+
+    Raises:
+        ConfigError: The device does not exist.
+    """
+    node = {key: value for key, value in config.trainer.items() if key in EVALUATION_FLAGS}
+    return _build(
+        node,
+        devices=1,
+        precision="32-true",
+        plugins=_choose_environment([]),
+        callbacks=callbacks,
+        logger=[],
+        enable_model_summary=False,
+        default_root_dir=str(folder),
+    )
 
 
 def optimize_for_device(module: ClassificationModule, trainer: Trainer) -> None:
@@ -94,38 +109,74 @@ def optimize_for_device(module: ClassificationModule, trainer: Trainer) -> None:
         logger.debug("{}", note)
 
 
+def _build(node: Node, **runtime: Any) -> Trainer:
+    try:
+        trainer = build(node, "trainer", Trainer, **runtime)
+    except ConfigError as error:
+        # Lightning's message does not name the argument. All others were checked.
+        if isinstance(node.get("devices"), list):
+            raise ConfigError(str(error).replace("trainer:", "trainer.devices:", 1)) from error
+        raise
+    if trainer.world_size != 1 or trainer.num_devices != 1:
+        raise ConfigError(
+            f"trainer.devices: the app trains on one device, got {trainer.num_devices}; "
+            "set trainer.devices=1"
+        )
+    return trainer
+
+
 def _find_device(node: Node) -> torch.device:
-    # `accelerator: auto` is resolved to a device only by building a trainer.
-    settings = {**node, "plugins": None, "logger": False}
-    trainer = build(settings, "trainer", Trainer)
+    """Return the device of an accelerator, which may be `auto`."""
+    # Only building a trainer resolves it.
+    accelerator = node.get("accelerator", "auto")
+    plugins: Any = _choose_environment([])
+    try:
+        trainer = Trainer(accelerator=accelerator, devices=1, plugins=plugins, logger=False)
+    except Exception as error:  # Lightning and torch raise many kinds of errors
+        raise ConfigError(f"trainer.accelerator: {error}") from error
     return trainer.strategy.root_device
 
 
-def _check_epochs(trainer: Trainer) -> None:
-    epochs: Any = trainer.max_epochs
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ConfigError(f"trainer.max_epochs: expected an integer of at least 1, got {epochs!r}")
-
-    epochs_between_validations = trainer.check_val_every_n_epoch or 1
-    if trainer.limit_val_batches == 0 or epochs_between_validations > epochs:
-        raise ConfigError("trainer: no validation would run, so there would be no best.ckpt")
-
-
-def _build_loggers(nodes: dict[str, Node | None], folder: Path) -> list[Logger]:
-    loggers = []
-    for name, node in nodes.items():
-        if node:
-            loggers.append(_build_logger(node, f"logger.{name}", folder))
-    return loggers
-
-
-def _build_logger(node: Node, path: str, folder: Path) -> Logger:
+def _check_precision(precision: Any, device: torch.device) -> str:
     try:
-        return build(node, path, Logger, save_dir=str(folder))  # type: ignore[type-abstract]
-    except ConfigError as error:
-        extra = LOGGER_EXTRAS.get(str(node.get("_target_")).rpartition(".")[2])
-        if extra is not None and importlib.util.find_spec(extra) is None:
-            raise ConfigError(
-                f"{path}: {extra} is not installed; run: uv run --extra {extra} apps/train …"
-            ) from error
-        raise
+        return check_precision("32-true" if precision is None else precision, device)
+    except HardwareError as error:
+        raise ConfigError(f"trainer.precision: {error}") from error
+
+
+def _build_plugins(nodes: list[Node] | None) -> list[Any]:
+    plugins = []
+    for index, node in enumerate(nodes or []):
+        plugins.append(build(node, f"trainer.plugins.{index}", object))
+
+    if any(isinstance(each, Precision) for each in plugins):
+        raise ConfigError("trainer.plugins: a plugin sets the precision; set trainer.precision")
+    if not any(isinstance(each, AtomicCheckpointIO) for each in plugins):
+        raise ConfigError(
+            "trainer.plugins: expected one cls_callbacks.AtomicCheckpointIO, without which a "
+            "killed run could leave half a checkpoint"
+        )
+    return plugins
+
+
+def _choose_environment(plugins: list[Any]) -> list[ClusterEnvironment]:
+    """Name the environment if Lightning would warn about an `srun` that is not used."""
+    if shutil.which("srun") is None:
+        return []
+    if any(isinstance(each, ClusterEnvironment) for each in plugins):
+        return []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        is_slurm = SLURMEnvironment.detect()
+    if is_slurm or TorchElasticEnvironment.detect():
+        return []
+    return [LightningEnvironment()]
+
+
+def _build_profiler(setting: str | Node | None, folder: Path) -> Profiler | None:
+    """Build a profiler that writes to the run folder; Lightning would log to a hidden level."""
+    if setting is None:
+        return None
+    if isinstance(setting, dict):
+        return build(setting, "trainer.profiler", Profiler)  # type: ignore[type-abstract]
+    return PROFILERS[setting](dirpath=folder, filename="profile")

@@ -17,6 +17,8 @@ from cls_models import (
     check_batch_size_for_batch_norm,
     check_features_cacheable,
 )
+from cls_models.optim.schedule_factory import build_schedule, check_schedule
+from cls_train.builders.trainer_batches import check_batches, count_optimizer_steps
 from cls_train.composition.config import RunConfig
 from cls_train.composition.instantiate import build_partial
 from cls_train.errors import ConfigError
@@ -34,6 +36,7 @@ def check_trial_run(
         ConfigError: A setting is refused; the message names its key path.
         HardwareError: A batch is too small for batch normalization.
     """
+    check_batches(config.trainer, data)
     factory = build_partial(config.optimizer, "optimizer")
     optimizer = _try_out(
         "optimizer",
@@ -57,8 +60,8 @@ def _check_scheduler(
 ) -> None:
     assert config.scheduler is not None
     factory = build_partial(config.scheduler, "scheduler")
-    total_steps = _count_steps(config, data)
-    schedule = _try_out("scheduler", lambda: factory(optimizer, total_steps))
+    steps = count_optimizer_steps(config.trainer, data)
+    schedule, interval = _try_out("scheduler", lambda: build_schedule(factory, optimizer, steps))
 
     metric = getattr(schedule, "monitor", None)
     if metric is not None and metric not in VALIDATION_METRICS:
@@ -66,17 +69,9 @@ def _check_scheduler(
             f"scheduler.monitor: {metric!r} is not logged; "
             f"{did_you_mean(metric, VALIDATION_METRICS)}"
         )
-
-
-def _count_steps(config: RunConfig, data: ClassificationDataModule) -> int:
-    """Return the optimizer steps of the run, ignoring trainer settings that skip some."""
-    images = len(data.records("train"))
-    steps_per_epoch = max(1, images // data.config.batch_size)
-
-    epochs = config.trainer.get("max_epochs")
-    if not isinstance(epochs, int):
-        return steps_per_epoch
-    return epochs * steps_per_epoch
+    if metric is None:
+        updates = steps if interval == "step" else config.trainer["max_epochs"]
+        _try_out("scheduler", lambda: check_schedule(schedule, optimizer, updates))
 
 
 def _check_loss(config: RunConfig, module: ClassificationModule, num_classes: int) -> None:
@@ -142,4 +137,5 @@ def _try_out(path: str, attempt: Callable[[], Any]) -> Any:
     except ConfigError:
         raise
     except Exception as error:  # libraries raise many kinds of errors for bad arguments
-        raise ConfigError(f"{path}: {error}") from error
+        message = str(error) or type(error).__name__
+        raise ConfigError(f"{path}: {message}") from error

@@ -35,10 +35,22 @@ some can write files or run commands."""
 
 REPLACED_CALLBACKS = {
     "BackboneFinetuning": "set transfer=staged, which a resumed run repeats",
+    "BaseFinetuning": "set transfer=staged, which a resumed run repeats",
+    "BasePredictionWriter": "use cls_callbacks.PredictionsWriter, because the app never predicts",
     "BatchSizeFinder": "set callbacks=batch_size_finder",
+    "Callback": "name a subclass",
+    "Checkpoint": "use cls_callbacks.BestAndLastCheckpoint",
     "EMAWeightAveraging": "use callbacks.ema, whose weights are evaluated and exported",
+    "GradientAccumulationScheduler": "set trainer.accumulate_grad_batches, because a schedule "
+    "needs the number of steps",
     "LearningRateFinder": "set callbacks=lr_finder",
+    "ModelCheckpoint": "set callbacks.best_and_last, such as its keep_epochs",
+    "ModelPruning": "export a pruned network yourself, because its masks would be exported",
+    "OnExceptionCheckpoint": "set callbacks.best_and_last.every_minutes",
+    "ProgressBar": "use cls_callbacks.EpochProgressBar",
+    "SpikeDetection": "use cls_callbacks.TrainingWarnings, because it ends a run with a traceback",
     "StochasticWeightAveraging": "use callbacks.ema, whose weights are evaluated and exported",
+    "ThroughputMonitor": "use cls_callbacks.ImageThroughputMonitor",
     "WeightAveraging": "use callbacks.ema, whose weights are evaluated and exported",
 }
 """Lightning's callbacks that do not work here, and what to do instead."""

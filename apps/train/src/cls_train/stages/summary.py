@@ -14,13 +14,14 @@ def build_summary(fit_result: FitResult, evaluation: dict[str, Any] | None) -> d
         "fit_seconds": fit_result.seconds,
         "train_images_per_second": fit_result.images_per_second,
         "best_score": fit_result.best_score,
+        "stopped": fit_result.stopped,
         "warnings": fit_result.warnings,
         "evaluation": evaluation,
     }
 
 
 def log_evaluation(fit_result: FitResult, evaluation: dict[str, Any]) -> None:
-    """Send the metrics and plots of the evaluation process to the loggers, then close them."""
+    """Send the metrics and plots of the evaluation process to the loggers."""
     step = evaluation["scored"]["step"]
 
     values = {}
@@ -35,9 +36,6 @@ def log_evaluation(fit_result: FitResult, evaluation: dict[str, Any]) -> None:
         for plot in sorted(plots):
             log_image(fit_result.loggers, plot, step)
 
-    for each in fit_result.loggers:
-        each.finalize("success")
-
 
 def build_summary_rows(fit_result: FitResult, evaluation: dict[str, Any] | None) -> dict[str, str]:
     """Return the rows of the table on the terminal."""
@@ -45,7 +43,11 @@ def build_summary_rows(fit_result: FitResult, evaluation: dict[str, Any] | None)
     rows = {"run": str(run.path)}
     if evaluation is not None:
         rows |= _evaluation_rows(evaluation)
+    elif fit_result.best_score is not None:
+        rows[f"best {fit_result.monitor}"] = f"{fit_result.best_score:.4f}"
 
+    if fit_result.stopped is not None:
+        rows["training"] = fit_result.stopped
     if fit_result.warnings:
         rows["warnings"] = "\n".join(fit_result.warnings)
     time_label = "fit time (resumed part)" if fit_result.is_resumed else "fit time"
@@ -82,4 +84,8 @@ def _evaluation_rows(evaluation: dict[str, Any]) -> dict[str, str]:
         before = format_percent(Estimate(**calibration["before"]))
         after = format_percent(Estimate(**calibration["after"]))
         rows["calibration error"] = f"{after}, uncalibrated {before}"
+
+    notes = evaluation.get("confidence_notes", [])
+    if notes:
+        rows["confidence"] = "\n".join(notes)
     return rows
