@@ -1,5 +1,6 @@
 import hashlib
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,60 @@ def test_missing_file_is_named() -> None:
 def test_invalid_settings_are_refused(wrong: Any) -> None:
     with pytest.raises(ValidationError):
         Preprocessing(**{"size": (8, 8), **PLAIN, **wrong})
+
+
+SHORTEST_EDGE: Any = {"size": (6, 6), "resize": "shortest_edge", "resize_to": 8, **PLAIN}
+
+
+@pytest.mark.parametrize(
+    ("rounding", "scaled", "corner"),
+    [("torchvision", (10, 8), (2, 1)), ("nearest", (11, 8), (2, 1))],
+)
+def test_rounding_of_the_longer_side_and_of_the_crop(
+    rounding: Any, scaled: tuple[int, int], corner: tuple[int, int]
+) -> None:
+    preprocessing = Preprocessing(**SHORTEST_EDGE, rounding=rounding)
+    image = picture(40, 30)  # 8 * 40 / 30 = 10.67
+    left, top = corner
+    expected = image.resize(scaled, Image.Resampling.BILINEAR)
+    expected = expected.crop((left, top, left + 6, top + 6))
+    assert np.array_equal(preprocessing.load_pixels(image), np.asarray(expected))
+
+
+@pytest.mark.parametrize(("margin", "corner"), [(0, 0), (1, 0), (2, 1), (3, 2), (5, 2), (7, 4)])
+def test_torchvision_rounds_the_corner_of_the_crop_half_to_even(margin: int, corner: int) -> None:
+    preprocessing = Preprocessing(size=(6, 6), resize="shortest_edge", resize_to=6, **PLAIN)
+    image = picture(6 + margin, 6)
+    pixels = np.asarray(image)[:, corner : corner + 6]
+    assert np.array_equal(preprocessing.load_pixels(image), pixels)
+
+
+def test_descriptions_of_older_versions_keep_their_rounding() -> None:
+    new = Preprocessing(**SHORTEST_EDGE)
+    assert new.rounding == "torchvision"
+
+    old_text = new.model_dump_json(exclude={"rounding", "max_pixels"})
+    old = Preprocessing.model_validate_json(old_text)
+    assert old.rounding == "nearest"
+    assert old.pixels_id != new.pixels_id
+    assert old.with_size(12, 12).rounding == "nearest"
+
+
+@pytest.mark.parametrize("rounding", ["torchvision", "nearest"])
+@pytest.mark.parametrize("max_pixels", [1000, 200_000_000])
+@pytest.mark.parametrize("settings", [SHORTEST_EDGE, {"size": (6, 6), **PLAIN}])
+def test_a_description_is_read_as_it_was_written(
+    settings: Any, rounding: Any, max_pixels: int
+) -> None:
+    if settings["size"] == (6, 6) and "resize" not in settings:
+        rounding = "torchvision"  # it has no effect, so it is not described
+    written = Preprocessing(**settings, rounding=rounding, max_pixels=max_pixels)
+    assert Preprocessing.model_validate_json(json.dumps(written.describe())) == written
+
+
+@pytest.mark.parametrize("settings", [SHORTEST_EDGE, {"size": (6, 6), **PLAIN}])
+def test_descriptions_of_older_versions_are_written_unchanged(settings: Any) -> None:
+    keys = ["size", "resize", "resample", "resize_to", "fill", "mean", "std"]
+    written = Preprocessing(**settings).model_dump(mode="json", include=set(keys))
+    read = Preprocessing.model_validate_json(json.dumps(written))
+    assert read.describe() == written

@@ -35,8 +35,9 @@ ImageSource = bytes | str | PathLike[str] | Image.Image | NDArray[np.uint8]
 """File bytes, a path, a Pillow image, or a uint8 array [height, width, 3] in R, G, B order."""
 
 DEFAULT_MAX_PIXELS: Final = 200_000_000
-"""The largest sensors of phones have 16320 x 12240 pixels. Decoding that many takes 0.6 to 1.4 GB;
-without a limit, a PNG file of 100 kB could take 10 GB."""
+"""The largest sensors of phones have 16320 x 12240 pixels. Pillow takes 0.8 GB for that many, and
+up to 3 GB for a WebP file. A file of 500 kB can state as many, so set a lower limit
+(`Preprocessing.max_pixels`) where strangers upload images."""
 
 _BYTES_PER_PIXEL = 4
 _MAX_METADATA = 64 * 2**20

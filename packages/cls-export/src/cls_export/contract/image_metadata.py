@@ -18,6 +18,11 @@ _JPEG_METADATA: Final = {0xE1, 0xFE, *range(0xE2, 0xEE), 0xEF}
 
 _PNG_PIXELS: Final = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 
+_WEBP_PIXELS: Final = {b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"}
+
+_WEBP_PIXEL_FLAGS: Final = 0b00010010
+"""Alpha and animation; the other flags of VP8X announce metadata."""
+
 _TIFF_PIXELS: Final = {
     *(254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 280, 281, 284),
     *(292, 293, 301, 317, 320, 322, 323, 324, 325, 332, 333, 334, 336, 338, 339, 340, 341, 342),
@@ -156,20 +161,34 @@ def _parse_raw_profile(text: bytes) -> bytes:
 
 
 def _separate_webp(data: bytes) -> PlainImage:
-    # libwebp skips metadata, so the file is used as it is.
+    """Leave the chunks of the image, and add the padding that some encoders leave out."""
+    kept = []
     exif = []
     xmp = []
+    has_image = False
     position = 12
     while position + 8 <= len(data):
         kind = data[position : position + 4]
         length = int.from_bytes(data[position + 4 : position + 8], "little")
-        content = position + 8
-        if kind == b"EXIF":
-            exif.append(data[content : content + length])
+        start = position + 8
+        end = start + length
+        if kind in _WEBP_PIXELS and not has_image:
+            if end > len(data):
+                return PlainImage(data, 1)  # cut short, as the decoder will find
+            content = data[start:end]
+            if kind == b"VP8X" and content:
+                content = bytes([content[0] & _WEBP_PIXEL_FLAGS]) + content[1:]
+            kept += [data[position:start], content, b"\0" * (length % 2)]
+            has_image = kind in (b"VP8 ", b"VP8L")
+        elif kind == b"EXIF":
+            exif.append(data[start:end])
         elif kind == b"XMP ":
-            xmp.append(data[content : content + length])
-        position = content + length + length % 2
-    return PlainImage(data, choose_orientation(exif, xmp))
+            xmp.append(data[start:end])
+        position = end + length % 2
+
+    chunks = b"".join(kept)
+    header = b"RIFF" + (4 + len(chunks)).to_bytes(4, "little") + b"WEBP"
+    return PlainImage(header + chunks, choose_orientation(exif, xmp))
 
 
 def _separate_tiff(data: bytes) -> PlainImage:
