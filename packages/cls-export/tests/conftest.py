@@ -2,13 +2,15 @@
 
 import io
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cls_export import LabelsMapping, Preprocessing
+from cls_export import BundleError, LabelsMapping, Preprocessing
+from cls_export.contract.files import sha256_of_file
 
 CLASSES = {"": 0, "0": 1, "00": 2, "23": 3}
 
@@ -57,3 +59,30 @@ def exported() -> Path:
 def bundle(exported: Path, tmp_path: Path) -> Path:
     """A copy of the bundle, which a test may damage."""
     return Path(shutil.copytree(exported, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def current() -> Path:
+    """A bundle of the newest schema version, which states the hashes of its files."""
+    return Path(__file__).parent / "golden" / "bundle_v3"
+
+
+@pytest.fixture
+def current_copy(current: Path, tmp_path: Path) -> Path:
+    """A copy of that bundle, which a test may damage."""
+    return Path(shutil.copytree(current, tmp_path / "current"))
+
+
+@pytest.fixture
+def restate_hashes() -> Callable[[Path], None]:
+    """A function that adapts the mapping of a bundle to its changed files."""
+
+    def restate(bundle: Path) -> None:
+        path = bundle / "labels_mapping.json"
+        labels = LabelsMapping.load(path).with_file_hashes(
+            sha256_of_file(bundle / "model.onnx", error=BundleError),
+            sha256_of_file(bundle / "golden/golden.json", error=BundleError),
+        )
+        labels.save(path)
+
+    return restate

@@ -151,7 +151,7 @@ def test_predict_refuses_options_without_effect(
 def test_predict_refuses_top_k_of_zero(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["predict", str(exported), "x.jpg", "--top-k", "0"])
-    assert "must be a whole number of at least 1, got 0" in capsys.readouterr().err
+    assert "must be a whole number of 1 to 1000000, got 0" in capsys.readouterr().err
 
 
 def test_verify_prints_result_and_failures(

@@ -82,8 +82,8 @@ def test_golden_bundle_with_all_stages_passes(newest: Path) -> None:
 def test_swapped_channels_fail_at_decode(newest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decode = preprocessing.decode_image
 
-    def swapped(source: Any) -> Image.Image:
-        return Image.fromarray(np.asarray(decode(source))[..., ::-1].copy())
+    def swapped(*arguments: Any) -> Image.Image:
+        return Image.fromarray(np.asarray(decode(*arguments))[..., ::-1].copy())
 
     monkeypatch.setattr(preprocessing, "decode_image", swapped)
     assert failing_stages(newest) == {"decode"}
@@ -148,7 +148,7 @@ def test_swapped_classes_fail_at_label(newest: Path) -> None:
         indices = mapping["class_to_idx"]
         indices[label], indices[other] = indices[other], indices[label]
         swapped = LabelsMapping.from_classes(indices, before.preprocessing)
-        mapping.update(json.loads(swapped.to_json()))
+        mapping.update(json.loads(swapped.to_json()), schema_version=2)
 
     rewrite_mapping(newest, swap)
     assert failing_stages(newest) == {"label"}

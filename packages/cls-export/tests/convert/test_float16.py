@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,8 @@ def test_float16_bundle_is_accurate_and_verifies(
     assert 0 < report.max_difference < 1e-3
     assert verify_bundle(tmp_path / "float16").passed
     before, after = Classifier(source), Classifier(tmp_path / "float16")
-    assert after.labels == before.labels
+    assert after.labels == before.labels.model_copy(update={"schema_version": 3})
+    assert after.has_checked_hash
     assert 0 < np.abs(before.logits(images) - after.logits(images)).max() < 1e-3
 
 
@@ -64,10 +66,16 @@ def test_float16_bundle_has_float16_weights_and_float32_io(
 
 
 def test_changed_float16_model_fails_verification(
-    source: Path, images: list[Image.Image], tmp_path: Path
+    source: Path,
+    images: list[Image.Image],
+    tmp_path: Path,
+    restate_hashes: Callable[[Path], None],
 ) -> None:
     convert_to_float16(source, tmp_path / "float16", images)
     scale_weight(tmp_path / "float16", [4, 8], 1.1)
+    with pytest.raises(BundleError, match=r"model\.onnx is damaged"):
+        verify_bundle(tmp_path / "float16")
+    restate_hashes(tmp_path / "float16")
     assert not verify_bundle(tmp_path / "float16").passed
 
 

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,8 @@ def test_int8_bundle_is_accurate_and_verifies(
     assert 0 < report.max_difference < 0.1
     assert verify_bundle(tmp_path / "int8").passed
     before, after = Classifier(source), Classifier(tmp_path / "int8")
-    assert after.labels == before.labels
+    assert after.labels == before.labels.model_copy(update={"schema_version": 3})
+    assert after.has_checked_hash
     assert np.abs(before.logits(images) - after.logits(images)).max() < 0.1
     kinds = {node.op_type for node in onnx.load(tmp_path / "int8/model.onnx").graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
@@ -46,7 +48,10 @@ def test_int8_bundle_is_accurate_and_verifies(
 
 
 def test_changed_int8_model_fails_verification(
-    source: Path, images: list[Image.Image], tmp_path: Path
+    source: Path,
+    images: list[Image.Image],
+    tmp_path: Path,
+    restate_hashes: Callable[[Path], None],
 ) -> None:
     quantize_bundle(source, tmp_path / "int8", images[:40], images[40:], max_accuracy_drop=1)
     model = onnx.load(tmp_path / "int8/model.onnx")
@@ -55,6 +60,9 @@ def test_changed_int8_model_fails_verification(
             changed = onnx.numpy_helper.to_array(tensor) // 2 + 2000
             tensor.CopyFrom(onnx.numpy_helper.from_array(changed.astype(np.int32), tensor.name))
     onnx.save_model(model, tmp_path / "int8/model.onnx")
+    with pytest.raises(BundleError, match=r"model\.onnx is damaged"):
+        verify_bundle(tmp_path / "int8")
+    restate_hashes(tmp_path / "int8")
     assert not verify_bundle(tmp_path / "int8").passed
 
 

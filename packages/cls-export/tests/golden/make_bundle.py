@@ -2,8 +2,8 @@
 
 Command: uv run python packages/cls-export/tests/golden/make_bundle.py
 
-This script wrote bundle_v1/ and, for schema version 2, bundle_v2/. Do not write them again: they
-represent the files of existing users. A new schema version needs a new bundle.
+This script wrote bundle_v1/ and, for later schema versions, bundle_v2/ and bundle_v3/. Do not write
+them again: they represent the files of existing users. A new schema version needs a new bundle.
 """
 
 import tempfile
@@ -38,7 +38,7 @@ def main() -> None:
             levels = np.random.default_rng(number).integers(0, 256, (5, 4, 3), dtype=np.uint8)
             images.append(Path(folder) / f"{number}.png")
             Image.fromarray(levels).resize((20, 30), Image.Resampling.BICUBIC).save(images[-1])
-        write_bundle(module, labels, HERE / "bundle_v2", images)
+        write_bundle(module, labels, HERE / "bundle_v3", images)
 
 
 if __name__ == "__main__":

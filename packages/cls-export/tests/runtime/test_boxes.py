@@ -50,8 +50,11 @@ def test_any_box_gives_view_of_frame_or_error(
     left: float, top: float, width: float, height: float, margin: float
 ) -> None:
     frame = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    (crop,) = crop_boxes(frame, [[left, top, left + width, top + height]], margin)
-    if isinstance(crop, ImageError):
+    box = (left, top, left + width, top + height)
+    (crop,) = crop_boxes(frame, [box], margin)
+    if min(box) >= -0.5 and max(box) <= 1.5:
+        assert "is normalized to 0-1" in str(crop)
+    elif isinstance(crop, ImageError):
         assert "outside the frame of 60 x 40 px" in str(crop)
         grown = (
             left - width * margin,
@@ -73,6 +76,8 @@ def test_any_box_gives_view_of_frame_or_error(
             r"box 1 \(5, 5, 5, 9\) is empty; expected left, top, right, bottom with left < right",
         ),
         ([9, 5, 5, 9], "box 1 .* is empty"),
+        ([0.2, 0.2, 0.5, 0.5], "box 1 .* is normalized"),
+        ([5, 5, float("inf"), 9], "box 1 .* the corners are not finite numbers"),
         ([70, 5, 90, 9], r"box 1 \(70, 5, 90, 9\) is outside the frame of 60 x 40 px"),
         ([float("nan"), 5, 9, 9], "box 1 .* the corners are not finite numbers"),
     ],
@@ -97,6 +102,70 @@ def test_no_boxes_give_no_predictions(frame: NDArray[np.uint8], exported: Path) 
     assert Classifier(exported).predict_boxes(frame, np.empty((0, 4))) == []
 
 
+@pytest.mark.parametrize(
+    "box",
+    [
+        [0.1, 0.2, 0.4, 0.6],
+        [0.0, 0.0, 1.0, 1.0],
+        [-0.02, 0.0, 1.01, 0.7],
+        [0.5, 0.5, 0.2, 0.3],  # center, width, height
+        np.float32([0.1, 0.2, 0.4, 0.6]),
+        np.float16([0.1, 0.2, 0.4, 0.6]),
+        [0, 0, 0.5, 1],
+    ],
+)
+def test_normalized_box_is_refused_with_conversion(
+    frame: NDArray[np.uint8], exported: Path, box: Any
+) -> None:
+    message = (
+        "is normalized to 0-1, expected pixels; multiply left and right by the width of the frame, "
+        "60, and top and bottom by its height, 40"
+    )
+    with pytest.raises(ImageError, match=message):
+        Classifier(exported).predict_boxes(frame, [box])
+    (returned,) = Classifier(exported).predict_boxes(frame, [box], on_error="return")
+    assert isinstance(returned, ImageError)
+
+
+@pytest.mark.parametrize("dtype", [int, np.uint8, np.int16, np.uint64])
+def test_box_of_one_pixel_in_the_corner_is_legal_as_integers(
+    frame: NDArray[np.uint8], dtype: Any
+) -> None:
+    boxes = np.array([[0, 0, 1, 1]], dtype)
+    assert np.array_equal(only(crop_boxes(frame, boxes)), frame[:1, :1])
+    assert np.array_equal(only(crop_boxes(frame, boxes.tolist())), frame[:1, :1])
+
+
+@pytest.mark.parametrize("box", [[1.0, 1.0, 2.0, 2.0], [59.2, 39.1, 59.9, 39.7], [-9, -9, 1, 1.2]])
+def test_small_boxes_in_pixels_stay_legal(frame: NDArray[np.uint8], box: list[float]) -> None:
+    assert only(crop_boxes(frame, [box])).size > 0
+
+
+@pytest.mark.parametrize("box", [[30, 20, 10, 15], [30, 5, 12, 30], [5, 30, 20, 9]])
+def test_box_of_corner_and_size_gets_hint(frame: NDArray[np.uint8], box: list[int]) -> None:
+    (error,) = crop_boxes(frame, [box])
+    assert "From left, top, width, height: add left and top to the last two" in str(error)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [[0, 0, 10**30, 10**30], [-(2**63), -(2**63), 2**63 - 1, 2**63 - 1], [-1e308, 0, 1e308, 40]],
+)
+def test_huge_box_is_clipped_to_frame(frame: NDArray[np.uint8], box: list[float]) -> None:
+    assert np.array_equal(only(crop_boxes(frame, [box])), frame)
+
+
+def test_unsigned_boxes_do_not_wrap_around(frame: NDArray[np.uint8]) -> None:
+    boxes = np.array([[10, 5, 60, 40]], np.uint8)
+    assert np.array_equal(only(crop_boxes(frame, boxes, margin=9.0)), frame)
+
+
+@pytest.mark.parametrize("margin", [float("inf"), float("nan")])
+def test_infinite_margin_is_refused(frame: NDArray[np.uint8], margin: float) -> None:
+    with pytest.raises(ValueError, match="margin must be at least 0 and finite"):
+        crop_boxes(frame, [[1, 2, 3, 4]], margin=margin)
+
+
 def test_negative_margin_is_refused(frame: NDArray[np.uint8]) -> None:
     with pytest.raises(ValueError, match="margin must be at least 0"):
         crop_boxes(frame, [[1, 2, 3, 4]], margin=-0.1)
@@ -110,7 +179,18 @@ def test_negative_margin_is_refused(frame: NDArray[np.uint8]) -> None:
             [[0, 0, 4, 4, 0.9]],
             r"got an array of shape \(1, 5\); .* pass boxes\[:, :4\]",
         ),
-        ([["a", "b", "c", "d"]], "could not convert string to float"),
+        ([["a", "b", "c", "d"]], "got dtype <U1"),
+        ([["1", "2", "3", "4"]], "got dtype <U1"),
+        ([[b"1", b"2", b"3", b"4"]], "got dtype |S1"),
+        ([[True, True, False, True]], "got dtype bool"),
+        ([[1j, 2, 3, 4]], "got dtype complex128"),
+        ([[1, 2, 3, None]], "got None"),
+        ([[1, 2, 3, 10**400]], "int too large to convert to float"),
+        (np.zeros((4, 9)), r"from one column for each box: boxes\.T"),
+        (np.zeros((1, 9, 4)), r"pass boxes\[0\]"),
+        (np.zeros((2, 9, 4)), r"got an array of shape \(2, 9, 4\)"),
+        ({"left": 1}, r"got an array of shape \(\)"),
+        (iter([[1, 2, 3, 4]]), r"got an array of shape \(\)"),
         ([[1, 2, 3], [1, 2, 3, 4]], "inhomogeneous"),
         (None, r"got an array of shape \(\)"),
     ],

@@ -1,35 +1,81 @@
-"""Staging of a bundle, which replaces an older bundle as a whole."""
+"""Staging of a bundle, which replaces an older bundle in one step."""
 
+import ctypes
+import errno
 import os
-import tempfile
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from cls_export.contract.bundle_layout import GOLDEN_FOLDER, LABELS_FILE, MODEL_FILE
+from cls_export.contract.bundle_layout import GOLDEN_FILE, GOLDEN_FOLDER, LABELS_FILE, MODEL_FILE
 from cls_export.contract.errors import BundleError
+from cls_export.contract.files import (
+    delete,
+    draft_path,
+    draft_prefix,
+    find_stale_drafts,
+    sha256_of_file,
+)
+from cls_export.contract.labels_mapping import LabelsMapping
+from cls_export.runtime.bundle_files import REPLACED_SUFFIX
 
 _BUNDLE_FILES = {MODEL_FILE, LABELS_FILE, GOLDEN_FOLDER}
+_DESKTOP_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
+"""File managers write them into the folders that they show."""
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def staged_bundle(folder: str | os.PathLike[str]) -> Iterator[Path]:
+def staged_bundle(folder: str | os.PathLike[str], labels: LabelsMapping) -> Iterator[Path]:
     """Yield a draft folder with an empty golden/, which becomes `folder` if the block succeeds.
 
-    The parent of the draft is a temporary folder, deleted with everything in it.
+    The block writes model.onnx and the golden set. Then labels_mapping.json is written with the
+    hashes of both, and the draft and `folder` change places in one step. A killed process leaves
+    the old bundle or the new one, and a hidden draft, which the next export deletes.
 
     Raises:
         BundleError: `folder` exists and is not a bundle.
+        OSError: The folder cannot be written, or the disk is full.
     """
-    target = Path(folder).resolve()
+    target = Path(os.path.realpath(folder))
+    _clean_up(target)
     _check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
 
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".bundle-") as scratch:
-        draft = Path(scratch) / target.name
+    draft = draft_path(target)
+    delete(draft)  # of an earlier process with the same id
+    try:
         (draft / GOLDEN_FOLDER).mkdir(parents=True)
         yield draft
-        _replace(target, draft, Path(scratch) / "replaced")
+        complete = labels.with_file_hashes(
+            model_sha256=sha256_of_file(draft / MODEL_FILE, error=BundleError),
+            golden_sha256=sha256_of_file(draft / GOLDEN_FOLDER / GOLDEN_FILE, error=BundleError),
+        )
+        complete.save(draft / LABELS_FILE)
+        _replace(target, draft)
+    finally:
+        delete(draft)
+
+
+def _clean_up(target: Path) -> None:
+    """Finish or undo what killed processes left beside the target."""
+    prefix = draft_prefix(target)
+    for draft in find_stale_drafts(target.parent):
+        if draft.name.startswith(prefix):
+            delete(draft)
+
+    for replaced in find_stale_drafts(target.parent, REPLACED_SUFFIX):
+        if not replaced.name.startswith(prefix):
+            continue
+        if target.exists():
+            delete(replaced)
+        else:
+            replaced.rename(target)
 
 
 def _check_replaceable(target: Path) -> None:
@@ -38,20 +84,59 @@ def _check_replaceable(target: Path) -> None:
         return
     if not target.is_dir():
         raise BundleError(f"{target} is a file; choose a folder for the bundle")
-    foreign = sorted({path.name for path in target.iterdir()} - _BUNDLE_FILES)
+
+    names = {path.name for path in target.iterdir()}
+    foreign = sorted(names - _BUNDLE_FILES - _DESKTOP_FILES)
     if foreign:
         raise BundleError(
             f"{target} contains {foreign[0]!r}, so it is not a bundle; choose another folder"
         )
 
 
-def _replace(target: Path, draft: Path, backup: Path) -> None:
-    """Rename the draft to the target; if that fails, restore the old bundle."""
-    if target.exists():
-        target.rename(backup)
+def _replace(target: Path, draft: Path) -> None:
+    """Move the draft to the target. An older bundle ends up at the draft's path, or is deleted."""
+    if not target.exists():
+        draft.rename(target)
+    elif not exchange_folders(draft, target):
+        _replace_in_two_steps(target, draft)
+
+
+def _replace_in_two_steps(target: Path, draft: Path) -> None:
+    """Replace a bundle where folders cannot be exchanged.
+
+    Between the two renames there is no bundle. A reader that finds the renamed one waits, and the
+    next export restores it if this process is killed there.
+    """
+    replaced = draft_path(target, REPLACED_SUFFIX)
+    delete(replaced)
+    target.rename(replaced)
     try:
         draft.rename(target)
     except OSError:
-        if backup.exists():
-            backup.rename(target)
+        replaced.rename(target)
         raise
+    delete(replaced)
+
+
+def exchange_folders(first: Path, second: Path) -> bool:
+    """Let two folders change places in one step; return False where the system cannot do that.
+
+    Uses renameat2(2) of Linux.
+
+    Raises:
+        OSError: The system can, but these folders cannot be exchanged.
+    """
+    if sys.platform != "linux":
+        return False
+    rename: Any = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+
+    paths = os.fsencode(first), os.fsencode(second)
+    result = rename(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE)
+    if result == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _UNSUPPORTED:
+        return False
+    raise OSError(code, os.strerror(code), str(second))

@@ -6,25 +6,22 @@ import statistics
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
+from cls_export.cli.arguments import ANNOTATION_EXAMPLE, MAX_CALIBRATION_IMAGES
+from cls_export.cli.output import escape_line
 from cls_export.contract.errors import BundleError
 from cls_export.contract.files import read_bytes
-from cls_export.contract.preprocessing import Resample, Resize
 from cls_export.runtime.classifier import Classifier
 from cls_export.runtime.latency import measure_latency
 
 if TYPE_CHECKING:
     from cls_export.convert.reduced_precision import ConversionReport
 
-_MAX_CALIBRATION_IMAGES = 512
 _LATENCY_ROUNDS = 7
 _LATENCY_BATCH_SIZE = 8
-_NEEDS_EXTRA = 'Needs: pip install "cls-export[torch]"'
 
-
-_EXAMPLE = '{"image": "a.jpg", "suffix": "23"}'
-"""A line of an annotation file."""
+_MAX_ANNOTATION_BYTES = 2**30
 
 
 class _LabeledImages(NamedTuple):
@@ -32,99 +29,17 @@ class _LabeledImages(NamedTuple):
     labels: list[str]
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the parsers of the commands."""
-    quantize = commands.add_parser(
-        "quantize",
-        help="convert a bundle to int8",
-        description="Write an int8 bundle, for CPUs, and print its accuracy, size, and speed. "
-        f"{_NEEDS_EXTRA}",
-    )
-    _add_conversion_arguments(quantize)
-    quantize.add_argument(
-        "--calibration-images",
-        metavar="JSONL",
-        required=True,
-        help="training images, in lines of the same form; at most "
-        f"{_MAX_CALIBRATION_IMAGES} of them are used",
-    )
-    quantize.set_defaults(run=_quantize)
-
-    float16 = commands.add_parser(
-        "float16",
-        help="convert a bundle to float16",
-        description="Write a float16 bundle of half the size, for GPUs, and print its accuracy, "
-        f"size, and speed. {_NEEDS_EXTRA}",
-    )
-    _add_conversion_arguments(float16)
-    float16.set_defaults(run=_float16)
-
-    migrate = commands.add_parser(
-        "migrate",
-        help="convert an older ONNX file and its labels mapping",
-        description="Write a bundle from an older ONNX file and a labels mapping with only "
-        f"num_classes, class_to_idx, idx_to_class, and normalization. {_NEEDS_EXTRA}",
-    )
-    migrate.add_argument("model", metavar="MODEL", help="the ONNX file, from images to logits")
-    migrate.add_argument("mapping", metavar="MAPPING", help="the model's labels_mapping.json")
-    migrate.add_argument("target", metavar="TARGET", help="the folder to write")
-    migrate.add_argument(
-        "--golden",
-        metavar="IMAGE",
-        nargs="+",
-        required=True,
-        help="a few image files to copy into the bundle for `cls-export verify`",
-    )
-    migrate.add_argument(
-        "--size",
-        type=int,
-        nargs=2,
-        metavar=("H", "W"),
-        help="input size in px, if the model leaves it free",
-    )
-    migrate.add_argument(
-        "--resize", choices=get_args(Resize), help="how images were resized (default: squash)"
-    )
-    migrate.add_argument(
-        "--resize-to",
-        type=int,
-        metavar="PX",
-        help="for --resize shortest_edge: length of the shorter side before the crop",
-    )
-    migrate.add_argument(
-        "--resample", choices=get_args(Resample), help="resampling filter (default: bilinear)"
-    )
-    migrate.set_defaults(run=_migrate)
-
-
-def _add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", help="the export/ folder of a run")
-    parser.add_argument("target", metavar="TARGET", help="the folder to write")
-    parser.add_argument(
-        "--eval-images",
-        metavar="JSONL",
-        required=True,
-        help=f"images that the model was not trained on, in lines such as {_EXAMPLE}",
-    )
-    parser.add_argument(
-        "--max-accuracy-drop",
-        type=float,
-        default=0.005,
-        metavar="SHARE",
-        help="write nothing if the accuracy drops by more than this, 0 to 1 (default: %(default)s)",
-    )
-
-
-def _quantize(options: argparse.Namespace) -> int:
+def quantize(options: argparse.Namespace) -> int:
+    """Write an int8 bundle, and print what it costs and gains."""
     from cls_export.convert.quantization import quantize_bundle
 
     calibration_images = _read_annotations(options.calibration_images).paths
-    step = max(1, len(calibration_images) // _MAX_CALIBRATION_IMAGES)
+    step = max(1, len(calibration_images) // MAX_CALIBRATION_IMAGES)
     eval_set = _read_annotations(options.eval_images)
     report = quantize_bundle(
         options.bundle,
         options.target,
-        calibration_images[::step][:_MAX_CALIBRATION_IMAGES],
+        calibration_images[::step][:MAX_CALIBRATION_IMAGES],
         eval_set.paths,
         eval_set.labels,
         max_accuracy_drop=options.max_accuracy_drop,
@@ -133,7 +48,8 @@ def _quantize(options: argparse.Namespace) -> int:
     return 0
 
 
-def _float16(options: argparse.Namespace) -> int:
+def float16(options: argparse.Namespace) -> int:
+    """Write a float16 bundle, and print what it costs and gains."""
     from cls_export.convert.float16 import convert_to_float16
 
     eval_set = _read_annotations(options.eval_images)
@@ -148,7 +64,8 @@ def _float16(options: argparse.Namespace) -> int:
     return 0
 
 
-def _migrate(options: argparse.Namespace) -> int:
+def migrate_model(options: argparse.Namespace) -> int:
+    """Write a bundle from an older model, and print what was assumed."""
     from cls_export.convert.migration import migrate
 
     with warnings.catch_warnings(record=True) as caught:
@@ -164,8 +81,9 @@ def _migrate(options: argparse.Namespace) -> int:
             resample=options.resample,
         )
     for warning in caught:
-        print(f"cls-export: {warning.message}", file=sys.stderr)
-    print(f"wrote {options.target}, with the logits of {options.model} for its golden images")
+        print(f"cls-export: {escape_line(str(warning.message))}", file=sys.stderr)
+    written = f"wrote {options.target}, with the logits of {options.model} for its golden images"
+    print(escape_line(written))
     return 0
 
 
@@ -197,7 +115,7 @@ def _read_annotations(file: str) -> _LabeledImages:
     The training packages validate such files thoroughly; this reads only what conversion needs.
     """
     images = _LabeledImages([], [])
-    content = read_bytes(file, error=BundleError)
+    content = read_bytes(file, error=BundleError, max_bytes=_MAX_ANNOTATION_BYTES)
     for number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
             continue
@@ -205,8 +123,10 @@ def _read_annotations(file: str) -> _LabeledImages:
             row = json.loads(line)
             images.paths.append(Path(file).parent / row["image"])
             images.labels.append(row["suffix"] if "suffix" in row else row["label"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise BundleError(f"{file}:{number}: expected a line such as {_EXAMPLE}") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise BundleError(
+                f"{file}:{number}: expected a line such as {ANNOTATION_EXAMPLE}"
+            ) from error
 
     if not images.paths:
         raise BundleError(f"{file}: contains no rows")

@@ -1,112 +1,46 @@
 """Commands that use a bundle: predict, verify, info, bench."""
 
 import argparse
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from cls_export.bundle.golden import verify_bundle
-from cls_export.cli.output import FORMATS
+from cls_export.cli.output import FORMATS, escape_line
 from cls_export.cli.progress import with_progress
 from cls_export.contract.calibration import Calibration, Reject
 from cls_export.contract.errors import BundleError, ImageError
+from cls_export.contract.image_folder import FoundImages, find_images
 from cls_export.contract.image_formats import IMAGE_SUFFIXES
+from cls_export.contract.labels_mapping import LabelsMapping
 from cls_export.runtime.bundle_files import Bundle
 from cls_export.runtime.classifier import Classifier
 from cls_export.runtime.latency import measure_latency
 
 _MAX_LISTED_CLASSES = 12
-_BUNDLE_HELP = "the export/ folder of a run, or its model.onnx"
+_UNCHECKED = (
+    "cannot be checked, because the bundle does not state the SHA-256 of its files; to add it, "
+    "export the bundle again"
+)
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the parsers of the commands."""
-    predict = commands.add_parser(
-        "predict", help="classify images", description="Classify image files."
-    )
-    predict.add_argument("bundle", metavar="BUNDLE", help=_BUNDLE_HELP)
-    predict.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="image files, or folders to search for them"
-    )
-    predict.add_argument(
-        "--format",
-        choices=sorted(FORMATS),
-        default="table",
-        help="output format; jsonl has one JSON object per line (default: %(default)s)",
-    )
-    predict.add_argument(
-        "--top-k",
-        type=_positive,
-        default=1,
-        metavar="K",
-        help="classes per image (table and jsonl; default: %(default)s)",
-    )
-    predict.add_argument("--logits", action="store_true", help="add the raw logits (jsonl and csv)")
-    predict.set_defaults(run=_predict)
-
-    verify = commands.add_parser(
-        "verify",
-        help="check that this machine gives the predictions of training",
-        description="Classify the golden images in a bundle, and compare each step from the file's "
-        "bytes to the label with the values from training.",
-    )
-    verify.add_argument("bundle", metavar="BUNDLE", help="the export/ folder of a run")
-    verify.set_defaults(run=_verify)
-
-    info = commands.add_parser(
-        "info",
-        help="describe a bundle",
-        description="Print the classes, input, calibration, thresholds, and run of a bundle.",
-    )
-    info.add_argument("bundle", metavar="BUNDLE", help=_BUNDLE_HELP)
-    info.add_argument("--json", action="store_true", help="print the labels mapping as JSON")
-    info.set_defaults(run=_info)
-
-    bench = commands.add_parser(
-        "bench",
-        help="measure latency and throughput",
-        description="Measure latency and throughput on random images, from array to label.",
-    )
-    bench.add_argument("bundle", metavar="BUNDLE", help=_BUNDLE_HELP)
-    bench.add_argument(
-        "--batch",
-        type=_positive,
-        nargs="+",
-        default=[1, 8, 32],
-        metavar="N",
-        help="images per call (default: 1 8 32)",
-    )
-    bench.add_argument(
-        "--size",
-        type=_positive,
-        nargs=2,
-        default=[40, 30],
-        metavar=("H", "W"),
-        help="image size in px (default: 40 30)",
-    )
-    bench.add_argument(
-        "--threads", type=_positive, metavar="N", help="threads (default: one per physical core)"
-    )
-    bench.set_defaults(run=_bench)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
-    return int(text)
-
-
-def _predict(options: argparse.Namespace) -> int:
+def predict(options: argparse.Namespace) -> int:
+    """Classify images and print the predictions; return 1 if an image failed."""
     if options.format == "csv" and options.top_k > 1:
         raise BundleError("--top-k has no effect on csv; use --format jsonl")
     if options.format == "table" and options.logits:
         raise BundleError("--logits has no effect on the table; use --format jsonl")
 
-    files = list(_find_images(options.images))
+    found = _find_images(options.images)
+    files = found.images
+    skipped = escape_line(found.describe_skipped())
     if not files:
+        detail = f"skipped: {skipped}; " if skipped else ""
         raise BundleError(
             f"no image files in {', '.join(options.images)} "
-            f"(suffixes: {', '.join(sorted(IMAGE_SUFFIXES))})"
+            f"({detail}accepted suffixes: {', '.join(sorted(IMAGE_SUFFIXES))})"
         )
 
     classifier = Classifier(options.bundle)
@@ -118,32 +52,44 @@ def _predict(options: argparse.Namespace) -> int:
     for path, result in with_progress(pairs, len(files)):
         if isinstance(result, ImageError):
             failed += 1
-            print(f"cls-export: {result}", file=sys.stderr)
+            _print_note(str(result))
         else:
             writer.write(path, result)
     writer.close()
 
+    if skipped:
+        _print_note(f"skipped {found.skipped.total():,} files that are no images: {skipped}")
     if failed:
-        summary = f"{failed} of {len(files)} images could not be classified"
-        print(f"cls-export: {summary}", file=sys.stderr)
+        _print_note(f"{failed} of {len(files)} images could not be classified")
         return 1
     return 0
 
 
-def _find_images(arguments: Sequence[str]) -> Iterator[Path]:
+def _find_images(arguments: Sequence[str]) -> FoundImages:
+    """Return the given files, and the images in the given folders."""
+    images: list[Path] = []
+    skipped: Counter[str] = Counter()
     for path in map(Path, arguments):
         if not path.is_dir():
-            yield path
+            images.append(path)
             continue
-        for file in sorted(path.rglob("*")):
-            if file.suffix.lower() in IMAGE_SUFFIXES:
-                yield file
+        found = find_images(path)
+        images += found.images
+        skipped += found.skipped
+    return FoundImages(tuple(images), skipped)
 
 
-def _verify(options: argparse.Namespace) -> int:
+def _print_note(text: str) -> None:
+    print(f"cls-export: {escape_line(text)}", file=sys.stderr)
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Run the self-test of a bundle; return 1 if an image gives another result."""
     report = verify_bundle(options.bundle)
     for failure in report.failures:
-        print(f"FAILED {failure}", file=sys.stderr)
+        print(f"FAILED {escape_line(failure)}", file=sys.stderr)
+    if not report.has_checked_hash:
+        _print_note(f"the integrity {_UNCHECKED}")
 
     verdict = "passed" if report.passed else f"{len(report.failures)} FAILED"
     print(
@@ -153,18 +99,27 @@ def _verify(options: argparse.Namespace) -> int:
     return 0 if report.passed else 1
 
 
-def _info(options: argparse.Namespace) -> int:
+def info(options: argparse.Namespace) -> int:
+    """Describe a bundle."""
     classifier = Classifier(options.bundle)
+    bundle = Bundle.locate(options.bundle)
 
     if options.json:
-        print(classifier.labels.to_json(), end="")
+        labels = LabelsMapping.load(bundle.labels) if bundle.labels else classifier.labels
+        print(_escape_json(labels.to_json()), end="")
         return 0
 
-    bundle = Bundle.locate(options.bundle)
     rows = _summarize(classifier, bundle.model)
     for name, value in rows.items():
-        print(f"{name:<14}{value}")
+        print(f"{name:<14}{escape_line(value)}")
     return 0
+
+
+def _escape_json(text: str) -> str:
+    """Escape characters outside of ASCII if some of them control the terminal."""
+    if escape_line(text.replace("\n", "")) == text.replace("\n", ""):
+        return text
+    return json.dumps(json.loads(text), indent=2) + "\n"
 
 
 def _summarize(classifier: Classifier, model: Path) -> dict[str, str]:
@@ -177,13 +132,19 @@ def _summarize(classifier: Classifier, model: Path) -> dict[str, str]:
 
     rows = {
         "model": f"{model}, {model.stat().st_size / 1e6:.1f} MB",
+        "integrity": "SHA-256 of the model checked",
         "classes": f"{labels.num_classes}: {classes}",
         "input": f"{height} x {width} px, {preprocessing.resize}, {preprocessing.resample}",
         "confidence": _describe_calibration(labels.calibration),
         "rejects": _describe_reject(labels.reject),
     }
 
+    if not classifier.has_checked_hash:
+        rows["integrity"] = _UNCHECKED
+
     origin = labels.provenance
+    if labels.confidence_notes:
+        rows["notes"] = "; ".join(labels.confidence_notes)
     metric = origin.metric
     if metric is not None:
         score = f"{metric.name} {metric.value:.4f}"
@@ -216,7 +177,8 @@ def _describe_reject(reject: Reject | None) -> str:
     return f"{threshold}, chosen for {target} on {reject.images:,} images"
 
 
-def _bench(options: argparse.Namespace) -> int:
+def bench(options: argparse.Namespace) -> int:
+    """Measure latency and throughput."""
     classifier = Classifier(options.bundle, threads=options.threads, batch_size=max(options.batch))
     height, width = options.size
 

@@ -4,9 +4,17 @@ import csv
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from cls_export.runtime.predictions import Prediction
+from cls_export.contract.text import escape_control_characters
+
+if TYPE_CHECKING:
+    from cls_export.runtime.predictions import Prediction
+
+
+def escape_line(text: str) -> str:
+    """Escape control characters and line breaks."""
+    return escape_control_characters(text).replace("\n", "\\n")
 
 
 class PredictionWriter(ABC):
@@ -18,7 +26,7 @@ class PredictionWriter(ABC):
         self._with_logits = with_logits
 
     @abstractmethod
-    def write(self, path: Path, prediction: Prediction) -> None:
+    def write(self, path: Path, prediction: "Prediction") -> None:
         """Write the prediction for the image at `path`."""
 
     def close(self) -> None:  # noqa: B027  (most writers buffer nothing)
@@ -32,7 +40,7 @@ class JSONLinesWriter(PredictionWriter):
     logits by class name.
     """
 
-    def write(self, path: Path, prediction: Prediction) -> None:
+    def write(self, path: Path, prediction: "Prediction") -> None:
         """Write one line."""
         row: dict[str, object] = {
             "image": str(path),
@@ -48,21 +56,27 @@ class JSONLinesWriter(PredictionWriter):
 
 
 class CSVWriter(PredictionWriter):
-    """Writes columns image, label, confidence, rejected, and, if requested, `logit:CLASS`."""
+    """Writes columns image, label, confidence, rejected, and, if requested, `logit:CLASS`.
+
+    Control characters are written as they are to a file, and escaped on a terminal.
+    """
 
     def __init__(self, stream: TextIO, classes: tuple[str, ...], with_logits: bool) -> None:
         super().__init__(stream, classes, with_logits)
         self._csv = csv.writer(stream, lineterminator="\n")
+        self._escape = escape_line if stream.isatty() else str
         header = ["image", "label", "confidence", "rejected"]
         if with_logits:
             for name in classes:
-                header.append(f"logit:{name}")
+                header.append(self._escape(f"logit:{name}"))
         self._csv.writerow(header)
 
-    def write(self, path: Path, prediction: Prediction) -> None:
+    def write(self, path: Path, prediction: "Prediction") -> None:
         """Write one row."""
         rejected = str(prediction.rejected).lower()
-        row = [path, prediction.label, prediction.confidence, rejected]
+        image = self._escape(str(path))
+        label = self._escape(prediction.label)
+        row: list[object] = [image, label, prediction.confidence, rejected]
         if self._with_logits:
             row += prediction.logits.tolist()
         self._csv.writerow(row)
@@ -75,12 +89,12 @@ class TableWriter(PredictionWriter):
         super().__init__(stream, classes, with_logits)
         self._rows: list[tuple[str, str]] = []
 
-    def write(self, path: Path, prediction: Prediction) -> None:
+    def write(self, path: Path, prediction: "Prediction") -> None:
         """Buffer one row."""
         cells = [f"{label!r:<8} {probability:6.1%}" for label, probability in prediction.top_k]
         if prediction.rejected:
             cells.append("rejected")
-        self._rows.append((str(path), "   ".join(cells)))
+        self._rows.append((escape_line(str(path)), "   ".join(cells)))
 
     def close(self) -> None:
         """Write the table."""

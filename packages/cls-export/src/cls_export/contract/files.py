@@ -42,25 +42,33 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         draft.unlink(missing_ok=True)
 
 
-def draft_path(target: Path) -> Path:
+def draft_path(target: Path, suffix: str = _DRAFT_SUFFIX) -> Path:
     """Return the path of this process's draft of a file or folder, beside its target.
 
-    The name is `.NAME.HOST.PROCESS.draft`.
+    The name is `.NAME.HOST.PROCESS.draft`, or ends in another suffix.
     """
-    host = socket.gethostname().replace(".", "-")
+    return target.with_name(f"{draft_prefix(target)}{_host()}.{os.getpid()}{suffix}")
+
+
+def draft_prefix(target: Path) -> str:
+    """Return the start of the names of a file's or folder's drafts, of all processes."""
     name = os.fsdecode(os.fsencode(target.name)[:_MAX_NAME])
-    return target.with_name(f".{name}.{host}.{os.getpid()}{_DRAFT_SUFFIX}")
+    return f".{name}."
 
 
-def find_stale_drafts(folder: Path) -> list[Path]:
+def find_stale_drafts(folder: Path, suffix: str = _DRAFT_SUFFIX) -> list[Path]:
     """Return the drafts in a folder whose processes ran on this host and no longer exist."""
-    host = socket.gethostname().replace(".", "-")
+    host = _host()
     drafts = []
-    for draft in folder.glob(f".*{_DRAFT_SUFFIX}"):
-        *_, draft_host, process = draft.name.removesuffix(_DRAFT_SUFFIX).split(".")
+    for draft in folder.glob(f".*{suffix}"):
+        *_, draft_host, process = draft.name.removesuffix(suffix).split(".")
         if draft_host == host and process.isdigit() and not _is_running(int(process)):
             drafts.append(draft)
     return drafts
+
+
+def _host() -> str:
+    return socket.gethostname().replace(".", "-")
 
 
 def remove_drafts(folder: Path) -> None:

@@ -3,14 +3,17 @@
 import json
 import os
 import warnings
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cls_export.contract.bundle_layout import MAX_JSON_VALUES, MAX_LABELS_BYTES
 from cls_export.contract.calibration import Calibration, Reject
 from cls_export.contract.errors import BundleError, format_validation_error
 from cls_export.contract.files import read_bytes, sha256_hex, write_atomically
 from cls_export.contract.preprocessing import Preprocessing, Resample, Resize
+
+SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class _FrozenModel(BaseModel):
@@ -67,23 +70,34 @@ class LabelsMapping(LegacyLabelsMapping):
 
     Attributes:
         idx_to_class: The inverse of `class_to_idx`, with the indices as strings.
-        schema_version: 2. Version 1 had neither `calibration` nor `reject` and is still read.
+        schema_version: 3. Version 1 had neither `calibration` nor `reject`, version 2 had no hashes
+            of files; both are still read.
         labels_sha256: SHA-256 of the class names in index order, as a JSON array without spaces.
+        model_sha256: SHA-256 of model.onnx. None outside a bundle, and in the copy inside
+            model.onnx, which cannot contain its own hash.
+        golden_sha256: SHA-256 of golden/golden.json, which has the hash of each golden image. None
+            where `model_sha256` is None.
         calibration: How logits become probabilities; None for a plain softmax.
         reject: Confidence thresholds; None if no prediction is rejected.
+        confidence_notes: Why a calibration or threshold that was asked for is missing, one sentence
+            each.
     """
 
-    schema_version: Literal[1, 2] = 2
+    schema_version: Literal[1, 2, 3] = 3
     preprocessing: Preprocessing
     labels_sha256: str
+    model_sha256: SHA256 | None = None
+    golden_sha256: SHA256 | None = None
     calibration: Calibration | None = None
     reject: Reject | None = None
+    confidence_notes: tuple[str, ...] = ()
     provenance: Provenance = Provenance()
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
         self._check_classes()
         self._check_confidence()
+        self._check_file_hashes()
 
         normalization = (self.normalization.mean, self.normalization.std)
         if normalization != (self.preprocessing.mean, self.preprocessing.std):
@@ -92,7 +106,9 @@ class LabelsMapping(LegacyLabelsMapping):
 
     def _check_classes(self) -> None:
         indices = sorted(self.class_to_idx.values())
-        if indices != list(range(self.num_classes)):
+        # num_classes may be huge, so it is compared before a list of that length is built.
+        has_other_length = len(indices) != self.num_classes
+        if has_other_length or indices != list(range(len(indices))):
             raise ValueError(
                 f"num_classes is {self.num_classes}, so class_to_idx must contain each index of "
                 f"0..{self.num_classes - 1} once; it contains {len(indices)} names"
@@ -117,6 +133,17 @@ class LabelsMapping(LegacyLabelsMapping):
             unknown = sorted(self.reject.by_class.keys() - self.class_to_idx.keys())
             if unknown:
                 raise ValueError(f"reject has a threshold for the unknown class {unknown[0]!r}")
+
+    def _check_file_hashes(self) -> None:
+        hashes = (self.model_sha256, self.golden_sha256)
+        if hashes == (None, None):
+            return
+        if None in hashes:
+            raise ValueError("model_sha256 and golden_sha256 are stated together")
+        if self.schema_version < 3:
+            raise ValueError(
+                f"model_sha256 and golden_sha256 need schema_version 3, got {self.schema_version}"
+            )
 
     @classmethod
     def from_classes(
@@ -167,6 +194,7 @@ class LabelsMapping(LegacyLabelsMapping):
             settings["resample"] = resample
 
         try:
+            _check_number_of_values(text)
             legacy = LegacyLabelsMapping.model_validate_json(text)
             settings.update(legacy.normalization.model_dump())
             preprocessing = Preprocessing.model_validate(settings)
@@ -175,6 +203,8 @@ class LabelsMapping(LegacyLabelsMapping):
         except ValidationError as error:
             problems = format_validation_error(error)
             raise BundleError(f"not a labels mapping of four keys: {problems}") from error
+        except ValueError as error:
+            raise BundleError(f"not a labels mapping of four keys: {error}") from error
 
         assumptions = []
         if resize is None:
@@ -195,9 +225,25 @@ class LabelsMapping(LegacyLabelsMapping):
         names = sorted(self.class_to_idx, key=self.class_to_idx.__getitem__)
         return tuple(names)
 
+    def with_file_hashes(self, model_sha256: str, golden_sha256: str) -> Self:
+        """Return the mapping of a bundle with these files."""
+        content = self.model_dump()
+        content.update(schema_version=3, model_sha256=model_sha256, golden_sha256=golden_sha256)
+        return self.model_validate(content)
+
+    def without_file_hashes(self) -> Self:
+        """Return the copy that is stored inside model.onnx."""
+        return self.model_copy(update={"model_sha256": None, "golden_sha256": None})
+
     def to_json(self) -> str:
-        """Return the text of the file, which is also stored in the ONNX metadata."""
+        """Return the text of the file, without the keys of version 3 that are empty."""
         content = self.model_dump(mode="json")
+        content["preprocessing"] = self.preprocessing.describe()
+        for name in ("model_sha256", "golden_sha256"):
+            if content[name] is None:
+                del content[name]
+        if not self.confidence_notes:  # version 2 lacks the key
+            del content["confidence_notes"]
         return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
     @classmethod
@@ -208,16 +254,16 @@ class LabelsMapping(LegacyLabelsMapping):
             BundleError: Not JSON, an unknown or missing key, or keys that contradict each other.
         """
         try:
+            _check_number_of_values(text)
             return cls.model_validate_json(text)
         except ValidationError as error:
-            hint = ""
-            for item in error.errors():
-                if item["type"] == "missing" and item["loc"] == ("preprocessing",):
-                    hint = ". For a mapping of an older tool, run: cls-export migrate"
+            hint = _migration_hint(error)
             raise BundleError(
-                f"{source} is not a labels mapping of schema version 1 or 2: "
+                f"{source} is not a labels mapping of schema version 1, 2, or 3: "
                 f"{format_validation_error(error)}{hint}"
             ) from error
+        except ValueError as error:
+            raise BundleError(f"{source} is not a labels mapping: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file atomically."""
@@ -229,10 +275,26 @@ class LabelsMapping(LegacyLabelsMapping):
         """Read the file.
 
         Raises:
-            BundleError: The file is missing or not a valid mapping.
+            BundleError: The file is missing, larger than 16 MiB, or not a valid mapping.
         """
-        text = read_bytes(path, error=BundleError)
+        text = read_bytes(path, error=BundleError, max_bytes=MAX_LABELS_BYTES)
         return cls.from_json(text, source=str(path))
+
+
+def _migration_hint(error: ValidationError) -> str:
+    if error.error_count() > 10:  # older mappings lack two keys
+        return ""
+    for item in error.errors():
+        if item["type"] == "missing" and item["loc"] == ("preprocessing",):
+            return ". For a mapping of an older tool, run: cls-export migrate"
+    return ""
+
+
+def _check_number_of_values(text: str | bytes) -> None:
+    """Raise a ValueError if the text has too many values, before they take memory."""
+    commas = text.count(",") if isinstance(text, str) else text.count(b",")
+    if commas > MAX_JSON_VALUES:
+        raise ValueError(f"more than {MAX_JSON_VALUES:,} values")
 
 
 def _hash_class_names(classes: tuple[str, ...]) -> str:

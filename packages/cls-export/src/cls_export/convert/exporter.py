@@ -2,7 +2,6 @@
 
 import copy
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 
 from cls_export.bundle.golden import PARITY_BATCH_SIZES, allowed_difference, write_golden
 from cls_export.bundle.staging import staged_bundle
-from cls_export.contract.bundle_layout import GOLDEN_FOLDER, LABELS_FILE, MODEL_FILE
-from cls_export.contract.errors import BundleError
-from cls_export.contract.files import write_atomically
+from cls_export.contract.bundle_layout import GOLDEN_FOLDER, MODEL_FILE
+from cls_export.contract.errors import BundleError, MissingExtraError
+from cls_export.contract.files import draft_path, remove_drafts
 from cls_export.contract.labels_mapping import LabelsMapping
 from cls_export.convert.onnx_file import save_model
 
@@ -23,7 +22,7 @@ try:
     import torch
     from torch import Tensor, nn
 except ImportError as error:
-    raise ImportError(
+    raise MissingExtraError(
         f'{error.name} is not installed. To export a module: pip install "cls-export[torch]"'
     ) from error
 
@@ -57,9 +56,8 @@ def write_bundle(
     def run_model(images: NDArray[np.float32]) -> NDArray[np.float32]:
         return _run(deployable, images)
 
-    with staged_bundle(folder) as draft:
+    with staged_bundle(folder, labels) as draft:
         export_onnx(module, labels, draft / MODEL_FILE)
-        labels.save(draft / LABELS_FILE)
         write_golden(draft / GOLDEN_FOLDER, golden, labels, run_model)
 
 
@@ -70,7 +68,7 @@ def export_onnx(module: nn.Module, labels: LabelsMapping, path: str | os.PathLik
         module: Maps float32 [N, 3, H, W] to logits float32 [N, C]. A copy is exported, in
             evaluation mode, in float32, on the CPU; the module itself does not change.
         labels: The labels mapping; it defines H, W, and C.
-        path: The file to write, atomically.
+        path: The file to write, atomically. Drafts of killed processes beside it are deleted.
 
     Raises:
         BundleError: The module's output is not [N, C], or the file's logits differ from the
@@ -81,11 +79,14 @@ def export_onnx(module: nn.Module, labels: LabelsMapping, path: str | os.PathLik
     example = torch.zeros(2, 3, *labels.preprocessing.size)
     _check_output_shape(deployable, labels, example)
 
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
-        draft = Path(folder) / target.name
+    remove_drafts(target.parent)
+    draft = draft_path(target)
+    try:
         _write(deployable, labels, example, draft)
         check_parity(deployable, labels, draft)
-        write_atomically(target, draft.read_bytes())
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def check_parity(module: nn.Module, labels: LabelsMapping, path: str | os.PathLike[str]) -> float:

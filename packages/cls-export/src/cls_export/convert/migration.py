@@ -16,7 +16,7 @@ from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from cls_export.bundle.golden import PARITY_BATCH_SIZES, allowed_difference, write_golden
 from cls_export.bundle.staging import staged_bundle
-from cls_export.contract.bundle_layout import GOLDEN_FOLDER, LABELS_FILE, MODEL_FILE
+from cls_export.contract.bundle_layout import GOLDEN_FOLDER, MAX_LABELS_BYTES, MODEL_FILE
 from cls_export.contract.errors import BundleError
 from cls_export.contract.files import read_bytes
 from cls_export.contract.labels_mapping import LabelsMapping
@@ -62,7 +62,7 @@ def migrate(
     path = Path(model)
     graph = _load_graph(path)
     labels = LabelsMapping.from_legacy(
-        read_bytes(mapping, error=BundleError),
+        read_bytes(mapping, error=BundleError, max_bytes=MAX_LABELS_BYTES),
         size=_resolve_size(graph, path, size),
         resize=resize,
         resize_to=resize_to,
@@ -72,12 +72,11 @@ def migrate(
     legacy = _LegacyModel(path)
     _rename_and_free_batch(graph, labels)
 
-    with staged_bundle(target) as draft:
+    with staged_bundle(target, labels) as draft:
         try:
             save_model(onnx_ir.to_proto(graph), labels, draft / MODEL_FILE)
         except onnx.checker.ValidationError as error:
             raise BundleError(f"{path}: the converted ONNX file is invalid ({error})") from error
-        labels.save(draft / LABELS_FILE)
         _check_parity(legacy, _open_draft(draft, path), path)
         write_golden(draft / GOLDEN_FOLDER, golden, labels, legacy.run)
 
@@ -208,7 +207,7 @@ def _rename_and_free_batch(model: onnx_ir.Model, labels: LabelsMapping) -> None:
 
 def _open_draft(draft: Path, path: Path) -> Classifier:
     try:
-        return Classifier(draft, batch_size=max(PARITY_BATCH_SIZES))
+        return Classifier(draft / MODEL_FILE, batch_size=max(PARITY_BATCH_SIZES))
     except BundleError as error:
         raise BundleError(
             f"{path}: the graph does not work with a free batch axis ({error})"

@@ -21,7 +21,10 @@ def save_model(model: onnx.ModelProto, labels: LabelsMapping, path: Path) -> Non
         onnx.checker.ValidationError: The graph violates the ONNX specification.
     """
     model.ir_version = IR_VERSION
-    metadata = {METADATA_KEY: labels.to_json()}
+    embedded = labels.model_copy(
+        update={"schema_version": 3, "model_sha256": None, "golden_sha256": None}
+    )
+    metadata = {METADATA_KEY: embedded.to_json()}
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     write_atomically(path, model.SerializeToString())

@@ -4,6 +4,7 @@ Does not need PyTorch.
 """
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from cls_export.bundle.golden import GoldenSet, allowed_difference, read_golden_image
+from cls_export.bundle.golden import (
+    MAX_TOLERANCE,
+    GoldenSet,
+    allowed_difference,
+    read_golden_image,
+)
 from cls_export.bundle.staging import staged_bundle
-from cls_export.contract.bundle_layout import GOLDEN_FILE, GOLDEN_FOLDER, LABELS_FILE, MODEL_FILE
+from cls_export.contract.bundle_layout import GOLDEN_FILE, GOLDEN_FOLDER, MODEL_FILE
 from cls_export.contract.decoding import ImageSource
 from cls_export.contract.errors import BundleError
 from cls_export.contract.files import write_atomically
@@ -86,12 +92,12 @@ def convert_bundle(
     before = Classifier(bundle)
     _check_labels(eval_labels or (), before.labels)
 
-    with staged_bundle(target) as draft:
-        model = rewrite(source.model, draft.parent, before.labels.preprocessing)
+    with staged_bundle(target, before.labels) as draft:
+        with tempfile.TemporaryDirectory(dir=draft) as scratch:
+            model = rewrite(source.model, Path(scratch), before.labels.preprocessing)
         save_model(model, before.labels, draft / MODEL_FILE)
-        before.labels.save(draft / LABELS_FILE)
 
-        after = Classifier(draft)
+        after = Classifier(draft / MODEL_FILE)
         report = _compare(before, after, eval_images, eval_labels, source.model, draft / MODEL_FILE)
         if not report.accuracy_before - report.accuracy_after <= max_accuracy_drop:
             raise BundleError(
@@ -100,7 +106,7 @@ def convert_bundle(
                 f"{max_accuracy_drop:.2%}. Nothing was written"
             )
 
-        _copy_golden(source.golden, draft / GOLDEN_FOLDER, after, min_tolerance)
+        _copy_golden(source, draft / GOLDEN_FOLDER, after, min_tolerance)
     return report
 
 
@@ -154,15 +160,19 @@ def _compare(
     )
 
 
-def _copy_golden(source: Path, target: Path, after: Classifier, tolerance: float) -> None:
+def _copy_golden(source: Bundle, target: Path, after: Classifier, tolerance: float) -> None:
     """Copy the golden set with PyTorch's logits, and widen the tolerance to fit the new graph.
 
     The labels become those of the new graph.
+
+    Raises:
+        BundleError: The golden set is damaged, or the needed tolerance is over `MAX_TOLERANCE`.
     """
-    golden = GoldenSet.load(source / GOLDEN_FILE)
+    assert source.golden is not None
+    golden = GoldenSet.load_of_bundle(source)
     cases = []
     for case in golden.cases:
-        data = read_golden_image(source, case)
+        data = read_golden_image(source.golden, case)
         write_atomically(target / case.file, data)
 
         logits = after.logits([data])[0]
@@ -173,4 +183,11 @@ def _copy_golden(source: Path, target: Path, after: Classifier, tolerance: float
 
         label = after.labels.classes[int(logits.argmax())]
         cases.append(case.model_copy(update={"label": label}))
+
+    if not tolerance <= MAX_TOLERANCE:
+        raise BundleError(
+            f"the logits of a golden image differ by {tolerance / _TOLERANCE_MARGIN:.0%} of the "
+            f"largest logit, the limit is {MAX_TOLERANCE / _TOLERANCE_MARGIN:.0%}. "
+            "Nothing was written"
+        )
     GoldenSet(cases=cases, tolerance=tolerance).save(target / GOLDEN_FILE)

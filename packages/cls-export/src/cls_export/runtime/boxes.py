@@ -1,10 +1,20 @@
 """Crops of detector boxes from a frame."""
 
+import math
+import numbers
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cls_export.contract.decoding import validate_array
 from cls_export.contract.errors import ImageError
+
+_EXPECTED = "boxes must be numbers [M, 4]: left, top, right, bottom"
+
+_NORMALIZED_LOW = -0.5
+_NORMALIZED_HIGH = 1.5
+"""Range of corners in shares of the frame. Detectors overshoot 0 and 1 a little."""
 
 
 def crop_boxes(
@@ -15,7 +25,9 @@ def crop_boxes(
     Args:
         frame: uint8 [height, width, 3].
         boxes: [M, 4]: left, top, right, bottom in pixels from the upper left corner. Fractions are
-            rounded outward to whole pixels, and boxes are clipped to the frame.
+            rounded outward to whole pixels, and boxes are clipped to the frame. Floats of about 0
+            to 1 are invalid, because they are shares of the frame's width and height; a box of one
+            pixel in that corner is valid as integers.
         margin: Added on each side before rounding, as a share of the width and height of the box.
 
     Returns:
@@ -23,40 +35,73 @@ def crop_boxes(
 
     Raises:
         ImageError: The frame is an array of another shape or dtype.
-        ValueError: The boxes are not [M, 4], or the margin is negative.
+        ValueError: The boxes are not numbers [M, 4], or the margin is negative or infinite.
     """
     try:
         validate_array(frame)
     except ImageError as error:
         raise ImageError(f"the frame: {error}") from error
-    if not margin >= 0:
-        raise ValueError(f"margin must be at least 0, got {margin}")
+    if not 0 <= margin < math.inf:
+        raise ValueError(f"margin must be at least 0 and finite, got {margin}")
 
-    corners = _validate_boxes(boxes)
-    return [_crop(frame, index, box, margin) for index, box in enumerate(corners)]
+    corners, are_integers = _validate_boxes(boxes)
+    crops = []
+    for index, box in enumerate(corners):
+        crops.append(_crop(frame, index, box, margin, may_be_shares=not are_integers))
+    return crops
 
 
-def _validate_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
-    expected = "boxes must be numbers [M, 4]: left, top, right, bottom"
+def _validate_boxes(boxes: ArrayLike) -> tuple[NDArray[np.float64], bool]:
+    """Return the corners, and whether all of them were given as integers."""
     try:
-        corners = np.asarray(boxes, np.float64)
-    except (TypeError, ValueError) as error:  # ragged lists, or text
-        raise ValueError(f"{expected} ({error})") from error
+        given = np.asarray(boxes)
+    except (TypeError, ValueError) as error:  # ragged lists
+        raise ValueError(f"{_EXPECTED} ({error})") from error
 
-    if corners.shape[:1] == (0,):
-        return np.empty((0, 4))
-    if corners.ndim != 2 or corners.shape[1] != 4:
-        hint = ""
-        if corners.shape == (4,):
-            hint = "; for a single box, pass [box]"
-        elif corners.ndim == 2 and corners.shape[1] > 4:
-            hint = "; to drop the columns after the corners, pass boxes[:, :4]"
-        raise ValueError(f"{expected}; got an array of shape {corners.shape}{hint}")
-    return corners
+    if given.shape[:1] == (0,):
+        return np.empty((0, 4)), True
+    if given.ndim != 2 or given.shape[1] != 4:
+        hint = _shape_hint(given)
+        raise ValueError(f"{_EXPECTED}; got an array of shape {given.shape}{hint}")
+    if given.dtype.kind not in "iufO":
+        raise ValueError(f"{_EXPECTED}; got dtype {given.dtype}")
+    if given.dtype.kind == "O":
+        return _convert_objects(given)
+    return given.astype(np.float64), given.dtype.kind in "iu"
+
+
+def _shape_hint(given: NDArray[Any]) -> str:
+    shape = given.shape
+    if shape == (4,):
+        return "; for a single box, pass [box]"
+    if given.ndim == 2 and shape[1] > 4:
+        if shape[0] == 4:
+            return "; from one column for each box: boxes.T"
+        return "; to drop the columns after the corners, pass boxes[:, :4]"
+    if given.ndim == 3 and shape[0] == 1:
+        return "; for the only frame of a batch, pass boxes[0]"
+    return ""
+
+
+def _convert_objects(given: NDArray[Any]) -> tuple[NDArray[np.float64], bool]:
+    """Convert Python numbers, such as integers of more than 64 bits."""
+    for value in given.flat:
+        if not isinstance(value, numbers.Real):
+            raise ValueError(f"{_EXPECTED}; got {value!r}")
+    are_integers = all(isinstance(value, numbers.Integral) for value in given.flat)
+    try:
+        return given.astype(np.float64), are_integers
+    except OverflowError as error:
+        raise ValueError(f"{_EXPECTED} ({error})") from error
 
 
 def _crop(
-    frame: NDArray[np.uint8], index: int, box: NDArray[np.float64], margin: float
+    frame: NDArray[np.uint8],
+    index: int,
+    box: NDArray[np.float64],
+    margin: float,
+    *,
+    may_be_shares: bool,
 ) -> NDArray[np.uint8] | ImageError:
     frame_height, frame_width = frame.shape[:2]
     left, top, right, bottom = box.tolist()
@@ -64,11 +109,22 @@ def _crop(
     if not np.isfinite(box).all():
         return ImageError(f"{name}: the corners are not finite numbers")
 
+    if may_be_shares and min(box) >= _NORMALIZED_LOW and max(box) <= _NORMALIZED_HIGH:
+        return ImageError(
+            f"{name} is normalized to 0-1, expected pixels; multiply left and right by the width "
+            f"of the frame, {frame_width}, and top and bottom by its height, {frame_height}. For "
+            "one pixel in the corner of the frame, pass integers"
+        )
+
     width = right - left
     height = bottom - top
     if width <= 0 or height <= 0:
+        hint = ""
+        if width < 0 or height < 0:
+            hint = ". From left, top, width, height: add left and top to the last two"
         return ImageError(
-            f"{name} is empty; expected left, top, right, bottom with left < right and top < bottom"
+            f"{name} is empty; expected left, top, right, bottom with left < right and "
+            f"top < bottom{hint}"
         )
 
     first_column = _round_down(left - width * margin)

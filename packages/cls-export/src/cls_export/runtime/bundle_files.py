@@ -1,21 +1,56 @@
 """An exported bundle on disk: model.onnx, labels_mapping.json, and golden/."""
 
 import os
-from collections.abc import Sequence
+import stat
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Self
+from typing import IO, Final, NamedTuple, Self, TypeVar
 
 import onnxruntime as ort
 
-from cls_export.contract.bundle_layout import GOLDEN_FOLDER, LABELS_FILE, METADATA_KEY, MODEL_FILE
+from cls_export.contract.bundle_layout import (
+    GOLDEN_FOLDER,
+    LABELS_FILE,
+    MAX_MODEL_BYTES,
+    METADATA_KEY,
+    MODEL_FILE,
+)
 from cls_export.contract.errors import BundleError
+from cls_export.contract.files import draft_prefix, open_regular
 from cls_export.contract.labels_mapping import LabelsMapping
+from cls_export.runtime.forks import register_session
 
-_MISSING_FOLDER = "/cls-export-reads-no-external-data"
+REPLACED_SUFFIX: Final = ".replaced"
+"""Of the hidden folder with the old bundle, while a bundle is replaced in two steps."""
+
 _EXTERNAL_DATA_KEY = b"location"
 """Key of the entry that names a tensor's file (onnx.proto, external_data)."""
 _CHUNK_BYTES = 1 << 20
+
+_ATTEMPTS = 20
+_WAIT_SECONDS = 0.02
+
+Result = TypeVar("Result")
+
+
+class OpenBundle(NamedTuple):
+    """A session with its labels mapping.
+
+    Attributes:
+        session: The session of the model.
+        labels: The mapping inside the model, without hashes of files.
+        model_sha256: The hash of model.onnx.
+        has_checked_hash: Whether labels_mapping.json states this hash. False for a single ONNX
+            file, and for bundles of schema versions 1 and 2.
+    """
+
+    session: ort.InferenceSession
+    labels: LabelsMapping
+    model_sha256: str
+    has_checked_hash: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +75,16 @@ class Bundle:
             BundleError: There is no bundle, or a file is missing.
         """
         folder = Path(path)
-        if folder.is_file():
-            return cls(model=folder, labels=None, golden=None)
-        if not folder.is_dir():
+        kind = _file_type(folder)
+        if kind is None:
             raise BundleError(
                 f"{folder}: no such bundle; expected a folder with {MODEL_FILE}, or an ONNX file"
             )
+        if kind != stat.S_IFDIR:
+            return cls(model=folder, labels=None, golden=None)
+
         for name in (MODEL_FILE, LABELS_FILE):
-            if not (folder / name).is_file():
+            if _file_type(folder / name) is None:
                 raise BundleError(
                     f"{folder}: {name} is missing; a bundle contains {MODEL_FILE} and {LABELS_FILE}"
                 )
@@ -55,80 +92,180 @@ class Bundle:
         return cls(
             model=folder / MODEL_FILE,
             labels=folder / LABELS_FILE,
-            golden=golden if golden.is_dir() else None,
+            golden=golden if _file_type(golden) == stat.S_IFDIR else None,
         )
 
     def open_session(
         self, providers: list[str], options: ort.SessionOptions, *, allow_fallback: bool = False
-    ) -> tuple[ort.InferenceSession, LabelsMapping]:
+    ) -> OpenBundle:
         """Open the model and read its labels mapping.
 
         Args:
             providers: onnxruntime execution providers, in order of preference.
-            options: Session options; entries that keep the session to this one file are added.
+            options: Session options; see `build_session_options`.
             allow_fallback: Whether onnxruntime may switch to another provider if one fails.
 
         Raises:
-            BundleError: The model is damaged or has no mapping, the mapping beside it differs, or
-                the inputs and outputs do not match the mapping.
+            BundleError: The model is damaged or has no mapping, the mapping beside it differs or
+                states another hash, or the inputs and outputs do not match the mapping.
         """
-        session = _open_model(self.model, providers, options, allow_fallback)
+        file_labels = LabelsMapping.load(self.labels) if self.labels else None
 
-        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        if text is None:
-            raise BundleError(
-                f"{self.model}: not written by cls-export ({METADATA_KEY!r} is missing from its "
-                "metadata). To convert an older model and its mapping, run: cls-export migrate"
-            )
+        with open_regular(self.model, error=BundleError, max_bytes=MAX_MODEL_BYTES) as stream:
+            scan = _scan(stream)
+            if file_labels is not None:
+                self._check_hash(file_labels, scan.sha256)
+            session = _open_model(self.model, stream, scan, providers, options, allow_fallback)
+        register_session(session)
 
-        labels = LabelsMapping.from_json(text, source=f"the metadata of {self.model}")
-        if self.labels is not None and LabelsMapping.load(self.labels) != labels:
+        labels = _read_embedded_labels(session, self.model)
+        if file_labels is not None and file_labels.without_file_hashes() != labels:
             raise BundleError(
                 f"{self.labels} differs from the mapping inside {self.model}. "
                 "Export the bundle again, or delete the file that is wrong"
             )
         _check_signature(session, labels, self.model)
-        return session, labels
+
+        has_checked_hash = file_labels is not None and file_labels.model_sha256 is not None
+        return OpenBundle(session, labels, scan.sha256, has_checked_hash)
+
+    def _check_hash(self, labels: LabelsMapping, model_sha256: str) -> None:
+        if labels.model_sha256 is None:
+            if labels.schema_version < 3:
+                return
+            raise BundleError(
+                f"{self.labels}: model_sha256 and golden_sha256 are missing; the mapping of a "
+                "bundle states them. Export the bundle again"
+            )
+        if labels.model_sha256 != model_sha256:
+            raise BundleError(
+                f"{self.model} is damaged or belongs to another bundle: its SHA-256 is "
+                f"{model_sha256}, {self.labels} states {labels.model_sha256}. "
+                "Copy or export the bundle again"
+            )
+
+
+def read_unless_replaced(
+    path: str | os.PathLike[str],
+    read: Callable[[], Result],
+    *,
+    is_complete: Callable[[Result], bool] = lambda _: True,
+) -> Result:
+    """Read a bundle that another process may replace in the meantime.
+
+    Repeats `read` if it raises a BundleError, or `is_complete` is false for its result, and the
+    bundle has been replaced since `read` began.
+    """
+    folder = Path(path)
+    for _ in range(_ATTEMPTS):
+        before = _identify(folder)
+        try:
+            result = read()
+        except BundleError:
+            if before == _identify(folder) and not find_replaced(folder):
+                raise
+        else:
+            if is_complete(result) or before == _identify(folder):
+                return result
+        time.sleep(_WAIT_SECONDS)
+    return read()
+
+
+def find_replaced(target: Path) -> list[Path]:
+    """Return the old bundles beside a bundle that is, or was, replaced in two steps."""
+    prefix = draft_prefix(target)
+    try:
+        siblings = list(target.parent.iterdir())
+    except OSError:
+        return []
+    replaced = [path for path in siblings if path.name.endswith(REPLACED_SUFFIX)]
+    return [path for path in replaced if path.name.startswith(prefix)]
+
+
+def _file_type(path: Path) -> int | None:
+    """Return the type of a file, such as `stat.S_IFDIR`; None if it is missing.
+
+    Raises:
+        BundleError: The path cannot be looked up.
+    """
+    try:
+        return stat.S_IFMT(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BundleError(f"{path}: cannot be read ({reason})") from error
+
+
+def _identify(folder: Path) -> list[tuple[int, ...] | None]:
+    """Return numbers that change when the bundle is replaced."""
+    identity: list[tuple[int, ...] | None] = []
+    for path in (folder, folder / LABELS_FILE, folder / MODEL_FILE):
+        try:
+            state = path.stat()
+        except (OSError, ValueError):
+            identity.append(None)
+        else:
+            identity.append((state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size))
+    return identity
+
+
+class _Scan(NamedTuple):
+    sha256: str
+    may_have_external_data: bool
+    """Whether the file contains the key of external data. A node with that name is a harmless
+    false positive."""
+
+
+def _scan(stream: IO[bytes]) -> _Scan:
+    overlap = len(_EXTERNAL_DATA_KEY) - 1
+    digest = sha256()
+    tail = b""
+    has_key = False
+    while chunk := stream.read(_CHUNK_BYTES):
+        digest.update(chunk)
+        has_key = has_key or _EXTERNAL_DATA_KEY in tail + chunk
+        tail = (tail + chunk)[-overlap:]
+    return _Scan(digest.hexdigest(), has_key)
 
 
 def _open_model(
-    model: Path, providers: list[str], options: ort.SessionOptions, allow_fallback: bool
+    model: Path,
+    stream: IO[bytes],
+    scan: _Scan,
+    providers: list[str],
+    options: ort.SessionOptions,
+    allow_fallback: bool,
 ) -> ort.InferenceSession:
-    hint = ""
+    """Open the file of the stream, even if another file has its path by now."""
+    # The stream's own path needs less memory than bytes. Only Linux has one.
+    stream_path = Path(f"/proc/self/fd/{stream.fileno()}")
+    source: Path | bytes = stream_path
+    # onnxruntime 1.23 reads external data for a path, whatever the options say.
+    if scan.may_have_external_data or not stream_path.exists():
+        stream.seek(0)
+        source = stream.read()
+
     try:
-        # A path needs less memory than bytes. But onnxruntime 1.23 ignores the folder option below
-        # for a path, so a model that may name other files is passed as bytes.
-        source: Path | bytes = model
-        if _may_have_external_data(model):
-            hint = ". External data files are not read; export the model as one file"
-            source = model.read_bytes()
-        # A missing folder keeps onnxruntime from reading external data from other files, even
-        # through links.
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", _MISSING_FOLDER
-        )
-        # The default, except for files named *.ort.
-        options.add_session_config_entry("session.load_model_format", "ONNX")
         return ort.InferenceSession(
             source, options, providers=providers, enable_fallback=int(allow_fallback)
         )
     except Exception as error:  # onnxruntime's exceptions have no public base class
-        raise BundleError(f"{model}: onnxruntime cannot load this file ({error}){hint}") from error
+        reason = str(error).replace(str(stream_path), str(model))
+        hint = ""
+        if scan.may_have_external_data:
+            hint = ". External data files are not read; export the model as one file"
+        raise BundleError(f"{model}: onnxruntime cannot load this file ({reason}){hint}") from error
 
 
-def _may_have_external_data(model: Path) -> bool:
-    """Return whether the file contains the key of external data.
-
-    A node with that name is a harmless false positive.
-    """
-    overlap = len(_EXTERNAL_DATA_KEY) - 1
-    tail = b""
-    with model.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            if _EXTERNAL_DATA_KEY in tail + chunk:
-                return True
-            tail = chunk[-overlap:]
-    return False
+def _read_embedded_labels(session: ort.InferenceSession, model: Path) -> LabelsMapping:
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise BundleError(
+            f"{model}: not written by cls-export ({METADATA_KEY!r} is missing from its "
+            "metadata). To convert an older model and its mapping, run: cls-export migrate"
+        )
+    return LabelsMapping.from_json(text, source=f"the metadata of {model}")
 
 
 def _check_signature(session: ort.InferenceSession, labels: LabelsMapping, model: Path) -> None:

@@ -1,21 +1,23 @@
 """Classify images with onnxruntime, without PyTorch."""
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from os import PathLike
-from typing import Literal, overload
+from pathlib import Path
+from typing import Any, Literal, Self, overload
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from cls_export.contract.decoding import ImageSource
 from cls_export.contract.errors import BundleError, ImageError
+from cls_export.contract.labels_mapping import LabelsMapping
 from cls_export.runtime.boxes import crop_boxes
-from cls_export.runtime.bundle_files import Bundle
+from cls_export.runtime.bundle_files import Bundle, OpenBundle, read_unless_replaced
 from cls_export.runtime.predictions import Prediction, interpret_logits
+from cls_export.runtime.session_options import CPU, build_session_options, select_providers
 from cls_export.runtime.tracks import TrackPrediction, aggregate_predictions
 
 Color = Literal["RGB", "BGR"]
@@ -24,21 +26,33 @@ Color = Literal["RGB", "BGR"]
 OnError = Literal["raise", "return"]
 """What to do with an image that cannot be read: raise its error, or return it in its position."""
 
-Images = Iterable[ImageSource]
+Images = Iterable[ImageSource | bytearray | memoryview]
 
-_IndexedImage = tuple[int, ImageSource]
-"""An image and its position in the call."""
 
-_CPU = "CPUExecutionProvider"
-_SPIN_DURATION_VERSION = (1, 26)
-"""The first onnxruntime with `spin_duration_us`."""
-_SPIN_MICROSECONDS = 1
+class _Batch:
+    """Images that go through the graph at once.
+
+    Attributes:
+        pixels: uint8 [H, W, 3] of each image that could be read.
+        errors: For each image, its error, or None.
+    """
+
+    def __init__(self) -> None:
+        self.pixels: list[NDArray[np.uint8]] = []
+        self.errors: list[ImageError | None] = []
 
 
 class Classifier:
     """A classifier loaded from a bundle, which defines classes, sizes, and normalization.
 
-    Threads may share it.
+    Threads may share it. It can be pickled: the copy reopens the bundle, and so does a process that
+    was forked. A copy of `copy.copy` or `copy.deepcopy` shares the session.
+
+    Attributes:
+        labels: The labels mapping.
+        model_sha256: The hash of model.onnx.
+        has_checked_hash: Whether the bundle states this hash. False for a single ONNX file, and for
+            bundles of schema versions 1 and 2, where damage may go unnoticed.
 
     Args:
         bundle: The exported folder, or a single model.onnx.
@@ -54,15 +68,19 @@ class Classifier:
 
     Raises:
         BundleError: The bundle is incomplete, damaged, or contradicts itself, or a provider is not
-            available.
+            available. On reopening: the bundle has changed.
         ValueError: An argument is out of range.
     """
+
+    labels: LabelsMapping
+    model_sha256: str
+    has_checked_hash: bool
 
     def __init__(
         self,
         bundle: str | os.PathLike[str],
         *,
-        providers: Sequence[str] = (_CPU,),
+        providers: Sequence[str] = (CPU,),
         allow_cpu: bool = False,
         threads: int | None = None,
         batch_size: int = 32,
@@ -75,17 +93,73 @@ class Classifier:
         if isinstance(providers, str) or not providers:
             raise ValueError(f"providers must be a list of at least one name, got {providers!r}")
 
+        self._path = Path(bundle).absolute()  # the working directory may change
+        self._providers = tuple(providers)
+        self._allow_cpu = allow_cpu
+        self._threads = threads
         self._batch_size = batch_size
-        self._session, self.labels = Bundle.locate(bundle).open_session(
-            _select_providers(providers, allow_cpu),
-            _session_options(threads, low_memory),
-            allow_fallback=allow_cpu,
-        )
+        self._low_memory = low_memory
 
-        if not allow_cpu and self.providers[0] != providers[0]:
-            raise BundleError(
-                f"onnxruntime fell back to {self.providers}, although {list(providers)} were given"
+        opened = self._open_bundle(bundle)
+        self.labels = opened.labels
+        self.model_sha256 = opened.model_sha256
+        self.has_checked_hash = opened.has_checked_hash
+        self._original_labels = opened.labels
+        self._session = opened.session
+        self._process = os.getpid()
+
+    def _open_bundle(self, path: str | os.PathLike[str]) -> OpenBundle:
+        def open_session() -> OpenBundle:
+            return Bundle.locate(path).open_session(
+                select_providers(self._providers, self._allow_cpu),
+                build_session_options(self._threads, self._low_memory),
+                allow_fallback=self._allow_cpu,
             )
+
+        opened = read_unless_replaced(path, open_session)
+        in_use = opened.session.get_providers()
+        if not self._allow_cpu and in_use[0] != self._providers[0]:
+            raise BundleError(
+                f"onnxruntime fell back to {in_use}, although {list(self._providers)} were given"
+            )
+        return opened
+
+    def _reopen(self) -> None:
+        """Open the bundle in another process.
+
+        Raises:
+            BundleError: The bundle is missing, or is not the one that was opened first.
+        """
+        opened = self._open_bundle(self._path)
+        is_same_model = opened.model_sha256 == self.model_sha256
+        if not is_same_model or opened.labels != self._original_labels:
+            raise BundleError(
+                f"{self._path} has changed since the classifier was created; "
+                "create it again to use the new bundle"
+            )
+        self._session = opened.session
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_session"]  # not picklable
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reopen()
+
+    def __copy__(self) -> Self:
+        clone = type(self).__new__(type(self))
+        clone.__dict__.update(self.__dict__)
+        return clone
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo[id(self._session)] = self._session
+        clone = type(self).__new__(type(self))
+        memo[id(self)] = clone
+        clone.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return clone
 
     @property
     def providers(self) -> list[str]:
@@ -131,8 +205,9 @@ class Classifier:
     ) -> Iterator[Prediction] | Iterator[Prediction | ImageError]:
         """Classify images as they arrive, in order, with the memory of one batch.
 
-        Arguments and errors are those of `predict`. Each batch takes only its own images from the
-        iterable; with `batch_size=1` each prediction comes before the next image is taken.
+        Arguments and errors are those of `predict`. Each image is decoded and resized before the
+        next one is taken, so a reader may reuse its buffer. Each batch takes only its own images
+        from the iterable; with `batch_size=1` each prediction comes before the next image is taken.
         """
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
@@ -140,8 +215,8 @@ class Classifier:
             raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
         _check_color(color)
 
-        batches = _split_batches(images, self._batch_size)
-        return self._predict_batches(batches, top_k, color, on_error)
+        _check_iterable(images)
+        return self._predict_batches(images, top_k, color, on_error)
 
     @overload
     def predict_boxes(
@@ -178,16 +253,18 @@ class Classifier:
 
         Args:
             frame: uint8 [height, width, 3].
-            boxes: [M, 4]: left, top, right, bottom in pixels. Boxes are clipped to the frame.
+            boxes: [M, 4]: left, top, right, bottom in pixels; see `crop_boxes`. Boxes are clipped
+                to the frame.
             margin: Added on each side, as a share of the width and height of the box.
             top_k: Number of classes in each prediction.
             color: Channel order of the frame.
-            on_error: `raise` the error of a box that is empty or outside the frame, or `return` it
-                in the position of the box.
+            on_error: `raise` the error of an invalid box, or `return` it in the position of the
+                box.
 
         Raises:
-            ImageError: The frame has a wrong shape or dtype, or a box is empty or outside.
-            ValueError: The boxes are not [M, 4].
+            ImageError: The frame has a wrong shape or dtype, or a box is empty, outside the frame,
+                or normalized.
+            ValueError: The boxes are not numbers [M, 4].
         """
         crops = crop_boxes(frame, boxes, margin)
         images = []
@@ -224,40 +301,51 @@ class Classifier:
             ImageError: An image cannot be decoded, or is an array of a wrong shape or dtype.
         """
         _check_color(color)
+        _check_iterable(images)
         outputs = []
-        for batch in _split_batches(images, self._batch_size):
-            pixels = [self._load_pixels(image, index, color) for index, image in batch]
-            outputs.append(self._run(pixels))
+        for batch in self._load_batches(images, color, "raise"):
+            outputs.append(self._run(batch.pixels))
 
         if not outputs:
             return np.empty((0, self.labels.num_classes), np.float32)
         return np.concatenate(outputs)
 
     def _predict_batches(
-        self, batches: Iterator[list[_IndexedImage]], top_k: int, color: Color, on_error: OnError
+        self, images: Images, top_k: int, color: Color, on_error: OnError
     ) -> Iterator[Prediction | ImageError]:
-        for batch in batches:
-            pixels: list[NDArray[np.uint8]] = []
-            errors: dict[int, ImageError] = {}
-
-            for index, image in batch:
-                try:
-                    pixels.append(self._load_pixels(image, index, color))
-                except ImageError as error:
-                    if on_error == "raise":
-                        raise
-                    errors[index] = error
-
+        for batch in self._load_batches(images, color, on_error):
             predictions: list[Prediction] = []
-            if pixels:
-                logits = self._run(pixels)
+            if batch.pixels:
+                logits = self._run(batch.pixels)
                 predictions = interpret_logits(logits, self.labels, top_k)
 
             remaining = iter(predictions)
-            for index, _ in batch:
-                yield errors[index] if index in errors else next(remaining)
+            for error in batch.errors:
+                yield next(remaining) if error is None else error
 
-    def _load_pixels(self, image: ImageSource, index: int, color: Color) -> NDArray[np.uint8]:
+    def _load_batches(self, images: Images, color: Color, on_error: OnError) -> Iterator[_Batch]:
+        batch = _Batch()
+        for index, image in enumerate(images):
+            try:
+                batch.pixels.append(self._load_pixels(image, index, color))
+            except ImageError as error:
+                if on_error == "raise":
+                    raise
+                batch.errors.append(error)
+            else:
+                batch.errors.append(None)
+
+            if len(batch.errors) == self._batch_size:
+                yield batch
+                batch = _Batch()
+        if batch.errors:
+            yield batch
+
+    def _load_pixels(
+        self, image: ImageSource | bytearray | memoryview, index: int, color: Color
+    ) -> NDArray[np.uint8]:
+        if isinstance(image, bytearray | memoryview):
+            image = bytes(image)
         if color == "BGR" and isinstance(image, np.ndarray) and image.ndim == 3:
             image = image[..., ::-1]
         try:
@@ -268,68 +356,19 @@ class Classifier:
             raise ImageError(f"image {index} (counted from 0): {error}") from error
 
     def _run(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        if self._process != os.getpid():
+            self._reopen()  # the threads of a session do not survive a fork
         # For a single image, adding an axis is faster than stacking.
         batch = np.stack(pixels) if len(pixels) > 1 else pixels[0][None]
         images = self.labels.preprocessing.normalize(batch)
         logits: NDArray[np.float32]
-        (logits,) = self._session.run(["logits"], {"images": images})
+        try:
+            (logits,) = self._session.run(["logits"], {"images": images})
+        except Exception as error:  # onnxruntime's exceptions have no public base class
+            raise BundleError(
+                f"{self._path}: onnxruntime cannot run this model on {len(images)} images ({error})"
+            ) from error
         return logits
-
-
-def _session_options(threads: int | None, low_memory: bool) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors only; callers cannot act on warnings about the machine
-    _shorten_spinning(options)
-    options.intra_op_num_threads = threads or _count_restricted_cores()
-    if low_memory:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    return options
-
-
-def _shorten_spinning(options: ort.SessionOptions) -> None:
-    """Let idle threads sleep soon.
-
-    By default, idle threads of onnxruntime spin, which takes cores from other processes and from
-    descheduled threads of this session. Without any spinning, each operator wakes its threads
-    anew, which is slower on an idle machine. Measured by `benchmarks/export_threads.py`.
-    """
-    major, minor = ort.__version__.split(".")[:2]
-    if (int(major), int(minor)) >= _SPIN_DURATION_VERSION:
-        options.add_session_config_entry(
-            "session.intra_op.spin_duration_us", str(_SPIN_MICROSECONDS)
-        )
-    else:
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-
-
-def _count_restricted_cores() -> int:
-    """Return the cores that a container or `taskset` leaves this process.
-
-    Returns 0, the value for onnxruntime's own choice, if the process may use all cores.
-    """
-    if not hasattr(os, "sched_getaffinity"):  # macOS, Windows
-        return 0
-
-    allowed = len(os.sched_getaffinity(0))
-    total = os.cpu_count() or allowed
-    return allowed if allowed < total else 0
-
-
-def _select_providers(providers: Sequence[str], allow_cpu: bool) -> list[str]:
-    """Return the given providers that this onnxruntime has."""
-    available = ort.get_available_providers()
-    for name in providers:
-        if not isinstance(name, str):
-            raise ValueError(f"providers are names such as {available[0]!r}, got {name!r}")
-
-    missing = [name for name in providers if name not in available]
-    if missing and not allow_cpu:
-        raise BundleError(
-            f"execution providers {missing} are not available; this onnxruntime has {available}. "
-            "Install an onnxruntime build that has them, or pass allow_cpu=True"
-        )
-
-    return [name for name in providers if name in available] or [_CPU]
 
 
 def _check_color(color: str) -> None:
@@ -337,13 +376,12 @@ def _check_color(color: str) -> None:
         raise ValueError(f"color must be 'RGB' or 'BGR', got {color!r}")
 
 
-def _split_batches(images: Images, size: int) -> Iterator[list[_IndexedImage]]:
+def _check_iterable(images: object) -> None:
     if _is_single_image(images) or not isinstance(images, Iterable):
         raise TypeError(
             f"expected an iterable of images, got {type(images).__name__}; "
             "for a single image, pass a list: predict([image])"
         )
-    return _generate_batches(enumerate(images), size)
 
 
 def _is_single_image(images: object) -> bool:
@@ -353,8 +391,3 @@ def _is_single_image(images: object) -> bool:
 
     dimensions = getattr(images, "ndim", 1)
     return dimensions in (0, 2, 3)
-
-
-def _generate_batches(images: Iterator[_IndexedImage], size: int) -> Iterator[list[_IndexedImage]]:
-    while batch := list(islice(images, size)):
-        yield batch
