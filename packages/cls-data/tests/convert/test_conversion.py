@@ -100,10 +100,9 @@ def test_image_folder_counts_skipped_files_and_ignores_hidden_ones(tmp_path: Pat
     result = convert_image_folder(tmp_path)
     assert result.row_counts == {"train": 1, "valid": 1}
     assert set(result.notes) == {
-        "train: skipped 2 file(s) that are not images",
+        "Skipped files: 2 .md, 2 hidden, 1 .txt",
         "train: skipped 1 image(s) outside of class folders",
         "train: skipped 1 class folder(s) without images",
-        "train: skipped 1 link(s) to folders",
         "Skipped 1 folder(s) next to the splits",
     }
 
@@ -128,12 +127,14 @@ def test_conversion_does_not_overwrite_annotations(tmp_path: Path) -> None:
     _touch(tmp_path, ["1/a.jpg"])
     file = convert_image_folder(tmp_path).files["train"]
     content = file.read_bytes()
+    assert convert_image_folder(tmp_path).files["train"] == file
+    _touch(tmp_path, ["1/b.jpg"])
     with pytest.raises(
         DataError, match=r"annotations\.jsonl: train already has annotations; move them away first"
     ):
         convert_image_folder(tmp_path)
     with pytest.raises(DataError, match="train already has annotations"):
-        convert_csv(tmp_path, _table(tmp_path, "image,label", "1/a.jpg,1"))
+        convert_csv(tmp_path, _table(tmp_path, "image,label", "1/a.jpg,2"))
     assert file.read_bytes() == content
 
 
@@ -188,7 +189,10 @@ def test_csv_reads_labels_splits_groups_and_metadata_as_strings(tmp_path: Path) 
         ("game 2", {"frame": "nan"}),
     ]
     assert (records["valid"][0].group, records["valid"][0].metadata) == (None, {"frame": ""})
-    assert result.notes == ("images/table.csv: skipped 1 column(s) without a name",)
+    assert result.notes == (
+        "images/table.csv: skipped 1 column(s) without a name",
+        "1 row(s) have an empty label, the first at images/table.csv:4",
+    )
 
 
 def test_csv_accepts_column_names(tmp_path: Path) -> None:
@@ -219,10 +223,11 @@ def test_csv_without_split_column_becomes_train(tmp_path: Path) -> None:
         ("image,label\n", "no images to annotate; expected one row per image"),
         (
             "images,label\na.jpg,1\n",
-            "table.csv:1: no column 'image' for the image; did you mean 'images'",
+            "table.csv:1: no column 'image' for the image; .* did you mean 'images'",
         ),
-        ("image;label\na.jpg;1\n", "table.csv:1: no column"),
-        ("file,label\na.jpg,1\n", "no column 'image' for the image; valid names: file, label"),
+        ("a.jpg,1\n", "table.csv:1: no column .*--image-column .*valid names: 1, a.jpg"),
+        ("file,path,label\na.jpg,a.jpg,1\n", "may be in column 'file' or 'path'; choose one with"),
+        ("IMAGE,Image,label\na.jpg,a.jpg,1\n", "'IMAGE' and 'Image' are spelled like 'image'"),
         ("image,label, label\na.jpg,1,2\n", "table.csv:1: column 'label' occurs twice"),
         ("image,label\na.jpg,1\na.jpg\n", "table.csv:3: 1 value"),
         ("image,label\na.jpg,1,2\n", "table.csv:2: 3 value"),
@@ -231,7 +236,7 @@ def test_csv_without_split_column_becomes_train(tmp_path: Path) -> None:
             'image,label,x\na.jpg,1,"two\nlines"\ngone.jpg,1,\n',
             "table.csv:4: image .*gone.jpg' does not exist",
         ),
-        ("image,label\n,1\n", "table.csv:2: image .* does not exist"),
+        ("image,label\n,1\n", "table.csv:2: the image cell is empty"),
         ("image,label\n../outside.jpg,1\n", "table.csv:2: image .*is outside the data root"),
         ("image,label\n/etc/hostname,1\n", "table.csv:2: image .*is outside the data root"),
         ("image,label\na\0.jpg,1\n", "table.csv:2: image .*cannot be opened"),
@@ -241,8 +246,8 @@ def test_csv_without_split_column_becomes_train(tmp_path: Path) -> None:
         ),
         ('image,label\na.jpg,"1\n2"\n', "table.csv:2: label '1.n2' contains a control character"),
         (
-            "image,label,split\na.jpg,1,training\n",
-            "table.csv:2: split 'training' is not one of train, valid, val",
+            "image,label,split\na.jpg,1,trian\n",
+            "table.csv:2: split 'trian' is not one of train, training, valid, val",
         ),
         ("image,label,split\na.jpg,1,\n", "table.csv:2: split '' is not one of"),
         ('image,label\na.jpg,"1\n', "table.csv:2: not valid CSV"),
@@ -277,7 +282,7 @@ def test_csv_rejects_text_that_is_not_utf_8(tmp_path: Path) -> None:
 
 def test_csv_must_be_inside_the_root(tmp_path: Path) -> None:
     root = _touch(tmp_path / "root", ["a.jpg"])
-    for table in (_table(tmp_path, "image,label", "root/a.jpg,1"), root / "missing.csv", root):
+    for table in (_table(tmp_path, "image,label", "root/a.jpg,1"), root / "missing.csv"):
         with pytest.raises(DataError, match="no such file in the data root"):
             convert_csv(root, table)
 
@@ -334,8 +339,8 @@ def test_roboflow_multi_class_export_is_read_from_its_tables(tmp_path: Path) -> 
         ),
         (["filename, a, a", "x.jpg, 0, 1"], "train/_classes.csv:1: column 'a' occurs twice"),
         (
-            ["file_name, a", "x.jpg, 1"],
-            "no column 'filename' for the image; did you mean 'file_name'",
+            ["filenames, a", "x.jpg, 1"],
+            "no column 'filename' for the image; did you mean 'filenames'",
         ),
         ([], "train/_classes.csv: empty file"),
         (["filename, a", "x.jpg, 1"], "valid/_classes.csv: missing, but another split has one"),
@@ -367,6 +372,7 @@ def test_roboflow_jsonl_export_is_validated_and_not_changed(tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"_annotations\.valid\.jsonl:1: "):
         convert_roboflow(tmp_path)
 
+
 _cells = st.text(st.characters(codec="utf-8"), max_size=12)
 
 
@@ -384,4 +390,9 @@ def test_csv_cells_are_read_back_unchanged_or_rejected_by_line(
             return
         raise
     record = _read(root, result)["train"][0]
+    label, group, extra = (_stripped(cell) for cell in (label, group, extra))
     assert (record.label, record.group, record.metadata) == (label, group or None, {"extra": extra})
+
+
+def _stripped(cell: str) -> str:
+    return cell.strip().strip("\ufeff\u200b").strip()

@@ -16,3 +16,8 @@ MANY = [f"option_{number}" for number in range(41)]
 )
 def test_hint_names_the_closest_name_and_lists_few(given: str, valid: list[str], hint: str) -> None:
     assert did_you_mean(given, valid) == hint
+
+
+def test_suggestions_ignore_letter_case() -> None:
+    assert did_you_mean("clas", ["CLASS", "File"]).startswith("did you mean 'CLASS'?")
+    assert did_you_mean("TRIAN", ["train", "valid"]).startswith("did you mean 'train'?")

@@ -1,6 +1,7 @@
 """`cls-data convert`: write JSONL annotations for other layouts."""
 
 import argparse
+from typing import Any
 
 from cls_data.cli.options import describe, path
 from cls_data.cli.output import print_line
@@ -11,16 +12,23 @@ from cls_data.convert.roboflow import convert_roboflow
 from cls_data.errors import DataError
 from cls_data.gate.text import pluralize
 
-_COLUMN_HELP = {
-    "image": "CSV column of image paths, relative to the CSV file (default: image)",
-    "label": "CSV column of labels (default: label)",
-    "split": "CSV column of splits (default: split if there is one, else all rows go to train)",
-    "group": "CSV column of groups (default: group if there is one)",
+_CSV_HELP = {
+    "image-column": "column of image paths (default: image, filename, file, or path)",
+    "label-column": "column of labels (default: label, class, classid, or category)",
+    "split-column": "column of splits (default: split; without it, rows belong to the split in "
+    "whose folder the file is, or else to train)",
+    "group-column": "column of groups (default: group if there is one)",
+    "image-folder": "folder that image paths are relative to (default: the folder of the CSV "
+    "file); {label} in it stands for the label of the row",
+    "delimiter": "comma, semicolon, tab, pipe, or one character (default: detected)",
+    "encoding": "encoding of the text, such as cp1252 (default: UTF-8, or UTF-16 if detected)",
 }
+"""Help texts of the options for `--from csv`."""
 
 _EXAMPLES = """
 cls-data convert photos --from image-folder
 cls-data convert photos --from csv --csv photos/labels.csv --label-column number
+cls-data convert signs --from csv --csv signs/Images --delimiter semicolon
 cls-data convert export --from roboflow
 """
 
@@ -36,10 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     layouts = ["image-folder", "csv", "roboflow"]
     text = "current layout of ROOT"
     parser.add_argument("--from", dest="layout", choices=layouts, required=True, help=text)
-    text = "CSV file with a header and one row per image, inside ROOT; for --from csv"
-    parser.add_argument("--csv", metavar="FILE", type=path, help=text)
-    for role, text in _COLUMN_HELP.items():
-        parser.add_argument(f"--{role}-column", metavar="NAME", help=text)
+    text = (
+        "CSV file with a header and one row per image, inside ROOT, or a folder of such files; "
+        "can be repeated; for --from csv"
+    )
+    parser.add_argument("--csv", metavar="FILE", type=path, action="append", help=text)
+    for name, text in _CSV_HELP.items():
+        metavar = "NAME" if name.endswith("-column") else name.split("-")[-1].upper()
+        parser.add_argument(f"--{name}", metavar=metavar, help=text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -56,21 +68,25 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> ConversionResult:
-    columns: dict[str, str] = {}
-    for role in _COLUMN_HELP:
-        name = getattr(options, f"{role}_column")
-        if name is not None:
-            columns[role] = name
+    given: dict[str, str] = {}
+    for name in _CSV_HELP:
+        value = getattr(options, name.replace("-", "_"))
+        if value is not None:
+            given[name] = value
 
     if options.layout == "csv":
-        if options.csv is None:
+        if not options.csv:
             raise DataError("--from csv requires --csv FILE")
-        return convert_csv(options.root, options.csv, **columns)
+        settings: dict[str, Any] = {}
+        for name, value in given.items():
+            argument = name.removesuffix("-column").replace("-", "_")
+            settings[argument] = value
+        return convert_csv(options.root, options.csv, **settings)
 
-    if options.csv is not None:
+    if options.csv:
         raise DataError("--csv requires --from csv")
-    if columns:
-        raise DataError(f"--{next(iter(columns))}-column requires --from csv")
+    if given:
+        raise DataError(f"--{next(iter(given))} requires --from csv")
     if options.layout == "image-folder":
         return convert_image_folder(options.root)
     return convert_roboflow(options.root)

@@ -1,8 +1,7 @@
 """Conversion of class folders: `ROOT/{train,valid,test}/CLASS/**/image`."""
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cls_data.annotations.reading import Split
@@ -10,9 +9,9 @@ from cls_data.convert.annotation_writer import (
     AnnotationWriter,
     ConversionResult,
     find_split_folders,
-    is_image_file,
     visible_entries,
 )
+from cls_export.contract.image_folder import find_images, has_image_suffix
 
 GetGroup = Callable[[str], str | None]
 """Returns the group of an image by its file name."""
@@ -21,15 +20,15 @@ GetGroup = Callable[[str], str | None]
 def convert_image_folder(root: str | os.PathLike[str]) -> ConversionResult:
     """Annotate `ROOT/{train,valid,test}/CLASS/**/image`, or `ROOT/CLASS/**/image` as train.
 
-    The folder of valid may also be named "val" or "validation". Hidden files and folders are
-    ignored, and links to folders are not followed. The notes count everything else that is skipped.
+    The split folders may have other common names, such as "val" or "training". Hidden files and
+    folders are skipped, and links are followed. The notes count all that is skipped.
 
     Raises:
         DataError: No class folder has images, a split already has annotations, or an image
             cannot be annotated.
     """
     writer = AnnotationWriter(root)
-    folders = find_split_folders(writer.root)
+    folders = [item for item in find_split_folders(writer.root) if _has_content(item[1])]
 
     if folders:
         entries = list(visible_entries(writer.root))
@@ -38,56 +37,55 @@ def convert_image_folder(root: str | os.PathLike[str]) -> ConversionResult:
             writer.notes.append(f"Skipped {other_folders} folder(s) next to the splits")
     else:
         folders = [("train", writer.root)]
-
-    for split, folder in folders:
-        add_class_folders(writer, split, folder)
+    add_class_folders(writer, folders)
     return writer.write("ROOT/train/CLASS/image.jpg or ROOT/CLASS/image.jpg")
 
 
 def add_class_folders(
-    writer: AnnotationWriter, split: Split, folder: Path, get_group: GetGroup | None = None
+    writer: AnnotationWriter,
+    folders: Sequence[tuple[Split, Path]],
+    get_group: GetGroup | None = None,
 ) -> None:
-    """Add a row for each image in the class folders of a split, and notes about skipped files."""
-    skipped: Counter[str] = Counter()
-    for entry in sorted(visible_entries(folder)):
-        if entry.is_dir():
-            skipped += _add_class_folder(writer, split, entry, get_group)
-        elif is_image_file(entry):
-            skipped["image(s) outside of class folders"] += 1
-        else:
-            skipped["file(s) that are not images"] += 1
+    """Add a row for each image in the class folders of the splits, and notes about the rest."""
+    # One search of the whole root: a link from one class folder to another does not give its
+    # images a second label.
+    found = find_images(writer.root)
+    for split, folder in folders:
+        _add_split(writer, split, folder, found.images, get_group)
+    if found.skipped:
+        writer.notes.append(f"Skipped files: {found.describe_skipped()}")
+
+
+def _add_split(
+    writer: AnnotationWriter,
+    split: Split,
+    folder: Path,
+    images: Sequence[Path],
+    get_group: GetGroup | None,
+) -> None:
+    outside = 0
+    labels = set()
+    for path in images:
+        if not path.is_relative_to(folder):
+            continue
+        class_folder, *rest = path.relative_to(folder).parts
+        if not rest:
+            outside += 1
+            continue
+        labels.add(class_folder)
+        source = ascii(path.relative_to(writer.root).as_posix())[1:-1]
+        group = None if get_group is None else get_group(path.name)
+        writer.add_row(split, path, class_folder, source, group=group)
+
     name = folder.relative_to(writer.root).as_posix()
-    for description, count in skipped.items():
-        writer.notes.append(f"{name}: skipped {count} {description}")
+    if outside:
+        writer.notes.append(f"{name}: skipped {outside} image(s) outside of class folders")
+    class_folders = [path.name for path in visible_entries(folder) if path.is_dir()]
+    empty = set(class_folders) - labels
+    if empty:
+        writer.notes.append(f"{name}: skipped {len(empty)} class folder(s) without images")
 
 
-def _add_class_folder(
-    writer: AnnotationWriter, split: Split, folder: Path, get_group: GetGroup | None
-) -> Counter[str]:
-    """Add the images of one class, and return how many entries were skipped, by description."""
-    skipped: Counter[str] = Counter()
-    has_images = False
-
-    for path in _walk(folder):
-        if is_image_file(path):
-            has_images = True
-            source = ascii(path.relative_to(writer.root).as_posix())[1:-1]
-            group = None if get_group is None else get_group(path.name)
-            writer.add_row(split, path, folder.name, source, group=group)
-        elif path.is_dir():
-            skipped["link(s) to folders"] += 1
-        else:
-            skipped["file(s) that are not images"] += 1
-    if not has_images:
-        skipped["class folder(s) without images"] += 1
-
-    return skipped
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder in sorted order, and links to folders themselves."""
-    for path in sorted(visible_entries(folder)):
-        if path.is_dir() and not path.is_symlink():
-            yield from _walk(path)
-        else:
-            yield path
+def _has_content(folder: Path) -> bool:
+    """Return whether a folder has folders or images, and not only annotations."""
+    return any(path.is_dir() or has_image_suffix(path) for path in visible_entries(folder))

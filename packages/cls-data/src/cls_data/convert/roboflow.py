@@ -9,11 +9,11 @@ from cls_data.convert.annotation_writer import (
     AnnotationWriter,
     ConversionResult,
     find_split_folders,
-    is_image_file,
     visible_entries,
 )
 from cls_data.convert.csv_table import CsvTable
 from cls_data.convert.image_folder import add_class_folders
+from cls_export.contract.image_folder import has_image_suffix
 
 _CLASSES_CSV = "_classes.csv"
 
@@ -38,11 +38,11 @@ def convert_roboflow(root: str | os.PathLike[str]) -> ConversionResult:
     tables = [folder / _CLASSES_CSV for _, folder in folders]
     has_tables = any(table.is_file() for table in tables)
 
-    for split, folder in folders:
-        if has_tables:
+    if has_tables:
+        for split, folder in folders:
             _add_one_hot_rows(writer, split, folder)
-        else:
-            add_class_folders(writer, split, folder, roboflow_stem)
+    else:
+        add_class_folders(writer, folders, roboflow_stem)
     return writer.write("Roboflow's ROOT/train/CLASS/*.jpg or ROOT/train/_classes.csv")
 
 
@@ -65,13 +65,13 @@ def _add_one_hot_rows(writer: AnnotationWriter, split: Split, folder: Path) -> N
         writer.add_problem(f"{source}: missing, but another split has one")
         return
 
-    table = CsvTable.read(file, source)
+    table = CsvTable.read(file, source, [("filename",)])
     name_column = table.find_column("filename", "image")
     classes = table.header.copy()
     del classes[name_column]
     listed = set()
     for line, values in table.rows:
-        cells = [value.strip() for value in values]  # Roboflow writes a space after each comma
+        cells = values.copy()
         name = cells.pop(name_column)
         marked = [label for label, mark in zip(classes, cells, strict=True) if mark == "1"]
         position = f"{source}:{line}"
@@ -87,9 +87,16 @@ def _add_one_hot_rows(writer: AnnotationWriter, split: Split, folder: Path) -> N
             )
         else:
             group = roboflow_stem(name)
-            writer.add_row(split, folder / name, marked[0], position, group=group)
+            writer.add_row(
+                split,
+                folder / name,
+                marked[0],
+                position,
+                stated=(folder, name),
+                group=group,
+            )
 
-    images = [path.name for path in visible_entries(folder) if is_image_file(path)]
+    images = [path.name for path in visible_entries(folder) if has_image_suffix(path)]
     unlisted = set(images) - listed
     if unlisted:
         writer.notes.append(f"{split}: skipped {len(unlisted)} image(s) not in {_CLASSES_CSV}")
