@@ -84,7 +84,7 @@ def test_imbalance_ratio_is_infinite_when_a_class_has_no_training_row() -> None:
     assert make_statistics({"train": [3, 0]}).imbalance_ratio == math.inf
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 @pytest.mark.parametrize(("orientation", "size"), [(1, (30, 20)), (3, (30, 20)), (6, (20, 30))])
 def test_read_image_sizes_applies_exif_orientation(
     write_split: WriteSplit, suffix: str, orientation: int, size: tuple[int, int]
@@ -112,6 +112,14 @@ def test_read_image_sizes_needs_only_headers_and_lists_all_unreadable_files(
     ):
         read_image_sizes(records)
     assert read_image_sizes([]).shape == (0, 2)
+
+
+def test_read_image_sizes_opens_accepted_formats_only(write_split: WriteSplit) -> None:
+    root = write_split("train", ["1", "2"])
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+    (root / "train/1.png").write_bytes(postscript)
+    with pytest.raises(DataError, match=r"annotations\.jsonl:2: train/1\.png: cannot be decoded"):
+        read_image_sizes(read_split(root, "train"))
 
 
 def test_slices_are_sorted_by_frequency_with_missing_values_last() -> None:

@@ -7,7 +7,6 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
 from pydantic import BaseModel, ConfigDict
 
 from cls_data.annotations.classes import build_class_to_idx, check_labels
@@ -15,8 +14,8 @@ from cls_data.annotations.quarantine import Quarantine
 from cls_data.annotations.reading import Record
 from cls_data.data_source import Layout, read_data
 from cls_data.errors import DataError
-
-_TRANSPOSING_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+from cls_export.contract.decoding import read_image_file, read_image_size
+from cls_export.contract.errors import ImageError
 
 
 class SizeRange(BaseModel):
@@ -119,12 +118,11 @@ def read_image_sizes(records: Sequence[Record]) -> NDArray[np.int64]:
     sizes = []
     findings = []
     for record in records:
-        # Pillow may raise almost any exception for a damaged file, from SyntaxError to
-        # struct.error, depending on the format.
         try:
-            sizes.append(_read_size(record))
-        except Exception as error:
-            findings.append(f"{record.location}: {error}")
+            data = read_image_file(record.path)
+            sizes.append(read_image_size(data, record.location))
+        except ImageError as error:
+            findings.append(str(error))
 
     if findings:
         raise DataError.from_findings(
@@ -133,19 +131,6 @@ def read_image_sizes(records: Sequence[Record]) -> NDArray[np.int64]:
             "Replace the files, or remove their rows.",
         )
     return np.array(sizes, np.int64).reshape(-1, 2)
-
-
-def _read_size(record: Record) -> tuple[int, int]:
-    with Image.open(record.path) as image:
-        # `getexif` decodes a whole PNG to look for an EXIF chunk after the pixels. Only a chunk
-        # before the pixels is worth reading.
-        has_exif = image.format != "PNG" or "exif" in image.info
-        if has_exif:
-            orientation = image.getexif().get(ExifTags.Base.Orientation)
-            if orientation in _TRANSPOSING_ORIENTATIONS:
-                return image.height, image.width
-
-        return image.size
 
 
 def _count_labels(records: Sequence[Record], classes: Sequence[str]) -> dict[str, int]:

@@ -58,6 +58,9 @@ images of more than 89 million pixels."""
 _MPO = "MPO"
 """Pillow's name for a JPEG that is followed by previews, as phones write."""
 
+_FIRST_TRANSPOSING_ORIENTATION = 5
+"""The EXIF orientations 5 to 8 swap width and height."""
+
 _PILLOW_LIMIT = 89_000_000
 """Up to this many pixels, Pillow does not warn."""
 
@@ -104,6 +107,27 @@ def read_image_file(path: str | PathLike[str], max_pixels: int = DEFAULT_MAX_PIX
     return read_bytes(path, error=ImageError, max_bytes=max_bytes)
 
 
+def read_image_size(
+    data: bytes, name: str = "image bytes", max_pixels: int = DEFAULT_MAX_PIXELS
+) -> tuple[int, int]:
+    """Return the upright width and height of an image file, without decoding its pixels.
+
+    Args:
+        data: The file.
+        name: Start of messages.
+        max_pixels: Largest number of pixels.
+
+    Raises:
+        ImageError: The format is not accepted, the header is damaged, or the image is too large.
+    """
+    with _named_errors(name):
+        image, orientation = _open_file(data, max_pixels)
+        with image:
+            width, height = image.size
+    is_transposed = orientation >= _FIRST_TRANSPOSING_ORIENTATION
+    return (height, width) if is_transposed else (width, height)
+
+
 def check_pixel_count(width: int, height: int, max_pixels: int) -> None:
     """Raise an `ImageTooLargeError` if an image has more than `max_pixels` pixels."""
     if width * height > max_pixels:
@@ -134,8 +158,15 @@ def validate_array(array: Any) -> NDArray[np.uint8]:
 
 
 def _decode_bytes(data: bytes, name: str, max_pixels: int) -> Image.Image:
-    try:
+    with _named_errors(name):
         return _decode_file(data, max_pixels)
+
+
+@contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    """Turn any error into an `ImageError` that starts with the name of the image."""
+    try:
+        yield
     except ImageTooLargeError as error:
         raise ImageTooLargeError(f"{name}: {error}") from error
     except Exception as error:  # Pillow reports damage by nearly any type, even struct.error
@@ -144,6 +175,18 @@ def _decode_bytes(data: bytes, name: str, max_pixels: int) -> Image.Image:
 
 
 def _decode_file(data: bytes, max_pixels: int) -> Image.Image:
+    image, orientation = _open_file(data, max_pixels)
+    with image:
+        with _raise_pillow_limit(image.size if image.format == "TIFF" else None):
+            image.load()
+        rgb = _convert_to_rgb(image)
+    upright = apply_orientation(rgb, orientation)
+    upright.info = {}  # otherwise it would be rotated again if it is decoded again
+    return upright
+
+
+def _open_file(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
+    """Return an image whose pixels are not decoded yet, and its orientation."""
     kind = image_format(data)
     if kind is None:
         raise ImageError(describe_unknown_format(data))
@@ -155,14 +198,8 @@ def _decode_file(data: bytes, max_pixels: int) -> Image.Image:
 
     with _raise_pillow_limit(canvas):
         image = _DECODERS[kind](io.BytesIO(plain))
-    with image:
-        check_pixel_count(*image.size, max_pixels)
-        with _raise_pillow_limit(image.size if kind == "TIFF" else None):
-            image.load()
-        rgb = _convert_to_rgb(image)
-    upright = apply_orientation(rgb, orientation)
-    upright.info = {}  # otherwise it would be rotated again if it is decoded again
-    return upright
+    check_pixel_count(*image.size, max_pixels)
+    return image, orientation
 
 
 @contextmanager
