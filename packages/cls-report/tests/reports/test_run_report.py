@@ -21,6 +21,10 @@ from cls_report.run_folder import Run
 from cls_report.statistics.calibration_fitting import fit_temperature
 
 
+def texts(report: Report, key: str) -> list[str]:
+    return [block.text for block in blocks(report, key) if isinstance(block, Text)]
+
+
 def blocks(report: Report, key: str) -> tuple[object, ...]:
     return next(section.blocks for section in report.sections if section.key == key)
 
@@ -51,8 +55,8 @@ def test_run_report_has_the_content_of_the_run_folder(make_run: MakeRun) -> None
     summary = blocks(report, "summary")
     assert isinstance(summary[0], Scores)
     assert summary[0].title == "valid: 60 images"
-    texts = [block for block in summary if isinstance(block, Text)]
-    warnings = [text.text for text in texts if text.tone == "warning"]
+    paragraphs = [block for block in summary if isinstance(block, Text)]
+    warnings = [block.text for block in paragraphs if block.tone == "warning"]
     assert warnings[0].startswith("There is no test split")
     assert warnings[1] == "a class is never predicted"
     reproduce = blocks(report, "reproduce")
@@ -61,6 +65,26 @@ def test_run_report_has_the_content_of_the_run_folder(make_run: MakeRun) -> None
     assert any(
         isinstance(block, Text) and "uncommitted changes" in block.text for block in reproduce
     )
+
+
+@pytest.mark.parametrize("file", ["fit.json", "summary.json"])
+def test_summary_shows_why_training_stopped_and_its_warnings(make_run: MakeRun, file: str) -> None:
+    run = make_run("a")
+    content = {"stopped": "stopped after epoch 2 of 5 by EarlyStopping", "warnings": ["w"]}
+    (run.path / file).write_text(json.dumps(content))
+    summary = texts(build_run_report(run), "summary")
+    assert "Training stopped after epoch 2 of 5 by EarlyStopping." in summary
+    assert "w" in summary
+
+
+def test_the_confidence_section_says_what_is_missing(make_run: MakeRun) -> None:
+    run = make_run("a")
+    notes = ("not calibrated: too few images", "no rejection threshold: none reaches 90%")
+    run.labels.model_copy(update={"confidence_notes": notes}).save(run.paths.labels)
+    assert texts(build_run_report(Run.open(run.path)), "confidence") == [
+        "Not calibrated: too few images.",
+        "No rejection threshold: none reaches 90%.",
+    ]
 
 
 def test_confusion_matrix_has_every_image_and_the_gallery_the_most_confident_mistake(

@@ -31,6 +31,17 @@ def test_newest_recipe_is_found_among_others_with_the_newest_run_per_seed(
     assert find_runs_of_newest_recipe(old.path.parent) == [first.path, second.path]
 
 
+def test_damaged_runs_of_other_recipes_do_not_disturb_the_newest_one(make_run: MakeRun) -> None:
+    unreadable = make_run("unreadable", 7)
+    unreadable.paths.config.write_text("[")
+    other = make_run("other", 5, sampler="weighted")
+    (other.paths.predictions / "valid.npz").write_bytes(b"")
+    runs = [make_run("seed1", 1), make_run("seed2", 2)]
+    for run in runs:
+        os.utime(run.paths.evaluation, (2_000_000_000, 2_000_000_000))
+    assert find_runs_of_newest_recipe(other.path.parent) == [run.path for run in runs]
+
+
 def test_seed_summary_rejects_runs_that_differ_in_more_than_the_seed(make_run: MakeRun) -> None:
     with pytest.raises(
         ReportError, match=r"differ in more than their seeds: data.sampler; to compare two recipes"

@@ -84,7 +84,11 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> None:
         write_atomically(target, html.encode())
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OSError(error.errno, f"the report cannot be written: {reason}", str(path)) from error
+        code = error.errno
+        if isinstance(error, FileExistsError):  # a file where a folder is expected
+            code = errno.ENOTDIR
+            reason = f"{error.filename} is not a folder"
+        raise OSError(code, f"the report cannot be written: {reason}", str(path)) from error
 
 
 def _security_policy(*scripts: str) -> str:
