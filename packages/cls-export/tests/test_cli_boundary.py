@@ -176,7 +176,7 @@ def test_choices_are_those_of_preprocessing() -> None:
     ("arguments", "message"),
     [
         (["predcit", "bundle"], "there is no command 'predcit'; did you mean 'predict'?"),
-        (["predict", "a", "b", "--fromat=csv"], "there is no option '--fromat'; did you mean"),
+        (["predict", "a", "b", "--logitz"], "there is no option '--logitz'; did you mean"),
         (["predict", "a", "b", "--format", "json"], "invalid choice: 'json'"),
         (["info", "a", "b"], "unexpected argument 'b'"),
         (["predict", "a", "b", "--top-k", "-1"], "must be a whole number of 1 to"),
