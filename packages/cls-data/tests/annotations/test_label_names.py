@@ -16,7 +16,7 @@ from cls_data.annotations.label_names import label_key, quote_label, suggest_lab
         ("red  shoe", "Red Shoe"),
         ("red\u00a0shoe", "red shoe"),
         ("caf\u00e9", "cafe\u0301"),
-        ("CAF\u00c9", "cafe\u0301"),
+        ("\u00c9tui", "e\u0301tui"),
         ("stra\u00dfe", "STRASSE"),
         ("shoe\u200b", "shoe"),
         ("\ufeffshoe", "shoe"),

@@ -47,6 +47,7 @@ def photos(tmp_path: Path) -> Path:
         ("images/0001", "'images/0001.jpg'"),
         ("images/frame.01", "'images/frame.01.jpg'"),
         ("images/0001.jpeg", "'images/0001.jpg'"),
+        ("images/0001.jpg.jpg", "'images/0001.jpg'"),
         ("images/0001.jpg ", "'images/0001.jpg'"),
         (" images/0001.jpg", "'images/0001.jpg'"),
     ],

@@ -150,5 +150,5 @@ def test_load_rejects_a_row_with_two_hashes(tmp_path: Path) -> None:
     entries = [{"row": "train/a.jsonl:1", "sha256": digit * 64, "because": []} for digit in "001"]
     text = "\n".join(map(json.dumps, entries))
     (tmp_path / "left-out").write_text(text)
-    with pytest.raises(DataError, match="left-out:3: row 'train/a.jsonl:1' is listed twice"):
+    with pytest.raises(DataError, match=r"left-out:3: row 'train/a.jsonl:1' is listed twice"):
         Quarantine.load(tmp_path / "left-out")

@@ -1,7 +1,6 @@
 """Read class folders: `ROOT/{train,valid,test}/CLASS/**/image`, or `ROOT/CLASS/**/image`."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from cls_data.annotations.image_paths import is_utf8
 from cls_data.annotations.reading import Record, Split
 from cls_data.annotations.roboflow_names import roboflow_stem
+from cls_data.annotations.rows import CONTROL_CHARACTER
 from cls_data.errors import DataError
 from cls_export.contract.image_folder import FoundImages, find_images, has_image_suffix
 from cls_export.contract.text import escape_control_characters
@@ -25,7 +25,6 @@ SPLIT_FOLDERS: Mapping[str, Split] = {
 }
 """Names of split folders, in lower case."""
 
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_NAMES = 5
 _EXPECTED = "expected ROOT/train/CLASS/image.jpg or ROOT/CLASS/image.jpg"
 
@@ -164,7 +163,7 @@ def _create_record(path: Path, label: str, root: Path) -> Record:
 
 def _check_names(folder: Path, images: FoundImages, root: Path) -> None:
     """Raise a `DataError` if a name cannot be a label or an id."""
-    if _CONTROL_CHARACTER.search(folder.name):
+    if CONTROL_CHARACTER.search(folder.name):
         raise DataError(
             f"{folder}: the name of a class folder cannot have control characters; rename it"
         )

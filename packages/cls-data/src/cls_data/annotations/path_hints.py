@@ -61,7 +61,9 @@ class PathHints:
             name = names.get(_key(part))
             is_last = position == len(parts) - 1
             if name is None and is_last:
-                name = names.get(_stem_key(part)) or names.get(f"{_key(part)}.")
+                name = names.get(f"{_key(part)}.") or names.get(_stem_key(part))
+                stem, _ = os.path.splitext(part)  # noqa: PTH122
+                name = name or names.get(_key(stem))  # a doubled suffix
             if name is None:
                 return None
             path = f"{path}{os.sep}{name}"

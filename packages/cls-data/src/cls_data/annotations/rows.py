@@ -6,9 +6,20 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-# No control characters: numpy string arrays drop a trailing NUL, and a line break splits a table.
+MAX_LABEL_LENGTH = 1000
+"""Longer texts are no class names."""
+
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Not allowed in labels: numpy string arrays drop a trailing NUL, a line break splits a table, and
+others control the terminal."""
+
 Label = Annotated[
-    str, Field(validation_alias=AliasChoices("suffix", "label"), pattern=r"^[^\x00-\x1f\x7f]*$")
+    str,
+    Field(
+        validation_alias=AliasChoices("suffix", "label"),
+        pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$",
+        max_length=MAX_LABEL_LENGTH,
+    ),
 ]
 
 _KEY = re.compile(rb'"\s*:')

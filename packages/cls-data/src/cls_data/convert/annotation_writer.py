@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ from cls_data.annotations.class_folders import SPLIT_FOLDERS
 from cls_data.annotations.label_names import label_key, quote_label
 from cls_data.annotations.path_hints import PathHints
 from cls_data.annotations.reading import SPLITS, Split
+from cls_data.annotations.rows import CONTROL_CHARACTER, MAX_LABEL_LENGTH
 from cls_data.errors import DataError
 from cls_export.contract.files import read_bytes, remove_drafts, write_atomically
 
 ANNOTATIONS_FILE = "annotations.jsonl"
 
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_SHOWN_PATH = 200
 _MAX_SHOWN_LABEL = 60
 
@@ -199,8 +198,11 @@ class AnnotationWriter:
     def _find_problem(self, image: Path, label: str, stated: tuple[Path, str] | None) -> str | None:
         """Return why `read_split` would reject a row, or None if it would not."""
         name = ascii(str(image)[:_MAX_SHOWN_PATH])
-        if _CONTROL_CHARACTER.search(label):
+        if CONTROL_CHARACTER.search(label):
             return f"label {label[:_MAX_SHOWN_LABEL]!r} contains a control character"
+        if len(label) > MAX_LABEL_LENGTH:
+            beginning = label[:_MAX_SHOWN_LABEL]
+            return f"label {beginning!r}… is longer than {MAX_LABEL_LENGTH} characters"
         try:
             path = Path(os.path.abspath(image))  # noqa: PTH100 (keeps links)
             str(path).encode()
