@@ -214,7 +214,7 @@ _BLOCKS = (
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "PNG with an ImageMagick profile", "WebP"])
 @given(exif=_BLOCKS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_metadata_gives_the_same_upright_pixels_on_all_paths(name: str, exif: bytes) -> None:
     pixels = pixels_of_all_paths(EMBED[name](exif))
     candidates = [upright(PLAIN[name], orientation) for orientation in range(1, 9)]
@@ -222,7 +222,7 @@ def test_any_metadata_gives_the_same_upright_pixels_on_all_paths(name: str, exif
 
 
 @given(exif=st.builds(lambda entries: exif_block(*entries), st.lists(_ENTRIES, max_size=6)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_entries_of_a_tiff_give_the_same_upright_pixels_on_all_paths(exif: bytes) -> None:
     # 0x0201 and 0x02BC and others beside the image's own entries; none of them is needed.
     tags = [exif[10 + 12 * number :][:2] for number in range((len(exif) - 10) // 12)]
@@ -319,7 +319,7 @@ def test_bytes_after_the_image_are_ignored(name: str, trailing: str) -> None:
 
 @pytest.mark.parametrize("name", COMPLETE)
 @given(rest=st.binary(max_size=200))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_any_bytes_after_the_image_are_ignored(name: str, rest: bytes) -> None:
     expected = np.asarray(PREPROCESSING.decode(COMPLETE[name]))
     assert np.array_equal(pixels_of_all_paths(COMPLETE[name] + rest), expected)
