@@ -1,5 +1,8 @@
 import json
+import subprocess
+import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cls_data import DataError, SyntheticNumbers, read_split
+from cls_data.synthetic.rendered_folder import replace_folder, write_manifest
 from cls_data.synthetic.top_up import top_up
 
 
@@ -273,3 +277,35 @@ def test_top_up_rejects_a_dataset_without_real_training_rows(tmp_path: Path) -> 
         top_up(tmp_path / "nowhere", 2)
     with pytest.raises(DataError, match="no real training rows"):
         top_up(tmp_path, 2)
+
+
+_RENDER_ENDLESSLY = """
+import sys
+from pathlib import Path
+from cls_data import SyntheticNumbers
+numbers = SyntheticNumbers(classes=("0", "23"), train=1_000_000, valid=2, test=1)
+numbers.write(Path(sys.argv[1]))
+"""
+
+
+def test_the_draft_of_a_killed_process_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _RENDER_ENDLESSLY, str(tmp_path / "numbers")]
+    with subprocess.Popen(command) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob(".numbers.*.draft/numbers/train/images/*.jpg")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()
+    assert not (tmp_path / "numbers").exists()
+    small_numbers().write(tmp_path / "numbers")
+    assert [path.name for path in tmp_path.iterdir()] == ["numbers"]
+
+
+def test_an_equal_folder_that_another_process_wrote_meanwhile_is_kept(tmp_path: Path) -> None:
+    with replace_folder(tmp_path / "numbers", tmp_path) as draft:
+        write_manifest(draft, {"kind": "a", "seed": 1})
+        (tmp_path / "numbers").mkdir()
+        write_manifest(tmp_path / "numbers", {"kind": "a", "seed": 1})
+        kept = (tmp_path / "numbers").stat().st_ino
+    assert (tmp_path / "numbers").stat().st_ino == kept
+    assert [path.name for path in tmp_path.iterdir()] == ["numbers"]

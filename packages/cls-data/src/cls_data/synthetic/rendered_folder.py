@@ -2,7 +2,6 @@
 
 import json
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from cls_data.synthetic.rendering import encode_jpeg
+from cls_export.contract.files import delete, draft_path, remove_drafts
 
 MANIFEST = "synthetic.json"
 """Written last, with the settings. Its presence shows that the folder is complete."""
@@ -56,16 +56,21 @@ def find_obstacle(folder: Path, kind: str, own_files: re.Pattern[str]) -> str | 
 def replace_folder(folder: Path, temporary_parent: Path) -> Iterator[Path]:
     """Yield an empty folder to fill, which then replaces `folder`; on errors, it is deleted.
 
+    Drafts of killed processes are removed first. If another process has written a folder with the
+    same manifest in the meantime, that one is kept, since it may be in use.
+
     `temporary_parent` is a folder on the same file system where no reader takes an unfinished
     folder for data.
     """
-    prefix = f".{folder.name}-"
-    with tempfile.TemporaryDirectory(dir=temporary_parent, prefix=prefix) as temporary:
-        new_folder = Path(temporary) / folder.name
+    with _create_draft(folder, temporary_parent) as draft:
+        new_folder = draft / folder.name
         new_folder.mkdir()
         yield new_folder
+        manifest = read_manifest(new_folder)
+        if manifest is not None and read_manifest(folder) == manifest:
+            return
         if folder.exists():
-            folder.rename(Path(temporary) / "old")
+            folder.rename(draft / "old")
         new_folder.rename(folder)
 
 
@@ -73,10 +78,20 @@ def remove_folder(folder: Path, temporary_parent: Path) -> None:
     """Remove a folder, if it exists, atomically for readers; see `replace_folder`."""
     if not folder.exists():
         return
+    with _create_draft(folder, temporary_parent) as draft:
+        folder.rename(draft / "old")
 
-    prefix = f".{folder.name}-"
-    with tempfile.TemporaryDirectory(dir=temporary_parent, prefix=prefix) as temporary:
-        folder.rename(Path(temporary) / "old")
+
+@contextmanager
+def _create_draft(folder: Path, temporary_parent: Path) -> Iterator[Path]:
+    remove_drafts(temporary_parent)
+    draft = draft_path(temporary_parent / folder.name)
+    delete(draft)  # of an earlier process with the same number
+    draft.mkdir()
+    try:
+        yield draft
+    finally:
+        delete(draft)
 
 
 def write_crops(folder: Path, crops: Iterable[tuple[str, Image.Image]]) -> None:
