@@ -1,5 +1,6 @@
 """Reports of the gate's findings: a table, JSON, and contact sheets of images."""
 
+import io
 import json
 import math
 import os
@@ -18,6 +19,7 @@ from cls_data.gate.config import RULE_NAMES
 from cls_data.gate.inputs import Finding, unique_labels
 from cls_data.gate.text import pluralize
 from cls_data.images.strict_decoding import suppress_pillow_warnings
+from cls_export.contract.errors import ImageError
 from cls_export.contract.files import write_atomically
 from cls_export.contract.text import escape_control_characters
 
@@ -107,9 +109,10 @@ def draw_findings(report: CheckReport, folder: str | os.PathLike[str]) -> list[P
         if not drawable:
             continue
 
+        stream = io.BytesIO()
+        _draw_sheet(report, drawable[:_MAX_DRAWN_FINDINGS]).save(stream, "PNG")
         path = Path(folder) / f"{rule}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _draw_sheet(report, drawable[:_MAX_DRAWN_FINDINGS]).save(path)
+        write_atomically(path, stream.getvalue())
         paths.append(path)
 
     return paths
@@ -169,11 +172,13 @@ def _caption(report: CheckReport, finding: Finding) -> str:
 
 
 def _load_image(report: CheckReport, file: int, side: int) -> Image.Image:
-    """Decode an image, and resize it to fit a square."""
+    """Decode an image, and resize it to fit a square; gray if the file changed meanwhile."""
     rows = report.inputs.rows_by_file[file]
-    data = report.preprocessing.read_file(rows[0].record.path)
-    with suppress_pillow_warnings():
-        image = report.preprocessing.decode(data)
+    try:
+        with suppress_pillow_warnings():
+            image = report.preprocessing.decode(rows[0].record.path)
+    except ImageError:
+        return Image.new("RGB", (side, side), "gray")
 
     ratio = min(side / image.width, side / image.height)
     width = max(1, round(image.width * ratio))
