@@ -148,7 +148,7 @@ class Predictions:
         return (
             self._find_wrong_array()
             or self._find_wrong_label()
-            or self._find_repeated_name()
+            or self._find_repeated_class()
             or self._find_wrong_logit()
             or self._find_wrong_metadata()
         )
@@ -190,12 +190,12 @@ class Predictions:
             return f"labels range from {lowest} to {highest}; expected 0 to {num_classes - 1}"
         return None
 
-    def _find_repeated_name(self) -> str | None:
-        for kind, names in (("class", self.classes), ("image", self.ids)):
-            distinct, counts = np.unique(names, return_counts=True)
-            repeated = distinct[counts > 1]
-            if len(repeated):
-                return f"the {kind} {str(repeated[0])!r} occurs more than once"
+    def _find_repeated_class(self) -> str | None:
+        # An image may occur more than once: in rows with different labels.
+        names, counts = np.unique(self.classes, return_counts=True)
+        repeated = names[counts > 1]
+        if len(repeated):
+            return f"the class {str(repeated[0])!r} occurs more than once"
         return None
 
     def _find_wrong_logit(self) -> str | None:

@@ -73,7 +73,7 @@ def summarize_seeds(runs: Sequence[Run], split: str | None = None) -> SeedSummar
         if sorted(predictions.ids.tolist()) != images:
             raise ReportError(
                 f"{runs[0].path} and {run.path} were evaluated on different images; "
-                "uv run apps/compare RUN RUN lists them"
+                "`uv run apps/compare RUN RUN` names them"
             )
         evaluated = EvaluatedPredictions.from_predictions(predictions)
         accuracy = float(evaluated.correct.mean())
@@ -111,7 +111,7 @@ def _check_recipes(runs: Sequence[Run]) -> None:
             names = ", ".join(keys[:_MAX_KEYS])
             raise ReportError(
                 f"{runs[0].path} and {run.path} differ in more than their seeds: {names}; to "
-                "compare two recipes, run apps/compare without --seeds"
+                "compare two recipes, run `uv run apps/compare RUN RUN`"
             )
 
 
