@@ -198,6 +198,14 @@ def test_wrong_argument_is_named(
     assert message in capsys.readouterr().err
 
 
+def test_bench_refuses_images_that_do_not_fit_into_memory(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = ["--size", "8192", "8192"]
+    assert main(["bench", str(exported), "--batch", "1", "4096", *size]) == 2
+    assert "--batch 4096 with --size 8192 8192 needs 825 GB" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["info"], ["info", "--json"], ["verify"], ["predict"]]

@@ -51,7 +51,6 @@ def test_some_flipped_bits_are_noticed_by_name(current_copy: Path) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.slow
 def test_500_flipped_bits_are_noticed_by_name_or_harmless(current_copy: Path) -> None:
     check_flips(current_copy, flips=500, seed=18)
 

@@ -14,6 +14,7 @@ from cls_export import (
     Provenance,
     ScoredMetric,
 )
+from cls_export.contract.bundle_layout import MAX_LABELS_BYTES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -173,6 +174,23 @@ def test_contradictory_mapping_is_refused(
     text = json.dumps({**json.loads(labels.to_json()), **change})
     with pytest.raises(BundleError, match=expected):
         LabelsMapping.from_json(text, source="labels_mapping.json")
+
+
+def test_long_text_is_refused_before_it_is_read() -> None:
+    with pytest.raises(BundleError, match="the metadata is not a labels mapping: larger than"):
+        LabelsMapping.from_json(" " * (MAX_LABELS_BYTES + 1), source="the metadata")
+
+
+def test_file_hashes_need_each_other_and_version_3(labels: LabelsMapping) -> None:
+    complete = json.loads(labels.with_file_hashes("a" * 64, "b" * 64).to_json())
+    for change, message in (
+        ({"golden_sha256": None}, "stated together"),
+        ({"schema_version": 2}, "need schema_version 3"),
+        ({"model_sha256": "A" * 64}, "model_sha256"),
+        ({"model_sha256": "a" * 63}, "model_sha256"),
+    ):
+        with pytest.raises(BundleError, match=message):
+            LabelsMapping.from_json(json.dumps({**complete, **change}))
 
 
 def test_missing_or_malformed_file_is_named(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from cls_export.runtime.classifier import Classifier
 from cls_export.runtime.latency import measure_latency
 
 _MAX_LISTED_CLASSES = 12
+_MAX_BENCH_PIXELS = 10**9
 _UNCHECKED = (
     "cannot be checked, because the bundle does not state the SHA-256 of its files; to add it, "
     "export the bundle again"
@@ -179,8 +180,15 @@ def _describe_reject(reject: Reject | None) -> str:
 
 def bench(options: argparse.Namespace) -> int:
     """Measure latency and throughput."""
-    classifier = Classifier(options.bundle, threads=options.threads, batch_size=max(options.batch))
     height, width = options.size
+    largest = max(options.batch)
+    pixels = largest * height * width
+    if pixels > _MAX_BENCH_PIXELS:
+        raise BundleError(
+            f"--batch {largest} with --size {height} {width} needs {3 * pixels / 1e9:.0f} GB for "
+            f"the images; choose at most {3 * _MAX_BENCH_PIXELS / 1e9:.0f} GB"
+        )
+    classifier = Classifier(options.bundle, threads=options.threads, batch_size=largest)
 
     print(f"{'batch':>6}{'median, ms':>12}{'p95, ms':>10}{'images/s':>10}")
     for batch_size in options.batch:

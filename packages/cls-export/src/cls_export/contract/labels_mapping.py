@@ -194,7 +194,7 @@ class LabelsMapping(LegacyLabelsMapping):
             settings["resample"] = resample
 
         try:
-            _check_number_of_values(text)
+            _check_size(text)
             legacy = LegacyLabelsMapping.model_validate_json(text)
             settings.update(legacy.normalization.model_dump())
             preprocessing = Preprocessing.model_validate(settings)
@@ -254,7 +254,7 @@ class LabelsMapping(LegacyLabelsMapping):
             BundleError: Not JSON, an unknown or missing key, or keys that contradict each other.
         """
         try:
-            _check_number_of_values(text)
+            _check_size(text)
             return cls.model_validate_json(text)
         except ValidationError as error:
             hint = _migration_hint(error)
@@ -290,8 +290,10 @@ def _migration_hint(error: ValidationError) -> str:
     return ""
 
 
-def _check_number_of_values(text: str | bytes) -> None:
-    """Raise a ValueError if the text has too many values, before they take memory."""
+def _check_size(text: str | bytes) -> None:
+    """Raise a ValueError if the text is too long, before its values take memory."""
+    if len(text) > MAX_LABELS_BYTES:
+        raise ValueError(f"larger than {MAX_LABELS_BYTES:,} bytes")
     commas = text.count(",") if isinstance(text, str) else text.count(b",")
     if commas > MAX_JSON_VALUES:
         raise ValueError(f"more than {MAX_JSON_VALUES:,} values")

@@ -55,7 +55,8 @@ def _validate_boxes(boxes: ArrayLike) -> tuple[NDArray[np.float64], bool]:
     """Return the corners, and whether all of them were given as integers."""
     try:
         given = np.asarray(boxes)
-    except (TypeError, ValueError) as error:  # ragged lists
+    # ragged lists, or a tensor of another device or with a gradient
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{_EXPECTED} ({error})") from error
 
     if given.shape[:1] == (0,):
