@@ -89,7 +89,7 @@ def test_weights_of_another_run_set_the_preprocessing(
 ) -> None:
     mean, std = [0.1, 0.2, 0.3], [0.3, 0.2, 0.1]
     run = make_run(f"preprocessing={way}", f"preprocessing.mean={mean}", f"preprocessing.std={std}")
-    settings = ["data=jsonl", f"data.root={data_root}", f"+model.init_from={run}"]
+    settings = ["data=jsonl", f"data.root={data_root}", f"model.init_from={run}"]
     same = resolve_preprocessing(composed(*settings, "preprocessing=pretrained"))
     assert (
         build_preprocessing(same) == LabelsMapping.load(run / "labels_mapping.json").preprocessing
@@ -98,6 +98,16 @@ def test_weights_of_another_run_set_the_preprocessing(
     assert (auto["size"], auto["mean"], auto["std"]) == ([32, 16], mean, std), (
         "the size is still that of the images"
     )
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "torchvision"])
+def test_weights_of_another_run_keep_its_rounding(
+    composed: Any, data_root: Path, make_run: Any, rounding: str
+) -> None:
+    run = make_run("preprocessing=crop224", f"preprocessing.rounding={rounding}")
+    settings = ["data=jsonl", f"data.root={data_root}", f"model.init_from={run}"]
+    config = resolve_preprocessing(composed(*settings, "preprocessing=pretrained"))
+    assert build_preprocessing(config).rounding == rounding
 
 
 def test_auto_and_weights_are_refused_where_unsupported(composed: Any, data_root: Path) -> None:
@@ -165,7 +175,7 @@ def test_a_run_records_numbers_and_the_stem_and_resumes_with_them(
 
 @pytest.mark.parametrize(
     "start",
-    ["model.weights={file} preprocessing=auto", "+model.init_from={run} preprocessing=pretrained"],
+    ["model.weights={file} preprocessing=auto", "model.init_from={run} preprocessing=pretrained"],
 )
 def test_a_run_resumes_after_its_initial_weights_were_deleted(
     run_app: Any, data_root: Path, weights_file: Path, make_run: Any, start: str
