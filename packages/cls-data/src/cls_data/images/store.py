@@ -121,7 +121,15 @@ class ImageStore:
     @classmethod
     def _build_in_memory(cls, builder: "_StoreBuilder") -> Self:
         # Anonymous shared memory: forked processes can write to it, without /dev/shm's limit.
-        memory = mmap.mmap(-1, math.prod(builder.shape))
+        num_bytes = math.prod(builder.shape)
+        try:
+            memory = mmap.mmap(-1, num_bytes)
+        except (OSError, ValueError, OverflowError) as error:
+            raise DataError(
+                f"{num_bytes / 1e9:.2f} GB of decoded images do not fit into memory ({error}). "
+                "Keep them in a file with data.store=PATH, or make them smaller with "
+                "data.stored_size"
+            ) from error
         flat = np.frombuffer(memory, np.uint8)
 
         def write_pixels(offset: int, pixels: NDArray[np.uint8]) -> None:
@@ -139,6 +147,7 @@ class ImageStore:
         path = folder / f"{builder.key(digests)}.store"
         file = StoreFile(path, builder.shape)
 
+        file.remove_stale_drafts()
         sizes = file.verify_and_load_sizes(CHUNK_SIZE)
         if sizes is None:
             try:

@@ -5,11 +5,13 @@ its length (8 bytes, little endian), and 8 bytes of magic.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
-import socket
+import shutil
+import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,9 +24,19 @@ from loguru import logger
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cls_data.errors import DataError
+from cls_export.contract.files import draft_path, remove_drafts
+
 _MAGIC = b"clsstor1"
 _DIGEST_LENGTH = 32
 _TRAILER_LENGTH = _DIGEST_LENGTH + 8 + len(_MAGIC)
+
+_MAX_HEADER_BYTES = 10_000
+_MAX_ROW_BYTES = 100
+"""Limit of a description, so that a damaged length takes no memory."""
+
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
+"""What reading a damaged file may raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +59,21 @@ class StoreFile:
 
         There is one checksum per `chunk_size` rows.
         """
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return None
 
         try:
-            with self.path.open("rb") as stream:
-                description = _read_description(stream, self.length)
-                if tuple(description["shape"]) != self.shape:
-                    raise ValueError(
-                        f"its shape is {description['shape']}, expected {list(self.shape)}"
-                    )
-                self._verify_pixels(stream, description["checksums"], chunk_size)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            with _open_regular_file(self.path) as stream:
+                description = _read_description(stream, self.shape)
+                sizes = _parse_sizes(description, self.shape[0])
+                checksums = _parse_checksums(description, self.shape[0], chunk_size)
+                self._verify_pixels(stream, checksums, chunk_size)
+        except _DAMAGE as error:
             logger.warning(
                 "{}: stored pixels are damaged ({}); decoding the images again", self.path, error
             )
             return None
-
-        sizes = np.array(description["sizes"], np.int64)
-        return sizes.reshape(-1, 2)
+        return sizes
 
     def _verify_pixels(self, stream: BinaryIO, checksums: Sequence[int], chunk_size: int) -> None:
         row_bytes = self.length // self.shape[0]
@@ -79,28 +87,41 @@ class StoreFile:
                 raise ValueError(f"wrong checksum of rows {start} to {last}")
 
     def map(self) -> Tensor:
-        """Map the pixels: uint8 [N, 3, H, W]. Processes share pages; writes stay private."""
-        flat = torch.from_file(
-            str(self.path),
-            shared=False,
-            size=self.length,
-            dtype=torch.uint8,
-        )
+        """Map the pixels: uint8 [N, 3, H, W]. Processes share pages; writes stay private.
+
+        Raises:
+            DataError: The file cannot be mapped, for example because it was deleted meanwhile.
+        """
+        try:
+            flat = torch.from_file(
+                str(self.path),
+                shared=False,
+                size=self.length,
+                dtype=torch.uint8,
+            )
+        except RuntimeError as error:
+            raise DataError(
+                f"{self.path}: stored pixels cannot be mapped into memory ({error}). Start again, "
+                "or keep the images in memory with data.store=null"
+            ) from error
         return flat.view(self.shape)
+
+    def remove_stale_drafts(self) -> None:
+        """Delete the drafts of dead processes of this machine, where that is allowed."""
+        with contextlib.suppress(OSError):  # a folder to read from may be read-only
+            remove_drafts(self.path.parent)
 
     @contextlib.contextmanager
     def open_draft(self) -> Iterator["StoreDraft"]:
         """Yield a draft that becomes the file when it is finished, and is deleted otherwise."""
-        # Not contract.files.open_atomically: several processes write a draft by its path, and the
-        # draft of a killed build can be as large as the dataset. So its name has the host and the
-        # process, and the next build deletes it. Two runs can build the same file at once.
+        # Not contract.files.open_atomically: several processes write a draft by its path. The
+        # draft of a killed build can be as large as the dataset, so the next build deletes it.
         folder = self.path.parent
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned_drafts(folder)
+        if shutil.disk_usage(folder).free < self.length:  # before minutes of decoding
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
-        name = f".{self.path.name}.{socket.gethostname()}.{os.getpid()}"
-        draft = StoreDraft(self, folder / name)
-
+        draft = StoreDraft(self, draft_path(self.path))
         try:
             with draft.path.open("wb") as stream:
                 stream.truncate(self.length)
@@ -148,7 +169,17 @@ class StoreDraft:
         os.replace(self.path, self.file.path)
 
 
-def _read_description(stream: BinaryIO, pixels_length: int) -> dict[str, Any]:
+def _open_regular_file(path: Path) -> BinaryIO:
+    # O_NONBLOCK: otherwise opening a pipe waits for a writer.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    stream = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise ValueError("not a regular file")
+    return stream
+
+
+def _read_description(stream: BinaryIO, shape: tuple[int, int, int, int]) -> dict[str, Any]:
     end = stream.seek(0, os.SEEK_END)
     stream.seek(max(0, end - _TRAILER_LENGTH))
     trailer = stream.read()
@@ -156,9 +187,12 @@ def _read_description(stream: BinaryIO, pixels_length: int) -> dict[str, Any]:
     length_bytes = trailer[_DIGEST_LENGTH : _DIGEST_LENGTH + 8]
     length = int.from_bytes(length_bytes, "little")
 
+    pixels_length = math.prod(shape)
     expected_end = pixels_length + length + _TRAILER_LENGTH
     if not trailer.endswith(_MAGIC) or end != expected_end:
-        raise ValueError(f"it is cut short or not a store file; {end} bytes")
+        raise ValueError(f"it is cut short or not a store file of this version; {end} bytes")
+    if length > _MAX_HEADER_BYTES + shape[0] * _MAX_ROW_BYTES:
+        raise ValueError(f"its description has {length} bytes")
 
     stream.seek(pixels_length)
     text = stream.read(length)
@@ -166,25 +200,21 @@ def _read_description(stream: BinaryIO, pixels_length: int) -> dict[str, Any]:
         raise ValueError("wrong checksum of its description")
 
     description: dict[str, Any] = json.loads(text)
+    if tuple(description["shape"]) != shape:
+        raise ValueError(f"its shape is {description['shape']}, expected {list(shape)}")
     return description
 
 
-def _remove_abandoned_drafts(folder: Path) -> None:
-    """Delete drafts of processes of this machine that no longer run."""
-    marker = f".store.{socket.gethostname()}."
-    for draft in folder.glob(".*.store.*"):
-        _, _, process = draft.name.partition(marker)
-        if not process.isdecimal():
-            continue
-        if not _is_running(int(process)):
-            draft.unlink(missing_ok=True)
+def _parse_sizes(description: dict[str, Any], num_rows: int) -> NDArray[np.int64]:
+    sizes = np.array(description["sizes"], np.int64).reshape(-1, 2)
+    if len(sizes) != num_rows:
+        raise ValueError(f"it has {len(sizes)} image sizes, expected {num_rows}")
+    return sizes
 
 
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # a process of another user
-        return True
-    return True
+def _parse_checksums(description: dict[str, Any], num_rows: int, chunk_size: int) -> Sequence[int]:
+    checksums: Sequence[int] = description["checksums"]
+    expected = math.ceil(num_rows / chunk_size)
+    if len(checksums) != expected:
+        raise ValueError(f"it has {len(checksums)} checksums, expected {expected}")
+    return checksums
