@@ -75,8 +75,8 @@ def test_command_explains_a_root_that_is_no_dataset(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["chek", "x"], "did you mean 'check'?"),
-        (["--chek", "x"], "unknown command '--chek'"),
+        (["checks", "x"], "did you mean 'check'?"),
+        (["--checks", "x"], "unknown command '--checks'"),
         (["check"], "arguments are required: ROOT"),
         (["check", ""], "expected a path, got an empty text"),
         (["check", "x", "--without", ""], "expected a path"),
@@ -90,7 +90,7 @@ def test_command_explains_a_root_that_is_no_dataset(
         (["synth", "x", "--up-to", "1e3"], "expected an integer from 1 to 1000000"),
         (["preview", "x", "--size", "99999"], "expected an integer from 1 to 1024"),
         (["preview", "x", "--images", "²"], "expected an integer from 1 to 200"),
-        (["preview", "x", "--augmentation", "ligth"], "invalid choice: 'ligth'"),
+        (["preview", "x", "--augmentation", "lights"], "invalid choice: 'lights'"),
         (["convert", "x"], "arguments are required: --from"),
     ],
 )

@@ -246,8 +246,8 @@ def test_csv_without_split_column_becomes_train(tmp_path: Path) -> None:
         ),
         ('image,label\na.jpg,"1\n2"\n', "table.csv:2: label '1.n2' contains a control character"),
         (
-            "image,label,split\na.jpg,1,trian\n",
-            "table.csv:2: split 'trian' is not one of train, training, valid, val",
+            "image,label,split\na.jpg,1,trains\n",
+            "table.csv:2: split 'trains' is not one of train, training, valid, val",
         ),
         ("image,label,split\na.jpg,1,\n", "table.csv:2: split '' is not one of"),
         ('image,label\na.jpg,"1\n', "table.csv:2: not valid CSV"),

@@ -60,7 +60,7 @@ def test_delimiter_option_takes_names_and_characters(
     assert read_labels(root) == {"a.png": "7"}
 
 
-@pytest.mark.parametrize("delimiter", ["", "ab", '"', "\n", "x", "commma"])
+@pytest.mark.parametrize("delimiter", ["", "ab", '"', "\n", "x", "commas"])
 def test_impossible_delimiter_is_named(tmp_path: Path, delimiter: str) -> None:
     root = make_root(tmp_path, "a.png")
     (root / "t.csv").write_text("image,label\na.png,7\n")
@@ -101,8 +101,8 @@ def test_other_encodings_are_named_with_the_option_that_reads_them(tmp_path: Pat
 def test_columns_are_found_in_any_letter_case_and_near_names_are_given(tmp_path: Path) -> None:
     root = make_root(tmp_path, "a.png")
     (root / "t.csv").write_text("File_Name, CLASS \na.png, 7 \n")
-    with pytest.raises(DataError, match="no column 'clas' for the label; did you mean 'CLASS'"):
-        convert_csv(root, root / "t.csv", label="clas")
+    with pytest.raises(DataError, match="no column 'clazz' for the label; did you mean 'CLASS'"):
+        convert_csv(root, root / "t.csv", label="clazz")
     convert_csv(root, root / "t.csv", image="file name", label="Class")
     assert read_labels(root) == {"a.png": "7"}
 
@@ -196,3 +196,10 @@ def test_written_delimiter_is_detected_whatever_the_cells_are(
     writer = csv.writer(stream, delimiter=delimiter, quoting=csv.QUOTE_ALL)
     writer.writerows([["image", "label", "x"], *rows])
     assert detect_delimiter(stream.getvalue(), [("image",), ("label",)]) == delimiter
+
+
+def test_table_given_relative_to_the_root_gets_a_hint(tmp_path: Path) -> None:
+    root = make_root(tmp_path, "a.png")
+    (root / "only-in-the-root.csv").write_text("image,label\na.png,7\n")
+    with pytest.raises(DataError, match=f"did you mean {root / 'only-in-the-root.csv'}?"):
+        convert_csv(root, "only-in-the-root.csv")

@@ -19,5 +19,5 @@ def test_hint_names_the_closest_name_and_lists_few(given: str, valid: list[str],
 
 
 def test_suggestions_ignore_letter_case() -> None:
-    assert did_you_mean("clas", ["CLASS", "File"]).startswith("did you mean 'CLASS'?")
-    assert did_you_mean("TRIAN", ["train", "valid"]).startswith("did you mean 'train'?")
+    assert did_you_mean("clazz", ["CLASS", "File"]).startswith("did you mean 'CLASS'?")
+    assert did_you_mean("TRAINS", ["train", "valid"]).startswith("did you mean 'train'?")

@@ -84,9 +84,10 @@ def _find_tables(root: Path, stated_root: _TablePath, tables: Sequence[_TablePat
         elif path is not None and path.exists():
             files.append(path)
         else:
-            raise DataError(
-                f"{table}: no such file in the data root {root}; move the CSV file there"
-            )
+            advice = "move the CSV file there"
+            if (root / table).exists():
+                advice = f"did you mean {Path(stated_root) / table}?"
+            raise DataError(f"{table}: no such file in the data root {root}; {advice}")
     return list(dict.fromkeys(files))
 
 
