@@ -67,6 +67,15 @@ def test_check_settings_override_the_config_file(
     assert "1 warnings" not in capsys.readouterr().err
 
 
+def test_check_accepts_images_up_to_the_limit_that_is_set(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(root), "--workers", "1", "--max-pixels", "287"]) == 1
+    expected = "12x24 px is over the limit of 287 pixels (preprocessing.max_pixels)"
+    assert expected in capsys.readouterr().out.replace("\n", "")
+    assert main(["check", str(root), "--workers", "1", "--max-pixels", "288"]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

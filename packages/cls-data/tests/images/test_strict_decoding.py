@@ -271,3 +271,13 @@ def test_simplejpeg_is_not_used_if_its_pixels_differ() -> None:
         StrictDecoder(Darker(size=(64, 64), mean=(0, 0, 0), std=(1, 1, 1)))(data).tobytes()
         == Darker(size=(64, 64), mean=(0, 0, 0), std=(1, 1, 1)).decode(data).tobytes()
     )
+
+
+@pytest.mark.parametrize("kind", SUFFIXES)
+def test_a_limit_below_the_size_of_any_image_is_applied(kind: str) -> None:
+    strict = StrictDecoder(
+        Preprocessing(size=(64, 64), mean=(0, 0, 0), std=(1, 1, 1), max_pixels=713)
+    )
+    with pytest.raises(ImageTooLargeError, match="^21x34 px is over the limit of 713 pixels"):
+        strict(encoded(crop(), kind))
+    assert strict(encoded(crop(21, 33), kind)).size == (21, 33)

@@ -25,6 +25,7 @@ from cls_data.errors import DataError
 from cls_data.gate import GateConfig, check
 from cls_data.gate.report import draw_findings, render_table, write_report_json
 from cls_data.gate.text import pluralize
+from cls_export.contract.decoding import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
 from cls_export.contract.errors import format_validation_error
 from cls_export.contract.files import read_bytes
 from cls_export.contract.suggestions import did_you_mean
@@ -52,6 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", type=path, help=text)
     text = "override one policy or threshold, such as imbalance=off; can be repeated"
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=text)
+    text = "accept images of up to N pixels, as preprocessing.max_pixels of a run (default: {})"
+    parser.add_argument(
+        "--max-pixels",
+        metavar="N",
+        type=integer(1, LARGEST_MAX_PIXELS),
+        default=DEFAULT_MAX_PIXELS,
+        help=text.format(DEFAULT_MAX_PIXELS),
+    )
     text = "write a list of the rows to leave out, for --without and data.quarantine"
     parser.add_argument("--quarantine", metavar="FILE", type=path, help=text)
     text = "write all findings to a JSON file"
@@ -73,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
         )
     report = check(
         options.root,
-        create_preprocessing(_SIDE),
+        create_preprocessing(_SIDE, max_pixels=options.max_pixels),
         load_gate_config(options.config, options.set),
         annotations=options.annotations,
         quarantine=load_quarantine(options),

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cls_data.paths import expand_path
 from cls_export.contract.commands import EXIT_CODES
@@ -82,7 +82,7 @@ def load_quarantine(options: argparse.Namespace) -> "Quarantine | None":
     return Quarantine.load(options.without)
 
 
-def create_preprocessing(side: int) -> "Preprocessing":
+def create_preprocessing(side: int, **settings: Any) -> "Preprocessing":
     """Return a preprocessing without normalization, for commands that have no model."""
     from cls_export.contract.preprocessing import Preprocessing
 
@@ -90,6 +90,7 @@ def create_preprocessing(side: int) -> "Preprocessing":
         size=(side, side),
         mean=(0, 0, 0),
         std=(1, 1, 1),
+        **settings,
     )
 
 

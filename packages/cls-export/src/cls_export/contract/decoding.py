@@ -39,6 +39,9 @@ DEFAULT_MAX_PIXELS: Final = 200_000_000
 up to 3 GB for a WebP file. A file of 500 kB can state as many, so set a lower limit
 (`Preprocessing.max_pixels`) where strangers upload images."""
 
+LARGEST_MAX_PIXELS: Final = 2**31 - 1
+"""Pillow cannot hold larger images."""
+
 _BYTES_PER_PIXEL = 4
 _MAX_METADATA = 64 * 2**20
 """Bytes of metadata and of whatever follows the image, such as the video of a motion photo."""

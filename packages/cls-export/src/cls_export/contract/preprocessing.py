@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validat
 
 from cls_export.contract.decoding import (
     DEFAULT_MAX_PIXELS,
+    LARGEST_MAX_PIXELS,
     ImageSource,
     decode_image,
     read_image_file,
@@ -27,7 +28,7 @@ Resize = Literal["squash", "letterbox", "shortest_edge"]
 Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Rounding = Literal["torchvision", "nearest"]
 Side = Annotated[int, Field(ge=1, le=8192)]
-MaxPixels = Annotated[int, Field(ge=1, le=2**31 - 1)]
+MaxPixels = Annotated[int, Field(ge=1, le=LARGEST_MAX_PIXELS)]
 Level = Annotated[int, Field(ge=0, le=255)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
