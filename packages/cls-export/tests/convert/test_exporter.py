@@ -1,9 +1,12 @@
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cls_export import BundleError, Classifier, LabelsMapping
+from cls_export import BundleError, Classifier, LabelsMapping, verify_bundle
+from cls_export.bundle.golden import write_golden
+from cls_export.contract.files import draft_path
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
@@ -28,6 +31,9 @@ def module() -> "torch.nn.Module":
 def test_onnx_file_has_weights_mapping_and_free_batch_axis(
     module: "torch.nn.Module", labels: LabelsMapping, tmp_path: Path
 ) -> None:
+    draft = draft_path(tmp_path / "model.onnx")
+    stale = draft.with_name(draft.name.replace(f".{os.getpid()}.", ".999999999."))
+    stale.write_bytes(b"of a killed export")
     exporter.export_onnx(module, labels, tmp_path / "model.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     model = onnx.load(tmp_path / "model.onnx")
@@ -115,9 +121,26 @@ def test_new_bundle_replaces_old_bundle(
 ) -> None:
     for images in (image_files, image_files[:2]):
         exporter.write_bundle(module, labels, tmp_path / "export", images)
+    assert verify_bundle(tmp_path / "export").has_checked_hash
+    assert Classifier(tmp_path / "export").labels == labels
     assert sorted(path.name for path in (tmp_path / "export" / "golden").iterdir()) == [
         "000.jpg",
         "001.jpg",
         "golden.json",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+def test_weights_that_diverged_are_not_exported(
+    module: "torch.nn.Module", labels: LabelsMapping, tmp_path: Path, image_files: list[Path]
+) -> None:
+    def run_model(images: np.ndarray) -> np.ndarray:
+        return np.full((len(images), 4), np.nan, np.float32)
+
+    with pytest.raises(BundleError, match=r"logits for the golden image .*0\.jpg are not finite"):
+        write_golden(tmp_path, image_files, labels, run_model)
+    with torch.no_grad():
+        module[2].bias += float("nan")
+    with pytest.raises(BundleError, match="differs from the module's by nan"):
+        exporter.write_bundle(module, labels, tmp_path / "export", image_files)
+    assert not (tmp_path / "export").exists()
