@@ -10,6 +10,7 @@ from cls_train.builders.trainer import (
     build_evaluation_trainer,
     build_trainer,
     optimize_for_device,
+    warn_about_slow_precision,
 )
 from cls_train.builders.trainer_batches import count_validation_rows
 
@@ -30,4 +31,5 @@ __all__ = [
     "open_loggers",
     "optimize_for_device",
     "record_stem",
+    "warn_about_slow_precision",
 ]

@@ -28,6 +28,7 @@ from cls_models import (
     check_precision,
     prepare_for_device,
 )
+from cls_models.acceleration.precision_timing import measure_slowdown
 from cls_train.builders.loggers import build_loggers
 from cls_train.composition.config import Node, RunConfig
 from cls_train.composition.instantiate import build
@@ -43,6 +44,9 @@ EVALUATION_FLAGS = (
 )
 """Arguments of the trainer that also hold for the evaluation. The others, such as limits of
 batches, concern training only."""
+
+MIN_SLOWDOWN = 1.1
+"""A precision that makes a step this many times as long gets a warning."""
 
 PROFILERS: dict[str, type[AdvancedProfiler | PyTorchProfiler | SimpleProfiler]] = {
     "advanced": AdvancedProfiler,
@@ -107,6 +111,31 @@ def optimize_for_device(module: ClassificationModule, trainer: Trainer) -> None:
 
     for note in prepare_for_device(module.backbone, device, precision):
         logger.debug("{}", note)
+
+
+def warn_about_slow_precision(
+    module: ClassificationModule, trainer: Trainer, image_size: tuple[int, int]
+) -> None:
+    """Warn if training on a CPU is slower than in float32, with the measured factor.
+
+    Args:
+        module: Prepared for its device.
+        trainer: Its trainer.
+        image_size: Height and width in pixels.
+    """
+    device = trainer.strategy.root_device
+    precision = check_precision(trainer.precision, device)
+    if device.type != "cpu" or precision == "32-true":
+        return
+
+    slowdown = measure_slowdown(module.backbone, image_size, precision)
+    if slowdown > MIN_SLOWDOWN:
+        logger.warning(
+            "trainer.precision={}: a step of this network takes {:.1f} times as long as in "
+            "float32 on this CPU; set trainer.precision=32-true",
+            precision,
+            slowdown,
+        )
 
 
 def _build(node: Node, **runtime: Any) -> Trainer:
