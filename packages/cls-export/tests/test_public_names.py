@@ -1,3 +1,4 @@
+import os
 import pkgutil
 import subprocess
 import sys
@@ -43,3 +44,15 @@ def test_importing_contract_loads_neither_onnxruntime_nor_torch() -> None:
 def test_importing_package_and_command_does_not_load_torch_or_onnx() -> None:
     modules = loaded_modules("cls_export", "cls_export.cli.main")
     assert modules.isdisjoint({"torch", "onnx", "lightning"})
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
+def test_importing_package_turns_off_telemetry_unless_set(given: str | None, expected: str) -> None:
+    variables = {**os.environ, "ORT_DISABLE_TELEMETRY": given or ""}
+    if given is None:
+        del variables["ORT_DISABLE_TELEMETRY"]
+    code = "import os, cls_export.contract; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=variables
+    )
+    assert result.stdout.strip() == expected

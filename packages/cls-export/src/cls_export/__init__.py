@@ -3,9 +3,13 @@
 Importing this package needs numpy, Pillow, pydantic, and onnxruntime. Names are imported on first
 use, so `import cls_export.contract` does not load onnxruntime. Code that needs PyTorch or ONNX is
 in `cls_export.convert`, which needs `pip install "cls-export[torch]"`.
+
+Importing it turns off the telemetry of onnxruntime, unless the environment variable
+ORT_DISABLE_TELEMETRY is set.
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,6 +64,11 @@ __all__ = [
     "TrackPrediction",
     "verify_bundle",
 ]
+
+
+# onnxruntime 1.32 has telemetry on by default. Without this, it contacts a server, warns where
+# it cannot write to the home folder, and keeps forked processes from ending.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> Any:

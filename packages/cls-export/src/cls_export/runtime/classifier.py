@@ -93,7 +93,6 @@ class Classifier:
         if isinstance(providers, str) or not providers:
             raise ValueError(f"providers must be a list of at least one name, got {providers!r}")
 
-        self._path = Path(bundle).absolute()  # the working directory may change
         self._providers = tuple(providers)
         self._allow_cpu = allow_cpu
         self._threads = threads
@@ -101,6 +100,7 @@ class Classifier:
         self._low_memory = low_memory
 
         opened = self._open_bundle(bundle)
+        self._path = Path(bundle).absolute()  # the working directory may change
         self.labels = opened.labels
         self.model_sha256 = opened.model_sha256
         self.has_checked_hash = opened.has_checked_hash
