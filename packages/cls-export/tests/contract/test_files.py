@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -78,3 +79,16 @@ def test_drafts_of_dead_processes_are_removed(tmp_path: Path) -> None:
     remove_drafts(tmp_path)
 
     assert set(tmp_path.iterdir()) == {target, own, other_host}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_error_of_an_atomic_write_names_the_target(tmp_path: Path, named: bool) -> None:
+    target = tmp_path / "a.json"
+    draft = str(draft_path(target)) if named else None
+    with (
+        pytest.raises(OSError, match="No space left") as caught,
+        open_atomically(target),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device", draft)
+    assert caught.value.filename == str(target)
+    assert not list(tmp_path.iterdir())

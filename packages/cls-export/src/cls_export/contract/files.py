@@ -38,6 +38,11 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(draft, target)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(draft)):
+            # A full disk is reported without a name, and the draft's name is of no use.
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise
     finally:
         draft.unlink(missing_ok=True)
 
