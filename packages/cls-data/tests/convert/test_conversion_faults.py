@@ -113,6 +113,15 @@ def test_interrupted_conversion_is_finished_by_the_same_command(
     assert len(written) == 3
 
 
+def test_classes_without_splits_can_be_converted_again(tmp_path: Path) -> None:
+    root = make_class_folders(tmp_path, (".",))
+    (root / "train").mkdir()  # left by an interrupted conversion
+    for _ in range(2):
+        result = convert_image_folder(root)
+        assert result.row_counts == {"train": 2}
+        assert result.notes == ("No valid split; create one with `cls-data split`",)
+
+
 @pytest.mark.faults
 def test_killed_conversion_is_finished_by_the_same_command(tmp_path: Path) -> None:
     root = make_class_folders(tmp_path)
@@ -142,12 +151,13 @@ def test_full_disk_ends_in_one_message_and_the_same_command_goes_on(
     root = make_class_folders(tmp_path)
 
     def fail(descriptor: int) -> None:
-        raise OSError(28, "No space left on device", str(root))
+        raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as context:
         context.setattr(os, "fsync", fail)
         assert main(["convert", str(root), "--from", "image-folder"]) == 1
-    assert capsys.readouterr().err == f"cls-data: {root}: No space left on device\n"
+    target = root / "test" / "annotations.jsonl"
+    assert capsys.readouterr().err == f"cls-data: {target}: No space left on device\n"
     assert not list(root.rglob("*.jsonl"))
     assert not list(root.rglob("*.draft"))
     assert main(["convert", str(root), "--from", "image-folder"]) == 0

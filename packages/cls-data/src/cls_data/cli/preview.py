@@ -1,6 +1,7 @@
 """`cls-data preview`: draw augmented images."""
 
 import argparse
+import io
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from cls_data.cli.options import (
 from cls_data.cli.output import print_line
 from cls_data.data_source import read_data
 from cls_data.errors import DataError
+from cls_export.contract.files import write_atomically
 
 AUGMENTATIONS = ("none", "light", "broadcast", "photo")
 """Names of `cls_data.augmentation.preview.PIPELINES`, which needs PyTorch."""
@@ -77,7 +79,9 @@ def run(options: argparse.Namespace) -> int:
         augmentation = pipeline() if pipeline else None
         file = folder / f"{name}.png"
         image = draw_preview(store.pixels, augmentation, seed=options.seed)
-        image.save(file)
+        content = io.BytesIO()
+        image.save(content, format="PNG")
+        write_atomically(file, content.getvalue())
         print_line(f"Wrote {file}")
     return 0
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cls_data.annotations.reading import Split
+from cls_data.annotations.reading import SPLITS, Split
 from cls_data.convert.annotation_writer import (
     AnnotationWriter,
     ConversionResult,
@@ -52,6 +52,7 @@ def add_class_folders(
     found = find_images(writer.root)
     for split, folder in folders:
         _add_split(writer, split, folder, found.images, get_group)
+    del found.skipped[".jsonl"]  # annotations of an earlier conversion
     if found.skipped:
         writer.notes.append(f"Skipped files: {found.describe_skipped()}")
 
@@ -77,13 +78,18 @@ def _add_split(
         group = None if get_group is None else get_group(path.name)
         writer.add_row(split, path, class_folder, source, group=group)
 
-    name = folder.relative_to(writer.root).as_posix()
+    start = "" if folder == writer.root else f"{folder.relative_to(writer.root).as_posix()}: "
     if outside:
-        writer.notes.append(f"{name}: skipped {outside} image(s) outside of class folders")
-    class_folders = [path.name for path in visible_entries(folder) if path.is_dir()]
-    empty = set(class_folders) - labels
+        writer.notes.append(f"{start}skipped {outside} image(s) outside of class folders")
+    empty = [path for path in visible_entries(folder) if _is_empty_class(path, labels)]
     if empty:
-        writer.notes.append(f"{name}: skipped {len(empty)} class folder(s) without images")
+        writer.notes.append(f"{start}skipped {len(empty)} class folder(s) without images")
+
+
+def _is_empty_class(path: Path, labels: set[str]) -> bool:
+    """Return whether a path is a folder without images, and not made for annotations."""
+    is_split = path.name in SPLITS
+    return path.is_dir() and path.name not in labels and (not is_split or _has_content(path))
 
 
 def _has_content(folder: Path) -> bool:
