@@ -11,6 +11,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+SPIN_COUNT = 1_000
+"""How often a waiting thread of libgomp looks for work before it sleeps: a few tens of
+microseconds, against milliseconds by default. See `benchmarks/busy_machine.py`."""
+
+
+def shorten_spinning() -> None:
+    """Let the threads of training on a CPU sleep soon when they wait, so that it shares the cores.
+
+    With other work on all cores, a thread that spins takes the time that the thread it waits for
+    needs. Call this before PyTorch is imported: libgomp reads the variable when it is loaded. Child
+    processes inherit it. Values that the user has set are kept.
+    """
+    is_set = "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ
+    if not is_set:
+        os.environ["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
+
 
 @contextmanager
 def paused_garbage_collection() -> Iterator[None]:
