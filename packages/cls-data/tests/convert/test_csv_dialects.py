@@ -132,6 +132,23 @@ def test_table_in_a_split_folder_is_this_split(tmp_path: Path) -> None:
     assert read_labels(root, "test") == {"testing/b.png": "7"}
 
 
+def test_table_named_like_a_split_is_this_split(tmp_path: Path) -> None:
+    root = make_root(tmp_path, "a.png", "b.png")
+    (root / "Train.csv").write_text("Path,ClassId\na.png,7\n")
+    (root / "Test.csv").write_text("Path,ClassId\nb.png,7\n")
+    convert_csv(root, [root / "Train.csv", root / "Test.csv"])
+    assert read_labels(root, "test") == {"b.png": "7"}
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\r"])
+def test_any_line_breaks_are_read_and_counted(tmp_path: Path, line_break: str) -> None:
+    root = make_root(tmp_path, "a.png")
+    lines = ["image,label,note", 'a.png,7,"two\nlines"', "", "gone.png,8,"]
+    (root / "t.csv").write_bytes(line_break.join(lines).encode())
+    with pytest.raises(DataError, match=r"t\.csv:5: image .*gone\.png' does not exist"):
+        convert_csv(root, root / "t.csv")
+
+
 @pytest.mark.parametrize(
     ("cell", "expected"),
     [

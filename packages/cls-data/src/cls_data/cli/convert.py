@@ -15,8 +15,8 @@ from cls_data.gate.text import pluralize
 _CSV_HELP = {
     "image-column": "column of image paths (default: image, filename, file, or path)",
     "label-column": "column of labels (default: label, class, classid, or category)",
-    "split-column": "column of splits (default: split; without it, rows belong to the split in "
-    "whose folder the file is, or else to train)",
+    "split-column": "column of splits (default: split; without it, the folder or name of the file "
+    "says the split, such as test.csv, or else rows go to train)",
     "group-column": "column of groups (default: group if there is one)",
     "image-folder": "folder that image paths are relative to (default: the folder of the CSV "
     "file); {label} in it stands for the label of the row",

@@ -40,7 +40,8 @@ def convert_csv(
         image: Column of image paths; None for the usual names, such as "image" or "filename".
         label: Column of labels; None for the usual names, such as "label" or "class".
         split: Column of split names; None for the column "split" if there is one. Without such a
-            column, rows go to the split in whose folder the table is, or else to train.
+            column, rows go to the split that the table's folder or name says, such as `test.csv`,
+            or else to train.
         group: Column of groups; None for the column "group" if there is one. An empty cell means
             no group.
         image_folder: Folder that image paths are relative to; None for the folder of the table.
@@ -154,7 +155,7 @@ def _add_table(
     is_usual = (image_column, label_column) == ("image", "label")
     if not is_usual and note not in writer.notes:
         writer.notes.append(note)
-    default_split = _split_of_folder(file.relative_to(writer.root))
+    default_split = _split_of_table(file.relative_to(writer.root))
 
     for line, values in table.rows:
         cells = {role: values[index] for role, index in columns.items()}
@@ -185,7 +186,11 @@ def _locate(folder: Path, cell: str) -> Path:
     return path
 
 
-def _split_of_folder(table: Path) -> str:
-    """Return the split in whose folder a table is, given relative to the data root, or "train"."""
+def _split_of_table(table: Path) -> str:
+    """Return the split that a table's folder or name says, such as `test.csv`, or "train".
+
+    The path is relative to the data root.
+    """
     folder = table.parts[0].lower() if len(table.parts) > 1 else ""
-    return SPLIT_FOLDERS.get(folder, "train")
+    by_name = SPLIT_FOLDERS.get(table.stem.lower(), "train")
+    return SPLIT_FOLDERS.get(folder, by_name)

@@ -18,6 +18,8 @@ from cls_data.convert.csv_text import (
 from cls_data.errors import DataError
 from cls_export.contract.suggestions import did_you_mean
 
+_MAX_ROWS = 5_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class CsvTable:
@@ -133,6 +135,8 @@ def _parse(
     try:
         for line, cells in read_rows(text, delimiter):
             rows.append((line + skipped_lines, cells))
+            if len(rows) > _MAX_ROWS:
+                raise DataError(f"{source}: more than {_MAX_ROWS:,} rows; split the file")
     except CsvSyntaxError as error:
         line = error.line + skipped_lines
         raise DataError(f"{source}:{line}: not valid CSV ({error})") from None

@@ -14,7 +14,6 @@ from cls_export.contract.files import read_bytes
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 
 _MAX_BYTES = 500_000_000
-"""About 5 million rows."""
 
 _BYTE_ORDER_MARKS = {  # UTF-32 before UTF-16, whose mark it begins with
     codecs.BOM_UTF32_LE: "utf-32",
