@@ -8,14 +8,17 @@ it, with placeholders such as RUN replaced by a word.
 import ast
 import re
 import shlex
-from collections.abc import Iterator
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from cls_data.cli import main as data_cli
 from cls_export.cli import main as export_cli
-from cls_report.commands import compare_parser, report_parser
+from cls_report.commands import compare_parser, compare_runs, report, report_parser
 from cls_train.composition.arguments import parse_command_line
 from cls_train.main import compose_configs
 
@@ -133,3 +136,23 @@ def test_a_wrong_command_is_not_accepted(command: str) -> None:
     with pytest.raises((SystemExit, ValueError)) as caught:
         read_command(*split_command(command))
     assert not isinstance(caught.value, SystemExit) or caught.value.code != 0
+
+
+@pytest.mark.slow
+def test_the_advice_for_a_run_without_predictions_writes_them(
+    train_command: Callable[..., list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    overrides = ("callbacks.predictions=null", "stages.export=false", "trainer.max_epochs=1")
+    subprocess.run(train_command(tmp_path, "run", *overrides), check=True, capture_output=True)
+    predictions = tmp_path / "run/predictions"
+    assert (predictions / "valid.npz").is_file()
+
+    shutil.rmtree(predictions)
+    assert compare_runs(["--seeds", "--root", str(tmp_path)]) == 2
+    advice = capsys.readouterr().err.rpartition("run: uv run python ")[2].strip()
+    assert advice.startswith("-m cls_train.stages.evaluate ")
+    subprocess.run([sys.executable, *shlex.split(advice)], check=True, capture_output=True)
+    assert (predictions / "test.npz").is_file()
+    assert report([str(tmp_path / "run")]) == 0

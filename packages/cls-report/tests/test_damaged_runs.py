@@ -158,6 +158,20 @@ def test_metrics_without_epochs_or_an_end_are_named(
     assert "metrics.csv:1: damaged (" in expect_one_message(run, capsys, "metrics.csv")
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "problem"),
+    [
+        ("metrics.csv", "epoch\n" + "0\n" * 200_000, "more than 100,000 epochs"),
+        ("fit.json", f'{{"x": [{"1," * 2_000_001}1]}}', "more than 2,000,000 values"),
+    ],
+)
+def test_a_file_of_too_many_values_is_refused_before_memory_is_taken(
+    run: Path, capsys: pytest.CaptureFixture[str], file: str, text: str, problem: str
+) -> None:
+    (run / file).write_text(text)
+    assert problem in expect_one_message(run, capsys, file)
+
+
 def replaced(content: object, path: tuple[object, ...], value: object) -> object:
     """Return JSON content with the value at a path replaced."""
     if not path:

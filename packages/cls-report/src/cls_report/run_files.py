@@ -18,8 +18,10 @@ from cls_report.errors import ReportError
 from cls_report.statistics.estimates import Estimate
 
 _MAX_CONFIG_BYTES = 500_000
-_MAX_METRICS_BYTES = 50_000_000
+_MAX_METRICS_BYTES = 10_000_000
+_MAX_EPOCHS = 100_000
 _MAX_JSON_BYTES = 50_000_000
+_MAX_JSON_VALUES = 2_000_000
 _MAX_DEPTH = 50
 _MAX_INTEGER_BITS = 64
 
@@ -174,11 +176,13 @@ def read_json(path: Path, schema: type[Content]) -> Content | None:
     """Read a JSON file; None if it does not exist.
 
     Raises:
-        ReportError: The file cannot be read, is larger than 50 MB, or has other content.
+        ReportError: The file cannot be read, is too large, or has other content.
     """
     if not os.path.lexists(path):
         return None
     data = read_bytes(path, error=ReportError, max_bytes=_MAX_JSON_BYTES)
+    if data.count(b",") > _MAX_JSON_VALUES:  # they would take gigabytes
+        raise ReportError(f"{path}: more than {_MAX_JSON_VALUES:,} values; {schema.advice}")
     try:
         return schema.model_validate_json(data)
     except ValidationError as error:
@@ -247,8 +251,8 @@ def read_metrics(path: Path) -> tuple[dict[str, float], ...]:
     """Read metrics.csv: one dictionary per epoch; empty if the file does not exist.
 
     Raises:
-        ReportError: The file cannot be read, is larger than 50 MB, or is not a table of numbers
-            with an epoch in each row.
+        ReportError: The file cannot be read, is too large, or is not a table of numbers with an
+            epoch in each row.
     """
     if not os.path.lexists(path):
         return ()
@@ -265,6 +269,8 @@ def read_metrics(path: Path) -> tuple[dict[str, float], ...]:
         for row in reader:
             epoch = _parse_row(names, row)
             epochs.append(epoch)
+            if len(epochs) > _MAX_EPOCHS:
+                raise ValueError(f"more than {_MAX_EPOCHS:,} epochs")
     except (csv.Error, ValueError) as error:
         raise ReportError(
             f"{path}:{reader.line_num}: damaged ({error}); delete the file to write the report "

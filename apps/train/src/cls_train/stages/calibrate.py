@@ -81,15 +81,16 @@ def calibrate(
     if stages.calibrate is not None:
         labels, effect, note = _calibrate(labels, outputs, stages.calibrate)
         if note:
+            logger.info("{}", note)
             notes.append(note)
 
     if stages.reject is not None:
         choice = _choose_thresholds(labels, outputs, stages.reject)
+        for note in choice.notes:
+            logger.warning("{}", note)
         notes += choice.notes
         labels = labels.model_copy(update={"reject": choice.reject})
 
-    for note in notes:
-        logger.warning("{}", note)
     return labels.model_copy(update={"confidence_notes": tuple(notes)}), effect
 
 
