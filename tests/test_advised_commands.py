@@ -130,7 +130,7 @@ def test_no_advised_command_is_overlooked() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["cls-data chekc ROOT", "apps/report", "cls-export bench", "apps/train lr=1"]
+    "command", ["cls-data verify ROOT", "apps/report", "cls-export bench", "apps/train lr=1"]
 )
 def test_a_wrong_command_is_not_accepted(command: str) -> None:
     with pytest.raises((SystemExit, ValueError)) as caught:
