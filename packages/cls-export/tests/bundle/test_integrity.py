@@ -67,8 +67,7 @@ def test_changed_weight_is_refused_by_every_user_of_the_bundle(
     current_copy: Path, image_files: list[Path], tmp_path: Path
 ) -> None:
     model = current_copy / "model.onnx"
-    weights = model.read_bytes().index(b"raw_data") if b"raw_data" in model.read_bytes() else 900
-    flip_bit(model, 8 * weights)
+    flip_bit(model, 8 * 900)
     with pytest.raises(BundleError, match=r"model\.onnx is damaged or belongs to another bundle"):
         Classifier(current_copy)
     for command in (["info"], ["verify"], ["bench"]):

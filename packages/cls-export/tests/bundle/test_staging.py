@@ -40,14 +40,12 @@ for number in range(times):
 
 @pytest.fixture
 def other(current: Path, tmp_path: Path) -> Path:
-    """A bundle with other golden images and another model file."""
-    onnx = pytest.importorskip("onnx")
-    folder = Path(shutil.copytree(current, tmp_path / "other"))
-    model = onnx.load(folder / "model.onnx")
-    model.producer_name = "other"
-    onnx.save_model(model, folder / "model.onnx")
-    write(folder, folder, tmp_path / "other_staged")
-    return tmp_path / "other_staged"
+    """A bundle with the same logits and another model file."""
+    folder = Path(shutil.copytree(current, tmp_path / "changed"))
+    model = folder / "model.onnx"
+    model.write_bytes(model.read_bytes() + b"\x12\x05other")  # the field producer_name
+    write(folder, folder, tmp_path / "other")
+    return tmp_path / "other"
 
 
 def write(source: Path, labels_of: Path, target: Path) -> None:
@@ -228,3 +226,17 @@ def test_long_and_odd_names_can_be_written(current: Path, tmp_path: Path) -> Non
         write(current, current, tmp_path / name)
         assert verify_bundle(tmp_path / name).passed
     assert len(names(tmp_path)) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc refuses new folders")
+def test_folder_that_cannot_be_written_is_named_without_the_draft(current: Path) -> None:
+    with pytest.raises(OSError, match="/proc/bundle") as caught:
+        write(current, current, Path("/proc/bundle"))
+    assert ".draft" not in str(caught.value)
+
+
+def test_bundle_below_a_file_is_refused(current: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for target in ("file", "file/bundle", "file/a/b"):
+        with pytest.raises(BundleError, match="file is a file; choose a folder for the bundle"):
+            write(current, current, tmp_path / target)

@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,30 @@ def test_error_of_an_atomic_write_names_the_target(tmp_path: Path, named: bool) 
         raise OSError(errno.ENOSPC, "No space left on device", draft)
     assert caught.value.filename == str(target)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs limits of file sizes")
+def test_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys\n"
+        "from cls_export.contract.files import write_atomically\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n    write_atomically(sys.argv[1], bytes(100_000))\n"
+        "except OSError as error:\n    print(error)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.json")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"File too large: '{tmp_path / 'a.json'}'" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "名" * 85, "a.b.c", ".hidden"])
+def test_any_file_name_has_a_draft(tmp_path: Path, name: str) -> None:
+    write_atomically(tmp_path / name, b"one")
+    draft = draft_path(tmp_path / name)
+    dead = draft.with_name(draft.name.replace(f".{os.getpid()}.", ".999999999."))
+    dead.mkdir()
+    (dead / "inside").touch()
+    remove_drafts(tmp_path)
+    assert list(tmp_path.iterdir()) == [tmp_path / name]

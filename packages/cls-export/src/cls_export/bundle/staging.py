@@ -45,11 +45,10 @@ def staged_bundle(folder: str | os.PathLike[str], labels: LabelsMapping) -> Iter
     target = Path(os.path.realpath(folder))
     _clean_up(target)
     _check_replaceable(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-
     draft = draft_path(target)
     delete(draft)  # of an earlier process with the same id
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         (draft / GOLDEN_FOLDER).mkdir(parents=True)
         yield draft
         complete = labels.with_file_hashes(
@@ -58,6 +57,11 @@ def staged_bundle(folder: str | os.PathLike[str], labels: LabelsMapping) -> Iter
         )
         complete.save(draft / LABELS_FILE)
         _replace(target, draft)
+    except OSError as error:
+        if error.errno is None or not str(error.filename).startswith(str(draft)):
+            raise
+        # The user has never heard of the draft.
+        raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
         delete(draft)
 
@@ -80,10 +84,11 @@ def _clean_up(target: Path) -> None:
 
 def _check_replaceable(target: Path) -> None:
     """Refuse to replace a folder with files that do not belong to a bundle."""
+    for path in (target, *target.parents):
+        if path.exists() and not path.is_dir():
+            raise BundleError(f"{path} is a file; choose a folder for the bundle")
     if not target.exists():
         return
-    if not target.is_dir():
-        raise BundleError(f"{target} is a file; choose a folder for the bundle")
 
     names = {path.name for path in target.iterdir()}
     foreign = sorted(names - _BUNDLE_FILES - _DESKTOP_FILES)

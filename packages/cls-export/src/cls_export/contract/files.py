@@ -86,7 +86,7 @@ def delete(path: Path) -> None:
     """Delete a file, or a folder with everything in it. A link is deleted, not its target."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
-    else:
+    elif path.exists() or path.is_symlink():
         path.unlink(missing_ok=True)
 
 
