@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from cls_export.contract.run_layout import RunPaths
+from cls_train.errors import RunError, RunFailedError
 from cls_train.stages import evaluation_process
 
 
@@ -32,3 +35,35 @@ def test_no_process_starts_when_evaluation_is_turned_off(monkeypatch: pytest.Mon
     monkeypatch.setattr(evaluation_process, "_waiting", None)
     evaluation_process.start_early(["debug=tiny", "stages.evaluate=false"])
     assert evaluation_process._waiting is None
+
+
+@pytest.mark.slow
+def test_an_error_of_the_process_is_raised_in_the_app(tmp_path: Path) -> None:
+    """Item 3: one message, printed by the app."""
+    with pytest.raises(RunError, match=r"no config\.yaml") as caught:
+        evaluation_process.evaluate_in_clean_process(RunPaths(tmp_path / "none"), ())
+    assert "in read_config" in str(caught.value.__cause__), "the traceback of the process"
+
+
+DIES = "import os, sys; sys.stdin.readline(); os.kill(os.getpid(), {number})"
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [
+        (9, r"by signal 9 \(Killed\), often because the machine is out of memory"),
+        (11, r"by signal 11 \(Segmentation fault\)"),
+    ],
+)
+def test_a_process_that_is_killed_is_one_message_with_the_next_step(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, cause: str
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", DIES.format(number=number)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    monkeypatch.setattr(evaluation_process, "_waiting", process)
+    expected = rf"was ended {cause}\. Repeat the command with run.name=one to evaluate again"
+    with pytest.raises(RunFailedError, match=expected):
+        evaluation_process.evaluate_in_clean_process(RunPaths(tmp_path / "one"), ())

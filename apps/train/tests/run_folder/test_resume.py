@@ -7,8 +7,14 @@ from cls_export import LabelsMapping
 from cls_export.contract.run_layout import RunPaths
 from cls_train.composition.config import RunConfig
 from cls_train.errors import RunError
-from cls_train.run_folder.resume import begin_run, check_startable, find_interrupted_config
+from cls_train.run_folder.resume import (
+    adopt_resolved_values,
+    begin_run,
+    continue_after_training,
+    find_recorded_config,
+)
 from cls_train.run_folder.run_paths import choose_run_paths, read_config, write_json
+from cls_train.run_folder.state import RunState, check_startable
 
 
 @pytest.fixture
@@ -38,26 +44,37 @@ def test_begin_run_returns_last_checkpoint_of_an_interrupted_run(
     assert begin_run(interrupted_run, config, labels) == interrupted_run.last
 
 
-def test_find_interrupted_config_returns_none_for_another_model(
+def test_find_recorded_config_returns_none_before_the_first_checkpoint(
+    config: RunConfig, make_labels: Any
+) -> None:
+    run = choose_run_paths(config)
+    assert find_recorded_config(run, config) is None, "the run does not exist yet"
+    begin_run(run, config, make_labels("1", "2"))
+    assert find_recorded_config(run, config) is None
+
+
+def test_find_recorded_config_accepts_auto_for_values_that_the_run_has_resolved(
     make_labels: Any, compose_again: Any
 ) -> None:
-    recorded = compose_again("model.weights=w.pth", "+model.stem=small")
+    numbers = {"size": [48, 32], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    command = compose_again("preprocessing=auto", "model.weights=w.pth")
+    recorded = command.model_copy(
+        update={
+            "model": {**command.model, "stem": "small"},
+            "preprocessing": {**command.preprocessing, **numbers},
+        }
+    )
     run = choose_run_paths(recorded)
-    assert find_interrupted_config(run, recorded) is None, "the run does not exist yet"
     begin_run(run, recorded, make_labels("1", "2"))
     run.checkpoints.mkdir()
     run.last.write_bytes(b"")
-    for same_model in (
-        ["model.weights=w.pth"],
-        ["model.weights=w.pth", "+model.stem=small"],
-    ):
-        assert find_interrupted_config(run, compose_again(*same_model)) == recorded
-    for other_model in (
-        ["model.weights=w.pth", "+model.stem=standard"],
-        ["model.weights=v.pth"],
-        ["model=resnet34"],
-    ):
-        assert find_interrupted_config(run, compose_again(*other_model)) is None
+    assert find_recorded_config(run, command) == recorded
+    assert adopt_resolved_values(command, recorded) == recorded
+
+    for other in ("+model.stem=standard", "model.weights=v.pth", "preprocessing.size=[40,40]"):
+        changed = compose_again("preprocessing=auto", "model.weights=w.pth", other)
+        with pytest.raises(RunError, match="cannot go on with other settings"):
+            find_recorded_config(run, changed)
 
 
 def test_begin_run_accepts_other_stages_when_resuming(
@@ -72,10 +89,76 @@ def test_begin_run_accepts_other_stages_when_resuming(
 def test_begin_run_lists_changed_settings_when_refusing_to_resume(
     make_labels: Any, interrupted_run: RunPaths, compose_again: Any
 ) -> None:
-    changed = compose_again("optimizer.lr=0.5")
-    expected = r"cannot be resumed with other settings(.|\n)*-   lr: 0.001(.|\n)*\+   lr: 0.5"
-    with pytest.raises(RunError, match=expected):
+    changed = compose_again("optimizer.lr=0.5", "seed=9", "run.root=elsewhere")
+    with pytest.raises(RunError) as caught:
         begin_run(interrupted_run, changed, make_labels("1", "2"))
+    lines = str(caught.value).splitlines()
+    assert [line.strip() for line in lines[1:-1]] == [
+        "seed: 1 → 9",
+        "data.seed: 1 → 9",
+        "optimizer.lr: 0.001 → 0.5",
+    ]
+
+
+def test_begin_run_takes_the_data_path_of_the_new_command(
+    make_labels: Any, interrupted_run: RunPaths, compose_again: Any
+) -> None:
+    """A14: the evaluation process reads config.yaml, so it must hold the path that exists now."""
+    moved = compose_again("data.root=/elsewhere", "+data.num_workers=2", "logger=csv")
+    labels = make_labels("1", "2")
+    assert begin_run(interrupted_run, moved, labels) == interrupted_run.last
+    assert read_config(interrupted_run) == moved
+
+
+def test_begin_run_starts_again_in_a_folder_without_a_checkpoint(
+    config: RunConfig, make_labels: Any, compose_again: Any
+) -> None:
+    run = choose_run_paths(config)
+    begin_run(run, config, make_labels("1", "2"))
+    run.checkpoints.mkdir()
+    run.best.write_bytes(b"of the first attempt")
+    run.metrics.write_text("of the first attempt")
+    other = compose_again("optimizer.lr=0.5")
+    assert begin_run(run, other, make_labels("1", "3")) is None
+    assert not run.best.exists()
+    assert not run.metrics.exists()
+    assert read_config(run) == other
+    assert LabelsMapping.load(run.labels).classes == ("1", "3")
+
+
+def test_begin_run_refuses_a_run_that_another_process_has_finished_meanwhile(
+    config: RunConfig, make_labels: Any, interrupted_run: RunPaths
+) -> None:
+    write_json(interrupted_run.summary, {})
+    with pytest.raises(RunError, match="'one' is finished"):
+        begin_run(interrupted_run, config, make_labels("1", "2"))
+
+
+@pytest.mark.parametrize(
+    ("override", "state"),
+    [
+        ("stages.report=false", RunState.EVALUATED),
+        ("logger=csv", RunState.EVALUATED),
+        ("stages.calibrate=null", RunState.TRAINED),
+        ("data.root=/elsewhere", RunState.TRAINED),
+    ],
+)
+def test_a_trained_run_is_evaluated_again_only_if_the_evaluation_would_differ(
+    interrupted_run: RunPaths, compose_again: Any, override: str, state: RunState
+) -> None:
+    write_json(interrupted_run.fit, {})
+    write_json(interrupted_run.evaluation, {})
+    config = compose_again(override)
+    assert continue_after_training(interrupted_run, config) == (config, state)
+    assert read_config(interrupted_run) == config
+
+
+def test_a_trained_run_refuses_settings_that_change_the_weights(
+    interrupted_run: RunPaths, compose_again: Any
+) -> None:
+    write_json(interrupted_run.fit, {})
+    with pytest.raises(RunError, match=r"optimizer.lr: 0.001 → 0.5"):
+        continue_after_training(interrupted_run, compose_again("optimizer.lr=0.5"))
 
 
 def test_begin_run_refuses_other_classes_and_other_data(
@@ -85,19 +168,6 @@ def test_begin_run_refuses_other_classes_and_other_data(
         begin_run(interrupted_run, config, make_labels("1", "3"))
     with pytest.raises(RunError, match="rows or images have changed"):
         begin_run(interrupted_run, config, make_labels("1", "2", fingerprint="b"))
-
-
-def test_check_startable_refuses_a_finished_run(interrupted_run: RunPaths) -> None:
-    write_json(interrupted_run.summary, {})
-    with pytest.raises(RunError, match="'one' is finished"):
-        check_startable(interrupted_run)
-
-
-def test_check_startable_refuses_a_folder_with_other_files(tmp_path: Path) -> None:
-    (tmp_path / "one").mkdir()
-    (tmp_path / "one/precious.txt").write_text("mine")
-    with pytest.raises(RunError, match="is not the folder of a run"):
-        check_startable(RunPaths(tmp_path / "one"))
 
 
 def test_begin_run_refuses_a_folder_that_another_unnamed_run_created(

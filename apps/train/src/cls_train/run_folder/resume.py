@@ -1,116 +1,148 @@
-"""Start a run, or resume an interrupted one with the same settings, classes, and data."""
+"""Start a run, or go on with an interrupted one."""
 
-import difflib
 from pathlib import Path
+from typing import Any
 
-from omegaconf import OmegaConf
+from loguru import logger
 
 from cls_export import LabelsMapping
 from cls_export.contract.files import write_atomically
 from cls_export.contract.run_layout import RunPaths
 from cls_train.composition.config import RunConfig
 from cls_train.errors import RunError
-from cls_train.run_folder.checkpoints import resumable_checkpoints
-from cls_train.run_folder.run_lock import acquire_lock, check_unlocked
+from cls_train.run_folder.run_lock import acquire_lock
 from cls_train.run_folder.run_paths import read_config
+from cls_train.run_folder.settings_diff import Difference, compare_settings
+from cls_train.run_folder.state import (
+    RunState,
+    check_startable,
+    forget_evaluation,
+    forget_fit,
+    forget_training,
+    read_state,
+    remove_stale_drafts,
+)
+from cls_train.run_folder.write_errors import describe_creation_error, failed_writes
 
-_MAY_CHANGE = {"allow_targets", "run", "stages"}
-"""Sections that may change on resume.
+_RESOLVED_FROM_DATA = ("auto", "weights")
+"""Words in the preprocessing node that a run replaces by numbers when it starts."""
 
-`run` may change because different names and roots can point to the same folder.
-"""
-
-
-def check_startable(run: RunPaths) -> None:
-    """Check that a run can start or resume in its folder, before any work is done.
-
-    Raises:
-        RunError: The run is finished, another process trains it, or the folder holds other files.
-    """
-    if run.summary.exists():
-        raise RunError(
-            f"run {run.path.name!r} is finished ({run.summary}); "
-            "choose another run.name, or delete its folder"
-        )
-    if run.path.exists() and not run.config.exists() and any(run.path.iterdir()):
-        raise RunError(
-            f"{run.path} is not the folder of a run; choose another run.name or run.root"
-        )
-    check_unlocked(run)
+_KEEPS_EVALUATION = ("run", "logger", "allow_targets", "stages.report")
+"""Settings that may change without another evaluation."""
 
 
-def is_interrupted(run: RunPaths) -> bool:
-    """Whether the folder holds a checkpoint to resume from."""
-    checkpoints = resumable_checkpoints(run)
-    return any(path.exists() for path in checkpoints)
-
-
-def find_interrupted_config(run: RunPaths, config: RunConfig) -> RunConfig | None:
-    """Return the recorded configuration of an interrupted run of the same model.
-
-    `stem: auto` matches the stem that the run has recorded.
+def find_recorded_config(run: RunPaths, config: RunConfig) -> RunConfig | None:
+    """Return the recorded configuration of a run to go on with.
 
     Returns:
-        None if there is nothing to resume, or the model differs.
+        None for a run without a checkpoint, which starts from the beginning.
 
     Raises:
-        RunError: config.yaml is damaged.
+        RunError: config.yaml is damaged, or settings that change the weights differ. The message
+            lists each of them with both values.
     """
-    if not is_interrupted(run):
+    if read_state(run) < RunState.TRAINING:
         return None
-
     recorded = read_config(run)
-    stem = config.model.get("stem", "auto")
-    if stem not in ("auto", recorded.model.get("stem")):
-        return None
+    changing, _ = compare_settings(recorded, adopt_resolved_values(config, recorded))
+    if changing:
+        raise RunError(_describe_refusal(run, [str(difference) for difference in changing]))
+    return recorded
 
-    recorded_model = {**recorded.model, "stem": stem}
-    model = {**config.model, "stem": stem}
-    return recorded if model == recorded_model else None
+
+def adopt_resolved_values(config: RunConfig, recorded: RunConfig) -> RunConfig:
+    """Replace `auto` and `weights` by the values that the run has recorded for them."""
+    model = dict(config.model)
+    if model.get("stem", "auto") == "auto" and "stem" in recorded.model:
+        model["stem"] = recorded.model["stem"]
+
+    preprocessing = dict(config.preprocessing)
+    for key, value in config.preprocessing.items():
+        is_resolved = value in _RESOLVED_FROM_DATA and key in recorded.preprocessing
+        if is_resolved:
+            preprocessing[key] = recorded.preprocessing[key]
+    if config.preprocessing.get("resize") == "weights":
+        for detail in ("fill", "rounding"):
+            if detail in recorded.preprocessing:
+                preprocessing.setdefault(detail, recorded.preprocessing[detail])
+
+    return config.model_copy(update={"model": model, "preprocessing": preprocessing})
 
 
 def begin_run(run: RunPaths, config: RunConfig, labels: LabelsMapping) -> Path | None:
-    """Create the run folder, or check that an interrupted run can resume; then lock it.
+    """Create the run folder, or go on in the folder of an interrupted run; lock it in both cases.
+
+    Args:
+        run: The run.
+        config: Its resolved configuration.
+        labels: Its classes, with the fingerprint of its data.
 
     Returns:
         The checkpoint to resume from; None for a new run.
 
     Raises:
         RunError: The interrupted run had other settings, classes, or data; the message lists the
-            differences. Or another process trains the run, or the folder cannot be created.
+            differences. Or another process trains the run, or has finished it.
+        RunFailedError: The folder cannot be written.
     """
-    if not is_interrupted(run):
-        _create(run, config, labels)
-        return None
+    is_new = read_state(run) < RunState.TRAINING
+    if is_new:
+        _create_folder(run, config)
     acquire_lock(run)
-    _check_same_run(run, config, labels)
-    write_atomically(run.config, config.to_yaml().encode())  # its stages may be new
-    for draft in run.checkpoints.glob(".*"):  # left by a process that was killed while writing
-        draft.unlink()
-    return run.last
+    _check_unchanged(run, is_new=is_new)
+
+    with failed_writes(run):
+        remove_stale_drafts(run)
+        if is_new:
+            forget_training(run)
+            labels.save(run.labels)
+        else:
+            _log_changes(check_same_run(run, config, labels))
+            forget_fit(run)
+        _write_config(run, config)
+    return None if is_new else run.last
 
 
-def _create(run: RunPaths, config: RunConfig, labels: LabelsMapping) -> None:
-    try:
-        run.path.mkdir(parents=True, exist_ok=config.run.name is not None)
-        acquire_lock(run)
-        labels.save(run.labels)
-        write_atomically(run.config, config.to_yaml().encode())
-    except FileExistsError as error:
-        raise RunError(
-            f"{run.path} was created by another run in the same second; "
-            "start again, or set run.name"
-        ) from error
-    except OSError as error:
-        raise RunError(
-            f"{run.path}: the run folder cannot be created ({error.strerror})"
-        ) from error
+def continue_after_training(run: RunPaths, config: RunConfig) -> tuple[RunConfig, RunState]:
+    """Go on with a run whose training is complete; lock it.
+
+    The evaluation is kept only if it would be the same with the new settings.
+
+    Returns:
+        The configuration with recorded values, and the state: trained or evaluated.
+
+    Raises:
+        RunError: Settings that change the weights differ, or another process trains the run.
+        RunFailedError: The folder cannot be written.
+    """
+    recorded = read_config(run)
+    config = adopt_resolved_values(config, recorded)
+    acquire_lock(run)
+    _check_unchanged(run, is_new=False)
+
+    with failed_writes(run):
+        remove_stale_drafts(run)
+        changing, harmless = compare_settings(recorded, config)
+        if changing:
+            raise RunError(_describe_refusal(run, [str(difference) for difference in changing]))
+        _log_changes(harmless)
+        if not all(_keeps_evaluation(difference) for difference in harmless):
+            forget_evaluation(run)
+        _write_config(run, config)
+    return config, read_state(run)
 
 
-def _check_same_run(run: RunPaths, config: RunConfig, labels: LabelsMapping) -> None:
-    before = _comparable_lines(read_config(run))
-    now = _comparable_lines(config)
-    differences = [line for line in difflib.ndiff(before, now) if line[0] in "-+"]
+def check_same_run(run: RunPaths, config: RunConfig, labels: LabelsMapping) -> list[Difference]:
+    """Check that a run can go on with these settings, classes, and data.
+
+    Returns:
+        Settings that differ and do not change the weights.
+
+    Raises:
+        RunError: The message lists what differs.
+    """
+    changing, harmless = compare_settings(read_config(run), config)
+    lines = [str(difference) for difference in changing]
 
     recorded = LabelsMapping.load(run.labels)
     if recorded.classes != labels.classes:
@@ -118,19 +150,63 @@ def _check_same_run(run: RunPaths, config: RunConfig, labels: LabelsMapping) -> 
         classes_now = set(labels.classes)
         removed = sorted(classes_before - classes_now)
         added = sorted(classes_now - classes_before)
-        differences.append(f"classes: removed {removed}, added {added}")
+        lines.append(f"classes: removed {removed}, added {added}")
     elif recorded.provenance.data_fingerprint != labels.provenance.data_fingerprint:
-        differences.append("data: rows or images have changed")
+        lines.append("data: rows or images have changed")
 
-    if differences:
+    if lines:
+        raise RunError(_describe_refusal(run, lines))
+    return harmless
+
+
+def is_extended(run: RunPaths, config: RunConfig) -> bool:
+    """Whether a trained run is to be trained for more epochs than it was."""
+    recorded = read_config(run)
+    epochs: Any = config.trainer.get("max_epochs")
+    return bool(recorded.trainer.get("max_epochs") != epochs)
+
+
+def _create_folder(run: RunPaths, config: RunConfig) -> None:
+    try:
+        run.path.mkdir(parents=True, exist_ok=config.run.name is not None)
+    except FileExistsError as error:
         raise RunError(
-            f"run {run.path.name!r} was interrupted and cannot be resumed with other settings; "
-            "differences (- then, + now):\n  " + "\n  ".join(differences) + "\n"
-            "Repeat its settings, or choose another run.name"
+            f"{run.path} was created by another run in the same second; "
+            "start again, or set run.name"
+        ) from error
+    except OSError as error:
+        raise describe_creation_error(error, run) from error
+
+
+def _check_unchanged(run: RunPaths, *, is_new: bool) -> None:
+    """Check that no other process has worked on the run before this one got the lock."""
+    state = check_startable(run)
+    if (state < RunState.TRAINING) != is_new:
+        raise RunError(
+            f"run {run.path.name!r} was trained by another process in the meantime; "
+            "repeat the command to go on with it"
         )
 
 
-def _comparable_lines(config: RunConfig) -> list[str]:
-    settings = config.model_dump(mode="json", exclude=_MAY_CHANGE)
-    text = OmegaConf.to_yaml(OmegaConf.create(settings))
-    return text.splitlines()
+def _describe_refusal(run: RunPaths, lines: list[str]) -> str:
+    return (
+        f"run {run.path.name!r} was interrupted and cannot go on with other settings; "
+        "differences (recorded → now):\n  " + "\n  ".join(lines) + "\n"
+        "Repeat its settings, or choose another run.name"
+    )
+
+
+def _log_changes(differences: list[Difference]) -> None:
+    for difference in differences:
+        logger.info("changed since the last command: {}", difference)
+
+
+def _keeps_evaluation(difference: Difference) -> bool:
+    for key in _KEEPS_EVALUATION:
+        if difference.key == key or difference.key.startswith(f"{key}."):
+            return True
+    return False
+
+
+def _write_config(run: RunPaths, config: RunConfig) -> None:
+    write_atomically(run.config, config.to_yaml().encode())

@@ -6,6 +6,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,28 +17,32 @@ from loguru import logger
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cls_callbacks import CheckpointScore
+from cls_callbacks import CheckpointScore, PredictionsWriter
 from cls_data import ClassificationDataModule, EvaluationOutputs, Predictions, keep_freed_memory
 from cls_export import Classifier, LabelsMapping, Provenance, ScoredMetric, verify_bundle
 from cls_export.contract.run_layout import RunPaths
 from cls_export.convert.exporter import write_bundle
 from cls_models import ClassificationModule, build_classification_metrics
 from cls_report import Estimate, EvaluatedPredictions, EvaluationScores, compute_scores
+from cls_train.boundary import explained_errors, run_app_command
 from cls_train.builders import (
     build_callbacks,
     build_data,
+    build_evaluation_trainer,
     build_module,
     build_preprocessing,
-    build_trainer,
     check_nodes,
+    count_validation_rows,
     optimize_for_device,
 )
 from cls_train.composition.config import RunConfig
-from cls_train.console import exit_on_user_error
 from cls_train.errors import IdentityError, RunError
 from cls_train.logs import configure_logging, log_to_file
 from cls_train.run_folder.checkpoints import load_checkpoint
+from cls_train.run_folder.run_lock import acquire_lock, release_lock
 from cls_train.run_folder.run_paths import read_config, write_json
+from cls_train.run_folder.state import remove_stale_drafts
+from cls_train.run_folder.write_errors import failed_writes
 from cls_train.stages.calibrate import CalibrationEffect, calibrate
 from cls_train.stages.robustness import compute_robustness_curves
 
@@ -53,7 +58,8 @@ class EvaluationResult:
         metrics: By split, the metrics as the module logs them.
         scores: By split, metrics with 95% confidence intervals.
         calibration: Expected calibration error before and after; None if nothing was exported or
-            calibrated, or if it cannot be cross-fitted on halves of valid.
+            calibrated.
+        confidence_notes: Why a calibration or rejection threshold that was asked for is missing.
         onnx: The monitored metric of the ONNX file, and the largest difference of a logit from
             PyTorch; None if nothing was exported.
     """
@@ -62,6 +68,7 @@ class EvaluationResult:
     metrics: dict[str, dict[str, float]]
     scores: dict[str, EvaluationScores]
     calibration: CalibrationEffect | None = None
+    confidence_notes: tuple[str, ...] = ()
     onnx: dict[str, float] | None = None
 
 
@@ -87,10 +94,10 @@ def evaluate(paths: RunPaths, allow_targets: Sequence[str] = ()) -> EvaluationRe
             config.yaml are not used: a run folder from elsewhere cannot allow itself anything.
 
     Raises:
-        ConfigError: No threshold reaches the rejection target.
         DataError: The data cannot be read.
         IdentityError: The metric of PyTorch or the ONNX model on valid differs from the logged one.
         RunError: The folder holds no run or no best.ckpt, or the data has changed.
+        RunFailedError: No threshold reaches the rejection target, which is required.
     """
     keep_freed_memory()
     run = _load_run(paths, allow_targets)
@@ -106,7 +113,12 @@ def evaluate(paths: RunPaths, allow_targets: Sequence[str] = ()) -> EvaluationRe
 
     if run.config.stages.robustness:
         _measure_robustness(run)
-    return replace(evaluation, calibration=calibration, onnx=onnx)
+    return replace(
+        evaluation,
+        calibration=calibration,
+        confidence_notes=labels.confidence_notes,
+        onnx=onnx,
+    )
 
 
 def compute_metrics(logits: Tensor, labels: Tensor, split: str) -> dict[str, float]:
@@ -121,7 +133,8 @@ def compute_metrics(logits: Tensor, labels: Tensor, split: str) -> dict[str, flo
 
 
 def _load_run(paths: RunPaths, allow_targets: Sequence[str]) -> _TrainedRun:
-    config = _use_single_precision(read_config(paths))
+    _turn_off_tf32()
+    config = read_config(paths)
     config = config.model_copy(update={"allow_targets": tuple(allow_targets)})
     check_nodes(config)
 
@@ -140,24 +153,16 @@ def _load_run(paths: RunPaths, allow_targets: Sequence[str]) -> _TrainedRun:
     module.load_state_dict(checkpoint["state_dict"])
 
     callbacks = build_callbacks(config).all
-    trainer = build_trainer(config, paths.path, callbacks, logging=False)
+    trainer = build_evaluation_trainer(config, paths.path, callbacks)
     optimize_for_device(module, trainer)
     return _TrainedRun(paths, config, labels, checkpoint["scored"], data, module, trainer)
 
 
-def _use_single_precision(config: RunConfig) -> RunConfig:
-    """Return the configuration for one device and float32, in which the runtime computes."""
+def _turn_off_tf32() -> None:
+    """Compute in float32, as the runtime does, on a GPU too."""
     # TF32, the default of convolutions on a GPU, moves logits by 1e-3. It is set the old way,
     # because the ONNX exporter of torch 2.15 fails after conv.fp32_precision was used.
     torch.backends.cudnn.allow_tf32 = False
-    trainer = {
-        **config.trainer,
-        "precision": "32-true",
-        "devices": 1,
-        "strategy": "auto",
-        "num_nodes": 1,
-    }
-    return config.model_copy(update={"trainer": trainer})
 
 
 def _evaluate_weights(run: _TrainedRun) -> tuple[EvaluationResult, EvaluationOutputs]:
@@ -167,14 +172,15 @@ def _evaluate_weights(run: _TrainedRun) -> tuple[EvaluationResult, EvaluationOut
     assert valid_outputs is not None
 
     metrics = {"valid": dict(valid_metrics)}
-    _check_identity(run, "best.ckpt in a clean process", metrics["valid"][run.scored["metric"]])
-    scores = {"valid": _score(valid_outputs, run.data)}
+    value = _compute_scored_metric(run, valid_outputs.logits, valid_outputs)
+    _check_identity(run, "best.ckpt in a clean process", value)
+    scores = {"valid": _score(run, valid_outputs)}
 
     if "test" in run.data.splits:
         test_metrics = run.trainer.test(run.module, datamodule=run.data, verbose=False)[0]
         assert run.module.outputs is not None
         metrics["test"] = dict(test_metrics)
-        scores["test"] = _score(run.module.outputs, run.data)
+        scores["test"] = _score(run, run.module.outputs)
     else:
         logger.warning(
             "{} has no test split; the results below are for valid, which selected the weights",
@@ -183,10 +189,28 @@ def _evaluate_weights(run: _TrainedRun) -> tuple[EvaluationResult, EvaluationOut
     return EvaluationResult(run.scored, metrics, scores), valid_outputs
 
 
-def _score(outputs: EvaluationOutputs, data: ClassificationDataModule) -> EvaluationScores:
-    records = data.records(outputs.split)
+def _compute_scored_metric(
+    run: _TrainedRun, logits: Tensor, valid_outputs: EvaluationOutputs
+) -> float:
+    """Compute the monitored metric on the rows that training validates on.
 
-    predictions = Predictions.from_outputs(outputs, records, data.classes)
+    These are all rows of valid, unless `trainer.limit_val_batches` is set.
+    """
+    rows = count_validation_rows(run.config.trainer, run.data)
+    is_used = valid_outputs.index < rows
+    metrics = compute_metrics(logits[is_used], valid_outputs.labels[is_used], "valid")
+    return metrics[run.scored["metric"]]
+
+
+def _score(run: _TrainedRun, outputs: EvaluationOutputs) -> EvaluationScores:
+    """Compute the scores of a split, and write its predictions if no callback has done it."""
+    split = outputs.split
+    records = run.data.records(split)
+    sizes = run.data.sizes(split)
+    predictions = Predictions.from_outputs(outputs, records, run.data.classes, sizes)
+    has_writer = any(isinstance(each, PredictionsWriter) for each in run.trainer.callbacks)  # type: ignore[attr-defined]
+    if not has_writer:  # reports and comparisons need the file
+        predictions.save(run.paths.predictions / f"{split}.npz")
     return compute_scores(EvaluatedPredictions.from_predictions(predictions))
 
 
@@ -203,9 +227,8 @@ def _export(
     if not report.passed:
         raise IdentityError(f"{bundle} fails its golden test: {'; '.join(report.failures)}")
 
-    metric = run.scored["metric"]
     logits = torch.from_numpy(Classifier(bundle).logits(images))[valid_outputs.index]
-    value = compute_metrics(logits, valid_outputs.labels, "valid")[metric]
+    value = _compute_scored_metric(run, logits, valid_outputs)
     _check_identity(run, "the ONNX model on the image files", value)
 
     difference = float((logits - valid_outputs.logits).abs().max())
@@ -215,7 +238,7 @@ def _export(
         report.images,
         difference,
     )
-    return {metric: value, "max_logit_difference": difference}
+    return {run.scored["metric"]: value, "max_logit_difference": difference}
 
 
 def _measure_robustness(run: _TrainedRun) -> None:
@@ -259,18 +282,20 @@ def _estimate_to_dict(estimate: object) -> dict[str, float | None]:
 
 
 def evaluate_and_write(paths: RunPaths, allow_targets: Sequence[str]) -> None:
-    """Evaluate a run, and write evaluation.json and the log.
+    """Evaluate a run, write the log, and at last evaluation.json.
 
     Raises:
         IdentityError, RunError: See `evaluate`.
+        RunFailedError: A file cannot be written.
     """
     configure_logging()
-    with log_to_file(paths.log):
-        evaluation = evaluate(paths, allow_targets)
+    with failed_writes(paths):
+        with log_to_file(paths.log):
+            evaluation = evaluate(paths, allow_targets)
 
-    text = json.dumps(asdict(evaluation), default=_estimate_to_dict)
-    content = json.loads(text)
-    write_json(paths.evaluation, content)
+        text = json.dumps(asdict(evaluation), default=_estimate_to_dict)
+        content = json.loads(text)
+        write_json(paths.evaluation, content)
 
 
 def warm_up_exporter() -> None:
@@ -281,9 +306,8 @@ def warm_up_exporter() -> None:
     torch.onnx.export(network, (example,), dynamo=True, verbose=False)
 
 
-@exit_on_user_error
-def main() -> None:
-    """Evaluate the run of the command line."""
+def main() -> int:
+    """Evaluate the run of the command line, and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m cls_train.stages.evaluate", description="Evaluate and export a run again."
     )
@@ -296,8 +320,23 @@ def main() -> None:
         help="allow classes of this package, as in the run's allow_targets; can be repeated",
     )
     arguments = parser.parse_args()
-    evaluate_and_write(RunPaths(arguments.run_folder), arguments.allow_target)
+
+    def evaluate_again() -> None:
+        with explained_errors():
+            _evaluate_again(RunPaths(arguments.run_folder), arguments.allow_target)
+
+    return run_app_command("python -m cls_train.stages.evaluate", evaluate_again)
+
+
+def _evaluate_again(run: RunPaths, allow_targets: Sequence[str]) -> None:
+    read_config(run)  # before a lock is written into a folder that holds no run
+    acquire_lock(run)
+    try:
+        remove_stale_drafts(run)
+        evaluate_and_write(run, allow_targets)
+    finally:
+        release_lock(run)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,23 +1,35 @@
 """Evaluate a run in a clean Python process, which can start before training does.
 
 Importing PyTorch and Lightning takes several seconds. A process that starts with the app imports
-them while the app imports, checks, and trains. It receives only the path of the run.
+them while the app imports, checks, and trains. It receives only the path of the run. Its errors are
+raised in the app, which reports them like its own.
 """
 
+import contextlib
 import json
+import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from cls_export.contract.run_layout import RunPaths
-from cls_train.errors import RunError
-from cls_train.process import paused_garbage_collection, run_and_exit
+from cls_train.errors import RunFailedError
+from cls_train.process import end_with_parent, paused_garbage_collection, run_and_exit
 
-_waiting: "subprocess.Popen[str] | None" = None
+_waiting: "subprocess.Popen[bytes] | None" = None
+
+
+class _RemoteError(Exception):
+    """The traceback of an error in the evaluation process, as the cause of that error."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
 
 
 def start_early(arguments: Sequence[str]) -> None:
@@ -36,66 +48,132 @@ def stop() -> None:
         process.communicate()
 
 
-def evaluate_in_clean_process(run: RunPaths, allow_targets: Sequence[str]) -> dict[str, Any]:
-    """Evaluate a run, and return the content of evaluation.json.
+def evaluate_in_clean_process(run: RunPaths, allow_targets: Sequence[str]) -> None:
+    """Evaluate a run, and write evaluation.json.
 
     Args:
         run: The trained run.
         allow_targets: Packages of the user whose classes its configuration may name.
 
     Raises:
-        RunError: The evaluation failed. The process has printed the reason.
+        RunFailedError: The process was killed.
+        Exception: Any error of `stages.evaluate.evaluate_and_write`.
     """
     global _waiting
     process, _waiting = _waiting, None
     if process is None or process.poll() is not None:
         process = _start()
 
-    request = json.dumps({"run": str(run.path), "allow_targets": list(allow_targets)})
     try:
-        process.communicate(f"{request}\n")
+        answer = _request(process, run, allow_targets)
     finally:
         process.kill()  # if this process was interrupted
-        process.wait()
+        process.communicate()
 
-    if process.returncode != 0:
-        raise RunError(
-            f"evaluating {run.best} failed (see above), so the run is not finished. After fixing "
-            f"the cause, repeat the command with run.name={run.path.name} to resume from here"
-        )
-    evaluation: dict[str, Any] = json.loads(run.evaluation.read_bytes())
-    return evaluation
+    if not answer:
+        raise RunFailedError(_describe_death(process.returncode, run))
+    error, text = pickle.loads(answer)
+    if error is not None:
+        raise error from _RemoteError(text)
 
 
-def _start() -> "subprocess.Popen[str]":
+def _request(
+    process: "subprocess.Popen[bytes]", run: RunPaths, allow_targets: Sequence[str]
+) -> bytes:
+    """Send the request, and wait for the answer; it is empty if the process dies."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    request = json.dumps({"run": str(run.path), "allow_targets": list(allow_targets)})
+    with contextlib.suppress(BrokenPipeError):  # it has failed already, and answered
+        process.stdin.write(f"{request}\n".encode())
+        process.stdin.flush()  # not closed: its end tells the process that this one has died
+    answer = process.stdout.read()
+    process.wait()
+    return answer
+
+
+def _describe_death(code: int, run: RunPaths) -> str:
+    cause = f"with exit code {code}"
+    if code < 0:
+        cause = f"by signal {-code} ({signal.strsignal(-code)})"
+    if code == -signal.SIGKILL:
+        cause += ", often because the machine is out of memory"
+    return (
+        f"the process that evaluates {run.best} was ended {cause}. Repeat the command with "
+        f"run.name={run.path.name} to evaluate again, without training again"
+    )
+
+
+def _start() -> "subprocess.Popen[bytes]":
     # -P: with -m alone, a statistics.py in the working directory would replace Python's.
     command = [sys.executable, "-P", "-m", "cls_train.stages.evaluation_process"]
     if threading.current_thread() is not threading.main_thread():
-        return subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     # Ctrl-C reaches the whole process group. This process handles it, and stops the other one.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     finally:
         signal.signal(signal.SIGINT, handler)
 
 
-def _evaluate_requested_run() -> None:
-    """Load everything that evaluation needs, then wait for the app's request and evaluate."""
+def _answer_request() -> None:
+    """Wait for the app's request, evaluate, and answer with the error, if there was one."""
+    # The answer has the pipe for itself: whatever is printed goes to stderr.
+    answer_stream = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    end_with_parent()
+
+    error: Exception | None = None
+    text = ""
+    try:
+        if not _evaluate_requested_run():
+            return
+    except Exception as caught:
+        error = caught
+        text = "".join(traceback.format_exception(caught))
+    with contextlib.suppress(BrokenPipeError), answer_stream:
+        answer_stream.write(_pack(error, text))
+
+
+def _evaluate_requested_run() -> bool:
+    """Load everything that evaluation needs, then wait for the request and evaluate.
+
+    Returns:
+        Whether there was a request.
+    """
     with paused_garbage_collection():
-        from cls_train.console import exit_on_user_error
         from cls_train.stages.evaluate import evaluate_and_write, warm_up_exporter
 
         warm_up_exporter()
     line = sys.stdin.readline()
-    if not line:  # the app ended without a request
-        return
+    if not line:  # the app ended
+        return False
+    _exit_at_end_of(sys.stdin.buffer)
     request = json.loads(line)
-    run = RunPaths(Path(request["run"]))
-    evaluate = exit_on_user_error(lambda: evaluate_and_write(run, request["allow_targets"]))
-    evaluate()
+    evaluate_and_write(RunPaths(Path(request["run"])), request["allow_targets"])
+    return True
+
+
+def _pack(error: Exception | None, text: str) -> bytes:
+    try:
+        packed = pickle.dumps((error, text))
+        pickle.loads(packed)  # fails for errors whose constructor takes other arguments
+    except Exception:
+        packed = pickle.dumps((RuntimeError(f"{type(error).__name__}: {error}"), text))
+    return packed
+
+
+def _exit_at_end_of(stream: IO[bytes]) -> None:
+    """End this process when the app dies, so that it does not write to a run that goes on."""
+
+    def wait() -> None:
+        stream.read()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 if __name__ == "__main__":
-    run_and_exit(_evaluate_requested_run)
+    run_and_exit(_answer_request)

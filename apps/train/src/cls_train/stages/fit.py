@@ -1,12 +1,16 @@
 """Train a run: check its settings, read its data, build its objects, and fit."""
 
+import json
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 from loguru import logger
@@ -18,35 +22,49 @@ from cls_export import LabelsMapping, Provenance
 from cls_export.contract.run_layout import RunPaths
 from cls_models import ClassificationModule
 from cls_train.builders import (
+    Callbacks,
     build_callbacks,
     build_data,
     build_module,
     build_preprocessing,
     build_trainer,
     check_nodes,
+    close_loggers,
+    describe_stop,
+    open_loggers,
     optimize_for_device,
     record_stem,
+    warn_about_slow_precision,
 )
-from cls_train.builders.trainer import Callbacks
 from cls_train.composition.config import RunConfig
 from cls_train.composition.resolve_preprocessing import resolve_preprocessing
-from cls_train.errors import ConfigError, RunError
+from cls_train.errors import RunError, RunFailedError
 from cls_train.logs import capture_lines, log_to_file
 from cls_train.run_folder.checkpoints import choose_checkpoint
 from cls_train.run_folder.provenance import get_code_commit, get_versions
-from cls_train.run_folder.resume import begin_run, check_startable, find_interrupted_config
+from cls_train.run_folder.resume import (
+    adopt_resolved_values,
+    begin_run,
+    check_same_run,
+    find_recorded_config,
+)
 from cls_train.run_folder.run_paths import choose_run_paths, write_json
+from cls_train.run_folder.state import check_startable, forget_evaluation
+from cls_train.run_folder.write_errors import describe_os_error, failed_writes
 
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """The result of training.
+    """The result of training. fit.json holds all of it but `run` and `loggers`.
 
     Attributes:
         run: Paths of the run.
         seconds: Time since the start, including reading the data.
         images_per_second: Training speed without validation; None without its callback.
+        monitor: Name of the monitored metric.
         best_score: The monitored metric of best.ckpt.
+        stopped: Why training ended before its last epoch, such as "stopped after epoch 2 of 5 by
+            EarlyStopping"; None if it did not.
         warnings: Messages of `cls_callbacks.TrainingWarnings`.
         is_resumed: Whether training started from a checkpoint.
         loggers: The loggers of the trainer, for the results of the evaluation.
@@ -55,7 +73,9 @@ class FitResult:
     run: RunPaths
     seconds: float
     images_per_second: float | None
+    monitor: str
     best_score: float | None
+    stopped: str | None
     warnings: list[str]
     is_resumed: bool
     loggers: list[Logger]
@@ -72,25 +92,45 @@ class _Training:
     trainer: Trainer
 
 
-def fit(config: RunConfig) -> FitResult:
+def check(config: RunConfig) -> None:
+    """Check everything that can be checked before the first step, without touching the run folder.
+
+    Builds all objects, reads the data, and runs the data gate. A synthetic data set is rendered and
+    a store of decoded images is written if they do not exist, as for a run.
+
+    Raises:
+        ConfigError, DataError: The message says what to change.
+        RunError: The run cannot start or be resumed.
+    """
+    keep_freed_memory()
+    check_settings(config)
+    run = choose_run_paths(config)
+    check_startable(run)
+    training = _build_training(config, run)
+    if find_recorded_config(run, config) is not None:
+        check_same_run(run, training.config, _build_labels(training, run))
+
+
+def fit(config: RunConfig, run: RunPaths) -> FitResult:
     """Start or resume training. The run folder is created after all checks have passed.
 
     Raises:
         ConfigError, DataError: Before the first step; the message says what to change.
-        RunError: The run cannot start, or a full disk or a dead loader worker stopped it.
+        RunError: The run cannot start or be resumed.
+        RunFailedError: A full disk or a dead loader worker stopped it, or it ended without a
+            best.ckpt.
         TrainingInterrupted: A signal stopped it.
     """
     started = time.perf_counter()
     keep_freed_memory()
-    _check_config(config)
-    run = choose_run_paths(config)
-    check_startable(run)
+    check_settings(config)
     with capture_lines() as earlier_lines:
         training = _build_training(config, run)
+        labels = _build_labels(training, run)
+        checkpoint = begin_run(run, training.config, labels)
 
-    labels = _build_labels(training, run)
-    checkpoint = begin_run(run, training.config, labels)
-    _write_run_info(training, labels, run, is_new=checkpoint is None)
+    with failed_writes(run):
+        _write_run_info(training, labels, run, is_new=checkpoint is None)
 
     with log_to_file(run.log, earlier_lines):
         if checkpoint is None:
@@ -99,49 +139,97 @@ def fit(config: RunConfig) -> FitResult:
             checkpoint = choose_checkpoint(run)  # Lightning fails on a damaged one
             logger.info("run {}: resuming from {}", run.path, checkpoint)
         _run_trainer(training, run, checkpoint)
+        stopped = describe_stop(training.trainer, config.trainer.get("max_time"))
+        if stopped is not None:
+            logger.info("training {}", stopped)
 
+    _check_has_best(training, run)
     callbacks = training.callbacks
-    return FitResult(
+    result = FitResult(
         run,
         seconds=time.perf_counter() - started,
         images_per_second=_get_images_per_second(callbacks.all),
+        monitor=training.config.monitor.metric,
         best_score=callbacks.best_and_last.best_score,
+        stopped=stopped,
         warnings=_get_warnings(callbacks.all),
         is_resumed=checkpoint is not None,
         loggers=training.trainer.loggers,
     )
+    with failed_writes(run):
+        _write_result(result)
+    return result
 
 
-def _check_config(config: RunConfig) -> None:
-    check_nodes(config)
-    if config.trainer.get("max_steps", -1) != -1:
-        raise ConfigError(
-            "trainer.max_steps: a run limited by steps cannot be resumed exactly; "
-            "set trainer.max_epochs"
+def read_result(run: RunPaths, loggers: list[Logger]) -> FitResult:
+    """Read the result of a training that is complete.
+
+    Raises:
+        RunError: fit.json is damaged.
+    """
+    try:
+        content = json.loads(run.fit.read_bytes())
+        seconds = content.pop("fit_seconds")
+        images_per_second = content.pop("train_images_per_second")
+        return FitResult(
+            run=run,
+            seconds=seconds,
+            images_per_second=images_per_second,
+            loggers=loggers,
+            **content,
         )
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{run.fit} is damaged ({error}); delete it, and repeat the command to write it again"
+        ) from error
+
+
+def _write_result(result: FitResult) -> None:
+    """Write fit.json, with the keys of summary.json, which ends training."""
+    content = {
+        "fit_seconds": result.seconds,
+        "train_images_per_second": result.images_per_second,
+        "monitor": result.monitor,
+        "best_score": result.best_score,
+        "stopped": result.stopped,
+        "warnings": result.warnings,
+        "is_resumed": result.is_resumed,
+    }
+    forget_evaluation(result.run)  # of weights that were not final yet
+    write_json(result.run.fit, content)
+
+
+def check_settings(config: RunConfig) -> None:
+    """Check the settings without building anything.
+
+    Raises:
+        ConfigError: The message names the key.
+    """
+    check_nodes(config)
 
 
 def _build_training(config: RunConfig, run: RunPaths) -> _Training:
-    interrupted = find_interrupted_config(run, config)
+    recorded = find_recorded_config(run, config)
 
     seed_everything(config.seed, workers=True, verbose=False)
-    config = resolve_preprocessing(config, interrupted)
+    if recorded is not None:
+        config = adopt_resolved_values(config, recorded)
+    config = resolve_preprocessing(config)
     preprocessing = build_preprocessing(config)
     callbacks = build_callbacks(config)
     data = build_data(config, preprocessing)
 
     # The trainer is built before the data is read, so a missing GPU or logger is an early error.
-    trainer = build_trainer(config, run.path, callbacks.all, logging=True)
+    trainer = build_trainer(config, run.path, callbacks.all)
     data.prepare_data()
     data.setup()
 
-    if interrupted is not None:
-        config = config.model_copy(update={"model": interrupted.model})  # with its stem
     # A resumed run takes its weights from its checkpoint; their source may no longer exist.
-    module = build_module(config, data, skip_initial_weights=interrupted is not None)
+    module = build_module(config, data, skip_initial_weights=recorded is not None)
     config = record_stem(config, module.backbone)
 
     optimize_for_device(module, trainer)
+    warn_about_slow_precision(module, trainer, preprocessing.size)
     _limit_log_interval(trainer, data)
     return _Training(config, data, module, callbacks, trainer)
 
@@ -179,17 +267,22 @@ def _write_run_info(
         write_json(run.origin, {"arguments": sys.argv[1:], "versions": versions})
     if training.data.report is not None:
         write_json(run.data_check, report_to_dict(training.data.report))
+    training.data.write_split_record(run.split)
 
 
 def _run_trainer(training: _Training, run: RunPaths, checkpoint: Path | None) -> None:
     trainer = training.trainer
+    is_complete = False
     try:
-        trainer.fit(
-            training.module,
-            datamodule=training.data,
-            ckpt_path=checkpoint,
-            weights_only=True if checkpoint else None,
-        )
+        with _described_failures(run, trainer):
+            open_loggers(trainer.loggers)
+            trainer.fit(
+                training.module,
+                datamodule=training.data,
+                ckpt_path=checkpoint,
+                weights_only=True if checkpoint else None,
+            )
+        is_complete = True
     except TrainingInterrupted as interrupted:
         logger.warning(
             "{}: stopped at step {} of epoch {}; repeat the command with run.name={} to resume "
@@ -206,26 +299,60 @@ def _run_trainer(training: _Training, run: RunPaths, checkpoint: Path | None) ->
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
+    finally:
+        if not is_complete:
+            close_loggers(trainer.loggers, "failed")
+
+
+@contextmanager
+def _described_failures(run: RunPaths, trainer: Trainer) -> Iterator[None]:
+    """Turn errors of the machine into a RunFailedError that names the step and how to go on."""
+    try:
+        yield
     except OSError as error:
-        raise RunError(_describe_stop(error, run, trainer.global_step)) from error
+        cause = describe_os_error(error, run)
+        raise _stopped(run, trainer, f"{cause}, then") from error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        cause = f"out of memory ({error}). Free some memory, or make data.batch_size smaller; then"
+        raise _stopped(run, trainer, cause) from error
     except RuntimeError as error:
         worker_error = LoaderWorkerError.from_runtime_error(error)
         if worker_error is None:
             raise
-        raise RunError(_describe_stop(worker_error, run, trainer.global_step)) from error
+        cause = f"{worker_error}. After fixing the cause,"
+        raise _stopped(run, trainer, cause) from error
 
 
-def _describe_stop(error: OSError | LoaderWorkerError, run: RunPaths, step: int) -> str:
-    cause = str(error)
-    if isinstance(error, OSError) and error.strerror is not None:
-        cause = f"{error.strerror}: {error.filename or run.path}"
+def _stopped(run: RunPaths, trainer: Trainer, cause: str) -> RunFailedError:
+    start = f"to resume from {run.last}" if run.last.exists() else "to start from the beginning"
+    return RunFailedError(
+        f"training stopped at step {trainer.global_step}: {cause} repeat the command with "
+        f"run.name={run.path.name} {start}"
+    )
 
-    if run.last.exists():
-        next_step = f"repeat the command with run.name={run.path.name} to resume from {run.last}"
+
+def _check_has_best(training: _Training, run: RunPaths) -> None:
+    """Check that the training has selected weights, and name the reason if it has not."""
+    if run.best.exists():
+        return
+
+    trainer = training.trainer
+    max_time = training.config.trainer.get("max_time")
+    monitor = training.config.monitor.metric
+    score = trainer.callback_metrics.get(monitor)
+    if score is not None and math.isnan(float(score)):
+        cause = f"{monitor} was never a number. Use a smaller optimizer.lr and another run.name"
+    elif max_time is not None and trainer.current_epoch < (trainer.max_epochs or 0):
+        cause = (
+            f"trainer.max_time={max_time} ended it before the first validation. Repeat the command "
+            f"with run.name={run.path.name} and a longer trainer.max_time to go on"
+        )
     else:
-        next_step = "start again; there is no checkpoint yet"
-
-    return f"training stopped at step {step}: {cause}. After fixing the cause, {next_step}"
+        cause = "no validation has run. Check the trainer settings that limit epochs and batches"
+    raise RunFailedError(
+        f"run {run.path}: training ended at step {trainer.global_step} without a best.ckpt, "
+        f"because {cause}"
+    )
 
 
 def _get_images_per_second(callbacks: Sequence[Callback]) -> float | None:
