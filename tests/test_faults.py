@@ -26,8 +26,8 @@ SETTINGS = (
     f"trainer.max_epochs={EPOCHS}",
     "stages.evaluate=false",
     "data.batch_size=4",
-    "+model.dropout=0.2",
-    "+callbacks.best_and_last.every_n_steps=2",
+    "model.dropout=0.2",
+    "callbacks.best_and_last.every_n_steps=2",
 )
 """Six steps per epoch, frequent checkpoints, and random numbers for dropout."""
 
@@ -197,7 +197,7 @@ def test_ctrl_c_before_the_first_step_exits_with_130(runs: Runs) -> None:
 def test_a_signal_to_the_process_group_saves_with_loader_workers(
     runs: Runs, uninterrupted: Path
 ) -> None:
-    workers = ("+data.num_workers=1",)
+    workers = ("data.num_workers=1",)
     process = runs.start_and_wait("group", *workers)
     wait_until(lambda: len(children(process.pid)) == 1, 30)
     time.sleep(0.5)
@@ -216,13 +216,13 @@ def children(process: int) -> list[int]:
 def test_a_killed_loader_worker_is_reported_and_the_run_resumes(
     runs: Runs, uninterrupted: Path
 ) -> None:
-    workers = ("+data.num_workers=1",)
+    workers = ("data.num_workers=1",)
     process = runs.start_and_wait("worker", *workers)
     wait_until((runs.folder / "worker/checkpoints/last.ckpt").exists, 30)
     wait_until(lambda: len(children(process.pid)) == 1, 30)
     os.kill(children(process.pid)[0], signal.SIGKILL)
     process.join(MAX_SECONDS)
-    assert process.exitcode == 2, runs.read_output("worker")
+    assert process.exitcode == 1, runs.read_output("worker")
     assert "data loader worker process died" in runs.read_output("worker")
     assert "Traceback" not in runs.read_output("worker")
     runs.finish("worker", *workers)
@@ -240,7 +240,7 @@ def test_a_full_disk_stops_the_run_with_a_message_and_keeps_the_checkpoint(
     process = runs.start("full", max_file_bytes=len(before) // 2)
     process.join(MAX_SECONDS + 30)
     output = " ".join(runs.read_output("full").split())
-    assert process.exitcode == 2, output
+    assert process.exitcode == 1, output
     assert "was not saved: " in output
     assert "to resume from" in output
     assert "Traceback" not in output
@@ -254,11 +254,11 @@ def test_on_save_error_continue_trains_to_the_end_but_is_not_finished(
     runs: Runs,
 ) -> None:
     process = runs.start(
-        "on", "+callbacks.best_and_last.on_save_error=continue", max_file_bytes=1_000_000
+        "on", "callbacks.best_and_last.on_save_error=continue", max_file_bytes=1_000_000
     )
     process.join(120)
     output = runs.read_output("on")
-    assert process.exitcode == 2, output
+    assert process.exitcode == 1, output
     assert output.count("Training continues.") > EPOCHS
     assert f"epoch {EPOCHS}/{EPOCHS}" in output
     assert not is_finished(runs.folder / "on")
@@ -269,7 +269,7 @@ def test_a_deleted_run_folder_stops_the_run_with_a_message(runs: Runs) -> None:
     wait_until((runs.folder / "gone/checkpoints/last.ckpt").exists, 30)
     (runs.folder / "gone").rename(runs.folder / "elsewhere")
     process.join(MAX_SECONDS)
-    assert process.exitcode == 2, runs.read_output("gone")
+    assert process.exitcode == 1, runs.read_output("gone")
     assert "Traceback" not in runs.read_output("gone")
     assert str(runs.folder / "gone") in runs.read_output("gone")
     load_checkpoint(runs.folder / "elsewhere", "last")

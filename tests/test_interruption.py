@@ -21,11 +21,11 @@ SETTINGS = (
     f"trainer.max_epochs={EPOCHS}",
     "stages.evaluate=false",
     "data.batch_size=4",
-    "+model.dropout=0.2",
+    "model.dropout=0.2",
 )
 """Six steps per epoch; the network draws random numbers for its dropout."""
 
-WITH_WORKER = ("+data.num_workers=1", "+callbacks.best_and_last.every_n_steps=4")
+WITH_WORKER = ("data.num_workers=1", "callbacks.best_and_last.every_n_steps=4")
 
 
 def count_logged_epochs(run: Path) -> int:
