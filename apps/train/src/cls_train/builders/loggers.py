@@ -61,9 +61,10 @@ def open_loggers(loggers: Sequence[Logger]) -> None:
             _ = each.experiment  # type: ignore[attr-defined]  # a property of most loggers
         except AttributeError:
             continue
-        except OSError:
-            raise
         except Exception as error:  # libraries raise many kinds of errors
+            is_network_error = isinstance(error, ConnectionError | TimeoutError)
+            if isinstance(error, OSError) and not is_network_error:
+                raise  # such as a full disk
             raise ConfigError(f"logger: {type(each).__name__} cannot start: {error}") from error
 
 
