@@ -82,6 +82,7 @@ FILES = {
     "progressive JPEG": encoded(crop(), "JPEG", progressive=True),
     "JPEG with restarts": encoded(crop(), "JPEG", restart_marker_blocks=1),
     "CMYK JPEG": encoded(crop().convert("CMYK"), "JPEG"),
+    "CMYK JPEG 4:2:0": encoded(crop().convert("CMYK"), "JPEG", subsampling=2),
     "EXIF-turned JPEG": encoded(crop(), "JPEG", exif=turned(6)),
     "XMP-turned JPEG": encoded(crop(), "JPEG", xmp=XMP),
     "RGB PNG": encoded(crop(), "PNG"),

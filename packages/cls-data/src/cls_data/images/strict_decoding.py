@@ -70,7 +70,13 @@ class StrictDecoder:
 
     def _decode_jpeg(self, data: bytes) -> Image.Image:
         plain, orientation = separate_metadata(data, "JPEG")
-        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(plain)
+        try:
+            height, width, colorspace, _ = simplejpeg.decode_jpeg_header(plain)
+        except ValueError as error:
+            if "subsampling" not in str(error):
+                raise
+            # Unusual, as in CMYK files of some tools. Pillow reads it, but repairs some damage.
+            return self._preprocessing.decode(data)
         check_pixel_count(width, height, self._preprocessing.max_pixels)
         # Decode CMYK files, too: this call is the damage check.
         is_rgb = colorspace in ("YCbCr", "Gray", "RGB")

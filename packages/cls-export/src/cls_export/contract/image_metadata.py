@@ -113,9 +113,11 @@ def _separate_png(data: bytes) -> PlainImage:
     while position + 12 <= len(data):
         length = int.from_bytes(view[position : position + 4], "big")
         end = position + 12 + length
-        if end > len(data):
-            break
         kind = data[position + 4 : position + 8]
+        if end > len(data):
+            if kind not in _PNG_PIXELS:  # cut short, but the pixels may be complete
+                position = len(data)
+            break
         if kind in _PNG_PIXELS:
             kept.append(view[position:end])
         elif kind == b"eXIf":
@@ -192,7 +194,7 @@ def _separate_webp(data: bytes) -> PlainImage:
 
 
 def _separate_tiff(data: bytes) -> PlainImage:
-    """Leave one directory, with the tags for the pixels. So the image is not rotated by Pillow."""
+    """Leave one directory, with the tags for the pixels. So Pillow does not turn the image."""
     directory = TiffDirectory.read(data)
     if directory is None or not directory.entries:
         return PlainImage(data, 1)
@@ -206,17 +208,18 @@ def _separate_tiff(data: bytes) -> PlainImage:
         elif tag == 700:
             xmp.append(_read_tiff_bytes(data, directory, entry))
 
+    # In place: if the file is cut short, it must not get longer.
     count_length, offset_length = (8, 8) if directory.is_big else (2, 4)
     count = len(kept).to_bytes(count_length, directory.order)
     no_next_directory = bytes(offset_length)
     content = b"".join([count, *kept, no_next_directory])
-
     plain = bytearray(data)
     plain[directory.start : directory.start + len(content)] = content
+
     orientation = directory.orientation()
     if orientation is None:
         orientation = choose_orientation([], xmp)
-    return PlainImage(bytes(plain), orientation)
+    return PlainImage(bytes(plain[: len(data)]), orientation)
 
 
 def _read_tiff_bytes(data: bytes, directory: TiffDirectory, entry: bytes) -> bytes:
