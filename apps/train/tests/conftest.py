@@ -16,6 +16,7 @@ from cls_export import LabelsMapping
 from cls_export.contract.run_layout import RunPaths
 from cls_train.builders import build_network, build_preprocessing
 from cls_train.composition.arguments import CommandLine
+from cls_train.composition.compose import Composer
 from cls_train.composition.config import RunConfig
 from cls_train.main import compose_configs, main
 from cls_train.run_folder.resume import begin_run
@@ -36,8 +37,10 @@ Compose = Callable[..., RunConfig]
 def composed() -> Compose:
     """Compose and check a configuration, as the command line would."""
 
+    composer = Composer(CONF, CommandLine())
+
     def compose_config(*overrides: str) -> RunConfig:
-        ((config, _),) = compose_configs(CommandLine(overrides), CONF)
+        ((config, _),) = compose_configs(CommandLine(overrides), composer)
         return config
 
     return compose_config

@@ -14,7 +14,7 @@ from cls_train.stages import evaluation_process
 
 if TYPE_CHECKING:
     from cls_train.composition.arguments import CommandLine
-    from cls_train.composition.compose import ComposedRun
+    from cls_train.composition.compose import ComposedRun, Composer
     from cls_train.composition.config import RunConfig
 
 COMMAND = "apps/train"
@@ -30,7 +30,7 @@ def main(config_dir: Path) -> int:
 
 
 def compose_configs(
-    command: "CommandLine", config_dir: Path
+    command: "CommandLine", composer: "Composer"
 ) -> "list[tuple[RunConfig, ComposedRun]]":
     """Compose and check every run of a command line, without importing PyTorch.
 
@@ -38,10 +38,8 @@ def compose_configs(
         ConfigError: The message names the argument or the key.
     """
     from cls_train.composition.check_settings import check_settings
-    from cls_train.composition.compose import Composer
     from cls_train.composition.config import RunConfig
 
-    composer = Composer(config_dir, command)
     choices = {group: composer.list_choices(group) for group in composer.list_groups()}
     runs = composer.compose_runs(command.overrides, multirun=command.multirun)
 
@@ -69,7 +67,9 @@ def _run_command_line(arguments: Sequence[str], config_dir: Path) -> int:
 
         return print_information(command, arguments, config_dir)
 
-    configs = compose_configs(command, config_dir)
+    from cls_train.composition.compose import Composer
+
+    configs = compose_configs(command, Composer(config_dir, command))
     for config, run in configs:
         prefix = _describe_run(run) if len(configs) > 1 else ""
         _run(config, prefix, check_only=command.check)
@@ -87,8 +87,10 @@ def _run(config: "RunConfig", prefix: str, *, check_only: bool) -> None:
 
     with explained_errors(prefix):
         if check_only:
+            from cls_train.logs import configure_logging
             from cls_train.stages.fit import check
 
+            configure_logging()
             check(config)
         else:
             run(config)

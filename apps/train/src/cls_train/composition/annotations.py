@@ -345,7 +345,7 @@ def _describe_problem(item: Any, path: str, annotation: Any) -> str:
     key = ".".join([path, *map(str, item["loc"])])
     if item["type"] == "extra_forbidden":
         *parents, name = item["loc"]
-        hint = did_you_mean(str(name), _list_fields(annotation, parents))
+        hint = did_you_mean(str(name), list_fields(annotation, parents))
         return f"{key}: unknown key; {hint}"
     if item["type"] == "is_instance_of":
         return f"{key}: expected a mapping with a _target_, got {item['input']!r:.200}"
@@ -354,7 +354,7 @@ def _describe_problem(item: Any, path: str, annotation: Any) -> str:
     return f"{key}: {item['msg']}, got {item['input']!r:.200}"
 
 
-def _list_fields(annotation: Any, keys: Sequence[Any]) -> list[str]:
+def list_fields(annotation: Any, keys: Sequence[Any]) -> list[str]:
     """Return the fields of the model at a path within a type; none without a model."""
     for key in keys:
         model = _find_model(annotation)

@@ -31,7 +31,7 @@ from yaml import YAMLError
 
 from cls_export.contract.suggestions import did_you_mean
 from cls_train.composition.arguments import CommandLine
-from cls_train.composition.config import RunConfig
+from cls_train.composition.config import RunConfig, describe_omegaconf_error
 from cls_train.composition.hydra_settings import check_hydra_key, check_hydra_node, is_hydra_key
 from cls_train.composition.overrides import (
     check_no_sweep,
@@ -251,7 +251,11 @@ class Composer:
             if override.key_or_group == "hydra.searchpath":
                 arguments.append(str(override.input_line))
         with explained_hydra_errors():
-            self.loader._parse_overrides_and_create_caching_repo(self._config_name, arguments)
+            _, repository = self.loader._parse_overrides_and_create_caching_repo(
+                self._config_name, arguments
+            )
+        changed: Any = repository
+        self.loader.repository = changed
 
     def _read_sweep_parameters(self, overrides: Sequence[Override]) -> list[Override]:
         """Return the sweeps of `hydra.sweeper.params` in the YAML files and the arguments."""
@@ -356,7 +360,7 @@ def explained_hydra_errors() -> Iterator[None]:
             warnings.simplefilter("error", UserWarning)  # a folder of hydra.searchpath is missing
             yield
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key or 'configuration'}: {error.msg or error}") from error
+        raise ConfigError(describe_omegaconf_error(error)) from error
     except YAMLError as error:
         raise ConfigError(f"a YAML file cannot be read: {error}") from error
     except KeyError as error:  # hydra.job.env_copy
@@ -368,4 +372,4 @@ def explained_hydra_errors() -> Iterator[None]:
         text = str(error) or str(cause)
         if isinstance(cause, (OmegaConfBaseException, YAMLError)):
             text += f" ({cause})"
-        raise ConfigError(text) from error
+        raise ConfigError(text.expandtabs(2)) from error

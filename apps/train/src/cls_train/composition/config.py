@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from cls_export.contract.suggestions import did_you_mean
+from cls_train.composition.annotations import list_fields
 from cls_train.composition.renames import describe_renamed_key, find_renamed_key
 from cls_train.errors import ConfigError
 
@@ -186,8 +187,7 @@ class RunConfig(_Section):
             key = error.full_key or str(error).rpartition(": ")[2]
             raise ConfigError(f"{key} is required; set it with {key}=VALUE") from error
         except OmegaConfBaseException as error:
-            cause = str(error.msg or error).partition("\n")[0]
-            raise ConfigError(f"{error.full_key}: {cause}") from error
+            raise ConfigError(describe_omegaconf_error(error)) from error
         except RecursionError as error:
             raise ConfigError(
                 "the configuration is nested too deeply, or a value refers to itself"
@@ -226,6 +226,12 @@ class RunConfig(_Section):
         """Return the text of config.yaml."""
         settings = self.model_dump(mode="json")
         return OmegaConf.to_yaml(OmegaConf.create(settings))
+
+
+def describe_omegaconf_error(error: OmegaConfBaseException) -> str:
+    """Return one line that names the key, if OmegaConf knows it."""
+    cause = str(error.msg or error).partition("\n")[0]
+    return f"{error.full_key}: {cause}" if error.full_key else cause
 
 
 def _check_top_level_names(settings: dict[Any, Any], groups: Iterable[str]) -> None:
@@ -275,8 +281,5 @@ def _describe_unknown_key(path: str, keys: tuple[Any, ...]) -> str:
         return describe_renamed_key(path, new_path)
 
     *parents, name = keys
-    section: Any = RunConfig
-    for parent in parents:
-        section = section.model_fields[parent].annotation
-    hint = did_you_mean(str(name), section.model_fields)
+    hint = did_you_mean(str(name), list_fields(RunConfig, parents))
     return f"{path}: unknown key; {hint}"

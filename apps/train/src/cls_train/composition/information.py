@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import main as hydra_main
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import Container, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cls_train.composition.arguments import CommandLine
 from cls_train.composition.compose import HYDRA_VERSION_BASE, Composer, explained_hydra_errors
+from cls_train.composition.config import describe_omegaconf_error
 from cls_train.errors import ConfigError
 
 
@@ -36,7 +38,10 @@ def print_information(command: CommandLine, arguments: Sequence[str], config_dir
     flags = [argument for argument in arguments if argument not in command.overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     sys.argv[1:] = [*flags, *known]
-    decorate = hydra_main(HYDRA_VERSION_BASE, str(config_dir), "config")
+    GlobalHydra.instance().clear()
+    decorate = hydra_main(
+        version_base=HYDRA_VERSION_BASE, config_path=str(config_dir), config_name="config"
+    )
     with explained_hydra_errors():
         decorate(_do_nothing)()
     return 0
@@ -53,7 +58,7 @@ def _print_yaml(settings: Container, command: CommandLine) -> None:
         package = command.package
         part = OmegaConf.select(settings, package) if package else settings
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {error.msg or error}") from error
+        raise ConfigError(describe_omegaconf_error(error)) from error
     if part is None:
         raise ConfigError(f"--package: there is no {command.package}")
     text = OmegaConf.to_yaml(part) if isinstance(part, Container) else f"{part}\n"

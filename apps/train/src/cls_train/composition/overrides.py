@@ -87,8 +87,14 @@ def show_argument(override: Override) -> str:
 
 
 def _parse(argument: str, parser: OverridesParser) -> Override:
+    key, _, value = argument.partition("=")
+    if value.startswith("~/"):  # Hydra accepts this in quotes only
+        argument = _find_quoted_form(key, value, parser) or argument
     try:
-        return parser.parse_override(argument)
+        override = parser.parse_override(argument)
+        if not override.key_or_group:
+            raise ConfigError(f"{_shorten(argument)}: expected KEY=VALUE, but the key is empty")
+        return override
     except (HydraException, RecursionError) as error:
         cause = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise ConfigError(_describe_parse_error(argument, cause, parser)) from error
