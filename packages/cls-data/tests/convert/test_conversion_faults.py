@@ -71,6 +71,23 @@ def test_tables_that_cannot_be_read_are_named(tmp_path: Path, kind: str) -> None
             convert_csv(tmp_path, table)
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"PK\x03\x04\0\xff", r"t\.csv: a workbook or an archive, not CSV"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", r"t\.csv: not a text file"),
+        (b"\xff" * 1000, r"t\.csv:1: not UTF-8"),
+        (b"x" * 100_000, "valid names: x{60}$"),
+        (b"version https://git-lfs.github.com/spec/v1\n", r"t\.csv:1: no column 'image'"),
+    ],
+)
+def test_files_that_are_no_tables_are_named(tmp_path: Path, content: bytes, expected: str) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(DataError, match=expected) as caught:
+        convert_csv(tmp_path, tmp_path / "t.csv")
+    assert len(str(caught.value)) < 1500
+
+
 @pytest.mark.parametrize("kind", ["file", "link", "pipe"])
 def test_target_that_is_no_folder_is_named_before_anything_is_written(
     tmp_path: Path, kind: str

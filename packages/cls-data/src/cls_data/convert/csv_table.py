@@ -19,6 +19,8 @@ from cls_data.errors import DataError
 from cls_export.contract.suggestions import did_you_mean
 
 _MAX_ROWS = 5_000_000
+_MAX_SHOWN = 60
+"""Characters of a column's name that a message shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,7 @@ class CsvTable:
         index = self._find(name)
         if index is not None:
             return index
-        names = filter(None, self.header)
-        hint = did_you_mean(name, names)
+        hint = did_you_mean(name, self._names())
         raise DataError(f"{self.source}:1: no column {name!r} for the {role}; {hint}")
 
     def find_usual_column(self, names: Sequence[str], role: str) -> int:
@@ -105,7 +106,7 @@ class CsvTable:
             raise DataError(
                 f"{self.source}:1: the {role} may be in column {columns}; choose one with {option}"
             )
-        hint = did_you_mean(names[0], filter(None, self.header))
+        hint = did_you_mean(names[0], self._names())
         raise DataError(
             f"{self.source}:1: no column {names[0]!r} for the {role}; name it with {option} "
             f"(the first line of the file must name the columns); {hint}"
@@ -114,6 +115,10 @@ class CsvTable:
     def has_column(self, name: str) -> bool:
         """Return whether there is a column of this name, as `find_column` compares names."""
         return self._find(name) is not None
+
+    def _names(self) -> list[str]:
+        """Return the names of columns, shortened for a message."""
+        return [name[:_MAX_SHOWN] for name in self.header if name]
 
     def _find(self, name: str) -> int | None:
         if name in self.header:

@@ -21,6 +21,7 @@ _BYTE_ORDER_MARKS = {  # UTF-32 before UTF-16, whose mark it begins with
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_ZIP = b"PK\x03\x04"
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n')
 """First line of a file that names its delimiter, as Excel understands it."""
 
@@ -170,6 +171,10 @@ def _detect_encoding(content: bytes) -> str:
 def _describe_encoding_error(
     content: bytes, source: str, encoding: str, error: UnicodeError
 ) -> str:
+    if content.startswith(_ZIP):
+        return f"{source}: a workbook or an archive, not CSV; export the table as CSV"
+    if encoding.startswith("utf-8") and b"\0" in content[:1000]:
+        return f"{source}: not a text file; expected a CSV file"
     if not isinstance(error, UnicodeDecodeError):
         return f"{source}: not {encoding} ({error})"
     line = content.count(b"\n", 0, error.start) + 1
