@@ -62,6 +62,7 @@ def test_folders_without_splits_are_classes(tmp_path: Path) -> None:
 def test_a_class_may_have_the_name_of_a_split(tmp_path: Path) -> None:
     root = _touch(tmp_path, ["bus/1.jpg", "car/1.jpg", "train/1.jpg"])
     assert set(_labels(root)["train"].values()) == {"bus", "car", "train"}
+    assert read_class_folders(root).notes == ["train/ is read as a class, not as a split"]
 
 
 def test_class_names_are_exact(tmp_path: Path) -> None:
@@ -127,6 +128,7 @@ def test_an_unlabeled_test_folder_is_skipped(tmp_path: Path) -> None:
         (["pets/cat/1.jpg", "pets/dog/1.jpg"], "one class, pets/; did you mean .*/pets?"),
         (["pets/train/cat/1.jpg", "pets/valid/cat/2.jpg"], "did you mean .*/pets?"),
         (["train/1.jpg", "valid/1.jpg"], "train/, valid/ has images, but no class folders"),
+        (["train/1.jpg", "test/1.jpg", "more/1.jpg"], "test/, train/ has images, but no class"),
         (["valid/cat/1.jpg", "test/cat/1.jpg"], "there is test/, valid/, but no train split"),
         (["train/1.jpg", "valid/cat/1.jpg"], r"no train split \(train/ has no class folders\)"),
         (["train/cat/1.jpg", "val/cat/1.jpg", "valid/cat/1.jpg"], "val/ and valid/ are both the"),

@@ -123,6 +123,15 @@ def test_no_recorded_image_moves_when_others_are_added(tmp_path: Path) -> None:
     }
 
 
+def test_a_recorded_test_split_is_ignored_beside_a_test_folder(tmp_path: Path) -> None:
+    records = _records(tmp_path, {"cat": 20, "dog": 20})
+    file = tmp_path / "split.jsonl"
+    write_split_record(file, {"test": records[:10], "valid": records[10:30]})
+    splits = split_records(records, FolderSplit(record=file), with_test=False)
+    assert set(splits) == {"train", "valid"}
+    assert {record.id for record in records[10:30]} <= {record.id for record in splits["valid"]}
+
+
 def test_copies_and_groups_stay_together(tmp_path: Path) -> None:
     records = _records(tmp_path, {"cat": 30, "dog": 30})
     for number in range(0, 60, 3):

@@ -60,6 +60,9 @@ def read_class_folders(root: Path) -> ClassFolders:
     found = ClassFolders(has_splits=bool(splits))
     if not splits:
         _add_classes(found, "train", root, root)
+        classes = [folder.name for folder in folders if folder.name.lower() in SPLIT_FOLDERS]
+        if classes:
+            found.notes.append(f"{_list_names(classes)} is read as a class, not as a split")
     for split, folder in sorted(splits.items()):
         _add_classes(found, split, folder, root)
 
@@ -102,17 +105,20 @@ def _find_splits(root: Path, folders: list[Path]) -> dict[Split, Path]:
             splits[split] = folder
 
     flat_names = _list_names([folder.name for folder in flat])
-    with_images = [folder.name for folder in others if has_images(folder)]
     if splits and "train" not in splits:
         names = _list_names([folder.name for folder in splits.values()])
         flat_text = f" ({flat_names} has no class folders)" if flat else ""
         raise DataError(f"{root}: there is {names}, but no train split{flat_text}; {_EXPECTED}")
-    if len(splits) == 1 and not flat and with_images:
-        raise DataError(
-            f"{root}: {splits['train'].name}/ looks like a split, and {_list_names(with_images)} "
-            "next to it like classes; move the classes into train/, or move the others away"
-        )
-    if not splits and flat and not with_images and any(map(has_images, flat)):
+    if len(splits) == 1 and not flat:
+        classes = [folder.name for folder in others if has_images(folder)]
+        if classes:
+            raise DataError(
+                f"{root}: {splits['train'].name}/ looks like a split, and {_list_names(classes)} "
+                "next to it like classes; move the classes into train/, or move the others away"
+            )
+    # One class may have the name of a split, as among vehicles.
+    is_class = len(flat) == 1 and any(map(has_images, others))
+    if not splits and not is_class and any(map(has_images, flat)):
         raise DataError(
             f"{root}: {flat_names} has images, but no class folders; {_EXPECTED}. Images with a "
             "table of labels: `cls-data convert ROOT --from csv`"

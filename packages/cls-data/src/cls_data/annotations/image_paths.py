@@ -23,7 +23,7 @@ class ImagePathError(ValueError):
 def resolve_image_path(root: str, folder: str, image: str, hints: PathHints) -> str:
     """Return the absolute path of an image, with links as the row states them.
 
-    Paths are strings, so that 100,000 rows take a second.
+    Paths are strings, so that 100,000 rows take a few seconds.
 
     Args:
         root: The data root, absolute.

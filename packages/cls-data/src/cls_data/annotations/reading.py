@@ -185,9 +185,10 @@ class _Line:
 def _read_sourced_lines(files: list[Path], base: Path) -> Iterator[_Line]:
     for file in files:
         name = file.relative_to(base).as_posix()
+        folder = str(file.parent)
         can_quote = is_inside(file, base)
         for number, text in read_lines(file):
-            yield _Line(f"{name}:{number}", text, str(file.parent), can_quote)
+            yield _Line(f"{name}:{number}", text, folder, can_quote)
 
 
 def _parse_line(line: _Line, root: str, hints: PathHints) -> Record | BadRow:

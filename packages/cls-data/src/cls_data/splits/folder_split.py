@@ -82,8 +82,9 @@ def split_records(
     recorded = {} if settings.record is None else read_split_record(settings.record)
     recorded_groups: dict[str, Split] = {}
     for record, key in zip(records, keys, strict=True):
-        if record.id in recorded:
-            recorded_groups.setdefault(key, recorded[record.id])
+        earlier = recorded.get(record.id)
+        if earlier is not None and (with_test or earlier != "test"):
+            recorded_groups.setdefault(key, earlier)
 
     splits: dict[Split, list[Record]] = {}
     for record, key, subset in zip(records, keys, subsets, strict=True):
