@@ -172,6 +172,15 @@ def test_bundle_of_an_export_killed_between_two_renames_is_restored(
     assert names(tmp_path) == ["bundle"]
 
 
+def test_bundles_of_similar_names_are_not_confused(current: Path, tmp_path: Path) -> None:
+    replaced = dead(draft_path(tmp_path / "bundle.v2", REPLACED_SUFFIX))
+    draft = dead(draft_path(tmp_path / "bundle.v2"))
+    replaced.mkdir()
+    draft.mkdir()
+    write(current, current, tmp_path / "bundle")
+    assert set(tmp_path.iterdir()) == {tmp_path / "bundle", replaced, draft}
+
+
 def test_reader_waits_for_the_second_rename(current: Path, tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     replaced = draft_path(target, REPLACED_SUFFIX)

@@ -68,18 +68,24 @@ def staged_bundle(folder: str | os.PathLike[str], labels: LabelsMapping) -> Iter
 
 def _clean_up(target: Path) -> None:
     """Finish or undo what killed processes left beside the target."""
-    prefix = draft_prefix(target)
     for draft in find_stale_drafts(target.parent):
-        if draft.name.startswith(prefix):
+        if _is_draft_of(draft, target):
             delete(draft)
 
     for replaced in find_stale_drafts(target.parent, REPLACED_SUFFIX):
-        if not replaced.name.startswith(prefix):
+        if not _is_draft_of(replaced, target):
             continue
         if target.exists():
             delete(replaced)
         else:
             replaced.rename(target)
+
+
+def _is_draft_of(draft: Path, target: Path) -> bool:
+    prefix = draft_prefix(target)
+    host_and_process = draft.stem.removeprefix(prefix)
+    # Two dots for `a` would be a draft of `a.b`.
+    return draft.name.startswith(prefix) and host_and_process.count(".") == 1
 
 
 def _check_replaceable(target: Path) -> None:
