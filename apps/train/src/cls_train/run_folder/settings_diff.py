@@ -24,7 +24,6 @@ _FREE_KEYS = frozenset(
         "data.quarantine",
         "data.root",
         "data.split",
-        "data.split",
         "data.store",
         "data.synthetic",
         # Speed and memory. The order of the rows does not depend on them.
