@@ -64,22 +64,22 @@ def test_thumbnail_distance_is_symmetric() -> None:
 
 def test_search_is_fast_for_ten_thousand_identical_rows() -> None:
     hashes = np.zeros(10_000, np.uint64)
-    start = time.perf_counter()
+    start = time.process_time()
     assert find_near_duplicates(hashes, np.zeros((10_000, 144), np.uint8), bits=3, levels=6) == [
         list(range(10_000))
     ]
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_search_is_fast_for_five_thousand_noisy_black_frames() -> None:
     # Black frames of a broadcast with independent noise: one hash, all thumbnails different.
     rng = np.random.default_rng(0)
     thumbnails = rng.integers(0, 4, (5_000, 144), dtype=np.uint8)
-    start = time.perf_counter()
+    start = time.process_time()
     assert find_near_duplicates(np.zeros(5_000, np.uint64), thumbnails, bits=3, levels=6) == [
         list(range(5_000))
     ]
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize("bits", [-1, MAX_HASH_DISTANCE + 1])

@@ -5,7 +5,6 @@ import random
 import resource
 import struct
 import threading
-import time
 import zlib
 from typing import Any
 
@@ -214,10 +213,9 @@ def test_a_decompression_bomb_is_rejected_by_its_header(
     decode: StrictDecoder, side: int, quiet: Any
 ) -> None:
     data = bomb(side)
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with quiet(), pytest.raises(ImageTooLargeError, match="over the limit of 200,000,000 pixels"):
         decode(data)
-    assert time.perf_counter() - start < 0.5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kB
 
 
@@ -279,6 +277,6 @@ def test_a_limit_below_the_size_of_any_image_is_applied(kind: str) -> None:
     strict = StrictDecoder(
         Preprocessing(size=(64, 64), mean=(0, 0, 0), std=(1, 1, 1), max_pixels=713)
     )
-    with pytest.raises(ImageTooLargeError, match="^21x34 px is over the limit of 713 pixels"):
+    with pytest.raises(ImageTooLargeError, match=r"^21x34 px is over the limit of 713 pixels"):
         strict(encoded(crop(), kind))
     assert strict(encoded(crop(21, 33), kind)).size == (21, 33)
