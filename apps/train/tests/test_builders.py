@@ -9,6 +9,7 @@ from loguru import logger
 
 from cls_models import ClassificationModule
 from cls_train.builders import build_data, build_module, build_preprocessing
+from cls_train.errors import ConfigError
 
 
 @pytest.fixture
@@ -117,3 +118,45 @@ def test_a_teacher_with_another_resize_logs_a_warning(
         "distillation: the teacher was trained with resize 'letterbox', this run uses 'squash'"
         in line
     )
+
+
+TORCH_SCHEDULES = "torch.optim.lr_scheduler"
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        "{_target_: StepLR, step_size: 2}",
+        "{_target_: MultiStepLR, milestones: [1, 2]}",
+        "{_target_: ExponentialLR, gamma: 0.9}",
+        "{_target_: CosineAnnealingLR, T_max: 5}",
+        "{_target_: OneCycleLR, max_lr: 0.1}",
+        "{_target_: CyclicLR, base_lr: 0.01, max_lr: 0.1}",
+        "{_target_: LinearLR}",
+    ],
+)
+def test_schedule_of_pytorch_passes_the_trial_run(build: Any, scheduler: str) -> None:
+    node = scheduler.replace("_target_: ", f"_target_: {TORCH_SCHEDULES}.")
+    module = build(f"scheduler={node}")
+    assert isinstance(module, ClassificationModule)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "expected"),
+    [
+        ("{_target_: StepLR}", r"scheduler\.step_size is required"),
+        ("{_target_: StepLR, step_size: 0}", "scheduler: integer modulo by zero"),
+        ("{_target_: ExponentialLR, gamma: -1}", "scheduler: the learning rate becomes -"),
+        (
+            "{_target_: OneCycleLR, max_lr: 0.1, total_steps: 4}",
+            r"scheduler\.total_steps: the app sets",
+        ),
+        ("{_target_: ReduceLROnPlateau}", "scheduler: .* use scheduler=plateau"),
+        ("{_target_: SequentialLR}", r"scheduler\.schedulers is required"),
+        ("{_target_: LRScheduler}", "scheduler: LRScheduler is a base class"),
+    ],
+)
+def test_wrong_schedule_is_reported_with_its_key(build: Any, scheduler: str, expected: str) -> None:
+    node = scheduler.replace("_target_: ", f"_target_: {TORCH_SCHEDULES}.")
+    with pytest.raises(ConfigError, match=expected):
+        build(f"scheduler={node}")

@@ -176,7 +176,10 @@ def _build_distillation(config: RunConfig, data: ClassificationDataModule) -> Di
         run = RunPaths(path)
         check_checkpoint(run.best)
     teacher_config = read_config(run)
-    check_node(teacher_config.model, f"model of {run.config}", config.allow_targets)
+    try:
+        check_node(teacher_config.model, "model", config.allow_targets)
+    except ConfigError as error:
+        raise ConfigError(f"distillation.run: {run.config}: {error}") from error
     teacher_input = LabelsMapping.load(run.labels).preprocessing
     student_input = build_preprocessing(config)
     _warn_about_resize(teacher_input, student_input)
