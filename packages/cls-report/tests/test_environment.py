@@ -96,7 +96,7 @@ def test_names_that_the_terminal_cannot_show_are_escaped(
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
-        ("folder", "is a folder; expected the name of a file"),
+        ("folder", "this is a folder; expected the name of a file"),
         ("file/report.html", "file is not a folder"),
         ("n" * 300, "File name too long"),
         ("/proc/report.html", "No such file or directory"),

@@ -183,6 +183,18 @@ def test_opening_a_folder_that_is_not_an_evaluated_run_is_an_error(make_run: Mak
         Run.open(run.path)
 
 
+def test_advised_commands_quote_paths(make_run: MakeRun) -> None:
+    run = make_run("a b")
+    (run.paths.bundle / "model.onnx").parent.mkdir()
+    (run.paths.bundle / "model.onnx").touch()
+    (cost,) = blocks(build_run_report(run), "cost")
+    assert isinstance(cost, Facts)
+    assert cost.facts["to measure its latency"] == f"cls-export bench '{run.paths.bundle}'"
+    (run.paths.predictions / "valid.npz").unlink()
+    with pytest.raises(ReportError, match=rf"cls_train.stages.evaluate '{run.path}'$"):
+        Run.open(run.path)
+
+
 def test_opening_a_run_with_a_truncated_predictions_file_is_an_error(make_run: MakeRun) -> None:
     file = make_run("a").paths.predictions / "valid.npz"
     file.write_bytes(file.read_bytes()[:200])

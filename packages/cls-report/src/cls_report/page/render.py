@@ -80,7 +80,7 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> None:
     html = render(report)
     try:
         if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "is a folder; expected the name of a file")
+            raise IsADirectoryError(errno.EISDIR, "this is a folder; expected the name of a file")
         write_atomically(target, html.encode())
     except OSError as error:
         reason = error.strerror or str(error)

@@ -156,7 +156,7 @@ def cost_section(run: Run) -> Section:
     if model_file.is_file():
         size = model_file.stat().st_size / 1e6
         facts["exported file"] = f"{size:.1f} MB"
-        facts["to measure its latency"] = f"cls-export bench {run.paths.bundle}"
+        facts["to measure its latency"] = f"cls-export bench {shlex.quote(str(run.paths.bundle))}"
 
     onnx = run.evaluation.onnx
     if onnx is not None:
