@@ -106,8 +106,8 @@ def test_bad_data_is_reported_with_file_and_line(
         ),
         ("sed=3", "sed: unknown key; did you mean 'seed'?"),
         (
-            "augmentation.color.brigthness=0.1",
-            "augmentation.color.brigthness: unknown key; did you mean 'brightness'?",
+            "augmentation.color.contrasts=0.1",
+            "augmentation.color.contrasts: unknown key; did you mean 'contrast'?",
         ),
         (
             "data.batch_sise=3",

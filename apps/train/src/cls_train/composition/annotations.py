@@ -56,6 +56,9 @@ _MAPPINGS = frozenset({"dict", "Dict", "Mapping", "MutableMapping"})
 _OPAQUE_NAMES = frozenset({"Callable", "Type", "type", "InstanceOf", "Tensor", "timedelta"})
 _UNKNOWN_KINDS = frozenset({"Enum", "IntEnum", "StrEnum", "TypedDict", "NamedTuple", "Protocol"})
 
+_being_read: set[int] = set()
+"""Classes whose fields are being read."""
+
 _TYPE_NAMES = {
     int: "an integer",
     float: "a number",
@@ -260,17 +263,24 @@ def _is_worth_reading(module_name: str) -> bool:
 
 
 def _from_class(definition: Definition) -> Any:
-    from cls_train.composition.signatures import read_signature
+    from cls_train.composition.signatures import is_model, read_signature
 
     assert isinstance(definition.node, ast.ClassDef)
     bases = {ast.unparse(base).rpartition(".")[2] for base in definition.node.bases}
     if bases & _UNKNOWN_KINDS:
         return Any
-    signature = read_signature(definition)
+    if not is_model(definition):
+        return Any if is_model(definition) is None else _OPAQUE
+    if id(definition.node) in _being_read:
+        return Any  # a model that contains itself
+
+    _being_read.add(id(definition.node))
+    try:
+        signature = read_signature(definition)
+    finally:
+        _being_read.remove(id(definition.node))
     if signature is None:
         return Any
-    if not signature.is_model:
-        return _OPAQUE
 
     fields: dict[str, Any] = {}
     for name, parameter in signature.parameters.items():

@@ -15,7 +15,6 @@ from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
@@ -74,9 +73,9 @@ class Composer:
         self._hydra = Hydra.create_main_hydra2("train", search_path)
         loader = self._hydra.config_loader
         assert isinstance(loader, ConfigLoaderImpl)
-        repository: Any = CachingConfigRepository(loader.repository)
-        loader.repository = repository  # reads each file once
         self.loader = loader
+        self._first_repository = loader.repository
+        self._search_path: list[str] | None = None
         self._config_name = (command.config_name or "config").removesuffix(".yaml")
         self._check_config_name()
         self._composed: dict[tuple[str, ...], DictConfig] = {}
@@ -250,12 +249,17 @@ class Composer:
         for override in overrides:
             if override.key_or_group == "hydra.searchpath":
                 arguments.append(str(override.input_line))
+        if arguments == self._search_path:
+            return
+        self.loader.repository = self._first_repository
         with explained_hydra_errors():
-            _, repository = self.loader._parse_overrides_and_create_caching_repo(
+            _, caching_repository = self.loader._parse_overrides_and_create_caching_repo(
                 self._config_name, arguments
             )
-        changed: Any = repository
-        self.loader.repository = changed
+        repository: Any = caching_repository  # reads each file once
+        self.loader.repository = repository
+        self._search_path = arguments
+        self._composed.clear()
 
     def _read_sweep_parameters(self, overrides: Sequence[Override]) -> list[Override]:
         """Return the sweeps of `hydra.sweeper.params` in the YAML files and the arguments."""

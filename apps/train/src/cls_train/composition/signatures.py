@@ -17,6 +17,12 @@ from cls_train.composition.source_modules import (
     lookup,
 )
 
+_MODEL = "pydantic.BaseModel"
+_KNOWN_BASES = frozenset({"object", "abc.ABC", "typing.Generic", "typing.Protocol", _MODEL})
+
+_MAX_BASES = 20
+"""Longest chain of base classes that is followed."""
+
 _IGNORED_FIELDS = frozenset({"model_config"})
 
 
@@ -88,11 +94,17 @@ def read_signature(definition: Definition) -> Signature | None:
     return None
 
 
+def is_model(definition: Definition) -> bool | None:
+    """Whether a class is a pydantic model; None if its bases are unknown."""
+    bases = _list_bases(definition)
+    return None if bases is None else _MODEL in bases
+
+
 def _read_class(definition: Definition) -> Signature | None:
     bases = _list_bases(definition)
     if bases is None:
         return None
-    if any(base == "pydantic.BaseModel" for base in bases):
+    if _MODEL in bases:
         return _read_model([base for base in bases if isinstance(base, Definition)])
 
     for base in bases:
@@ -107,35 +119,32 @@ def _read_class(definition: Definition) -> Signature | None:
     return Signature()
 
 
-def _list_bases(definition: Definition) -> "list[Definition | str] | None":
+def _list_bases(definition: Definition, depth: int = 0) -> "list[Definition | str] | None":
     """Return the class and its bases, the nearest first; None if one is unknown."""
-    assert isinstance(definition.node, ast.ClassDef)
+    node = definition.node
+    assert isinstance(node, ast.ClassDef)
+    decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
+    metaclasses = [ast.unparse(keyword.value) for keyword in node.keywords]
+    is_plain = all("dataclass" in each for each in decorators)
+    is_plain = is_plain and all(each.endswith("ABCMeta") for each in metaclasses)
+    if not is_plain or depth > _MAX_BASES:
+        return None
+
     found: list[Definition | str] = [definition]
-    for base in definition.node.bases:
-        node = base.value if isinstance(base, ast.Subscript) else base  # Generic[T]
-        name = _qualified_name(node, definition.module)
+    for base in node.bases:
+        base_node = base.value if isinstance(base, ast.Subscript) else base  # Generic[T]
+        name = _qualified_name(base_node, definition.module)
         if name in _KNOWN_BASES:
             found.append(name)
             continue
-        base_definition = _find_class(node, definition.module)
+        base_definition = _find_class(base_node, definition.module)
         if base_definition is None:
             return None
-        more = _list_bases(base_definition)
+        more = _list_bases(base_definition, depth + 1)
         if more is None:
             return None
         found += more
     return found
-
-
-_KNOWN_BASES = frozenset(
-    {
-        "object",
-        "abc.ABC",
-        "typing.Generic",
-        "typing.Protocol",
-        "pydantic.BaseModel",
-    }
-)
 
 
 def _read_model(bases: list[Definition]) -> Signature | None:
@@ -183,8 +192,9 @@ def _read_dataclass(bases: list[Definition]) -> Signature | None:
             annotation = annotation_from_source(statement.annotation, base.module, lax=False)
             default = statement.value
             is_none = isinstance(default, ast.Constant) and default.value is None
+            is_bare_field = "field(" in text and "default" not in text
             parameters[ast.unparse(statement.target)] = Parameter(
-                annotation, is_required=default is None, allows_none=is_none
+                annotation, is_required=default is None or is_bare_field, allows_none=is_none
             )
     return Signature(parameters)
 

@@ -182,7 +182,10 @@ def _follow(binding: Import, depth: int) -> Definition | SourceModule | None:
     module = load_module(binding.module)
     if module is None or binding.name is None:
         return module
-    return lookup(module, binding.name, depth + 1)
+    try:
+        return lookup(module, binding.name, depth + 1)
+    except MissingNameError:
+        return None  # the import works, so the name is bound in a way that is not understood
 
 
 @functools.cache
