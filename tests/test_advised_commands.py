@@ -20,6 +20,7 @@ from cls_data.cli import main as data_cli
 from cls_export.cli import main as export_cli
 from cls_report.commands import compare_parser, compare_runs, report, report_parser
 from cls_train.composition.arguments import parse_command_line
+from cls_train.composition.compose import Composer
 from cls_train.main import compose_configs
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -102,7 +103,7 @@ def read_command(name: str, arguments: list[str]) -> None:
         assert len(arguments) == 1
     else:
         command = parse_command_line([each for each in arguments if each != WORD])
-        assert compose_configs(command, REPOSITORY / "conf")
+        assert compose_configs(command, Composer(REPOSITORY / "conf", command))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
