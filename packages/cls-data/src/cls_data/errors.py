@@ -36,9 +36,13 @@ class LoaderWorkerError(RuntimeError):
         """
         if isinstance(error, cls):
             return error
-        if "DataLoader worker" not in str(error):
+        message = str(error)
+        is_dead = "DataLoader worker (pid" in message
+        is_out_of_memory = "DataLoader worker" in message and "shared memory" in message
+        if not is_dead and not is_out_of_memory:
             return None
+        reason = message.strip().splitlines()[-1]  # the lines before are a traceback
         return cls(
-            f"A data loader worker process died ({str(error).strip()}). If memory ran out, lower "
+            f"A data loader worker process died ({reason}). If memory ran out, lower "
             "data.num_workers: a batch is one gather from memory, so 0 is usually fastest"
         )

@@ -48,9 +48,16 @@ def failed_writes(run: RunPaths) -> Iterator[None]:
 def describe_os_error(error: OSError, run: RunPaths) -> str:
     """Return `PATH: reason. What to do`, without a full stop at the end."""
     advice = _ADVICE.get(error.errno or 0, "Fix the cause")
-    if error.strerror is None:  # one of our own errors, which names its path
-        return f"{error}. {advice}"
+    if error.strerror is None:  # one of our own errors, or of a loader worker
+        return f"{_drop_traceback(str(error))}. {advice}"
     return f"{error.filename or run.path}: {error.strerror}. {advice}"
+
+
+def _drop_traceback(message: str) -> str:
+    """Return the last line of an error that torch has passed on from a loader worker."""
+    if "Original Traceback" not in message:
+        return message
+    return message.strip().splitlines()[-1]
 
 
 def describe_creation_error(error: OSError, run: RunPaths) -> RunError:
