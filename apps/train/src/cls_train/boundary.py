@@ -4,11 +4,15 @@ Importing this module is cheap. The classes of the errors need PyTorch, so they 
 command does.
 """
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cls_export.contract.commands import run_command
 from cls_train.errors import ConfigError, IdentityError, RunError, RunFailedError
+
+_FAILED = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC)
+"""Reasons for which data cannot be read or stored although the input is correct."""
 
 
 def run_app_command(name: str, command: Callable[[], int | None]) -> int:
@@ -61,4 +65,6 @@ def explained_errors(prefix: str = "") -> Iterator[None]:
         RunError,
         TorchFileError,
     ) as error:
-        raise ConfigError(f"{prefix}{error}") from error
+        is_failed_work = isinstance(error.__cause__, OSError) and error.__cause__.errno in _FAILED
+        error_class = RunFailedError if is_failed_work else ConfigError
+        raise error_class(f"{prefix}{error}") from error
