@@ -65,7 +65,7 @@ def unseen_label(root: Path) -> None:
             truncated_image,
             [
                 "valid/annotations.jsonl:2: valid/1.png: ",
-                "bytes: cut short: a PNG file",
+                "cannot be decoded (cut short: a PNG file",
                 "--quarantine FILE",
             ],
         ),
