@@ -1,10 +1,12 @@
 """Every argument of Lightning's Trainer ends in a run, or in one message that names it."""
 
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from lightning.pytorch import Trainer
 
@@ -249,3 +251,46 @@ def test_slurm_job_is_still_detected(
     monkeypatch.setenv("SLURM_JOB_NAME", "train")
     trainer = build_trainer(small_config, tmp_path / "run", [])
     assert type(trainer._accelerator_connector.cluster_environment).__name__ == "SLURMEnvironment"
+
+
+def as_text(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        items = [f"{key}: {item}" for key, item in value.items()]
+        return f"{{{', '.join(items)}}}"
+    return str(value)
+
+
+@pytest.mark.parametrize("settings", LEGAL, ids=str)
+def test_legal_value_is_accepted_on_the_command_line(composed: Any, settings: Settings) -> None:
+    overrides = [f"trainer.{key}={as_text(value)}" for key, value in settings.items()]
+    config = composed(*overrides)
+    assert {key: str(config.trainer[key]) for key in settings} == {
+        key: str(value) for key, value in settings.items()
+    }
+
+
+@pytest.mark.slow
+def test_final_evaluation_uses_every_row_despite_limits_of_batches(
+    run_app: Any, data_root: Path
+) -> None:
+    code, message = run_app(
+        "data=jsonl",
+        f"data.root={data_root}",
+        "data.eval_batch_size=1",
+        "preprocessing.size=[24,24]",
+        "callbacks=none",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=1",
+        "trainer.limit_val_batches=1",
+        "run.name=one",
+        "stages.report=false",
+    )
+    assert code == 0, message
+    evaluation = json.loads((data_root.parent / "runs/one/evaluation.json").read_text())
+    assert evaluation["metrics"]["valid"]["valid_top1"] in (0, 0.5, 1)
+    predictions = np.load(data_root.parent / "runs/one/predictions/valid.npz", allow_pickle=False)
+    assert len(predictions["logits"]) == 2
