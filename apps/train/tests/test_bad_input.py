@@ -258,7 +258,8 @@ def test_bad_data_is_reported_with_file_and_line(
         ("scheduler=none scheduler.warmup=0.2", "scheduler.warmup: scheduler is none; choose one"),
         (
             "logger.mine.name=x",
-            "logger.mine: unknown name; valid names: tensorboard. To add it, set logger.mine._target_",
+            "logger.mine: unknown name; valid names: tensorboard. To add it, "
+            "set logger.mine._target_",
         ),
         ("loss._target_=torch.nn.Flatten ~loss.label_smoothing", "loss: "),
         (

@@ -43,7 +43,7 @@ def test_figure_is_plotted_when_all_predictions_are_correct_or_wrong(
     row_titles = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert any(title.endswith(": none") for title in row_titles)
     titles = {axes.get_title() for axes in figure.axes}
-    assert any(title.startswith(r"\$b_  90%") for title in titles), "the dollar sign is escaped"
+    assert any(title.startswith("$b_  90%") for title in titles)
 
 
 def test_plot_is_written_for_each_evaluated_split_but_not_during_fit(
