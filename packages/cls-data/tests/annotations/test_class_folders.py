@@ -80,6 +80,32 @@ def test_images_with_linked_files_and_folders_are_named_by_the_link(tmp_path: Pa
     assert list(_labels(root)["train"]) == ["cat/1.jpg", "dog/1.jpg", "fox/2.jpg"]
 
 
+def test_a_link_to_another_class_folder_gives_no_second_label(tmp_path: Path) -> None:
+    root = _touch(tmp_path, ["cat/1.jpg", "dog/1.jpg"])
+    (root / "copy").symlink_to("cat")
+    (root / "dog" / "more").symlink_to("../cat")
+    (root / "dog" / "up").symlink_to("..")
+    (root / "here").symlink_to(".")
+    assert _labels(root)["train"] == {"cat/1.jpg": "cat", "dog/1.jpg": "dog"}
+    assert read_class_folders(root).notes == [
+        "skipped links without further images: copy/, here/",
+        "skipped files: 4 link to a folder that is searched anyway",
+    ]
+
+
+def test_a_split_may_be_a_link_to_another_split(tmp_path: Path) -> None:
+    root = _touch(tmp_path, ["train/cat/1.jpg", "train/dog/1.jpg", "test/cat/2.jpg"])
+    (root / "valid").symlink_to("test")
+    assert _labels(root)["valid"] == {"valid/cat/2.jpg": "cat"}
+
+
+@pytest.mark.parametrize("name", ["@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", ".cache"])
+def test_folders_that_systems_make_are_no_classes(tmp_path: Path, name: str) -> None:
+    root = _touch(tmp_path, ["cat/1.jpg", "dog/1.jpg", f"{name}/a.jpg", f"cat/{name}/1.jpg"])
+    assert set(_labels(root)["train"]) == {"cat/1.jpg", "dog/1.jpg"}
+    assert read_class_folders(root).notes == ["skipped files: 2 hidden"]
+
+
 def test_the_group_of_an_image_is_its_roboflow_source(tmp_path: Path) -> None:
     root = _touch(tmp_path, ["cat/a_jpg.rf.01.jpg", "dog/b.jpg"])
     records = read_class_folders(root).records["train"]
@@ -105,7 +131,7 @@ def test_skipped_files_and_folders_are_noted(tmp_path: Path) -> None:
     assert read_class_folders(root).notes == [
         "train/: skipped 1 image(s) outside of class folders",
         "train/: skipped folders without images: fox/",
-        "train/: skipped files in class folders: 1 .txt, 1 hidden",
+        "train/: skipped files: 2 hidden, 1 .md, 1 .txt",
         "skipped backup/ next to the split folders",
     ]
     assert set(_labels(root)) == {"train", "valid"}
@@ -136,7 +162,7 @@ def test_an_unlabeled_test_folder_is_skipped(tmp_path: Path) -> None:
             ["train/2021/1.jpg", "bus/1.jpg", "car/1.jpg"],
             "train/ looks like a split, and bus/",
         ),
-        (["ca\nt/1.jpg", "dog/1.jpg"], "class folder cannot have control characters; rename it"),
+        (["ca\nt/1.jpg", "dog/1.jpg"], "class folder .* has a control character; rename it"),
     ],
 )
 def test_folders_that_are_no_classes_are_named(

@@ -95,6 +95,8 @@ def test_each_folder_is_searched_once_despite_cycles(tmp_path: Path) -> None:
         (folder / "up").symlink_to("..")
     (tmp_path / "a_link").symlink_to("z")
     assert names(tmp_path) == sorted(f"{folder.name}/1.png" for folder in folders)
+    num_links = len(folders) * (len(folders) + 1) + 1
+    assert find_images(tmp_path).skipped == {"link to a folder that is searched anyway": num_links}
 
 
 def test_the_order_does_not_depend_on_creation(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cls_data.annotations.image_paths import is_utf8
 from cls_data.errors import DataError
+from cls_export.contract.image_folder import is_hidden
 
 _SUFFIX = ".jsonl"
 
@@ -35,7 +36,7 @@ def find_annotation_files(folder: Path, root: Path) -> list[Path]:
         current = folders.pop()
         try:
             with os.scandir(current) as entries:
-                visible = [entry for entry in entries if not entry.name.startswith(".")]
+                visible = [entry for entry in entries if not is_hidden(entry.name)]
         except OSError as error:
             raise DataError(f"{current}: cannot be read ({error.strerror})") from error
 

@@ -1,7 +1,6 @@
 """Read class folders: `ROOT/{train,valid,test}/CLASS/**/image`, or `ROOT/CLASS/**/image`."""
 
 import os
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +10,8 @@ from cls_data.annotations.reading import Record, Split
 from cls_data.annotations.roboflow_names import roboflow_stem
 from cls_data.annotations.rows import CONTROL_CHARACTER
 from cls_data.errors import DataError
-from cls_export.contract.image_folder import FoundImages, find_images, has_image_suffix
-from cls_export.contract.text import escape_control_characters
+from cls_export.contract.image_folder import FoundImages, find_images, is_hidden
+from cls_export.contract.text import escape_control_characters, short_name
 
 SPLIT_FOLDERS: Mapping[str, Split] = {
     "train": "train",
@@ -56,7 +55,7 @@ def read_class_folders(root: Path) -> ClassFolders:
             splits, a name cannot be a label, or a folder cannot be read.
     """
     folders = _subfolders(root)
-    splits = _find_splits(root, folders)
+    splits = find_splits(root)
     found = ClassFolders(has_splits=bool(splits))
     if not splits:
         _add_classes(found, "train", root, root)
@@ -85,12 +84,16 @@ def has_class_folders(root: Path) -> bool:
     return True
 
 
-def _find_splits(root: Path, folders: list[Path]) -> dict[Split, Path]:
-    """Return the split folders; empty if all folders are classes."""
+def find_splits(root: Path) -> dict[Split, Path]:
+    """Return the split folders of a resolved data root; empty if all folders are classes.
+
+    Raises:
+        DataError: It is not clear which folders are splits, or a folder cannot be read.
+    """
     splits: dict[Split, Path] = {}
     others = []
     flat = []
-    for folder in folders:
+    for folder in _subfolders(root):
         split = SPLIT_FOLDERS.get(folder.name.lower())
         if split is None:
             others.append(folder)
@@ -128,28 +131,35 @@ def _find_splits(root: Path, folders: list[Path]) -> dict[Split, Path]:
 
 def _add_classes(found: ClassFolders, split: Split, folder: Path, root: Path) -> None:
     """Add the rows of all class folders in a folder."""
+    # One search of the whole folder: a link from one class folder to another does not give its
+    # images a second label.
+    images = _find_images(folder)
     records: list[Record] = []
-    empty = []
-    skipped: Counter[str] = Counter()
-    for class_folder in _subfolders(folder):
-        images = _find_images(class_folder)
-        skipped.update(images.skipped)
-        if not images.images:
-            empty.append(class_folder.name)
-            continue
-        _check_names(class_folder, images, root)
-        for path in images.images:
-            records.append(_create_record(path, class_folder.name, root))
+    outside = 0
+    for path in images.images:
+        label, *rest = path.relative_to(folder).parts
+        if rest:
+            _check_name(path, label, root)
+            records.append(_create_record(path, label, root))
+        else:
+            outside += 1
 
     place = "" if folder == root else f"{folder.name}/: "
-    outside = _count_images(folder)
     if outside:
         found.notes.append(f"{place}skipped {outside} image(s) outside of class folders")
+    labels = {record.label for record in records}
+    empty: list[str] = []
+    links: list[str] = []
+    for path in _subfolders(folder):
+        if path.name not in labels:
+            names = links if path.is_symlink() else empty
+            names.append(path.name)
     if empty:
         found.notes.append(f"{place}skipped folders without images: {_list_names(empty)}")
-    if skipped:
-        text = FoundImages((), skipped).describe_skipped()
-        found.notes.append(f"{place}skipped files in class folders: {text}")
+    if links:
+        found.notes.append(f"{place}skipped links without further images: {_list_names(links)}")
+    if images.skipped:
+        found.notes.append(f"{place}skipped files: {images.describe_skipped()}")
     if records:
         records.sort(key=lambda record: record.id)
         found.records[split] = records
@@ -167,16 +177,15 @@ def _create_record(path: Path, label: str, root: Path) -> Record:
     )
 
 
-def _check_names(folder: Path, images: FoundImages, root: Path) -> None:
-    """Raise a `DataError` if a name cannot be a label or an id."""
-    if CONTROL_CHARACTER.search(folder.name):
+def _check_name(path: Path, label: str, root: Path) -> None:
+    """Raise a `DataError` if the name of a class folder or an image cannot be used."""
+    if CONTROL_CHARACTER.search(label):
         raise DataError(
-            f"{folder}: the name of a class folder cannot have control characters; rename it"
+            f"{root}: the name of the class folder {label!r} has a control character; rename it"
         )
-    for path in images.images:
-        if not is_utf8(path):
-            name = ascii(str(path.relative_to(root)))
-            raise DataError(f"{root}: the name {name} is not valid UTF-8; rename the file")
+    if not is_utf8(path):
+        name = ascii(str(path.relative_to(root)))
+        raise DataError(f"{root}: the name {name} is not valid UTF-8; rename the file")
 
 
 def _find_images(folder: Path) -> FoundImages:
@@ -202,21 +211,12 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _is_visible_folder(entry: os.DirEntry[str]) -> bool:
-    if entry.name.startswith("."):
+    if is_hidden(entry.name):
         return False
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
-
-
-def _count_images(folder: Path) -> int:
-    """Count the visible images directly in a folder."""
-    count = 0
-    for path in folder.iterdir():
-        is_visible = not path.name.startswith(".")
-        count += is_visible and has_image_suffix(path) and path.is_file()
-    return count
 
 
 def _describe_lack_of_classes(root: Path, labels: set[str], found: ClassFolders) -> str:
@@ -236,7 +236,7 @@ def _describe_lack_of_classes(root: Path, labels: set[str], found: ClassFolders)
 
 def _list_names(names: list[str]) -> str:
     """Return folder names for a message, such as "a/, b/, and 3 more"."""
-    shown = [f"{escape_control_characters(name)}/" for name in names[:_MAX_NAMES]]
+    shown = [f"{short_name(name)}/" for name in names[:_MAX_NAMES]]
     if len(names) > _MAX_NAMES:
         shown.append(f"and {len(names) - _MAX_NAMES} more")
     return ", ".join(shown)

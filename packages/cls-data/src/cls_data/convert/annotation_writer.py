@@ -18,6 +18,7 @@ from cls_data.annotations.reading import SPLITS, Split
 from cls_data.annotations.rows import CONTROL_CHARACTER, MAX_LABEL_LENGTH
 from cls_data.errors import DataError
 from cls_export.contract.files import read_bytes, remove_drafts, write_atomically
+from cls_export.contract.image_folder import is_hidden
 
 ANNOTATIONS_FILE = "annotations.jsonl"
 
@@ -265,5 +266,5 @@ def find_split_folders(root: Path) -> list[tuple[Split, Path]]:
 def visible_entries(folder: Path) -> Iterator[Path]:
     """Yield the files and folders in a folder that are not hidden."""
     for path in folder.iterdir():
-        if not path.name.startswith("."):
+        if not is_hidden(path.name):
             yield path

@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cls_data.annotations.class_folders import find_splits
 from cls_data.annotations.reading import SPLITS, Split
 from cls_data.convert.annotation_writer import (
     AnnotationWriter,
     ConversionResult,
-    find_split_folders,
     visible_entries,
 )
 from cls_export.contract.image_folder import find_images, has_image_suffix
@@ -28,8 +28,7 @@ def convert_image_folder(root: str | os.PathLike[str]) -> ConversionResult:
             cannot be annotated.
     """
     writer = AnnotationWriter(root)
-    folders = [item for item in find_split_folders(writer.root) if _has_content(item[1])]
-
+    folders = sorted(find_splits(writer.root).items())
     if folders:
         entries = list(visible_entries(writer.root))
         other_folders = sum(path.is_dir() for path in entries) - len(folders)

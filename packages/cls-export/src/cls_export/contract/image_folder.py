@@ -10,9 +10,20 @@ from typing import Final
 from cls_export.contract.image_formats import IMAGE_SUFFIXES
 
 HIDDEN: Final = "hidden"
+REPEATED: Final = "link to a folder that is searched anyway"
 BROKEN_LINK: Final = "broken link"
 NOT_A_FILE: Final = "device, pipe, or socket"
 NO_SUFFIX: Final = "without a suffix"
+
+_SYSTEM_FOLDERS: Final = {
+    "__macosx",  # resource forks, in ZIP files of macOS
+    "@eadir",  # thumbnails, on Synology servers
+    "#recycle",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+}
+"""Folders that a system makes without being asked, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +33,7 @@ class FoundImages:
     Attributes:
         images: Paths that start with the folder's path, sorted by their parts.
         skipped: Numbers of skipped files by lowercase suffix, such as `.txt`, or by one of the
-            descriptions `HIDDEN`, `BROKEN_LINK`, `NOT_A_FILE`, and `NO_SUFFIX`.
+            descriptions `HIDDEN`, `REPEATED`, `BROKEN_LINK`, `NOT_A_FILE`, and `NO_SUFFIX`.
     """
 
     images: tuple[Path, ...]
@@ -37,9 +48,8 @@ class FoundImages:
 def find_images(folder: str | os.PathLike[str]) -> FoundImages:
     """Find the files with the suffix of an accepted format, in a folder and its subfolders.
 
-    Hidden files and folders, whose names start with a dot, are skipped. Links are followed, but
-    each folder is searched only once, by its own path if it has one below `folder`. Contents are
-    not read.
+    Hidden files and folders are skipped; see `is_hidden`. Links are followed, but each folder is
+    searched only once, by its own path if it has one below `folder`. Contents are not read.
 
     Raises:
         OSError: A folder does not exist, or cannot be read.
@@ -56,11 +66,12 @@ def find_images(folder: str | os.PathLike[str]) -> FoundImages:
         state = current.stat()
         identity = (state.st_dev, state.st_ino)
         if identity in searched:
+            skipped[REPEATED] += 1
             continue
         searched.add(identity)
 
         for entry in sorted(current.iterdir()):
-            if entry.name.startswith("."):
+            if is_hidden(entry.name):
                 skipped[HIDDEN] += 1
             elif not entry.is_dir():
                 _sort_file(entry, images, skipped)
@@ -72,6 +83,11 @@ def find_images(folder: str | os.PathLike[str]) -> FoundImages:
 
     images.sort(key=lambda path: path.parts)
     return FoundImages(tuple(images), skipped)
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether the name of a file or folder starts with a dot, or is one that systems use."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
 def has_image_suffix(path: Path) -> bool:
