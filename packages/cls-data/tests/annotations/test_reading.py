@@ -63,7 +63,7 @@ def test_read_split_reads_all_files_in_order(root: Path) -> None:
         ('{"image": "folder/out/../../../../outside.png", "suffix": "1"}', "leaves the data root"),
         (
             '{"image": "0.png", "suffix": true}',
-            'suffix is the number True, but a class name is a string; write "True"',
+            'suffix is true, but a class name is a string; write "true"',
         ),
         ('{"image": "0.png", "suffix": ["1"]}', "suffix: Input should be a valid string"),
         ('{"image": "0.png", "suffix": "1\\n"}', "suffix contains a control character"),
@@ -79,7 +79,7 @@ def test_read_split_reads_all_files_in_order(root: Path) -> None:
             '{"image": "0.png", "suffix": "1", "metadata": {"a": {"b": 1, "b": 2}}}',
             "key 'b' is given more than once",
         ),
-        ('{"image": "0.png", "suffix": "1", "group": 7}', "group"),
+        ('{"image": "0.png", "suffix": "1", "group": 7}', 'a group is a string; write "7"'),
         (
             '{"image": "0.png", "suffix": "1", "metadata": ' + '{"a":' * 5000 + "1" + "}" * 5001,
             "recursion limit",
@@ -88,7 +88,9 @@ def test_read_split_reads_all_files_in_order(root: Path) -> None:
             '{"image": "0.png", "suffix": "1", "metadata": {"a": ' + "9" * 5000 + "}}",
             "number out of range",
         ),
-        ('{"image": "\\ud800.png", "suffix": "1"}', "not valid JSON"),
+        ('{"image": "\\ud800.png", "suffix": "1"}', "stands for half of a character"),
+        ('{"image": "0.png", "suffix": "\\uDFFF"}', "stands for half of a character"),
+        ('{"image": "0.png", "suffix": "\\ud83dx"}', "stands for half of a character"),
         ('{"image": "0.png", "suffix": "1"}}', "not valid JSON"),
         ("[" * 100_000, "recursion limit"),
         (json.dumps({"image": "x" * 5000, "suffix": "1"}), "cannot be looked up"),

@@ -98,6 +98,25 @@ def test_other_encodings_are_named_with_the_option_that_reads_them(tmp_path: Pat
     assert read_labels(root) == {"a.png": "café"}
 
 
+@pytest.mark.parametrize(
+    ("encoding", "cell"), [("utf-7", b"+2AA-"), ("unicode_escape", rb"\udfff")]
+)
+def test_half_a_character_in_a_table_is_named(tmp_path: Path, encoding: str, cell: bytes) -> None:
+    root = make_root(tmp_path, "a.png")
+    (root / "t.csv").write_bytes(b"image,label,note\na.png,7," + cell)
+    with pytest.raises(DataError, match=r"t\.csv:2: .*half of a character .*\\ud.*--encoding"):
+        convert_csv(root, root / "t.csv", encoding=encoding)
+
+
+def test_an_image_folder_that_is_missing_is_named_once(tmp_path: Path) -> None:
+    root = make_root(tmp_path, "crops/a.png")
+    (root / "t.csv").write_text("image,label\na.png,7\na.png,7\n")
+    with pytest.raises(DataError, match=r"image folder crops: no such .*did you mean .*/crops\?"):
+        convert_csv(root, root / "t.csv", image_folder="crops")
+    with pytest.raises(DataError, match="image folder crop: no such folder; expected the folder"):
+        convert_csv(root, root / "t.csv", image_folder="crop")
+
+
 def test_columns_are_found_in_any_letter_case_and_near_names_are_given(tmp_path: Path) -> None:
     root = make_root(tmp_path, "a.png")
     (root / "t.csv").write_text("File_Name, CLASS \na.png, 7 \n")

@@ -85,7 +85,7 @@ def test_damaged_images_reports_truncated_empty_and_corrupt_files(find: Any, pic
     ]
     (empty,) = (text for text in texts(findings) if "train/b.jpg" in text)
     assert empty.startswith(
-        "train/annotations.jsonl:26: train/b.jpg: cannot be decoded (0 bytes in none of "
+        "train/annotations.jsonl:26: train/b.jpg: cannot be decoded (empty; copy or download"
     )
     assert all(not finding.files for finding in findings)
 

@@ -92,6 +92,12 @@ def test_other_formats_are_named_with_the_list_of_accepted_ones(tmp_path: Path, 
         decode_image(path)
 
 
+@pytest.mark.parametrize(("data", "problem"), [(b"", "empty"), (bytes(500), "only zero bytes")])
+def test_files_that_lost_their_content_are_named(data: bytes, problem: str) -> None:
+    with pytest.raises(ImageError, match=rf"\({problem}; copy or download the file again\)"):
+        decode_image(data)
+
+
 FOREIGN = {
     "EPS": EPS,
     "EPS with a preview": b"\xc5\xd0\xd3\xc6" + (30).to_bytes(4, "little") + bytes(22) + EPS,

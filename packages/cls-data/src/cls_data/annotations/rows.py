@@ -30,6 +30,13 @@ skipped.
 """
 
 
+_LONE_SURROGATE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+"""An escape of one UTF-16 code unit of a pair."""
+
+
 class Row(BaseModel):
     """Schema of one line. `label` is another name for `suffix`; `prefix` is ignored."""
 
@@ -105,8 +112,10 @@ def _describe_problem(problem: Any, text: bytes) -> str:
     if kind == "missing":
         return f"key {key!r} is missing"
     if kind == "string_type" and isinstance(given, int | float):
-        quoted = json.dumps(str(given))
-        return f"{key} is the number {given}, but a class name is a string; write {quoted}"
+        value = json.dumps(given)
+        stated = value if isinstance(given, bool) else f"the number {given}"
+        expected = "a group" if key == "group" else "a class name"
+        return f'{key} is {stated}, but {expected} is a string; write "{value}"'
 
     if kind == "string_pattern_mismatch":
         return f"{key} contains a control character: {given!r:.60}"
@@ -134,6 +143,8 @@ def _describe_encoding(text: bytes) -> str | None:
     except UnicodeDecodeError as error:
         byte = text[error.start]
         return f"not UTF-8 (byte 0x{byte:02x} at position {error.start + 1}); save it as UTF-8"
+    if _LONE_SURROGATE.search(text):
+        return "not valid JSON (an escape such as \\ud800 stands for half of a character)"
     if b"\r" in text:
         return "not valid JSON (lines end in CR only); save the file with LF line ends"
     return None

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         print_line(f"Wrote {folder}: {rows} of {len(class_counts)} classes")
     for note in result.notes:
         print_line(note)
-    print_line(f"Train with: data.annotations={result.names[0]}")
+    print_line(f"Train with: data=jsonl data.annotations={result.names[0]}")
     return 0
 
 

@@ -50,12 +50,15 @@ def convert_csv(
         encoding: Encoding of the text; None for UTF-8, or UTF-16 or UTF-32 if detected.
 
     Raises:
-        DataError: A table is malformed, a split already has annotations, or a row has an unknown
-            split or an image that is missing or outside the root. The message lists all such rows.
+        DataError: The image folder is missing, a table is malformed, a split already has
+            annotations, or a row has an unknown split or an image that is missing or outside the
+            root. The message lists all such rows.
     """
     writer = AnnotationWriter(root)
     if delimiter is not None:
         delimiter = parse_delimiter(delimiter)
+    if image_folder is not None:
+        _check_image_folder(os.fspath(image_folder), root)
     given = {"image": image, "label": label, "split": split, "group": group}
     tables = [table] if isinstance(table, str | os.PathLike) else table
 
@@ -70,6 +73,16 @@ def convert_csv(
         folder = None if image_folder is None else os.fspath(image_folder)
         _add_table(writer, file, csv_table, _find_columns(csv_table, given), folder)
     return writer.write("one row per image below the header")
+
+
+def _check_image_folder(folder: str, root: _TablePath) -> None:
+    """Raise a `DataError` if a folder that does not depend on the label is missing."""
+    if "{label}" in folder or Path(folder).is_dir():
+        return
+    hint = "expected the folder that image paths are relative to"
+    if (Path(root) / folder).is_dir():
+        hint = f"did you mean {Path(root) / folder}?"
+    raise DataError(f"image folder {folder}: no such folder; {hint}")
 
 
 def _find_tables(root: Path, stated_root: _TablePath, tables: Sequence[_TablePath]) -> list[Path]:

@@ -25,6 +25,9 @@ _ZIP = b"PK\x03\x04"
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n')
 """First line of a file that names its delimiter, as Excel understands it."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""UTF-7 and `unicode_escape` decode to halves of characters, which no file can hold."""
+
 _SAMPLE_CHARACTERS = 200_000
 _SAMPLE_ROWS = 200
 _IGNORED = re.compile(r"[\s_.-]+")
@@ -48,13 +51,21 @@ def read_text(file: Path, source: str, encoding: str | None = None) -> str:
     if encoding is None:
         encoding = _detect_encoding(content)
     try:
-        return content.decode(encoding)
+        text = content.decode(encoding)
     except LookupError:
         raise DataError(
             f"encoding {encoding!r} is unknown; expected a name such as cp1252 or utf-16"
         ) from None
     except UnicodeError as error:
         raise DataError(_describe_encoding_error(content, source, encoding, error)) from None
+    surrogate = _SURROGATE.search(text)
+    if surrogate is not None:
+        line = text.count("\n", 0, surrogate.start()) + 1
+        raise DataError(
+            f"{source}:{line}: in the encoding {encoding}, the text has half of a character "
+            f"({surrogate[0]!a}); give another --encoding"
+        )
+    return text
 
 
 def split_separator_line(text: str) -> tuple[str | None, str]:

@@ -67,6 +67,10 @@ def image_format(data: bytes) -> str | None:
 
 def describe_unknown_format(data: bytes) -> str:
     """Return what a file is for which `image_format` returns None, and what to do about it."""
+    if not data:
+        return "empty; copy or download the file again"
+    if data.count(0) == len(data):
+        return "only zero bytes; copy or download the file again"
     accepted = ", ".join(SUFFIXES)
     for name, magic in _OTHER_FORMATS.items():
         if magic.match(data):
