@@ -285,7 +285,9 @@ def test_copies_of_one_image_leave_nothing_for_valid(tmp_path: Path, picture: An
         (tmp_path / label).mkdir()
         for number in range(4):
             picture(len(label)).save(tmp_path / label / f"{number}.png")
-    with pytest.raises(DataError, match="no image is left for valid, because copies and groups"):
+    with pytest.raises(
+        DataError, match="no image is left for valid, because the images of a class"
+    ):
         read_records(_config(tmp_path))
 
 

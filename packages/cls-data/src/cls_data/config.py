@@ -121,10 +121,13 @@ class DataModuleConfig(BaseModel):
     @model_validator(mode="after")
     def _check_layout(self) -> Self:
         if self.layout == "jsonl" and self.split != FolderSplit():
-            raise ValueError("split needs layout=folder; the folders of annotations are the split")
+            raise ValueError(
+                "split needs data=folder (layout: folder); annotations state their split"
+            )
         if self.layout == "folder" and self.annotations:
             raise ValueError(
-                f"annotations={self.annotations!r} needs layout=jsonl; class folders have none"
+                f"annotations={self.annotations!r} needs data=jsonl (layout: jsonl); class folders "
+                "have none"
             )
         if self.layout == "folder" and self.synthetic is not None:
             raise ValueError("synthetic needs layout=jsonl; rendered images have annotations")

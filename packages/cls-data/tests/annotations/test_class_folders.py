@@ -65,6 +65,14 @@ def test_a_class_may_have_the_name_of_a_split(tmp_path: Path) -> None:
     assert read_class_folders(root).notes == ["train/ is read as a class, not as a split"]
 
 
+def test_a_folder_of_annotations_is_not_read_as_a_class(tmp_path: Path) -> None:
+    root = _touch(tmp_path, ["bus/1.jpg", "car/1.jpg", "train/annotations.jsonl"])
+    assert read_class_folders(root).notes == [
+        "skipped folders without images: train/",
+        "skipped files: 1 .jsonl",
+    ]
+
+
 def test_class_names_are_exact(tmp_path: Path) -> None:
     root = _touch(tmp_path, ["Shoe/1.jpg", "Shoe /1.jpg", "007/1.jpg", "caf\u00e9/1.jpg"])
     assert set(_labels(root)["train"].values()) == {"Shoe", "Shoe ", "007", "caf\u00e9"}

@@ -273,6 +273,19 @@ def test_only_rules_with_the_error_policy_raise(
     assert silent.fingerprint == lenient.fingerprint == report.fingerprint
 
 
+def test_advised_command_names_the_annotations_that_were_checked(
+    tmp_path: Path, write_set: Any, picture: Any, preprocessing: Any
+) -> None:
+    rows = [("a.png", picture(0), "1"), b"nonsense"]
+    root = write_set(tmp_path / "my data", {"train": rows})
+    (root / "folds").mkdir()
+    (root / "train").rename(root / "folds" / "train")
+    with pytest.raises(DataError) as caught:
+        check(root, preprocessing, annotations="folds").raise_for_errors()
+    command = f"cls-data check '{root.resolve()}' --annotations folds --quarantine FILE"
+    assert f"`{command}`" in str(caught.value)
+
+
 def test_error_message_lists_twenty_findings_and_counts_the_rest(
     tmp_path: Path, write_set: Any, picture: Any, preprocessing: Any
 ) -> None:

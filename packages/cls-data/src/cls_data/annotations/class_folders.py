@@ -59,7 +59,8 @@ def read_class_folders(root: Path) -> ClassFolders:
     found = ClassFolders(has_splits=bool(splits))
     if not splits:
         _add_classes(found, "train", root, root)
-        classes = [folder.name for folder in folders if folder.name.lower() in SPLIT_FOLDERS]
+        labels = {record.label for record in found.records.get("train", ())}
+        classes = [label for label in sorted(labels) if label.lower() in SPLIT_FOLDERS]
         if classes:
             found.notes.append(f"{_list_names(classes)} is read as a class, not as a split")
     for split, folder in sorted(splits.items()):

@@ -1,6 +1,7 @@
 """Check a data root: inspect every row and image once, and apply the gate's rules."""
 
 import os
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class CheckReport:
         fingerprint: SHA-256 of all valid rows and the bytes of their images, in any order.
         preprocessing: The decoder of the images.
         notes: What was skipped in class folders, and how they were split.
+        annotations: Subfolder of the root with the split folders; empty for the root itself.
     """
 
     root: Path
@@ -40,6 +42,7 @@ class CheckReport:
     fingerprint: str
     preprocessing: Preprocessing
     notes: tuple[str, ...] = ()
+    annotations: str = ""
 
     def findings_with(self, policy: Policy) -> dict[str, Sequence[Finding]]:
         """Return the findings of the rules with a policy."""
@@ -113,8 +116,11 @@ class CheckReport:
             if len(findings) > MAX_LISTED:
                 lines.append(f"  … and {len(findings) - MAX_LISTED} more")
 
+        command = f"cls-data check {shlex.quote(str(self.root))}"
+        if self.annotations:
+            command += f" --annotations {shlex.quote(self.annotations)}"
         lines.append(
-            f"Correct the rows, or leave them out: `cls-data check {self.root} --quarantine FILE` "
+            f"Correct the rows, or leave them out: `{command} --quarantine FILE` "
             "writes a list, and data.quarantine=FILE trains without them. data.gate.RULE=warn "
             "turns a rule into a warning, but rows and images that cannot be read always stop "
             "a run."
@@ -191,6 +197,7 @@ def check(
         fingerprint=compute_fingerprint(digests),
         preprocessing=preprocessing,
         notes=data.notes,
+        annotations=annotations,
     )
 
 

@@ -44,7 +44,8 @@ def read_records(config: "DataModuleConfig") -> dict[Split, list[Record]]:
 def _describe_missing_split(config: "DataModuleConfig", split: Split) -> str:
     if config.layout == "folder":
         return (
-            f"{config.root}: no image is left for {split}, because copies and groups of images are "
-            "not split, or because of the quarantine; add images"
+            f"{config.root}: no image is left for {split}, because the images of a class with a "
+            "single image or group of images stay in train, or because of the quarantine; add "
+            "images"
         )
     return f"{config.root}: no {split}/ folder; training needs train/ and valid/"
