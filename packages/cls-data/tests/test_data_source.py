@@ -19,9 +19,10 @@ from cls_data import (
     read_split,
 )
 from cls_data.cli.main import main
-from cls_data.data_source import read_data
+from cls_data.data_source import read_data, scan_data
 from cls_data.splits.folder_split import read_split_record
 from cls_data.splits.splitting import write_folds, write_splits
+from cls_data.synthetic.top_up import top_up
 
 
 @pytest.fixture
@@ -273,6 +274,26 @@ def test_no_record_is_written_for_annotations(
 def test_settings_of_the_other_layout_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         DataModuleConfig(root="x", **settings)
+
+
+def test_class_folders_are_not_topped_up_but_pointed_to_their_conversion(pets: Path) -> None:
+    with pytest.raises(DataError, match=rf"convert them first: cls-data convert {pets} --from"):
+        top_up(pets, 40)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"), [("val", "valid"), ("Validation", "valid"), ("testing", "test")]
+)
+def test_annotations_in_a_folder_that_is_not_read_are_named(
+    tmp_path: Path, write_set: Any, picture: Any, name: str, split: str
+) -> None:
+    rows = [("a.png", picture(0), "1"), ("b.png", picture(1), "2")]
+    root = write_set(tmp_path, {"train": rows, split: rows})
+    (root / split).rename(root / name)
+    with pytest.raises(DataError, match=f"{name}: has annotations, .*rename it to {split}/"):
+        scan_data(root)
+    (root / split).symlink_to(name)
+    assert set(scan_data(root).splits) == {"train", split}
 
 
 def test_a_split_that_is_not_needed_is_noted(split_pets: Path, preprocessing: Any) -> None:

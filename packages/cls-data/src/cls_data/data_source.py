@@ -8,6 +8,7 @@ from typing import Literal
 
 from cls_data.annotations.annotation_files import find_annotation_files
 from cls_data.annotations.class_folders import (
+    SPLIT_FOLDERS,
     has_class_folders,
     has_images,
     read_class_folders,
@@ -70,7 +71,8 @@ def scan_data(
         split: How to split class folders without a valid folder; None for the defaults.
 
     Raises:
-        DataError: The root is missing, a split is empty, or the quarantine does not match.
+        DataError: The root is missing, a split is empty or has another name, such as val/, or the
+            quarantine does not match.
     """
     base = Path(os.path.realpath(root))  # unlike Path.resolve, no error for a loop of links
     if uses_class_folders(base, layout, annotations):
@@ -85,6 +87,7 @@ def scan_data(
         rows = scan_split(root, name, annotations=annotations, quarantine=quarantine)
         if rows.records or rows.bad_rows:
             splits[name] = rows
+    _check_split_names(base / annotations, base)
     return ScannedData(splits)
 
 
@@ -127,6 +130,21 @@ def _has_annotations(base: Path) -> bool:
         if folder.is_dir() and find_annotation_files(folder, base):
             return True
     return False
+
+
+def _check_split_names(folder: Path, base: Path) -> None:
+    """Raise a `DataError` if there are annotations in a folder that is not read, such as val/."""
+    for path in sorted(folder.iterdir()):
+        split = SPLIT_FOLDERS.get(path.name.lower())
+        if split is None or path.name in SPLITS or not path.is_dir():
+            continue
+        expected = folder / split
+        is_read = expected.is_dir() and path.samefile(expected)
+        if not is_read and find_annotation_files(path, base):
+            raise DataError(
+                f"{path}: has annotations, but only those in train/, valid/, and test/ are read; "
+                f"rename it to {split}/, or move it away"
+            )
 
 
 def _check_is_not_folder_data(base: Path) -> None:

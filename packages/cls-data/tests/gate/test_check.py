@@ -381,7 +381,9 @@ def test_check_gives_the_same_findings_with_two_workers(
 def test_check_rejects_a_root_without_rows(
     tmp_path: Path, write_set: Any, preprocessing: Any, splits: dict[str, Any]
 ) -> None:
-    with pytest.raises(DataError, match=r"no rows; expected|the split is empty"):
+    with pytest.raises(
+        DataError, match=r"no rows; expected|the split is empty|rename it to train/"
+    ):
         check(write_set(tmp_path, splits), preprocessing)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ from loguru import logger
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from cls_data.annotations.reading import read_split
+from cls_data.annotations.reading import Record, read_split
+from cls_data.data_source import uses_class_folders
 from cls_data.errors import DataError
 from cls_data.synthetic.rendered_folder import (
     find_obstacle,
@@ -113,7 +115,7 @@ def _plan(root: Path, target: int, classes: Sequence[str] | None, seed: int) -> 
         raise DataError(f"seed must be at least 0, got {seed}")
 
     real: Counter[str] = Counter()
-    for record in read_split(root, "train"):
+    for record in _read_train(root):
         if not record.source.startswith(f"{RENDERED_FOLDER}/"):
             real[record.label] += 1
     if not real:
@@ -149,3 +151,12 @@ def _crops(plan: TopUpResult) -> Iterator[tuple[str, Image.Image]]:
             rng = np.random.default_rng((plan.seed, _STREAM, key, number))
             crop = render_number(label, rng)
             yield label, crop
+
+
+def _read_train(root: str | os.PathLike[str]) -> list[Record]:
+    if uses_class_folders(Path(os.path.realpath(root)), "auto"):
+        raise DataError(
+            f"{root}: class folders have no annotations, which rendered images are added to; "
+            f"convert them first: cls-data convert {shlex.quote(str(root))} --from image-folder"
+        )
+    return read_split(root, "train")
