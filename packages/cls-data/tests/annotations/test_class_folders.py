@@ -161,6 +161,7 @@ def test_an_unlabeled_test_folder_is_skipped(tmp_path: Path) -> None:
         (["cat/1.jpg"], "one class, cat/; expected"),
         (["pets/cat/1.jpg", "pets/dog/1.jpg"], "one class, pets/; did you mean .*/pets?"),
         (["pets/train/cat/1.jpg", "pets/valid/cat/2.jpg"], "did you mean .*/pets?"),
+        (["images/1.jpg", "train.jsonl"], "one class, images/; annotations such as train.jsonl "),
         (["train/1.jpg", "valid/1.jpg"], "train/, valid/ has images, but no class folders"),
         (["train/1.jpg", "test/1.jpg", "more/1.jpg"], "test/, train/ has images, but no class"),
         (["valid/cat/1.jpg", "test/cat/1.jpg"], "there is test/, valid/, but no train split"),

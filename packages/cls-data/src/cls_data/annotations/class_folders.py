@@ -231,6 +231,12 @@ def _describe_lack_of_classes(root: Path, labels: set[str], found: ClassFolders)
         is_root = folder.name in labels and len(names) > 1
         if is_root or names & SPLIT_FOLDERS.keys():
             hint = f"did you mean {folder}?"
+    tables = sorted(path.name for path in root.glob("[!.]*.jsonl"))
+    if tables:
+        hint = (
+            f"annotations such as {short_name(tables[0])} belong in ROOT/train/, ROOT/valid/, and "
+            "ROOT/test/, and state paths of images relative to their own folder"
+        )
     notes = "".join(f"\n  {note}" for note in found.notes)
     return escape_control_characters(f"{root}: {problem}; {hint}{notes}")
 

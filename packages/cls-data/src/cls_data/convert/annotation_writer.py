@@ -185,8 +185,11 @@ class AnnotationWriter:
         if empty:
             self.notes.append(f"{len(empty)} row(s) have an empty label, the first at {empty[0]}")
 
+        labels = sorted({row.label for row in self._rows.values()})
+        if len(labels) == 1:
+            self.notes.append(f"All rows have the label {labels[0]!r}; training needs two classes")
         names: dict[str, str] = {}
-        for label in sorted({row.label for row in self._rows.values()}):
+        for label in labels:
             other = names.setdefault(label_key(label), label)
             if other != label:
                 self.notes.append(
