@@ -189,7 +189,7 @@ def test_a_finished_run_is_not_started_again(finished_run: Path, train_command: 
         cwd=finished_run.parent,
     )
     assert result.returncode == 2
-    assert "RunError: run 'whole' is finished" in result.stderr
+    assert "apps/train: run 'whole' is finished" in result.stderr
 
 
 @pytest.mark.faults
@@ -204,7 +204,7 @@ def test_compiled_weights_reach_the_logged_metric(
     settings = (
         "data.batch_size=2",
         "callbacks=compiled",
-        "+callbacks.compilation.when=always",
+        "callbacks.compilation.when=always",
         "trainer.max_epochs=4",
     )
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}

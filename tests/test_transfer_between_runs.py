@@ -49,7 +49,7 @@ def test_a_linear_probe_on_cached_features_leaves_the_backbone_unchanged(
         "transfer=linear_probe",
         "+transfer.cache_features=true",
         "augmentation=none",
-        f"+model.init_from={finished_run}",
+        f"model.init_from={finished_run}",
     )
     before, after = load_weights(finished_run), load_weights(probe)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -63,7 +63,7 @@ def test_head_rows_are_copied_by_class_name_and_raw_weights_are_verified_without
     run = train(
         tmp_path,
         "more",
-        f"+model.init_from={finished_run}",
+        f"model.init_from={finished_run}",
         f"data.root={tmp_path / 'data'}",
         'data.synthetic.classes=["0","23","44","7"]',
         "trainer.max_epochs=1",

@@ -125,7 +125,7 @@ def test_errors_name_the_position_of_images_without_name(exported: Path) -> None
     classifier = Classifier(exported, batch_size=2)
     with pytest.raises(
         ImageError,
-        match=r"^image 3 \(counted from 0\): image bytes: cannot be decoded \(0 bytes in none of",
+        match=r"^image 3 \(counted from 0\): image bytes: cannot be decoded \(empty;",
     ):
         classifier.predict([good, good, good, b""])
     nothing: Any = None  # cv2.imread returns None for a missing file
@@ -310,14 +310,37 @@ def test_single_image_instead_of_list_is_refused(exported: Path, single: Any) ->
         {"providers": ()},
         {"providers": [("CPUExecutionProvider", {})]},
         {"batch_size": 0},
+        {"batch_size": 2.5},
+        {"batch_size": None},
+        {"batch_size": True},
         {"threads": 0},
+        {"threads": "2"},
+        {"threads": 1.0},
+        {"threads": 1_000_000},
     ],
 )
 def test_invalid_settings_are_refused(exported: Path, wrong: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Classifier(exported, **wrong)
-    with pytest.raises(ValueError, match="top_k"):
-        Classifier(exported).predict([Image.new("RGB", (9, 9))], top_k=0)
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 2.0, "3", None, True])
+def test_number_of_classes_in_a_prediction_is_a_whole_number(exported: Path, top_k: Any) -> None:
+    classifier = Classifier(exported)
+    image = np.zeros((9, 9, 3), np.uint8)
+    message = "top_k must be a whole number of at least 1"
+    with pytest.raises(ValueError, match=message):
+        classifier.predict([image], top_k)
+    with pytest.raises(ValueError, match=message):
+        classifier.predict_boxes(image, [[0, 0, 5, 5]], top_k=top_k)
+    with pytest.raises(ValueError, match=message):
+        classifier.aggregate(classifier.predict([image]), top_k=top_k)
+
+
+def test_numpy_integers_are_whole_numbers(exported: Path) -> None:
+    classifier = Classifier(exported, batch_size=np.int64(2), threads=np.uint8(1))
+    predictions = classifier.predict(np.zeros((3, 9, 9, 3), np.uint8), np.int32(2))
+    assert [len(prediction.top_k) for prediction in predictions] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("wrong", [{"color": "rgb"}, {"on_error": "skip"}])
