@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cls_export.bundle.golden import GoldenReport, verify_bundle
     from cls_export.contract.calibration import Calibration, Reject
-    from cls_export.contract.errors import BundleError, ImageError
+    from cls_export.contract.errors import BundleError, ConversionError, ImageError
     from cls_export.contract.labels_mapping import (
         LabelsMapping,
         Normalization,
@@ -33,6 +33,7 @@ _MODULES = {
     "BundleError": "contract.errors",
     "Calibration": "contract.calibration",
     "Classifier": "runtime.classifier",
+    "ConversionError": "contract.errors",
     "GoldenReport": "bundle.golden",
     "ImageError": "contract.errors",
     "LabelsMapping": "contract.labels_mapping",
@@ -52,6 +53,7 @@ __all__ = [
     "BundleError",
     "Calibration",
     "Classifier",
+    "ConversionError",
     "GoldenReport",
     "ImageError",
     "LabelsMapping",

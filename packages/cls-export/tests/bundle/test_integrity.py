@@ -63,6 +63,38 @@ def test_harmless_flips_are_those_of_white_space_and_rounding(current_copy: Path
     assert verify_bundle(current_copy).passed
 
 
+@pytest.mark.parametrize("name", ["labels_mapping.json", "golden/golden.json"])
+def test_line_ends_that_git_changed_are_harmless(current_copy: Path, name: str) -> None:
+    file = current_copy / name
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert verify_bundle(current_copy).passed
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_pointer_of_git_lfs_is_named(current_copy: Path, name: str) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 46000000\n"
+    (current_copy / name).write_text(pointer)
+    try:
+        message = "".join(verify_bundle(current_copy).failures)
+    except BundleError as error:
+        message = str(error)
+    assert f"{name} is a pointer of Git LFS" in message
+    assert "git lfs pull" in message
+
+
+@pytest.mark.parametrize("kind", ["zip", "gztar"])
+def test_archive_of_a_bundle_is_named(current: Path, tmp_path: Path, kind: str) -> None:
+    archive = shutil.make_archive(str(tmp_path / "bundle"), kind, current)
+    with pytest.raises(BundleError, match=r"is a (ZIP|gzip) archive; unpack it first"):
+        Classifier(archive)
+
+
+def test_run_folder_instead_of_its_bundle_is_explained(current_copy: Path) -> None:
+    bundle = current_copy.rename(current_copy.with_name("export"))
+    with pytest.raises(BundleError, match=f"The bundle of this run is {bundle}"):
+        Classifier(bundle.parent)
+
+
 def test_changed_weight_is_refused_by_every_user_of_the_bundle(
     current_copy: Path, image_files: list[Path], tmp_path: Path
 ) -> None:

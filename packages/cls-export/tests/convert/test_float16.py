@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cls_export import BundleError, Classifier, verify_bundle
+from cls_export import BundleError, Classifier, ConversionError, verify_bundle
 from cls_export.cli.main import main
 
 onnx = pytest.importorskip("onnx")
@@ -85,7 +85,7 @@ def test_float16_overflow_is_named_and_nothing_is_written(
     scale_weight(source, [8, 3, 3, 3], 1e6)
     scale_weight(source, [4, 8], 1e-6)
     with pytest.raises(
-        BundleError,
+        ConversionError,
         match=r"reaches \d.*e\+\d+ on an evaluation image, over the largest float16, 65,504",
     ):
         convert_to_float16(source, tmp_path / "float16", images)
@@ -95,7 +95,7 @@ def test_float16_overflow_is_named_and_nothing_is_written(
 def test_excessive_accuracy_drop_writes_nothing(
     source: Path, images: list[Image.Image], tmp_path: Path
 ) -> None:
-    with pytest.raises(BundleError, match="Nothing was written"):
+    with pytest.raises(ConversionError, match="Nothing was written"):
         convert_to_float16(source, tmp_path / "float16", images, max_accuracy_drop=-1)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 

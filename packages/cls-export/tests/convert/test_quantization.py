@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cls_export import BundleError, Classifier, verify_bundle
+from cls_export import BundleError, Classifier, ConversionError, verify_bundle
 from cls_export.cli.main import main
 
 onnx = pytest.importorskip("onnx")
@@ -69,7 +69,7 @@ def test_changed_int8_model_fails_verification(
 def test_excessive_accuracy_drop_writes_nothing(
     source: Path, images: list[Image.Image], tmp_path: Path
 ) -> None:
-    with pytest.raises(BundleError, match="Nothing was written"):
+    with pytest.raises(ConversionError, match="Nothing was written"):
         quantize_bundle(
             source,
             tmp_path / "int8",
@@ -79,6 +79,36 @@ def test_excessive_accuracy_drop_writes_nothing(
             max_accuracy_drop=-1,
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_refused_accuracy_drop_exits_with_1_as_failed_work(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(1)
+    colors = rng.integers(0, 256, (2000, 3))
+    images = [np.full((12, 10, 3), color, np.uint8) for color in colors]
+    black = np.zeros((12, 10, 3), np.uint8)  # its ranges clip every other image
+    quantize_bundle(source, tmp_path / "first", [black], images[:20], max_accuracy_drop=1)
+
+    before = Classifier(source).predict(images)
+    after = Classifier(tmp_path / "first").predict(images)
+    rows = []
+    for number, prediction in enumerate(before):
+        if prediction.label != after[number].label:
+            Image.fromarray(images[number]).save(tmp_path / f"{number}.png")
+            rows.append(json.dumps({"image": f"{number}.png", "suffix": prediction.label}))
+    assert rows
+    (tmp_path / "eval.jsonl").write_text("\n".join(rows))
+    Image.fromarray(black).save(tmp_path / "black.png")
+    (tmp_path / "black.jsonl").write_text('{"image": "black.png", "suffix": "23"}')
+
+    target = tmp_path / "int8"
+    files = ["--calibration-images", str(tmp_path / "black.jsonl")]
+    files += ["--eval-images", str(tmp_path / "eval.jsonl")]
+    assert main(["quantize", str(source), str(target), *files]) == 1
+    message = capsys.readouterr().err
+    assert "float32 100.00%: the drop is over 0.50%. Nothing was written" in message
+    assert not target.exists()
 
 
 def test_quantize_command_prints_report(

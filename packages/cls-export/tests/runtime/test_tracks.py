@@ -110,7 +110,7 @@ def test_error_among_predictions_is_refused(labels: LabelsMapping) -> None:
             {"independent_fraction": 0},
             "independent_fraction must be above 0",
         ),
-        ([[1.0, 2.0, 3.0, 4.0]], {"top_k": 0}, "top_k must be at least 1, got 0"),
+        ([[1.0, 2.0, 3.0, 4.0]], {"top_k": 0}, "top_k must be a whole number of at least 1, got 0"),
     ],
 )
 def test_invalid_arguments_are_refused(

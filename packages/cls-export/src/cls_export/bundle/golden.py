@@ -24,6 +24,7 @@ from cls_export.contract.files import read_bytes, sha256_hex, write_atomically
 from cls_export.contract.image_formats import IMAGE_SUFFIXES
 from cls_export.contract.labels_mapping import LabelsMapping
 from cls_export.contract.preprocessing import Preprocessing
+from cls_export.contract.substitutes import refuse_substitute
 from cls_export.runtime.bundle_files import Bundle, read_unless_replaced
 from cls_export.runtime.classifier import Classifier
 
@@ -140,6 +141,8 @@ class GoldenSet(BaseModel):
                 lists no image.
         """
         text = read_bytes(path, error=BundleError, max_bytes=MAX_GOLDEN_BYTES)
+        refuse_substitute(path, text)
+        text = text.replace(b"\r\n", b"\n")  # git may change the line ends, which JSON ignores
         if expected_sha256 is not None and sha256_hex(text) != expected_sha256:
             raise BundleError(
                 f"{path} is damaged or belongs to another bundle: its SHA-256 is not the "
@@ -301,6 +304,7 @@ def read_golden_image(folder: Path, case: GoldenCase) -> bytes:
     """Read the image of a golden case, and check that it has not changed."""
     path = folder / case.file
     data = read_bytes(path, error=BundleError, max_bytes=MAX_GOLDEN_IMAGE_BYTES)
+    refuse_substitute(path, data)
     if sha256_hex(data) != case.file_sha256:
         raise BundleError(f"{path}: the content differs from its recorded SHA-256")
     return data

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cls_export.cli.output import FORMATS
+from cls_export.runtime.arguments import MAX_THREADS
 
 MAX_CALIBRATION_IMAGES: Final = 512
 
@@ -22,7 +23,6 @@ _NEEDS_EXTRA = 'Needs: pip install "cls-export[torch]"'
 
 _MAX_SIDE = 8192
 _MAX_BATCH = 4096
-_MAX_THREADS = 1024
 _MAX_TOP_K = 1_000_000
 
 
@@ -95,7 +95,7 @@ def _add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threads",
-        type=_whole_number(_MAX_THREADS),
+        type=_whole_number(MAX_THREADS),
         metavar="N",
         help="threads (default: one per physical core)",
     )
@@ -126,7 +126,8 @@ def _add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
         type=_share,
         default=0.005,
         metavar="SHARE",
-        help="write nothing if the accuracy drops by more than this, 0 to 1 (default: %(default)s)",
+        help="write nothing, and exit with 1, if the accuracy drops by more than this, 0 to 1 "
+        "(default: %(default)s)",
     )
 
 

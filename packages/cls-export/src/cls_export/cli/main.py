@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from cls_export.cli.arguments import COMMANDS, Command
 from cls_export.contract.commands import EXIT_CODES, run_command
-from cls_export.contract.errors import BundleError, ImageError, MissingExtraError
+from cls_export.contract.errors import BundleError, ConversionError, ImageError, MissingExtraError
 from cls_export.contract.suggestions import did_you_mean
 
 _EPILOG = f"COMMAND --help describes the arguments of a command.\n\n{EXIT_CODES}"
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "cls-export",
         lambda: _run(given),
         wrong_input=(BundleError, ImageError, MissingExtraError),
+        failed=(ConversionError,),
     )
 
 

@@ -21,6 +21,10 @@ class BundleError(ValueError):
     """A bundle lacks a file, is damaged, or contradicts itself."""
 
 
+class ConversionError(Exception):
+    """A bundle was not converted, because its model would lose too much."""
+
+
 class MissingExtraError(ImportError):
     """A package of an optional dependency group, such as `cls-export[torch]`, is missing."""
 

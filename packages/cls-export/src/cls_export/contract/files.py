@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import os
 import shutil
 import socket
@@ -118,7 +119,7 @@ def read_bytes(
 @contextmanager
 def open_regular(
     path: str | os.PathLike[str], *, error: type[Exception], max_bytes: int | None = None
-) -> Iterator[IO[bytes]]:
+) -> Iterator[io.BufferedReader]:
     """Open a regular file for reading, with the checks of `read_bytes`.
 
     Errors inside the block are not converted to `error`.
@@ -145,7 +146,7 @@ def _read_regular_file(path: str | os.PathLike[str], max_bytes: int | None) -> b
         return content
 
 
-def _open_regular(path: str | os.PathLike[str], max_bytes: int | None) -> IO[bytes]:
+def _open_regular(path: str | os.PathLike[str], max_bytes: int | None) -> io.BufferedReader:
     # O_NONBLOCK: otherwise opening a pipe waits for a writer.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags)

@@ -12,6 +12,7 @@ from cls_export.contract.calibration import Calibration, Reject
 from cls_export.contract.errors import BundleError, format_validation_error
 from cls_export.contract.files import read_bytes, sha256_hex, write_atomically
 from cls_export.contract.preprocessing import Preprocessing, Resample, Resize
+from cls_export.contract.substitutes import refuse_substitute
 
 SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -278,6 +279,7 @@ class LabelsMapping(LegacyLabelsMapping):
             BundleError: The file is missing, larger than 16 MiB, or not a valid mapping.
         """
         text = read_bytes(path, error=BundleError, max_bytes=MAX_LABELS_BYTES)
+        refuse_substitute(path, text)
         return cls.from_json(text, source=str(path))
 
 

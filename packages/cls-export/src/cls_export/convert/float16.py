@@ -11,7 +11,7 @@ import onnxruntime as ort
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from cls_export.contract.decoding import ImageSource
-from cls_export.contract.errors import BundleError
+from cls_export.contract.errors import ConversionError
 from cls_export.contract.preprocessing import Preprocessing
 from cls_export.convert.reduced_precision import ConversionReport, convert_bundle
 
@@ -36,7 +36,7 @@ def convert_to_float16(
 
     It has half the size and is meant for GPUs: on a CPU, onnxruntime computes it in float32, no
     faster than before. Arguments and errors are those of `convert_bundle`. A layer whose output
-    overflows float16 raises a BundleError too.
+    overflows float16 raises a ConversionError too.
     """
 
     def rewrite(source: Path, _: Path, preprocessing: Preprocessing) -> onnx.ModelProto:
@@ -79,7 +79,7 @@ def _check_range(source: Path, preprocessing: Preprocessing, images: Sequence[Im
         for name, value in zip(names, values, strict=True):
             largest = float(np.abs(value).max(initial=0.0))
             if not largest <= _FLOAT16_MAX:
-                raise BundleError(
+                raise ConversionError(
                     f"{source}: {name!r} reaches {largest:.3g} on an evaluation image, over the "
                     f"largest float16, {_FLOAT16_MAX:,.0f}. Nothing was written"
                 )

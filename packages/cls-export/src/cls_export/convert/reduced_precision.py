@@ -21,7 +21,7 @@ from cls_export.bundle.golden import (
 from cls_export.bundle.staging import staged_bundle
 from cls_export.contract.bundle_layout import GOLDEN_FILE, GOLDEN_FOLDER, MODEL_FILE
 from cls_export.contract.decoding import ImageSource
-from cls_export.contract.errors import BundleError
+from cls_export.contract.errors import BundleError, ConversionError
 from cls_export.contract.files import write_atomically
 from cls_export.contract.labels_mapping import LabelsMapping
 from cls_export.contract.preprocessing import Preprocessing
@@ -76,8 +76,10 @@ def convert_bundle(
         min_tolerance: Smallest tolerance of the golden logits; see `GoldenSet`.
 
     Raises:
-        BundleError: The loss is larger, a label is not a class of the bundle, the target is the
-            bundle itself, or the bundle is incomplete or damaged.
+        ConversionError: The loss is larger, or the logits of a golden image differ too much.
+            Nothing is written.
+        BundleError: A label is not a class of the bundle, the target is the bundle itself, or the
+            bundle is incomplete or damaged.
         ImageError: An image cannot be decoded.
     """
     _check_evaluation_set(precision, eval_images, eval_labels)
@@ -100,7 +102,7 @@ def convert_bundle(
         after = Classifier(draft / MODEL_FILE)
         report = _compare(before, after, eval_images, eval_labels, source.model, draft / MODEL_FILE)
         if not report.accuracy_before - report.accuracy_after <= max_accuracy_drop:
-            raise BundleError(
+            raise ConversionError(
                 f"{precision} has an accuracy of {report.accuracy_after:.2%} on {report.images} "
                 f"images, float32 {report.accuracy_before:.2%}: the drop is over "
                 f"{max_accuracy_drop:.2%}. Nothing was written"
@@ -166,7 +168,8 @@ def _copy_golden(source: Bundle, target: Path, after: Classifier, tolerance: flo
     The labels become those of the new graph.
 
     Raises:
-        BundleError: The golden set is damaged, or the needed tolerance is over `MAX_TOLERANCE`.
+        BundleError: The golden set is damaged.
+        ConversionError: The needed tolerance is over `MAX_TOLERANCE`.
     """
     assert source.golden is not None
     golden = GoldenSet.load_of_bundle(source)
@@ -185,7 +188,7 @@ def _copy_golden(source: Bundle, target: Path, after: Classifier, tolerance: flo
         cases.append(case.model_copy(update={"label": label}))
 
     if not tolerance <= MAX_TOLERANCE:
-        raise BundleError(
+        raise ConversionError(
             f"the logits of a golden image differ by {tolerance / _TOLERANCE_MARGIN:.0%} of the "
             f"largest logit, the limit is {MAX_TOLERANCE / _TOLERANCE_MARGIN:.0%}. "
             "Nothing was written"

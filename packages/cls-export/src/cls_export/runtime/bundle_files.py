@@ -1,5 +1,6 @@
 """An exported bundle on disk: model.onnx, labels_mapping.json, and golden/."""
 
+import io
 import os
 import stat
 import time
@@ -7,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Final, NamedTuple, Self, TypeVar
+from typing import Final, NamedTuple, Self, TypeVar
 
 import onnxruntime as ort
 
@@ -21,6 +22,8 @@ from cls_export.contract.bundle_layout import (
 from cls_export.contract.errors import BundleError
 from cls_export.contract.files import draft_prefix, open_regular
 from cls_export.contract.labels_mapping import LabelsMapping
+from cls_export.contract.run_layout import RunPaths
+from cls_export.contract.substitutes import HEAD_BYTES, refuse_substitute
 from cls_export.runtime.forks import register_session
 
 REPLACED_SUFFIX: Final = ".replaced"
@@ -28,7 +31,7 @@ REPLACED_SUFFIX: Final = ".replaced"
 
 _EXTERNAL_DATA_KEY = b"location"
 """Key of the entry that names a tensor's file (onnx.proto, external_data)."""
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18  # fits into the L2 cache, in which two passes read it
 
 _ATTEMPTS = 20
 _WAIT_SECONDS = 0.02
@@ -87,6 +90,7 @@ class Bundle:
             if _file_type(folder / name) is None:
                 raise BundleError(
                     f"{folder}: {name} is missing; a bundle contains {MODEL_FILE} and {LABELS_FILE}"
+                    f"{_run_hint(folder)}"
                 )
         golden = folder / GOLDEN_FOLDER
         return cls(
@@ -112,6 +116,7 @@ class Bundle:
         file_labels = LabelsMapping.load(self.labels) if self.labels else None
 
         with open_regular(self.model, error=BundleError, max_bytes=MAX_MODEL_BYTES) as stream:
+            refuse_substitute(self.model, stream.peek(HEAD_BYTES))
             scan = _scan(stream)
             if file_labels is not None:
                 self._check_hash(file_labels, scan.sha256)
@@ -182,6 +187,13 @@ def find_replaced(target: Path) -> list[Path]:
     return [path for path in replaced if path.name.startswith(prefix)]
 
 
+def _run_hint(folder: Path) -> str:
+    bundle = RunPaths(folder).bundle
+    if _file_type(bundle / MODEL_FILE) is None:
+        return ""
+    return f". The bundle of this run is {bundle}"
+
+
 def _file_type(path: Path) -> int | None:
     """Return the type of a file, such as `stat.S_IFDIR`; None if it is missing.
 
@@ -217,21 +229,22 @@ class _Scan(NamedTuple):
     false positive."""
 
 
-def _scan(stream: IO[bytes]) -> _Scan:
+def _scan(stream: io.BufferedIOBase) -> _Scan:
     overlap = len(_EXTERNAL_DATA_KEY) - 1
+    buffer = bytearray(overlap + _CHUNK_BYTES)  # starts with the end of the previous chunk
+    chunk = memoryview(buffer)[overlap:]
     digest = sha256()
-    tail = b""
     has_key = False
-    while chunk := stream.read(_CHUNK_BYTES):
-        digest.update(chunk)
-        has_key = has_key or _EXTERNAL_DATA_KEY in tail + chunk
-        tail = (tail + chunk)[-overlap:]
+    while size := stream.readinto(chunk):
+        digest.update(chunk[:size])
+        has_key = has_key or buffer.find(_EXTERNAL_DATA_KEY, 0, overlap + size) >= 0
+        buffer[:overlap] = buffer[size : size + overlap]
     return _Scan(digest.hexdigest(), has_key)
 
 
 def _open_model(
     model: Path,
-    stream: IO[bytes],
+    stream: io.BufferedReader,
     scan: _Scan,
     providers: list[str],
     options: ort.SessionOptions,

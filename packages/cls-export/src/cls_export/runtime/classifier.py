@@ -14,6 +14,7 @@ from PIL import Image
 from cls_export.contract.decoding import ImageSource
 from cls_export.contract.errors import BundleError, ImageError
 from cls_export.contract.labels_mapping import LabelsMapping
+from cls_export.runtime.arguments import MAX_THREADS, check_count
 from cls_export.runtime.boxes import crop_boxes
 from cls_export.runtime.bundle_files import Bundle, OpenBundle, read_unless_replaced
 from cls_export.runtime.predictions import Prediction, interpret_logits
@@ -86,17 +87,15 @@ class Classifier:
         batch_size: int = 32,
         low_memory: bool = False,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads must be at least 1, or None, got {threads}")
+        self._batch_size = check_count("batch_size", batch_size)
+        self._threads = None
+        if threads is not None:
+            self._threads = check_count("threads", threads, largest=MAX_THREADS, or_none=True)
         if isinstance(providers, str) or not providers:
             raise ValueError(f"providers must be a list of at least one name, got {providers!r}")
 
         self._providers = tuple(providers)
         self._allow_cpu = allow_cpu
-        self._threads = threads
-        self._batch_size = batch_size
         self._low_memory = low_memory
 
         opened = self._open_bundle(bundle)
@@ -209,8 +208,7 @@ class Classifier:
         next one is taken, so a reader may reuse its buffer. Each batch takes only its own images
         from the iterable; with `batch_size=1` each prediction comes before the next image is taken.
         """
-        if top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        top_k = check_count("top_k", top_k)
         if on_error not in ("raise", "return"):
             raise ValueError(f"on_error must be 'raise' or 'return', got {on_error!r}")
         _check_color(color)

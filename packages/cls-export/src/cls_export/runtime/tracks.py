@@ -7,6 +7,7 @@ import numpy as np
 
 from cls_export.contract.calibration import log_softmax
 from cls_export.contract.labels_mapping import LabelsMapping
+from cls_export.runtime.arguments import check_count
 from cls_export.runtime.predictions import Prediction
 
 
@@ -94,8 +95,7 @@ def _check_arguments(
             raise ValueError(
                 f"a track takes predictions, got {prediction!r}; leave out images with errors"
             )
-    if top_k < 1:
-        raise ValueError(f"top_k must be at least 1, got {top_k}")
+    check_count("top_k", top_k)
     if not 0 < fraction <= 1:
         raise ValueError(f"independent_fraction must be above 0 and at most 1, got {fraction}")
     classes = len(predictions[0].logits)
