@@ -312,6 +312,21 @@ def test_heat_maps_that_do_not_match_are_named(
     expect_one_message(run, capsys, file)
 
 
+@pytest.mark.parametrize(
+    ("file", "advice"),
+    [
+        ("predictions/valid.npz", "write it again with"),
+        ("predictions/gradcam_valid.npz", "delete it to write the report without Grad-CAM"),
+        ("metrics.csv", ":1: damaged (no column epoch); delete the file to write the report"),
+    ],
+)
+def test_message_about_an_empty_file_tells_what_to_do(
+    run: Path, capsys: pytest.CaptureFixture[str], file: str, advice: str
+) -> None:
+    (run / file).write_bytes(b"")
+    assert advice in expect_one_message(run, capsys, file)
+
+
 def test_predictions_of_other_classes_are_refused(make_run: MakeRun) -> None:
     first, second = make_run("a"), make_run("b")
     mapping = json.loads(first.paths.labels.read_text())

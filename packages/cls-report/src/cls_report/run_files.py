@@ -272,9 +272,10 @@ def read_metrics(path: Path) -> tuple[dict[str, float], ...]:
             if len(epochs) > _MAX_EPOCHS:
                 raise ValueError(f"more than {_MAX_EPOCHS:,} epochs")
     except (csv.Error, ValueError) as error:
+        line = max(1, reader.line_num)  # 0 for an empty file
         raise ReportError(
-            f"{path}:{reader.line_num}: damaged ({error}); delete the file to write the report "
-            "without training curves"
+            f"{path}:{line}: damaged ({error}); delete the file to write the report without "
+            "training curves"
         ) from error
     return tuple(epochs)
 

@@ -87,7 +87,7 @@ def test_a_class_that_cannot_reach_the_precision_has_the_threshold_of_all_classe
     assert choice.reject is not None
     assert set(choice.reject.by_class) == {"a"}
     assert choice.notes == (
-        "no rejection threshold for class 'b', which has that of all classes: none reaches a "
+        "class 'b' uses the rejection threshold of all classes, because none of its own reaches a "
         "precision of 70.0%; the highest on 50 images is 50.0%",
     )
 

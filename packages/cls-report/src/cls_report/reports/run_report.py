@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cls_data.errors import DataError
 from cls_data.npz_files import read_npz
 from cls_report.errors import ReportError
 from cls_report.page.blocks import Block, Chart, Report, Section, Series, Text
@@ -130,7 +131,10 @@ def _grad_cam_lookup(file: Path, thumbnails: Thumbnails) -> OverlayLookup:
 
 def _read_heat_maps(file: Path) -> dict[str, NDArray[np.uint8]]:
     """Return the heat maps uint8 [h, w] of a file by image name."""
-    arrays = read_npz(file, max_bytes=_MAX_HEAT_MAP_BYTES)
+    try:
+        arrays = read_npz(file, max_bytes=_MAX_HEAT_MAP_BYTES)
+    except DataError as error:
+        raise ReportError(f"{error}; {_HEAT_MAP_ADVICE}") from error
     ids = arrays.get("ids")
     maps = arrays.get("maps")
     if ids is None or maps is None or ids.dtype.kind != "U" or maps.dtype != np.uint8:

@@ -70,8 +70,8 @@ def measure_gain(
     mistakes = int((values.argmax(axis=1) != targets).sum())
     if mistakes < _MIN_MISTAKES:
         raise CalibrationError(
-            f"too few images: {mistakes} incorrect predictions of {images}, and at least "
-            f"{_MIN_MISTAKES} are needed"
+            f"too few images ({mistakes} of {images} predictions are incorrect, and calibration "
+            f"needs at least {_MIN_MISTAKES} of them)"
         )
     if clusters is None:
         clusters = Clusters(np.arange(images), images)

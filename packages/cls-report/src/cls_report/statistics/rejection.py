@@ -121,8 +121,8 @@ def choose_reject(
         if class_threshold is None:
             highest = _describe_highest(curve, count)
             note = (
-                f"no rejection threshold for class {name!r}, which has that of all classes: none "
-                f"reaches a precision of {level:.1%}; {highest}"
+                f"class {name!r} uses the rejection threshold of all classes, because none of its "
+                f"own reaches a precision of {level:.1%}; {highest}"
             )
             notes.append(note)
         else:
