@@ -58,7 +58,8 @@ class SyntheticNumbers(BaseModel):
         if obstacle:
             raise DataError(
                 f"{root}: cannot render a synthetic dataset here, because the folder {obstacle}. "
-                "Set data.root to an empty folder, or train on this one with data=jsonl."
+                "Set data.root to an empty folder, or train on this one with data=jsonl or "
+                "data=folder."
             )
 
         counts = {"train": self.train, "valid": self.valid, "test": self.test}
