@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from cls_data.annotations.quarantine import Quarantine
 from cls_data.annotations.reading import SPLITS, Record, Split
 from cls_data.augmentation.mixup import MixupCutmix
 from cls_data.augmentation.pipelines import Augmentation
@@ -30,6 +29,7 @@ from cls_data.loading.dataloaders import (
 from cls_data.loading.decoded_dataset import DecodedDataset, DecodedSplit
 from cls_data.loading.device_transform import DeviceTransform
 from cls_data.loading.samplers import BatchPlan, EpochSampler, EvaluationSampler
+from cls_data.splits.configured_rows import load_quarantine
 from cls_data.splits.folder_split import write_split_record
 from cls_data.statistics.dataset import DatasetStatistics
 from cls_export.contract.preprocessing import Preprocessing
@@ -81,15 +81,12 @@ class ClassificationDataModule(LightningDataModule):
         if not self._should_check:
             return
 
-        quarantine = None
-        if self.config.quarantine is not None:
-            quarantine = Quarantine.load(self.config.quarantine)
         self.report = check(
             self.config.root,
             self.preprocessing,
             self.config.gate,
             annotations=self.config.annotations,
-            quarantine=quarantine,
+            quarantine=load_quarantine(self.config),
             layout=self.config.layout,
             split=self.config.split,
             workers=self.config.num_decode_workers,

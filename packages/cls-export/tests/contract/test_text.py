@@ -2,7 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cls_export.contract.text import escape_control_characters, short_name
+from cls_export.contract.text import (
+    escape_control_characters,
+    short_name,
+    shorten_long_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,3 +37,11 @@ def test_short_names_are_one_line_of_limited_length() -> None:
     assert short_name("a\nb\x1b") == r"a\nb\x1b"
     assert short_name("a" * 60) == "a" * 60
     assert short_name("a" * 5000 + "b" * 5000, 10) == "aaaaa…bbbbb"
+
+
+@pytest.mark.parametrize("length", [1, 999, 1_000, 1_001, 10_000])
+def test_only_the_middle_of_long_words_is_left_out(length: int) -> None:
+    word = "x" * length
+    shortened = shorten_long_words(f"{word} and {word}")
+    expected = word if length <= 1_000 else "x" * 500 + "…" + "x" * 500
+    assert shortened == f"{expected} and {expected}"

@@ -18,14 +18,11 @@ def read_records(config: "DataModuleConfig") -> dict[Split, list[Record]]:
     Raises:
         DataError: As `read_data`; or train or valid is missing; or the fold cannot be made.
     """
-    quarantine = None
-    if config.quarantine is not None:
-        quarantine = Quarantine.load(config.quarantine)
     records = read_data(
         config.root,
         layout=config.layout,
         annotations=config.annotations,
-        quarantine=quarantine,
+        quarantine=load_quarantine(config),
         split=config.split,
     )
     for required in ("train", "valid"):
@@ -39,6 +36,20 @@ def read_records(config: "DataModuleConfig") -> dict[Split, list[Record]]:
             config.folds,
         )
     return records
+
+
+def load_quarantine(config: "DataModuleConfig") -> Quarantine | None:
+    """Load the rows that a configuration leaves out; None without a file.
+
+    Raises:
+        DataError: The file cannot be read, or a line is wrong.
+    """
+    if config.quarantine is None:
+        return None
+    try:
+        return Quarantine.load(config.quarantine)
+    except DataError as error:
+        raise DataError(f"data.quarantine: {error}") from error.__cause__
 
 
 def _describe_missing_split(config: "DataModuleConfig", split: Split) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from cls_export.contract.text import escape_control_characters
+from cls_export.contract.text import escape_control_characters, shorten_long_words
 
 EXIT_FAILED: Final = 1
 EXIT_WRONG_INPUT: Final = 2
@@ -135,7 +135,8 @@ def _exit_terminated(signal_number: int, frame: FrameType | None) -> None:
 
 def _print_error(name: str, message: str) -> None:
     _flush_output()
-    print(f"{name}: {escape_control_characters(message)}", file=sys.stderr)
+    text = shorten_long_words(escape_control_characters(message))
+    print(f"{name}: {text}", file=sys.stderr)
 
 
 def _describe_os_error(error: OSError) -> str:

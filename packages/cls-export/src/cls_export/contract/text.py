@@ -18,6 +18,13 @@ def escape_control_characters(text: str) -> str:
     return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
+def shorten_long_words(text: str, max_length: int = 1_000) -> str:
+    """Replace the middle of each longer sequence of characters without a blank by `…`."""
+    half = max_length // 2
+    pattern = rf"(\S{{{half}}})\S{{{max_length - 2 * half + 1},}}(\S{{{half}}})"
+    return re.sub(pattern, r"\1…\2", text)
+
+
 def short_name(name: str, max_length: int = 60) -> str:
     """Return a name for one line of a table or a plot.
 

@@ -114,7 +114,8 @@ def find_init_checkpoint(source: str) -> InitCheckpoint:
     path = Path(source).resolve()
     if not path.exists():
         raise BackboneError(
-            f"{path}: no such run; expected a run folder, a .ckpt in it, or its export/ folder"
+            f"model.init_from: {path}: no such run; expected a run folder, a .ckpt in it, or its "
+            "export/ folder"
         )
     if path.suffix == ".onnx" or (path / MODEL_FILE).is_file():
         return _find_run_of_bundle(path.parent if path.is_file() else path)
