@@ -1,5 +1,6 @@
 import contextlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import subprocess
@@ -160,3 +161,26 @@ def test_closing_does_not_wait_for_chunks_that_run() -> None:
     results.close()
     assert time.monotonic() - begin < 30
     assert not multiprocessing.active_children()
+
+
+def test_workers_start_while_a_thread_waits_for_input() -> None:
+    script = """
+import sys, threading
+from cls_data.images.parallel import map_chunks
+
+threading.Thread(target=sys.stdin.buffer.read, daemon=True).start()
+print(sum(map_chunks(lambda start, stop: stop - start, 600, workers=2)), flush=True)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert multiprocessing.connection.wait([process.stdout], timeout=60), "a worker waits"
+        assert process.stdout.readline() == b"600\n"
+    finally:
+        process.kill()
+        process.stdin.close()
+        process.stdout.close()
+        process.wait()

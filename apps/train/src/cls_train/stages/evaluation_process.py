@@ -16,7 +16,6 @@ import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 from cls_export.contract.run_layout import RunPaths
 from cls_train.errors import RunFailedError
@@ -44,8 +43,7 @@ def stop() -> None:
     global _waiting
     process, _waiting = _waiting, None
     if process is not None:
-        process.kill()
-        process.communicate()
+        _end(process)
 
 
 def evaluate_in_clean_process(run: RunPaths, allow_targets: Sequence[str]) -> None:
@@ -67,14 +65,23 @@ def evaluate_in_clean_process(run: RunPaths, allow_targets: Sequence[str]) -> No
     try:
         answer = _request(process, run, allow_targets)
     finally:
-        process.kill()  # if this process was interrupted
-        process.communicate()
+        _end(process)  # it still runs if this process was interrupted
 
     if not answer:
         raise RunFailedError(_describe_death(process.returncode, run))
     error, text = pickle.loads(answer)
     if error is not None:
         raise error from _RemoteError(text)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Kill the process. Does not wait for the end of its answer, which its workers hold open."""
+    process.kill()
+    for stream in (process.stdin, process.stdout):
+        with contextlib.suppress(BrokenPipeError):
+            if stream is not None:
+                stream.close()
+    process.wait()
 
 
 def _request(
@@ -150,7 +157,7 @@ def _evaluate_requested_run() -> bool:
     line = sys.stdin.readline()
     if not line:  # the app ended
         return False
-    _exit_at_end_of(sys.stdin.buffer)
+    _exit_at_end_of(sys.stdin.fileno())
     request = json.loads(line)
     evaluate_and_write(RunPaths(Path(request["run"])), request["allow_targets"])
     return True
@@ -165,11 +172,16 @@ def _pack(error: Exception | None, text: str) -> bytes:
     return packed
 
 
-def _exit_at_end_of(stream: IO[bytes]) -> None:
-    """End this process when the app dies, so that it does not write to a run that goes on."""
+def _exit_at_end_of(descriptor: int) -> None:
+    """End this process when the app dies, so that it does not write to a run that goes on.
+
+    Reads the descriptor, not sys.stdin: a forked worker closes sys.stdin, and would wait forever
+    for the lock that a read of it holds.
+    """
 
     def wait() -> None:
-        stream.read()
+        while os.read(descriptor, 4096):
+            pass
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -145,15 +145,20 @@ def _fork(work: Callable[[int, int], Any], workers: int, lifeline: _Lifeline) ->
 class _ForkExecutor(ProcessPoolExecutor):
     """Process pool without Python 3.12's warning about forking a multithreaded process.
 
-    Workers take no lock that another thread may hold.
+    Workers take no lock that another thread may hold: sys.stdin, which `multiprocessing` closes in
+    each worker, is hidden while they start, because a thread may be waiting for input.
     """
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", ".*use of fork\\(\\) may lead to deadlocks", DeprecationWarning
-            )
-            return super().submit(*args, **kwargs)
+        stdin, sys.stdin = sys.stdin, None  # type: ignore[assignment]
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", ".*use of fork\\(\\) may lead to deadlocks", DeprecationWarning
+                )
+                return super().submit(*args, **kwargs)
+        finally:
+            sys.stdin = stdin
 
 
 def _start_worker(work: Callable[[int, int], Any], lifeline: _Lifeline) -> None:
