@@ -9,6 +9,8 @@ from typing import Literal
 from cls_data.annotations.annotation_files import find_annotation_files
 from cls_data.annotations.class_folders import (
     SPLIT_FOLDERS,
+    ClassFolders,
+    find_splits,
     has_class_folders,
     has_images,
     read_class_folders,
@@ -78,8 +80,8 @@ def scan_data(
     if uses_class_folders(base, layout, annotations):
         return _scan_class_folders(base, split or FolderSplit(), quarantine or Quarantine({}))
 
-    if layout == "jsonl" and not annotations and not _has_annotations(base):
-        _check_is_not_folder_data(base)
+    if not annotations:
+        _check_is_not_folder_data(base, layout)
     if quarantine is not None:
         quarantine.check_annotations(annotations)
     splits: dict[Split, SplitRows] = {}
@@ -87,7 +89,7 @@ def scan_data(
         rows = scan_split(root, name, annotations=annotations, quarantine=quarantine)
         if rows.records or rows.bad_rows:
             splits[name] = rows
-    _check_split_names(base / annotations, base)
+    check_split_names(base / annotations, base)
     return ScannedData(splits)
 
 
@@ -110,7 +112,7 @@ def read_data(
     )
     records = {}
     for name, rows in data.splits.items():
-        raise_for_bad_rows(rows, Path(root) / annotations / name)
+        raise_for_bad_rows(rows, root, name, annotations)
         records[name] = rows.records
     return records
 
@@ -121,18 +123,25 @@ def uses_class_folders(base: Path, layout: Layout, annotations: str = "") -> boo
         return layout == "folder"
     if annotations or not base.is_dir():
         return False
-    return not _has_annotations(base) and has_images(base)
+    return not has_annotations(base) and has_images(base)
 
 
-def _has_annotations(base: Path) -> bool:
+def has_annotations(folder: Path, base: Path | None = None) -> bool:
+    """Return whether train/, valid/, or test/ in a folder has annotation files.
+
+    Args:
+        folder: The data root, or the subfolder of annotations.
+        base: The resolved data root; None if it is `folder`.
+    """
+    base = base or folder
     for name in SPLITS:
-        folder = base / name
-        if folder.is_dir() and find_annotation_files(folder, base):
+        split = folder / name
+        if split.is_dir() and find_annotation_files(split, base):
             return True
     return False
 
 
-def _check_split_names(folder: Path, base: Path) -> None:
+def check_split_names(folder: Path, base: Path) -> None:
     """Raise a `DataError` if there are annotations in a folder that is not read, such as val/."""
     for path in sorted(folder.iterdir()):
         split = SPLIT_FOLDERS.get(path.name.lower())
@@ -147,18 +156,59 @@ def _check_split_names(folder: Path, base: Path) -> None:
             )
 
 
-def _check_is_not_folder_data(base: Path) -> None:
-    if base.is_dir() and has_class_folders(base):
+def _check_is_not_folder_data(base: Path, layout: Layout) -> None:
+    """Raise a `DataError` if the splits of a root, or some of them, are class folders only."""
+    if not base.is_dir():
+        return
+    if not has_annotations(base):
+        if layout == "jsonl" and has_class_folders(base):
+            raise DataError(
+                f"{base}: there are class folders, but no annotations (*.jsonl); train on them "
+                "with data=folder instead of data=jsonl"
+            )
+        return
+
+    try:
+        splits = find_splits(base)
+    except DataError:  # no class folders
+        return
+    annotated = []
+    plain = []
+    for split, folder in splits.items():
+        is_alias = folder.name != split
+        if find_annotation_files(folder, base):
+            annotated.append(f"{folder.name}/")
+        elif not is_alias or (split == "valid" and not (base / split).exists()):
+            plain.append(f"{folder.name}/")
+    if annotated and plain and has_class_folders(base):
         raise DataError(
-            f"{base}: there are class folders, but no annotations (*.jsonl); train on them with "
-            "data=folder instead of data=jsonl"
+            f"{base}: {', '.join(annotated)} has annotations (*.jsonl), but {', '.join(plain)} has "
+            "only class folders. To read the class folders, move the *.jsonl files away or use "
+            "data=folder (cls-data: --layout folder); otherwise add annotations to "
+            f"{', '.join(plain)}"
         )
+
+
+def _read_class_folders(base: Path) -> ClassFolders:
+    """Read class folders, and point to the annotations if there are some."""
+    try:
+        found = read_class_folders(base)
+    except DataError as error:
+        if not has_annotations(base):
+            raise
+        raise DataError(
+            f"{base}: there are annotations (*.jsonl); use data=jsonl instead of data=folder "
+            "(cls-data: --layout jsonl)"
+        ) from error
+    if has_annotations(base):
+        found.notes.append("read the class folders, not the annotations (*.jsonl) next to them")
+    return found
 
 
 def _scan_class_folders(base: Path, split: FolderSplit, quarantine: Quarantine) -> ScannedData:
     if not base.is_dir():
         raise DataError(f"{base}: no such folder; expected a folder of class folders")
-    found = read_class_folders(base)
+    found = _read_class_folders(base)
     by_split = found.records
     is_split_made = "valid" not in by_split
     skipped_notes = list(found.notes)

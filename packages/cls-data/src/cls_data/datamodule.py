@@ -29,7 +29,7 @@ from cls_data.loading.dataloaders import (
 from cls_data.loading.decoded_dataset import DecodedDataset, DecodedSplit
 from cls_data.loading.device_transform import DeviceTransform
 from cls_data.loading.samplers import BatchPlan, EpochSampler, EvaluationSampler
-from cls_data.splits.configured_rows import load_quarantine
+from cls_data.splits.configured_rows import check_split_folders, load_quarantine
 from cls_data.splits.folder_split import write_split_record
 from cls_data.statistics.dataset import DatasetStatistics
 from cls_export.contract.preprocessing import Preprocessing
@@ -81,6 +81,7 @@ class ClassificationDataModule(LightningDataModule):
         if not self._should_check:
             return
 
+        check_split_folders(self.config)
         self.report = check(
             self.config.root,
             self.preprocessing,

@@ -296,9 +296,17 @@ def test_csv_rejects_text_that_is_not_utf_8(tmp_path: Path) -> None:
 
 def test_csv_must_be_inside_the_root(tmp_path: Path) -> None:
     root = _touch(tmp_path / "root", ["a.jpg"])
-    for table in (_table(tmp_path, "image,label", "root/a.jpg,1"), root / "missing.csv"):
-        with pytest.raises(DataError, match="no such file in the data root"):
-            convert_csv(root, table)
+    table = _table(tmp_path, "image,label", "root/a.jpg,1")
+    with pytest.raises(DataError, match=r"no such file in the data root .*; move the CSV file"):
+        convert_csv(root, table)
+
+
+@pytest.mark.parametrize("name", ["nope.csv", "root/nope.csv"])
+def test_a_table_that_exists_nowhere_is_not_to_be_moved(tmp_path: Path, name: str) -> None:
+    root = _touch(tmp_path / "root", ["a.jpg"])
+    with pytest.raises(DataError, match="does not exist; expected a CSV file in") as error:
+        convert_csv(root, tmp_path / name)
+    assert "move" not in str(error.value)
 
 
 def test_roboflow_folder_export_groups_copies_of_one_source_image(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Read and validate `ROOT/{train,valid,test}/**/*.jsonl`, one row per image."""
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,6 @@ _MAX_REASON_LENGTH = 500
 """A row can be a megabyte of garbage; longer reasons are cut."""
 
 _EXAMPLE = 'Example of a row: {"image": "relative/path.jpg", "suffix": "23"}'
-_FIX_ADVICE = (
-    f"{_EXAMPLE}. Fix these rows, or run `cls-data check ROOT --quarantine FILE` to list the rows "
-    "to leave out."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +90,28 @@ def read_split(
             outside the root. The message lists all such rows.
     """
     rows = scan_split(root, split, annotations=annotations, quarantine=quarantine)
-    raise_for_bad_rows(rows, Path(root) / annotations / split)
+    raise_for_bad_rows(rows, root, split, annotations)
     return rows.records
 
 
-def raise_for_bad_rows(rows: SplitRows, folder: Path) -> None:
-    """Raise a `DataError` that lists the bad rows of a split folder, if there are any."""
+def raise_for_bad_rows(
+    rows: SplitRows, root: str | os.PathLike[str], split: Split, annotations: str = ""
+) -> None:
+    """Raise a `DataError` that lists the bad rows of a split, if there are any."""
     if not rows.bad_rows:
         return
+    folder = Path(root) / annotations / split
+    command = f"cls-data check {shlex.quote(os.fspath(root))}"
+    if annotations:
+        command += f" --annotations {shlex.quote(annotations)}"
     findings = []
     for bad_row in rows.bad_rows:
         findings.append(f"{bad_row.source}: {bad_row.reason}")
     raise DataError.from_findings(
         f"{len(findings)} bad row(s) under {folder}",
         findings,
-        _FIX_ADVICE,
+        f"{_EXAMPLE}. Fix these rows, or run `{command} --quarantine FILE` to list the rows to "
+        "leave out.",
     )
 
 
@@ -134,8 +138,8 @@ def scan_split(
     base = Path(os.path.realpath(root))  # unlike Path.resolve, no error for a loop of links
     if not base.is_dir():
         raise DataError(
-            f"{root}: no such folder; expected a data root with train/ and valid/ folders that "
-            "contain *.jsonl files"
+            f"{root}: no such folder; expected a data root: train/ and valid/ folders with "
+            "*.jsonl files, or class folders"
         )
     annotations_folder = Path(os.path.normpath(base / annotations))
     if not annotations_folder.is_relative_to(base) or not annotations_folder.is_dir():

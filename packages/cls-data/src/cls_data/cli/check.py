@@ -13,12 +13,14 @@ from pydantic import ValidationError
 from cls_data.cli.options import (
     MAX_WORKERS,
     add_annotations_option,
+    add_layout_option,
     add_quarantine_option,
     create_preprocessing,
     describe,
     integer,
     load_quarantine,
     path,
+    refuse_annotations_of_folders,
 )
 from cls_data.cli.output import print_line, print_renderable
 from cls_data.errors import DataError
@@ -48,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cls-data check`."""
     describe(parser, _EXAMPLES, "Rows and images are never changed.", exit_codes=_EXIT_CODES)
     add_annotations_option(parser)
+    add_layout_option(parser)
     add_quarantine_option(parser)
     text = "read policies and thresholds (see cls_data.GateConfig) from a YAML file"
     parser.add_argument("--config", metavar="FILE", type=path, help=text)
@@ -80,12 +83,14 @@ def run(options: argparse.Namespace) -> int:
             "--quarantine cannot be combined with --without: the new list would lack the rows "
             "that the old one contains; drop one of them"
         )
+    refuse_annotations_of_folders(options)
     report = check(
         options.root,
         create_preprocessing(_SIDE, max_pixels=options.max_pixels),
         load_gate_config(options.config, options.set),
         annotations=options.annotations,
         quarantine=load_quarantine(options),
+        layout=options.layout,
         workers=options.workers,
         progress=sys.stderr.isatty(),
     )

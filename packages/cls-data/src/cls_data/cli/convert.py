@@ -11,6 +11,7 @@ from cls_data.convert.image_folder import convert_image_folder
 from cls_data.convert.roboflow import convert_roboflow
 from cls_data.errors import DataError
 from cls_data.gate.text import pluralize
+from cls_export.contract.arguments import add_choice
 
 _CSV_HELP = {
     "image-column": "column of image paths (default: image, filename, file, or path)",
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     layouts = ["image-folder", "csv", "roboflow"]
     text = "current layout of ROOT"
-    parser.add_argument("--from", dest="layout", choices=layouts, required=True, help=text)
+    add_choice(parser, "--from", layouts, dest="layout", required=True, help=text)
     text = (
         "CSV file with a header and one row per image, inside ROOT, or a folder of such files; "
         "can be repeated; for --from csv"

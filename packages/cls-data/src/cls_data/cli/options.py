@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cls_data.paths import expand_path
+from cls_export.contract.arguments import add_choice
 from cls_export.contract.commands import EXIT_CODES
 
 if TYPE_CHECKING:
@@ -52,6 +53,18 @@ def add_annotations_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_layout_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--layout`."""
+    add_choice(
+        parser,
+        "--layout",
+        ("auto", "jsonl", "folder"),
+        default="auto",
+        help="jsonl reads annotations, folder reads class folders, and auto reads annotations if "
+        "there are any (default: %(default)s)",
+    )
+
+
 def add_quarantine_option(parser: argparse.ArgumentParser) -> None:
     """Add `--without`."""
     parser.add_argument(
@@ -71,6 +84,17 @@ def add_seed_option(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="random seed (default: %(default)s)",
     )
+
+
+def refuse_annotations_of_folders(options: argparse.Namespace) -> None:
+    """Raise a `DataError` for `--annotations` with `--layout folder`."""
+    from cls_data.errors import DataError
+
+    if options.annotations and options.layout == "folder":
+        raise DataError(
+            "--annotations cannot be combined with --layout folder: class folders have no "
+            "annotations; drop one of them"
+        )
 
 
 def load_quarantine(options: argparse.Namespace) -> "Quarantine | None":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cls_data.cli.options import (
     add_annotations_option,
+    add_layout_option,
     add_quarantine_option,
     add_seed_option,
     create_preprocessing,
@@ -14,10 +15,12 @@ from cls_data.cli.options import (
     integer,
     load_quarantine,
     path,
+    refuse_annotations_of_folders,
 )
 from cls_data.cli.output import print_line
 from cls_data.data_source import read_data
 from cls_data.errors import DataError
+from cls_export.contract.arguments import add_choice
 from cls_export.contract.files import write_atomically
 
 AUGMENTATIONS = ("none", "light", "broadcast", "photo")
@@ -36,9 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cls-data preview`."""
     describe(parser, _EXAMPLES)
     add_annotations_option(parser)
+    add_layout_option(parser)
     add_quarantine_option(parser)
     text = "augmentation to draw; can be repeated (default: all)"
-    parser.add_argument("--augmentation", choices=AUGMENTATIONS, action="append", help=text)
+    add_choice(parser, "--augmentation", AUGMENTATIONS, action="append", help=text)
     text = "write AUGMENTATION.png files to this folder (default: a new temporary folder)"
     parser.add_argument("--out", metavar="FOLDER", type=path, help=text)
     parser.add_argument(
@@ -55,8 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
+    refuse_annotations_of_folders(options)
     data = read_data(
-        options.root, annotations=options.annotations, quarantine=load_quarantine(options)
+        options.root,
+        layout=options.layout,
+        annotations=options.annotations,
+        quarantine=load_quarantine(options),
     )
     records = data.get("train", [])
     if not records:

@@ -5,6 +5,7 @@ from typing import Any
 
 from cls_data.annotations.reading import SPLITS, Split
 from cls_data.cli.options import (
+    add_layout_option,
     add_quarantine_option,
     add_seed_option,
     describe,
@@ -13,7 +14,7 @@ from cls_data.cli.options import (
 )
 from cls_data.cli.output import print_line
 from cls_data.errors import DataError
-from cls_data.gate.text import pluralize
+from cls_data.gate.text import count_classes, pluralize
 from cls_data.splits.splitting import SplitResult, write_folds, write_splits
 
 _DEFAULT_SHARES = "0.8,0.1,0.1"
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--group-by", metavar="KEY", help=text)
     text = "leave the test split unchanged and split only the other rows"
     parser.add_argument("--keep-test", action="store_true", help=text)
+    add_layout_option(parser)
     add_quarantine_option(parser)
     add_seed_option(parser)
 
@@ -53,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     result = _split(options)
     for folder, class_counts in result.counts.items():
         rows = pluralize(sum(class_counts.values()), "row")
-        print_line(f"Wrote {folder}: {rows} of {len(class_counts)} classes")
+        print_line(f"Wrote {folder}: {rows} of {count_classes(len(class_counts))}")
     for note in result.notes:
         print_line(note)
     print_line(f"Train with: data=jsonl data.annotations={result.names[0]}")
@@ -66,6 +68,7 @@ def _split(options: argparse.Namespace) -> SplitResult:
         "group_by": options.group_by,
         "keep_test": options.keep_test,
         "quarantine": load_quarantine(options),
+        "layout": options.layout,
     }
     if options.name is not None:
         settings["name"] = options.name

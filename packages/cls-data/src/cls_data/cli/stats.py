@@ -2,14 +2,17 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cls_data.annotations.reading import Record, Split
 from cls_data.cli.options import (
     add_annotations_option,
+    add_layout_option,
     add_quarantine_option,
     describe,
     load_quarantine,
     path,
+    refuse_annotations_of_folders,
 )
 from cls_data.cli.output import print_line, print_renderable
 from cls_data.data_source import read_data
@@ -36,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cls-data stats`."""
     describe(parser, _EXAMPLES)
     add_annotations_option(parser)
+    add_layout_option(parser)
     add_quarantine_option(parser)
     text = "also count the rows of each class by the values of this metadata key"
     parser.add_argument("--by", metavar="KEY", help=text)
@@ -46,7 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     quarantine = load_quarantine(options)
-    selection = {"annotations": options.annotations, "quarantine": quarantine}
+    refuse_annotations_of_folders(options)
+    selection: dict[str, Any] = {
+        "annotations": options.annotations,
+        "quarantine": quarantine,
+        "layout": options.layout,
+    }
     statistics = DatasetStatistics.read(options.root, **selection)
     slices = {}
     if options.by is not None:

@@ -98,11 +98,17 @@ def _find_tables(root: Path, stated_root: _TablePath, tables: Sequence[_TablePat
         elif path is not None and path.exists():
             files.append(path)
         else:
-            advice = "move the CSV file there"
-            if (root / table).exists():
-                advice = f"did you mean {Path(stated_root) / table}?"
-            raise DataError(f"{table}: no such file in the data root {root}; {advice}")
+            raise DataError(_describe_missing_table(root, stated_root, table))
     return list(dict.fromkeys(files))
+
+
+def _describe_missing_table(root: Path, stated_root: _TablePath, table: _TablePath) -> str:
+    problem = f"{table}: no such file in the data root {root}"
+    if not Path(table).is_absolute() and (root / table).exists():
+        return f"{problem}; did you mean {Path(stated_root) / table}?"
+    if Path(table).exists():
+        return f"{problem}; move the CSV file there"
+    return f"{table}: this file does not exist; expected a CSV file in the data root {root}"
 
 
 def _move_below(root: Path, stated_root: _TablePath, table: _TablePath) -> Path | None:

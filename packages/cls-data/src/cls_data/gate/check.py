@@ -10,7 +10,7 @@ from pathlib import Path
 from cls_data.annotations.fingerprint import compute_fingerprint
 from cls_data.annotations.quarantine import Quarantine, is_line, write_quarantine
 from cls_data.annotations.reading import BadRow, Record, Split
-from cls_data.data_source import Layout, scan_data
+from cls_data.data_source import Layout, scan_data, uses_class_folders
 from cls_data.errors import MAX_LISTED, DataError
 from cls_data.gate.config import GateConfig, Policy
 from cls_data.gate.inputs import Finding, GateInputs, GateRow
@@ -33,6 +33,7 @@ class CheckReport:
         preprocessing: The decoder of the images.
         notes: What was skipped in class folders, and how they were split.
         annotations: Subfolder of the root with the split folders; empty for the root itself.
+        layout: How the data are annotated, as given to `check`.
     """
 
     root: Path
@@ -43,6 +44,7 @@ class CheckReport:
     preprocessing: Preprocessing
     notes: tuple[str, ...] = ()
     annotations: str = ""
+    layout: Layout = "auto"
 
     def findings_with(self, policy: Policy) -> dict[str, Sequence[Finding]]:
         """Return the findings of the rules with a policy."""
@@ -119,6 +121,8 @@ class CheckReport:
         command = f"cls-data check {shlex.quote(str(self.root))}"
         if self.annotations:
             command += f" --annotations {shlex.quote(self.annotations)}"
+        if self.layout == "folder" and not uses_class_folders(self.root, "auto"):
+            command += " --layout folder"
         lines.append(
             f"Correct the rows, or leave them out: `{command} --quarantine FILE` "
             "writes a list, and data.quarantine=FILE trains without them. data.gate.RULE=warn "
@@ -198,6 +202,7 @@ def check(
         preprocessing=preprocessing,
         notes=data.notes,
         annotations=annotations,
+        layout=layout,
     )
 
 

@@ -10,6 +10,11 @@ def pluralize(count: int, noun: str) -> str:
     return f"{count} {noun}"
 
 
+def count_classes(count: int) -> str:
+    """Return a number of classes, such as "1 class" or "2 classes"."""
+    return "1 class" if count == 1 else f"{count} classes"
+
+
 def quote_all(labels: Iterable[str]) -> str:
     """Return labels in sorted order, quoted so that an empty one is visible."""
     return ", ".join(map(repr, sorted(labels)))

@@ -1,15 +1,38 @@
 """The rows that a configuration selects."""
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cls_data.annotations.class_folders import has_class_folders
 from cls_data.annotations.quarantine import Quarantine
 from cls_data.annotations.reading import Record, Split
-from cls_data.data_source import read_data
+from cls_data.data_source import check_split_names, has_annotations, read_data
 from cls_data.errors import DataError
 from cls_data.splits.splitting import select_fold
 
 if TYPE_CHECKING:
     from cls_data.config import DataModuleConfig
+
+
+_REQUIRED_SPLITS: tuple[Split, ...] = ("train", "valid")
+
+
+def check_split_folders(config: "DataModuleConfig") -> None:
+    """Raise a `DataError` if annotations lack the folder of train or valid. Reads no rows.
+
+    A root without any annotations is left to `scan_data`, which knows more about it.
+    """
+    if config.layout != "jsonl":
+        return
+    base = Path(os.path.realpath(config.root))
+    folder = Path(os.path.normpath(base / config.annotations))
+    if not folder.is_relative_to(base) or not has_annotations(folder, base):
+        return
+    missing = [split for split in _REQUIRED_SPLITS if not (folder / split).is_dir()]
+    if missing:
+        check_split_names(folder, base)
+        raise DataError(_describe_missing_split(config, missing[0]))
 
 
 def read_records(config: "DataModuleConfig") -> dict[Split, list[Record]]:
@@ -18,6 +41,7 @@ def read_records(config: "DataModuleConfig") -> dict[Split, list[Record]]:
     Raises:
         DataError: As `read_data`; or train or valid is missing; or the fold cannot be made.
     """
+    check_split_folders(config)
     records = read_data(
         config.root,
         layout=config.layout,
@@ -25,7 +49,7 @@ def read_records(config: "DataModuleConfig") -> dict[Split, list[Record]]:
         quarantine=load_quarantine(config),
         split=config.split,
     )
-    for required in ("train", "valid"):
+    for required in _REQUIRED_SPLITS:
         if required not in records:
             raise DataError(_describe_missing_split(config, required))
     if config.fold is not None and config.folds is not None:
@@ -59,4 +83,10 @@ def _describe_missing_split(config: "DataModuleConfig", split: Split) -> str:
             "single image or group of images stay in train, or because of the quarantine; add "
             "images"
         )
-    return f"{config.root}: no {split}/ folder; training needs train/ and valid/"
+    message = (
+        f"{config.root / config.annotations}: no {split}/ folder; training needs train/ and valid/"
+    )
+    base = Path(os.path.realpath(config.root))
+    if not config.annotations and has_class_folders(base):
+        message += ". There are also class folders, which data=folder reads and splits"
+    return message

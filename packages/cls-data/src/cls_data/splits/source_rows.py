@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cls_data.annotations.quarantine import Quarantine
 from cls_data.annotations.reading import Record, Split, raise_for_bad_rows
-from cls_data.data_source import scan_data
+from cls_data.data_source import Layout, scan_data
 from cls_data.errors import DataError
 from cls_data.splits.grouping import group_rows, metadata_key
 from cls_data.synthetic.top_up import RENDERED_FOLDER
@@ -28,13 +28,17 @@ class SourceRows:
 
 
 def read_source_rows(
-    base: Path, group_by: str | None, keep_test: bool, quarantine: Quarantine | None
+    base: Path,
+    group_by: str | None,
+    keep_test: bool,
+    quarantine: Quarantine | None,
+    layout: Layout = "auto",
 ) -> SourceRows:
     """Read and group the rows of all splits; see `write_splits` for the arguments."""
-    data = scan_data(base, quarantine=quarantine)
+    data = scan_data(base, layout=layout, quarantine=quarantine)
     by_split: dict[Split, list[Record]] = {}
     for split, scanned in data.splits.items():
-        raise_for_bad_rows(scanned, base / split)
+        raise_for_bad_rows(scanned, base, split)
         by_split[split] = scanned.records
 
     test: list[Record] = []

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from cls_data.annotations.quarantine import Quarantine
 from cls_data.annotations.reading import SPLITS, Record, Split
 from cls_data.convert.annotation_writer import ANNOTATIONS_FILE, encode_row
+from cls_data.data_source import Layout
 from cls_data.errors import DataError
 from cls_data.splits.grouping import group_rows
 from cls_data.splits.source_rows import SourceRows, read_source_rows, separate_rendered
@@ -47,6 +48,7 @@ def write_splits(
     group_by: str | None = None,
     keep_test: bool = False,
     quarantine: Quarantine | None = None,
+    layout: Layout = "auto",
 ) -> SplitResult:
     """Write new splits to ROOT/NAME/{train,valid,test}/annotations.jsonl; keep the old ones.
 
@@ -61,6 +63,7 @@ def write_splits(
         group_by: Metadata key that groups rows, such as `game` or `metadata.game`.
         keep_test: Copy the test rows unchanged and ignore a share of test.
         quarantine: Rows to leave out.
+        layout: How the data are annotated.
 
     Raises:
         DataError: Rows are malformed; the set exists; a share, name, or key is invalid; or there
@@ -80,7 +83,7 @@ def write_splits(
     if name is None:
         name = f"splits/seed-{seed}"
     base = _check_output_folder(root, name)
-    rows = read_source_rows(base, group_by, keep_test, quarantine)
+    rows = read_source_rows(base, group_by, keep_test, quarantine, layout)
     labels = rows.labels
     chosen_shares = [shares[split] for split in chosen]
     subsets = stratify_groups(labels, rows.groups, chosen_shares, seed)
@@ -101,6 +104,7 @@ def write_folds(
     group_by: str | None = None,
     keep_test: bool = False,
     quarantine: Quarantine | None = None,
+    layout: Layout = "auto",
 ) -> SplitResult:
     """Write folds to ROOT/NAME/<fold>/{train,valid}/annotations.jsonl; keep the old annotations.
 
@@ -112,7 +116,7 @@ def write_folds(
     if folds < 2:
         raise DataError(f"folds={folds}: expected at least 2")
     base = _check_output_folder(root, name)
-    rows = read_source_rows(base, group_by, keep_test, quarantine)
+    rows = read_source_rows(base, group_by, keep_test, quarantine, layout)
     subsets = _assign_folds(rows.records, rows.groups, folds, seed)
     sets = {}
     for fold in range(folds):

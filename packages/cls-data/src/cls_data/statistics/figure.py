@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from cls_data.errors import DataError
+from cls_data.gate.text import count_classes
 from cls_data.statistics.dataset import DatasetStatistics
 from cls_export.contract.files import write_atomically
 from cls_export.contract.text import short_name
@@ -50,7 +51,9 @@ def class_distribution_figure(statistics: DatasetStatistics) -> "Figure":
     height = 0.8 + 2.4 * len(splits) + _INCHES_PER_CHARACTER * longest
     size = (min(max(6, width), _MAX_INCHES), height)
     figure = Figure(figsize=size, layout="constrained", dpi=_DPI)
-    figure.suptitle(f"{len(names)} classes, train imbalance {statistics.imbalance_ratio:.1f}:1")
+    figure.suptitle(
+        f"{count_classes(len(names))}, train imbalance {statistics.imbalance_ratio:.1f}:1"
+    )
 
     panels = figure.subplots(len(splits), sharex=True, squeeze=False)[:, 0]
     for axes, split in zip(panels, splits, strict=True):

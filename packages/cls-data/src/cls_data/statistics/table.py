@@ -7,6 +7,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from cls_data.gate.text import count_classes
 from cls_data.statistics.dataset import DatasetStatistics
 from cls_data.statistics.metadata_slices import MetadataSlices
 from cls_export.contract.text import short_name
@@ -83,7 +84,7 @@ def _summary_lines(statistics: DatasetStatistics) -> list[str]:
     splits = list(statistics.counts)
     totals = ", ".join(f"{split} {statistics.total(split):,}" for split in splits)
     lines = [
-        f"{len(statistics.classes)} classes; rows: {totals}",
+        f"{count_classes(len(statistics.classes))}; rows: {totals}",
         f"train imbalance: {statistics.imbalance_ratio:.1f}:1",
     ]
 
