@@ -81,8 +81,36 @@ def test_given_file_is_classified_whatever_its_name(
     odd = tmp_path / ".hidden"
     shutil.copy(image_files[0], odd)
     assert main(["predict", str(exported), str(odd)]) == 0
-    assert main(["predict", str(exported), str(tmp_path / "gone.jpg")]) == 1
-    assert "gone.jpg: cannot be read (No such file" in capsys.readouterr().err
+    assert "hidden" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["gone.jpg", "gone/a.jpg", "link.jpg"])
+def test_a_path_that_does_not_exist_is_wrong_input(
+    exported: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / "link.jpg").symlink_to("nowhere.jpg")
+    assert main(["predict", str(exported), str(folder), str(tmp_path / name)]) == 2
+    output = capsys.readouterr()
+    assert f"{name}: no such file or folder" in output.err
+    assert output.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggestion"),
+    [
+        (["predict", "b", "a.jpg", "--format", "jsnl"], "did you mean 'jsonl'? Valid names: csv"),
+        (["predict", "b", "a.jpg", "--format", "xml"], "csv, jsonl, table"),
+        (["migrate", "m", "n", "t", "--golden", "a", "--resize", "squish"], "mean 'squash'?"),
+        (["migrate", "m", "n", "t", "--golden", "a", "--resample", "Cubic"], "mean 'bicubic'?"),
+    ],
+)
+def test_misspelled_value_gets_a_suggestion(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], suggestion: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert suggestion in capsys.readouterr().err
 
 
 def test_folder_without_images_tells_what_is_in_it(
@@ -177,7 +205,7 @@ def test_choices_are_those_of_preprocessing() -> None:
     [
         (["predcit", "bundle"], "there is no command 'predcit'; did you mean 'predict'?"),
         (["predict", "a", "b", "--logitz"], "there is no option '--logitz'; did you mean"),
-        (["predict", "a", "b", "--format", "json"], "invalid choice: 'json'"),
+        (["predict", "a", "b", "--format", "json"], "'json' is not a valid value"),
         (["info", "a", "b"], "unexpected argument 'b'"),
         (["predict", "a", "b", "--top-k", "-1"], "must be a whole number of 1 to"),
         (["predict", "a", "b", "--top-k", "9" * 5000], "must be a whole number of 1 to"),

@@ -304,3 +304,25 @@ def test_a_file_may_be_longer_than_its_pixels_by_its_metadata(tmp_path: Path) ->
         stream.truncate(2401 + 64 * 2**20)
     with pytest.raises(ImageError, match=r"a.png: cannot be read \(.*larger than"):
         decode_image(path, max_pixels=600)
+
+
+FIELDS = np.zeros((4, 5), [("r", np.uint8), ("g", np.uint8), ("b", np.uint8)])
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        (np.frombuffer(encoded("PNG"), np.uint8), r"pass array\.tobytes\(\)"),
+        (io.BytesIO(encoded("PNG")), r"pass stream\.read\(\)"),
+        (FIELDS, r"np\.stack\(\[array\[name\] for name in \('r', 'g', 'b'\)\], axis=-1\)"),
+    ],
+    ids=["file bytes in an array", "stream", "structured array"],
+)
+def test_common_containers_of_an_image_get_a_hint(source: Any, hint: str) -> None:
+    with pytest.raises(ImageError, match=hint):
+        decode_image(source)
+
+
+def test_hint_for_a_structured_array_gives_an_image() -> None:
+    array = np.stack([FIELDS[name] for name in ("r", "g", "b")], axis=-1)
+    assert decode_image(array).size == (5, 4)

@@ -205,3 +205,17 @@ def test_save_leaves_only_the_file(labels: LabelsMapping, tmp_path: Path) -> Non
     labels.save(tmp_path / "labels_mapping.json")
     assert [path.name for path in tmp_path.iterdir()] == ["labels_mapping.json"]
     assert LabelsMapping.load(tmp_path / "labels_mapping.json") == labels
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\udce9", "\udc00\ud800"])
+def test_class_name_with_a_lone_surrogate_is_refused(labels: LabelsMapping, name: str) -> None:
+    with pytest.raises(ValueError, match=r"class '.*\\ud.*' is not valid Unicode .* rename"):
+        LabelsMapping.from_classes({name: 0, "b": 1}, labels.preprocessing)
+    content = labels.model_dump()
+    content |= {
+        "num_classes": 1,
+        "class_to_idx": {name: 0},
+        "idx_to_class": {"0": name},
+    }
+    with pytest.raises(ValueError, match=r"is not valid Unicode"):
+        LabelsMapping.model_validate(content)

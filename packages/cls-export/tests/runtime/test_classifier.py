@@ -422,3 +422,23 @@ def test_images_can_be_an_object_array(exported: Path, image_files: list[Path]) 
 
 def test_providers_reports_provider_in_use(exported: Path) -> None:
     assert Classifier(exported).providers == ["CPUExecutionProvider"]
+
+
+def test_released_memoryview_is_an_error_of_its_image(
+    exported: Path, image_files: list[Path]
+) -> None:
+    released = memoryview(b"abc")
+    released.release()
+    classifier = Classifier(exported)
+    wrong, good = classifier.predict([released, image_files[0]], on_error="return")
+    assert isinstance(wrong, ImageError)
+    assert "image 0 (counted from 0): operation forbidden on released memoryview" in str(wrong)
+    assert not isinstance(good, ImageError)
+    with pytest.raises(ImageError, match="image 0"):
+        classifier.predict([released])
+
+
+@pytest.mark.parametrize("kind", [io.BytesIO, lambda data: np.frombuffer(data, np.uint8)])
+def test_single_stream_or_buffer_outside_of_a_list_is_refused(exported: Path, kind: Any) -> None:
+    with pytest.raises(TypeError, match="for a single image, pass a list"):
+        Classifier(exported).predict(kind(b"\x89PNG\n"))

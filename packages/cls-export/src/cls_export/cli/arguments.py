@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cls_export.cli.output import FORMATS
+from cls_export.contract.arguments import add_choice
 from cls_export.runtime.arguments import MAX_THREADS
 
 MAX_CALIBRATION_IMAGES: Final = 512
@@ -50,9 +51,10 @@ def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images", metavar="IMAGE", nargs="+", help="image files, or folders to search for them"
     )
-    parser.add_argument(
+    add_choice(
+        parser,
         "--format",
-        choices=sorted(FORMATS),
+        sorted(FORMATS),
         default="table",
         help="output format; jsonl has one JSON object per line (default: %(default)s)",
     )
@@ -149,18 +151,14 @@ def _add_migrate_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("H", "W"),
         help="input size in px, if the model leaves it free",
     )
-    parser.add_argument(
-        "--resize", choices=RESIZE_CHOICES, help="how images were resized (default: squash)"
-    )
+    add_choice(parser, "--resize", RESIZE_CHOICES, help="how images were resized (default: squash)")
     parser.add_argument(
         "--resize-to",
         type=_whole_number(_MAX_SIDE),
         metavar="PX",
         help="for --resize shortest_edge: length of the shorter side before the crop",
     )
-    parser.add_argument(
-        "--resample", choices=RESAMPLE_CHOICES, help="resampling filter (default: bilinear)"
-    )
+    add_choice(parser, "--resample", RESAMPLE_CHOICES, help="resampling filter (default: bilinear)")
 
 
 def _whole_number(largest: int) -> Callable[[str], int]:
@@ -190,7 +188,8 @@ COMMANDS: Final = {
         handler=("inference", "predict"),
         summary="classify images",
         description="Classify image files. Folders are searched for files with the suffix of an "
-        "image format; other files in them are skipped and counted on stderr.",
+        "image format; other files in them are skipped and counted on stderr. Exits with 1 if an "
+        "image cannot be classified, and with 2 if a path does not exist.",
         example="cls-export predict runs/NAME/export crops/ --format jsonl > predictions.jsonl",
         add_arguments=_add_predict_arguments,
     ),

@@ -20,6 +20,7 @@ from cls_export.runtime.classifier import Classifier
 from cls_export.runtime.latency import measure_latency
 
 _MAX_LISTED_CLASSES = 12
+_MAX_LISTED_PATHS = 5
 _MAX_BENCH_PIXELS = 10**9
 _UNCHECKED = (
     "cannot be checked, because the bundle does not state the SHA-256 of its files; to add it, "
@@ -28,7 +29,12 @@ _UNCHECKED = (
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Classify images and print the predictions; return 1 if an image failed."""
+    """Classify images and print the predictions; return 1 if an image failed.
+
+    Raises:
+        BundleError: An option has no effect, or there are no image files.
+        ImageError: A given path does not exist.
+    """
     if options.format == "csv" and options.top_k > 1:
         raise BundleError("--top-k has no effect on csv; use --format jsonl")
     if options.format == "table" and options.logits:
@@ -67,7 +73,17 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def _find_images(arguments: Sequence[str]) -> FoundImages:
-    """Return the given files, and the images in the given folders."""
+    """Return the given files, and the images in the given folders.
+
+    Raises:
+        ImageError: A path does not exist.
+    """
+    missing = [path for path in arguments if not Path(path).exists()]
+    if missing:
+        listed = ", ".join(missing[:_MAX_LISTED_PATHS])
+        if len(missing) > _MAX_LISTED_PATHS:
+            listed += f", and {len(missing) - _MAX_LISTED_PATHS} more"
+        raise ImageError(f"{listed}: no such file or folder; nothing was classified")
     images: list[Path] = []
     skipped: Counter[str] = Counter()
     for path in map(Path, arguments):

@@ -94,8 +94,9 @@ def decode_image(source: ImageSource, max_pixels: int = DEFAULT_MAX_PIXELS) -> I
     if isinstance(source, str | PathLike):
         data = read_image_file(source, max_pixels)
         return _decode_bytes(data, str(source), max_pixels)
+    hint = "; pass stream.read() for a stream" if hasattr(source, "read") else ""
     raise ImageError(
-        f"got a {type(source).__name__}; expected a path, bytes, a Pillow image, or an array"
+        f"got a {type(source).__name__}; expected a path, bytes, a Pillow image, or an array{hint}"
     )
 
 
@@ -281,6 +282,11 @@ def _conversion_hint(array: NDArray[Any]) -> str:
     shape = array.shape
     if 0 in shape:
         return "; this array is empty"
+    if array.dtype.names:
+        fields = ", ".join(map(repr, array.dtype.names))
+        return f"; from fields: np.stack([array[name] for name in ({fields})], axis=-1)"
+    if array.ndim == 1 and array.dtype == np.uint8:
+        return "; for the bytes of an image file, pass array.tobytes()"
     if array.ndim == 4:
         return "; for a batch of images, pass list(array)"
     if array.dtype.kind == "f":

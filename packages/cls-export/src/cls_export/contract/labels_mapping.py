@@ -153,7 +153,11 @@ class LabelsMapping(LegacyLabelsMapping):
         preprocessing: Preprocessing,
         provenance: Provenance | None = None,
     ) -> Self:
-        """Build a mapping from class names and their indices 0..C-1."""
+        """Build a mapping from class names and their indices 0..C-1.
+
+        Raises:
+            ValueError: The indices are others, or a name is not valid Unicode.
+        """
         names = sorted(class_to_idx, key=class_to_idx.__getitem__)
         normalization = Normalization(mean=preprocessing.mean, std=preprocessing.std)
 
@@ -302,5 +306,13 @@ def _check_size(text: str | bytes) -> None:
 
 
 def _hash_class_names(classes: tuple[str, ...]) -> str:
+    for name in classes:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"class {name!a} is not valid Unicode (a surrogate without its pair), so it cannot "
+                "be written to a file; rename the class"
+            ) from error
     text = json.dumps(classes, ensure_ascii=False, separators=(",", ":"))
     return sha256_hex(text.encode())

@@ -343,7 +343,10 @@ class Classifier:
         self, image: ImageSource | bytearray | memoryview, index: int, color: Color
     ) -> NDArray[np.uint8]:
         if isinstance(image, bytearray | memoryview):
-            image = bytes(image)
+            try:
+                image = bytes(image)
+            except ValueError as error:  # such as a released memoryview
+                raise ImageError(f"image {index} (counted from 0): {error}") from error
         if color == "BGR" and isinstance(image, np.ndarray) and image.ndim == 3:
             image = image[..., ::-1]
         try:
@@ -383,8 +386,12 @@ def _check_iterable(images: object) -> None:
 
 
 def _is_single_image(images: object) -> bool:
-    """Return whether this is a path, file bytes, a Pillow image, or an array of one image."""
+    """Return whether this is a path, file bytes, a stream, a Pillow image, or an array of one."""
     if isinstance(images, str | bytes | bytearray | memoryview | PathLike | Image.Image):
+        return True
+    if hasattr(images, "read"):
+        return True
+    if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 1:
         return True
 
     dimensions = getattr(images, "ndim", 1)
