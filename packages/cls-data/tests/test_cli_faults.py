@@ -90,7 +90,10 @@ def test_command_explains_a_root_that_is_no_dataset(
         (["synth", "x", "--up-to", "1e3"], "expected an integer from 1 to 1000000"),
         (["preview", "x", "--size", "99999"], "expected an integer from 1 to 1024"),
         (["preview", "x", "--images", "²"], "expected an integer from 1 to 200"),
-        (["preview", "x", "--augmentation", "lights"], "'lights' is not a valid value; did you mean 'light'?"),
+        (
+            ["preview", "x", "--augmentation", "lights"],
+            "'lights' is not a valid value; did you mean 'light'?",
+        ),
         (["convert", "x"], "arguments are required: --from"),
     ],
 )

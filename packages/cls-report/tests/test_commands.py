@@ -82,3 +82,36 @@ def test_commands_exit_with_code_2_and_one_message_on_user_errors(
     code, _, err = call(compare_runs, "--seeds", "--root", run.path)
     assert code == 2
     assert "no evaluated run" in err
+
+
+EVALUATE = "uv run python -m cls_train.stages.evaluate"
+
+
+@pytest.mark.parametrize("file", ["evaluation.json", "predictions/valid.npz"])
+def test_advice_on_a_damaged_file_names_the_run_folder(
+    make_run: MakeRun, call: Call, file: str
+) -> None:
+    run = make_run("a run")
+    (run.path / file).write_text("damaged")
+    code, _, err = call(report, run.path)
+    assert code == 2
+    assert f"`{EVALUATE} '{run.path}'`" in err
+
+
+def test_advice_on_different_images_names_both_run_folders(make_run: MakeRun, call: Call) -> None:
+    other = make_predictions(ids=np.array([f"valid/other{row:03}.png" for row in range(60)]))
+    first = make_run("a")
+    second = make_run("b", predictions=other)
+    code, _, err = call(compare_runs, first.path, second.path)
+    assert code == 2
+    assert f"{EVALUATE} {first.path} && {EVALUATE} {second.path}" in err
+
+
+def test_a_misspelled_split_gets_a_suggestion(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(make_run("a").path)
+    with pytest.raises(SystemExit) as stop:
+        compare_runs([run, run, "--split", "valids"])
+    assert stop.value.code == 2
+    assert "did you mean 'valid'?" in capsys.readouterr().err

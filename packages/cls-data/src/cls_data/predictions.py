@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from pydantic_core import from_json
 from cls_data.errors import DataError
 from cls_data.npz_files import read_npz
 from cls_export.contract.files import write_atomically
+from cls_export.contract.run_layout import RunPaths
 
 if TYPE_CHECKING:
     from cls_data.annotations.reading import Record
@@ -27,7 +29,6 @@ VERSION = 2
 
 _REQUIRED = ("ids", "labels", "logits", "classes")
 _OPTIONAL = ("groups", "metadata", "sizes")
-_REWRITE_ADVICE = "write it again with `uv run python -m cls_train.stages.evaluate RUN_FOLDER`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +120,13 @@ class Predictions:
         try:
             arrays = read_npz(path)
         except DataError as error:
-            raise DataError(f"{error}; {_REWRITE_ADVICE}") from error
+            raise DataError(f"{error}; {_rewrite_advice(path)}") from error
         _check_version(path, arrays.get("version", np.array(1)))
 
         missing = [name for name in _REQUIRED if name not in arrays]
         if missing:
             raise DataError(
-                f"{path}: not a predictions file (no {', '.join(missing)}); {_REWRITE_ADVICE}"
+                f"{path}: not a predictions file (no {', '.join(missing)}); {_rewrite_advice(path)}"
             )
 
         count = arrays["ids"].size
@@ -140,7 +141,7 @@ class Predictions:
         )
         problem = predictions._find_problem()
         if problem:
-            raise DataError(f"{path}: {problem}; {_REWRITE_ADVICE}")
+            raise DataError(f"{path}: {problem}; {_rewrite_advice(path)}")
         return predictions
 
     def _find_problem(self) -> str | None:
@@ -210,6 +211,13 @@ class Predictions:
             if not _is_json_object(text):
                 return f"the metadata {text!r:.80} is not a JSON object"
         return None
+
+
+def _rewrite_advice(path: str | os.PathLike[str]) -> str:
+    folder = Path(path).parent
+    is_in_run = folder.name == RunPaths(folder.parent).predictions.name
+    run = RunPaths(folder.parent if is_in_run else Path("RUN_FOLDER"))
+    return f"write it again with `{run.evaluate_command}`"
 
 
 def _is_json_object(text: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cls_data.errors import DataError
+from cls_export.contract.arguments import add_choice
 from cls_export.contract.commands import EXIT_CODES, run_command
 from cls_export.contract.errors import BundleError
 from cls_report.errors import CalibrationError, ReportError
@@ -122,6 +123,7 @@ def _compare_two(options: argparse.Namespace) -> None:
         split,
         first.predictions_for(split),
         second.predictions_for(split),
+        commands=(first.paths.evaluate_command, second.paths.evaluate_command),
     )
     comparison = compare(paired, (first.name, second.name))
     print_comparison(comparison, first.name, second.name, split)
@@ -153,9 +155,10 @@ def compare_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--root", type=Path, default=Path("runs"), help="folder of runs (default: runs)"
     )
-    parser.add_argument(
+    add_choice(
+        parser,
         "--split",
-        choices=("valid", "test"),
+        ("valid", "test"),
         help="split to compare on (default: test if all runs have it, otherwise valid)",
     )
     parser.add_argument(

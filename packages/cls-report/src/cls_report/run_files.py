@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cls_export.contract.errors import format_validation_error
 from cls_export.contract.files import read_bytes
+from cls_export.contract.run_layout import RunPaths
 from cls_report.errors import ReportError
 from cls_report.statistics.estimates import Estimate
 
@@ -32,7 +33,7 @@ class RunFile(BaseModel):
     """What a report uses of a JSON file. Other keys are ignored.
 
     Attributes:
-        advice: What to do if the file is damaged.
+        advice: What to do if the file is damaged; `{evaluate_command}` stands for the command.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -61,9 +62,7 @@ class OnnxCheck(RunFile):
 class EvaluationFile(RunFile):
     """evaluation.json."""
 
-    advice: ClassVar[str] = (
-        "write it again with `uv run python -m cls_train.stages.evaluate RUN_FOLDER`"
-    )
+    advice: ClassVar[str] = "write it again with `{evaluate_command}`"
 
     scored: ScoredWeights | None = None
     onnx: OnnxCheck | None = None
@@ -182,12 +181,17 @@ def read_json(path: Path, schema: type[Content]) -> Content | None:
         return None
     data = read_bytes(path, error=ReportError, max_bytes=_MAX_JSON_BYTES)
     if data.count(b",") > _MAX_JSON_VALUES:  # they would take gigabytes
-        raise ReportError(f"{path}: more than {_MAX_JSON_VALUES:,} values; {schema.advice}")
+        raise ReportError(f"{path}: more than {_MAX_JSON_VALUES:,} values; {_advise(schema, path)}")
     try:
         return schema.model_validate_json(data)
     except ValidationError as error:
         problems = format_validation_error(error)
-        raise ReportError(f"{path} is damaged: {problems}; {schema.advice}") from error
+        raise ReportError(f"{path} is damaged: {problems}; {_advise(schema, path)}") from error
+
+
+def _advise(schema: type[RunFile], path: Path) -> str:
+    run = RunPaths(path.parent)
+    return schema.advice.format(evaluate_command=run.evaluate_command)
 
 
 def read_config_text(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,7 +60,7 @@ class Run:
         if not run.predictions:
             raise ReportError(
                 f"{path}: the run has not been evaluated (no predictions/); "
-                f"run: uv run python -m cls_train.stages.evaluate {shlex.quote(str(path))}"
+                f"run: {run.paths.evaluate_command}"
             )
         return run
 

@@ -1,5 +1,6 @@
 """File names inside a run folder."""
 
+import shlex
 from pathlib import Path
 
 from cls_export.contract.bundle_layout import LABELS_FILE
@@ -51,6 +52,11 @@ class RunPaths:
         self.lock = path / "run.lock"
         self.owner = path / "owner.json"
         """The process that holds the lock; deleted when the run is finished."""
+
+    @property
+    def evaluate_command(self) -> str:
+        """The command that writes the predictions and evaluation.json again."""
+        return f"uv run python -m cls_train.stages.evaluate {shlex.quote(str(self.path))}"
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Path) -> "RunPaths":

@@ -57,7 +57,8 @@ def build_run_report(run: Run) -> Report:
     model = settings.model.name or settings.model.target or ""
     classes = len(run.labels.classes)
     seed = settings.seed
-    subtitle = f"{model}, {classes} classes, seed {seed}"
+    noun = "class" if classes == 1 else "classes"
+    subtitle = f"{model}, {classes} {noun}, seed {seed}"
     return Report.from_sections(run.name, subtitle, sections, thumbnails.urls)
 
 

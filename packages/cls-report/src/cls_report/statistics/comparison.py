@@ -97,14 +97,26 @@ class Comparison:
     verdict: str
 
 
-def pair_predictions(split: str, first: Predictions, second: Predictions) -> PairedEvaluations:
+def pair_predictions(
+    split: str,
+    first: Predictions,
+    second: Predictions,
+    *,
+    commands: Sequence[str] = (),
+) -> PairedEvaluations:
     """Evaluate two runs on one split, with the second run's images in the order of the first.
+
+    Args:
+        split: The split.
+        first: Predictions of the first run.
+        second: Predictions of the second run.
+        commands: The commands that evaluate the runs again, for an error message.
 
     Raises:
         ReportError: The runs have different images, labels, or classes.
     """
     columns = _matching_columns(first, second)
-    rows = _matching_rows(first, second)
+    rows = _matching_rows(first, second, commands)
     new_index = np.argsort(columns)
     logits = second.logits[rows]
     reordered = Predictions(
@@ -144,16 +156,16 @@ def _matching_columns(first: Predictions, second: Predictions) -> Integers:
     return np.array(columns)
 
 
-def _matching_rows(first: Predictions, second: Predictions) -> Integers:
+def _matching_rows(first: Predictions, second: Predictions, commands: Sequence[str]) -> Integers:
     """Return the row of the second run for each image of the first: int64 [N]."""
     first_keys = _occurrence_keys(first)
     second_keys = _occurrence_keys(second)
     if set(first_keys) != set(second_keys):
         difference = _describe_difference(first.ids.tolist(), second.ids.tolist(), "image(s)")
-        raise ReportError(
-            f"the runs were evaluated on different images: {difference}. Evaluate both on the "
-            "same data: uv run python -m cls_train.stages.evaluate RUN_FOLDER"
-        )
+        advice = "Evaluate both on the same data"
+        if commands:
+            advice += f": {' && '.join(commands)}"
+        raise ReportError(f"the runs were evaluated on different images: {difference}. {advice}")
 
     row_of = {}
     for row, key in enumerate(second_keys):
