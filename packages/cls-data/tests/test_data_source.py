@@ -361,10 +361,15 @@ def _message(root: Path, preprocessing: Any, **settings: Any) -> str:
     return str(error.value)
 
 
+@pytest.mark.parametrize("is_flat", [False, True], ids=["images/", "next to the annotations"])
 def test_data_folder_on_annotations_points_to_jsonl(
-    tmp_path: Path, picture: Any, preprocessing: Any
+    tmp_path: Path, picture: Any, preprocessing: Any, is_flat: bool
 ) -> None:
     root = _annotate(tmp_path, picture, ("train", "valid"))
+    if is_flat:
+        for split in ("train", "valid"):
+            (root / split / "images/0.png").rename(root / split / "0.png")
+            (root / split / "images").rmdir()
     message = _message(root, preprocessing, layout="folder")
     assert "there are annotations (*.jsonl); use data=jsonl" in message
     assert "\n" not in message
@@ -480,3 +485,13 @@ def test_stats_counts_one_class(write_split: Any, capsys: pytest.CaptureFixture[
     root = write_split("train", ["1", "1"])
     assert main(["stats", str(root)]) == 0
     assert "1 class;" in capsys.readouterr().out
+
+
+def test_check_reports_a_missing_train_once(
+    tmp_path: Path, picture: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = _annotate(tmp_path, picture, ("valid", "test"))
+    assert main(["check", str(root)]) == 1
+    output = capsys.readouterr().out
+    assert output.count("train has no valid row") == 1
+    assert "does not occur in train" not in output

@@ -190,6 +190,15 @@ def groups_across_splits(inputs: GateInputs, config: GateConfig) -> Iterator[Fin
 def unknown_labels(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
     """Find labels that do not occur in train."""
     train_labels = inputs.class_counts.get("train", Counter())
+    if not train_labels and inputs.rows:
+        yield Finding.from_rows(
+            inputs.rows,
+            "train has no valid row, so there is no class for this label",
+            "add or correct the rows of train",
+            quarantine=inputs.rows,
+            has_images=False,
+        )
+        return
     hints: dict[str, str] = {}
     for row in inputs.rows:
         label = row.record.label

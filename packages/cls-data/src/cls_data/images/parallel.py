@@ -150,7 +150,7 @@ class _ForkExecutor(ProcessPoolExecutor):
     """
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
-        stdin, sys.stdin = sys.stdin, None  # type: ignore[assignment]
+        stdin, sys.stdin = sys.stdin, None
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings(
