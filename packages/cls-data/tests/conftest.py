@@ -91,3 +91,28 @@ def write_set() -> WriteSet:
         return root
 
     return write
+
+
+@pytest.fixture
+def pets(tmp_path: Path, picture: Any) -> Path:
+    """Return class folders without splits: 30 cats and 20 dogs."""
+    root = tmp_path / "pets"
+    for number in range(50):
+        label = "cat" if number < 30 else "dog"
+        file = root / label / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(file)
+    return root
+
+
+@pytest.fixture
+def split_pets(pets: Path) -> Path:
+    """Return the same images in split folders."""
+    for number, file in enumerate(sorted(pets.rglob("*.png"))):
+        split = ("train", "train", "train", "val", "testing")[number % 5]
+        target = pets / split / file.parent.name / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(target)
+    (pets / "cat").rmdir()
+    (pets / "dog").rmdir()
+    return pets
