@@ -119,25 +119,25 @@ def test_bad_data_is_reported_with_file_and_line(
             "monitor.metric=valid_f1",
             "monitor.metric: 'valid_f1' is not logged; did you mean 'valid_top1'?",
         ),
-        ("monitor.mode=maximum", "monitor.mode: Input should be 'max' or 'min', got 'maximum'"),
+        ("monitor.mode=maximum", "monitor.mode: expected 'max' or 'min', got 'maximum'"),
         ("model=resnet19", "model: 'resnet19' is not a choice; did you mean 'resnet18'?"),
         ("model.name=resnet81", "model.name: unknown backbone 'resnet81'; did you mean 'resnet18'"),
         (
             "data.batch_size=0",
-            "data.batch_size: Input should be greater than or equal to 1, got 0",
+            "data.batch_size: expected a number of at least 1, got 0",
         ),
         (
             "preprocessing.size=[0,64]",
-            "preprocessing.size.0: Input should be greater than or equal to 1, got 0",
+            "preprocessing.size.0: expected a number of at least 1, got 0",
         ),
         ("model.num_classes=5", "model.num_classes is 5, but the training split has 2 classes"),
-        ("run.name=../up", "run.name: String should match pattern"),
+        ("run.name=../up", "run.name: expected letters, digits, and _ . = -"),
         (
             "~callbacks.best_and_last",
             "expected exactly one cls_callbacks.BestAndLastCheckpoint, got 0",
         ),
         ("model.weights=nowhere.pth", "weights 'nowhere.pth': no such file"),
-        ("seed=one", "seed: Input should be a valid integer"),
+        ("seed=one", "seed: expected an integer"),
         (
             "model=null",
             "model: 'null' is not a choice; valid names: convnext_tiny, efficientnet_b0",
@@ -172,7 +172,7 @@ def test_bad_data_is_reported_with_file_and_line(
             "trainer.precision=16-mixed",
             "precision 16-mixed is not supported: a CPU cannot train in float16",
         ),
-        ("trainer.precision=8-bit", "unknown precision '8-bit'; "),
+        ("trainer.precision=8-bit", "trainer.precision: expected auto or 32-true or 16-mixed"),
         (
             "transfer=linear_probe transfer.cache_features=true",
             "features cannot be cached with augmentation",
@@ -226,7 +226,7 @@ def test_bad_data_is_reported_with_file_and_line(
         ("preprocessing=crop224 preprocessing.resize_too=3", "did you mean 'resize_to'?"),
         (
             "trainer.max_epochs=two",
-            "trainer.max_epochs: Input should be a valid integer, got 'two'",
+            "trainer.max_epochs: expected an integer, got 'two'",
         ),
         (
             "trainer.max_epochs=0",
@@ -284,7 +284,7 @@ def test_bad_data_is_reported_with_file_and_line(
         ),
         (
             "data=synthetic_tiny data.synthetic.classes=[0,7]",
-            "data.synthetic.classes.0: Input should be a valid string",
+            "data.synthetic.classes.0: expected text",
         ),
         ("optimizer._partial_=false", "optimizer: set optimizer._partial_=true"),
         ("-m seed=1,2 sed=3", "sed: unknown key; did you mean 'seed'?"),
@@ -314,8 +314,7 @@ def test_a_missing_gpu_is_reported_before_data_is_read(run_app: Any, tmp_path: P
         pytest.skip("this machine has a GPU")
     code, message = run_app("trainer=gpu")
     assert code == 2
-    assert "trainer.accelerator: " in message
-    assert "gpu" in message.lower()
+    assert "trainer.accelerator: PyTorch sees no GPU; set trainer.accelerator=cpu" in message
     assert list(tmp_path.iterdir()) == []
 
 

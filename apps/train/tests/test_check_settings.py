@@ -1,20 +1,25 @@
 """Settings that are checked before PyTorch is imported."""
 
+import string
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pydantic_core._pydantic_core import list_all_errors
 
 from cls_train.composition.arguments import CommandLine
 from cls_train.composition.compose import Composer
 from cls_train.composition.instantiate import check_node
+from cls_train.composition.key_suggestions import KEYS_OF_OTHER_TRAINERS
+from cls_train.composition.value_errors import EXPECTED
 from cls_train.errors import ConfigError
 from cls_train.main import compose_configs
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 
 
+ERRORS = {each["type"]: each for each in list_all_errors()}
 COMPOSER = Composer(CONF, CommandLine())
 
 
@@ -34,24 +39,24 @@ def refusal(settings: str) -> str:
         ("optimizer.lr=[1]", "optimizer.lr: expected a number, got [1]"),
         ("optimizer.lr=nan", "optimizer.lr: expected a finite number, got nan"),
         ("optimizer.lr=1e400", "optimizer.lr: expected a finite number, got inf"),
-        ("optimizer.amsgrad=yes", "optimizer.amsgrad: Input should be a valid boolean"),
+        ("optimizer.amsgrad=yes", "optimizer.amsgrad: expected true or false"),
         ("optimizer.betas=3", "optimizer.betas"),
-        ("trainer.max_epochs=abc", "trainer.max_epochs: Input should be a valid integer"),
-        ("trainer.max_epochs=1.5", "trainer.max_epochs: Input should be a valid integer"),
+        ("trainer.max_epochs=abc", "trainer.max_epochs: expected an integer"),
+        ("trainer.max_epochs=1.5", "trainer.max_epochs: expected an integer"),
         ("trainer.max_epochs=99999999999999999999", "trainer.max_epochs: expected a number of"),
-        ("trainer.benchmark=1", "trainer.benchmark: Input should be a valid boolean, got 1"),
-        ("data.batch_size=-1", "data.batch_size: Input should be greater than or equal to 1"),
-        ("data.sampler=shufle", "data.sampler: Input should be 'shuffle' or 'weighted'"),
-        ("data.gate.rare_class_under=x", "data.gate.rare_class_under: Input should be a valid"),
-        ("data.growing_sizes=[{until:2,size:[8,8]}]", "data.growing_sizes.0.until: Input"),
-        ("data.synthetic.train=x", "data.synthetic.train: Input should be a valid integer"),
-        ("augmentation.color.brightness=-1", "augmentation.color.brightness: Input should be"),
-        ("preprocessing.size=[0,64]", "preprocessing.size.0: Input should be greater"),
-        ("callbacks.ema.decay=x", "callbacks.ema.decay: Input should be a valid number"),
-        ("callbacks.best_and_last.on_save_error=x", "on_save_error: Input should be 'stop' or"),
-        ("loss.label_smoothing=true", "loss.label_smoothing: Input should be a valid number"),
+        ("trainer.benchmark=1", "trainer.benchmark: expected true or false, got 1"),
+        ("data.batch_size=-1", "data.batch_size: expected a number of at least 1"),
+        ("data.sampler=shufle", "data.sampler: expected 'shuffle' or 'weighted'"),
+        ("data.gate.rare_class_under=x", "data.gate.rare_class_under: expected a"),
+        ("data.growing_sizes=[{until:2,size:[8,8]}]", "data.growing_sizes.0.until: expected"),
+        ("data.synthetic.train=x", "data.synthetic.train: expected an integer"),
+        ("augmentation.color.brightness=-1", "augmentation.color.brightness: expected"),
+        ("preprocessing.size=[0,64]", "preprocessing.size.0: expected a number of at least 1"),
+        ("callbacks.ema.decay=x", "callbacks.ema.decay: expected a number"),
+        ("callbacks.best_and_last.on_save_error=x", "on_save_error: expected 'stop' or"),
+        ("loss.label_smoothing=true", "loss.label_smoothing: expected a number"),
         ("transfer=staged transfer.frozen=[x]", "transfer.frozen"),
-        ("scheduler.warmup=x", "scheduler.warmup: Input should be a valid number"),
+        ("scheduler.warmup=x", "scheduler.warmup: expected a number"),
         ("optimizer._partial_=maybe", "optimizer._partial_: expected true or false"),
     ],
 )
@@ -162,8 +167,73 @@ def test_all_problems_of_the_settings_are_listed_at_once() -> None:
 
 
 @pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("lr=0.1", "lr: unknown key; did you mean 'optimizer.lr'?"),
+        ("batch_size=3", "batch_size: unknown key; did you mean 'data.batch_size'?"),
+        ("batch-size=3", "batch-size: unknown key; did you mean 'data.batch_size'?"),
+        ("batchsize=3", "batchsize: unknown key; did you mean 'data.batch_size'?"),
+        ("name=first", "name: unknown key; did you mean 'run.name' or 'model.name'?"),
+        ("epochs=3", "epochs: unknown key; did you mean 'trainer.max_epochs'?"),
+        ("trainer.gpus=1", "trainer.gpus: Trainer takes no 'gpus'; did you mean 'trainer.devices'"),
+        ("trainer.batch_size=3", "did you mean 'data.batch_size'?"),
+        ("data.lr=3", "data.lr: DataModuleConfig takes no 'lr'; did you mean 'optimizer.lr'?"),
+        ("run.epochs=3", "run.epochs: unknown key; did you mean 'trainer.max_epochs'?"),
+        ("resume=true", "resume: unknown key; repeat the command with the same run.name to resume"),
+        ("data=/my/images", "data=folder data.root=/my/images, or data=jsonl data.root=/my/images"),
+    ],
+)
+def test_keys_in_the_wrong_section_or_of_other_trainers_get_suggestions(
+    setting: str, expected: str
+) -> None:
+    assert expected in refusal(setting)
+
+
+@pytest.mark.parametrize("path", sorted(set(KEYS_OF_OTHER_TRAINERS.values())))
+def test_every_key_suggested_for_another_trainer_exists(path: str) -> None:
+    message = refusal(f"{path}=[{{}}]")
+    assert message.startswith(path)
+    assert "unknown key" not in message
+    assert "takes no" not in message
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("monitor=val_acc", "monitor: expected metric and mode, got 'val_acc'; set monitor.metric"),
+        ("run=first", "run: expected name and root, got 'first'; set run.name=first"),
+        ("stages=none", "got 'none'; set stages.report=false"),
+        ("run=[a]", "run has keys of its own"),
+        ("data.split=3", "data.split: expected valid, test, seed, and record, got 3"),
+        ("callbacks.ema=false", "expected settings, got False; to turn it off, set callbacks.ema="),
+        ("run.name=a/b", "run.name: expected letters, digits, and _ . = -, starting with a letter"),
+        ("run.name=", "or digit, got ''; the folder is run.root"),
+        ("seed=abc", "seed: expected an integer, got 'abc'"),
+        ("data.batch_size=big", "data.batch_size: expected an integer, got 'big'"),
+        ("stages.calibrate=x", "stages.calibrate: expected 'temperature' or 'vector', got 'x'"),
+        ("allow_targets=[os]", "allow_targets.0: 'os' belongs to Python"),
+    ],
+)
+def test_wrong_values_are_described_without_words_of_pydantic(setting: str, expected: str) -> None:
+    message = refusal(setting)
+    assert expected in message
+    assert "Input should" not in message
+    assert "Value error" not in message
+
+
+@pytest.mark.parametrize("kind", sorted(EXPECTED.keys() - {"path_type"}))
+def test_every_described_error_has_the_context_that_its_text_needs(kind: str) -> None:
+    fields = [name for _, name, _, _ in string.Formatter().parse(EXPECTED[kind]) if name]
+    example = ERRORS[kind]
+    assert set(fields) <= set(example.get("example_context") or {})
+
+
+@pytest.mark.parametrize(
     "setting",
     [
+        "trainer.max_epochs=-3",
+        "trainer.precision=fp16",
+        "data=folder data.root=/no/such/folder",
         "trainer.max_epoch=3",
         "trainer.max_epochs=abc",
         "data.batch_size=-1",
@@ -179,7 +249,7 @@ def test_all_problems_of_the_settings_are_listed_at_once() -> None:
 def test_d12_mistakes_are_reported_without_importing_torch(setting: str) -> None:
     code = (
         "import sys; from pathlib import Path; from cls_train.main import main; "
-        f"sys.argv = ['apps/train', '{setting}']; code = main(Path(r'{CONF}')); "
+        f"sys.argv = ['apps/train', *'{setting}'.split()]; code = main(Path(r'{CONF}')); "
         "print(code, *sys.modules)"
     )
     result = subprocess.run(

@@ -65,7 +65,7 @@ def test_a1_every_sweep_of_hydra_runs(
 ) -> None:
     arguments = ["-m", sweep] if flag_first else [sweep, "--multirun"]
     if values is None:  # a quoted comma is part of the value, which is no valid name
-        assert "run.name: String should match pattern" in refusal(*arguments)
+        assert "run.name: expected letters, digits, and _ . = -" in refusal(*arguments)
         return
     seen = []
     for config in compose_all(*arguments):
@@ -97,7 +97,7 @@ def test_a1_sweeps_are_combined_with_those_of_the_yaml_files(tmp_path: Path) -> 
         (["-m", "seed=range(1,1000000000)"], "more than 1000 runs"),
         (["-m", "seed=range(1,99)", "optimizer.lr=range(1,99)"], "more than 1000 runs"),
         (["-m", "seed=1,2", "optimizer.lr=abc"], "the run seed=1 optimizer.lr=abc: optimizer.lr"),
-        (["-m", "seed=1,x"], "the run seed=x: seed: Input should be a valid integer"),
+        (["-m", "seed=1,x"], "the run seed=x: seed: expected an integer"),
     ],
 )
 def test_a2_a_wrong_sweep_is_one_message(arguments: list[str], expected: str) -> None:
@@ -204,9 +204,44 @@ def test_a5_the_quoted_form_is_printed(argument: str) -> None:
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [
+        ("seed=range(1,3", "seed=range(1,3: the bracket ( is not closed"),
+        ("seed=1,range(2,3", "the bracket ( is not closed"),
+        ("preprocessing.size=[1,2", "the bracket [ is not closed"),
+        ("optimizer={lr:1", "the bracket { is not closed"),
+        ('run.name="abc', 'the quote " is not closed'),
+        ("run.name='abc", "the quote ' is not closed"),
+    ],
+)
+def test_an_unclosed_bracket_or_quote_is_named(argument: str, expected: str) -> None:
+    message = refusal("-m", argument)
+    assert expected in message
+    assert "quote the value" not in message
+
+
+@pytest.mark.parametrize(
+    ("group", "text", "package"),
+    [
+        ("experiment", "optimizer: {lr: 0.1}", "_global_"),
+        ("debug", "seed: 2", "_global_"),
+        ("gate", "dark_images: off", "data.gate"),
+    ],
+)
+def test_a_file_without_its_package_line_is_named(
+    tmp_path: Path, group: str, text: str, package: str
+) -> None:
+    file = tmp_path / group / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text(f"{text}\n")
+    message = refusal("--config-dir", str(tmp_path), f"{group}=mine")
+    assert message == f"{file}: add '# @package {package}' as its first line"
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
         ("seed", "seed: expected KEY=VALUE"),
         ("=3", "expected KEY=VALUE, but the key is empty"),
-        ("a=" + "[" * 3000, "cannot be read as KEY=VALUE"),
+        ("a=" + "[" * 3000, "the bracket [ is not closed"),
         ("a=" + "[" * 500 + "]" * 500, "a"),
         ("seed=${", "quote the value"),
         ("seed=${x}", "Interpolation key 'x' not found"),

@@ -18,8 +18,8 @@ from cls_train.builders import (
     build_trainer,
     check_nodes,
 )
-from cls_train.builders.trainer_flags import REFUSED, SUPPORTED, check_trainer_flags
 from cls_train.composition.config import RunConfig
+from cls_train.composition.trainer_flags import REFUSED, SUPPORTED, check_trainer_flags
 from cls_train.errors import ConfigError
 
 Settings = dict[str, Any]
@@ -181,7 +181,7 @@ def test_legal_value_ends_in_a_run_with_a_best_checkpoint(
         ({"devices": [3]}, "trainer.devices: "),
         ({"devices": [0, 1]}, "trainer.devices: expected one device"),
         ({"strategy": "ddp"}, "trainer.strategy: the app trains on one device"),
-        ({"precision": "8-bit"}, "trainer.precision: unknown precision '8-bit'"),
+        ({"precision": "8-bit"}, "trainer.precision: expected auto or 32-true or 16-mixed"),
         ({"plugins": []}, "trainer.plugins: expected one cls_callbacks.AtomicCheckpointIO"),
         ({"plugins": None}, "trainer.plugins: expected one cls_callbacks.AtomicCheckpointIO"),
         ({"profiler": "xla"}, "trainer.profiler: expected simple, advanced, pytorch"),

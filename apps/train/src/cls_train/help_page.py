@@ -14,7 +14,7 @@ usage: apps/train [GROUP=CHOICE ...] [KEY=VALUE ...] [flags]
 Train an image classifier, evaluate it, export it, and write a report.
 
 examples:
-  apps/train                                             rendered numbers, 20 minutes on two cores
+  apps/train                                             rendered numbers, about two minutes
   apps/train debug=tiny data=synthetic_tiny              all stages in about 20 seconds
   apps/train data=jsonl data.root=PATH run.name=first    your own images; repeat it to resume
   apps/train model=resnet34 optimizer.lr=0.002 data.batch_size=32

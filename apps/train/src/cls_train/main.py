@@ -67,9 +67,12 @@ def _run_command_line(arguments: Sequence[str], config_dir: Path) -> int:
 
         return print_information(command, arguments, config_dir)
 
+    from cls_train.composition.check_settings import check_data_root
     from cls_train.composition.compose import Composer
 
     configs = compose_configs(command, Composer(config_dir, command))
+    for config, _ in configs:
+        check_data_root(config)
     for config, run in configs:
         prefix = _describe_run(run) if len(configs) > 1 else ""
         _run(config, prefix, check_only=command.check)

@@ -5,9 +5,9 @@ import importlib.util
 from cls_export.contract.suggestions import did_you_mean
 from cls_models import VALIDATION_METRICS
 from cls_train.builders.callbacks import check_metric
-from cls_train.builders.trainer_flags import check_trainer_flags
 from cls_train.composition.config import Monitor, RunConfig
 from cls_train.composition.instantiate import check_node
+from cls_train.composition.trainer_flags import check_trainer_flags
 from cls_train.errors import ConfigError
 
 NODES = (

@@ -158,6 +158,12 @@ def _find_device(node: Node) -> torch.device:
     """Return the device of an accelerator, which may be `auto`."""
     # Only building a trainer resolves it.
     accelerator = node.get("accelerator", "auto")
+    is_gpu = accelerator in ("cuda", "gpu")
+    if is_gpu and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise ConfigError(
+            "trainer.accelerator: PyTorch sees no GPU; set trainer.accelerator=cpu, or check "
+            "nvidia-smi and CUDA_VISIBLE_DEVICES"
+        )
     plugins: Any = _choose_environment([])
     try:
         trainer = Trainer(accelerator=accelerator, devices=1, plugins=plugins, logger=False)

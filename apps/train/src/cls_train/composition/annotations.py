@@ -31,6 +31,7 @@ from cls_train.composition.source_modules import (
     SourceModule,
     lookup,
 )
+from cls_train.composition.value_errors import describe_value_error
 
 _MAX_DEPTH = 12
 """Aliases may refer to each other."""
@@ -357,11 +358,7 @@ def _describe_problem(item: Any, path: str, annotation: Any) -> str:
         *parents, name = item["loc"]
         hint = did_you_mean(str(name), list_fields(annotation, parents))
         return f"{key}: unknown key; {hint}"
-    if item["type"] == "is_instance_of":
-        return f"{key}: expected a mapping with a _target_, got {item['input']!r:.200}"
-    if item["type"] == "missing":
-        return f"{key} is required; set it with {key}=VALUE"
-    return f"{key}: {item['msg']}, got {item['input']!r:.200}"
+    return describe_value_error(item, key, list_fields(annotation, item["loc"]))
 
 
 def list_fields(annotation: Any, keys: Sequence[Any]) -> list[str]:

@@ -6,17 +6,23 @@ after the import.
 
 import importlib.util
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cls_export.contract.suggestions import did_you_mean
 from cls_models import BACKBONES, VALIDATION_METRICS
-from cls_train.composition.config import RunConfig
+from cls_train.composition.config import Node, RunConfig
+from cls_train.composition.key_suggestions import KeySuggestions
 from cls_train.composition.node_arguments import TARGET, find_argument_problems
 from cls_train.composition.signatures import read_signature
 from cls_train.composition.source_modules import MissingNameError, find_definition
 from cls_train.composition.targets import check_target_name, describe_missing_name
+from cls_train.composition.trainer_flags import check_flag_values
 from cls_train.errors import ConfigError
+
+Suggest = Callable[[str, Iterable[str]], str]
+"""Returns a hint for an unknown key path, from the valid names in its place."""
 
 NODES = (
     "data",
@@ -39,6 +45,7 @@ NODE_GROUPS = ("callbacks", "logger")
 _LARGEST = 2**63 - 1
 """PyTorch and numpy hold integers in 64 bits."""
 
+_DATA = "cls_data.DataModuleConfig"
 _DOWNLOADED_MODELS = "cls_models.build_backbone"
 
 
@@ -53,6 +60,7 @@ def check_settings(config: RunConfig, choices: Mapping[str, Sequence[str]]) -> N
         ConfigError: One line for each problem, with its key path.
     """
     _check_packages(config.allow_targets)
+    suggest = KeySuggestions(config.model_dump(), RunConfig.model_fields).suggest
     problems = []
     for name in NODES:
         node = getattr(config, name)
@@ -60,19 +68,34 @@ def check_settings(config: RunConfig, choices: Mapping[str, Sequence[str]]) -> N
             continue
         if TARGET not in node:
             raise ConfigError(_describe_empty_group(name, node, choices.get(name, ())))
-        problems += _find_node_problems(node, name, config.allow_targets)
+        problems += _find_node_problems(node, name, config.allow_targets, suggest)
 
     for group in NODE_GROUPS:
         nodes = getattr(config, group)
         for name, node in nodes.items():
             if node and TARGET not in node:
                 raise ConfigError(_describe_missing_target(f"{group}.{name}", node, nodes))
-            problems += _find_node_problems(node, f"{group}.{name}", config.allow_targets)
+            problems += _find_node_problems(node, f"{group}.{name}", config.allow_targets, suggest)
 
     problems += _find_monitor_problems(config)
     problems += _find_model_problems(config.model)
+    problems += _find_trainer_problems(config.trainer, problems)
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def check_data_root(config: RunConfig) -> None:
+    """Check that the folder of images exists, before the slow imports.
+
+    Raises:
+        ConfigError: It does not exist, and is not rendered first.
+    """
+    root = config.data.get("root")
+    is_read = config.data.get(TARGET) == _DATA and not config.data.get("synthetic")
+    if not is_read or not isinstance(root, str):
+        return
+    if not os.path.isdir(root):  # noqa: PTH112, Path.is_dir raises errors
+        raise ConfigError(f"data.root: {root!r:.500}: no such folder; name the folder of images")
 
 
 def _check_packages(packages: Sequence[str]) -> None:
@@ -85,14 +108,16 @@ def _check_packages(packages: Sequence[str]) -> None:
             )
 
 
-def _find_node_problems(node: Any, path: str, allow_targets: Sequence[str]) -> list[str]:
+def _find_node_problems(
+    node: Any, path: str, allow_targets: Sequence[str], suggest: Suggest
+) -> list[str]:
     """Return the problems of a value and of everything nested in it."""
     if isinstance(node, (int, float)) and not isinstance(node, bool):
         return _find_number_problems(node, path)
     problems = []
     if isinstance(node, list):
         for index, item in enumerate(node):
-            problems += _find_node_problems(item, f"{path}.{index}", allow_targets)
+            problems += _find_node_problems(item, f"{path}.{index}", allow_targets, suggest)
         return problems
     if not isinstance(node, dict):
         return []
@@ -100,14 +125,14 @@ def _find_node_problems(node: Any, path: str, allow_targets: Sequence[str]) -> l
     for key, item in node.items():
         if not isinstance(key, str):
             return [f"{path}: expected names as keys, got {key!r:.100}"]
-        problems += _find_node_problems(item, f"{path}.{key}", allow_targets)
+        problems += _find_node_problems(item, f"{path}.{key}", allow_targets, suggest)
     if TARGET in node:
-        problems += _find_target_problems(node, path, allow_targets)
+        problems += _find_target_problems(node, path, allow_targets, suggest)
     return problems
 
 
 def _find_target_problems(
-    node: Mapping[str, Any], path: str, allow_targets: Sequence[str]
+    node: Mapping[str, Any], path: str, allow_targets: Sequence[str], suggest: Suggest
 ) -> list[str]:
     target = node[TARGET]
     target_path = f"{path}.{TARGET}"
@@ -120,7 +145,8 @@ def _find_target_problems(
     signature = None if definition is None else read_signature(definition)
     if signature is None:
         return []
-    return find_argument_problems(node, path, target.rpartition(".")[2], signature)
+    _, _, name = target.rpartition(".")
+    return find_argument_problems(node, path, name, signature, suggest)
 
 
 def _find_number_problems(number: float, path: str) -> list[str]:
@@ -150,6 +176,17 @@ def _find_model_problems(model: Mapping[str, Any]) -> list[str]:
     if model.get(TARGET) != _DOWNLOADED_MODELS or not isinstance(name, str) or name in BACKBONES:
         return []
     return [f"model.name: unknown backbone {name!r:.200}; {did_you_mean(name, BACKBONES)}"]
+
+
+def _find_trainer_problems(trainer: Node, earlier: Sequence[str]) -> list[str]:
+    """Check the values of the trainer's flags, unless their names or types are wrong."""
+    if any(problem.startswith("trainer.") for problem in earlier):
+        return []
+    try:
+        check_flag_values(trainer)
+    except ConfigError as error:
+        return [str(error)]
+    return []
 
 
 def _describe_empty_group(name: str, node: Mapping[str, Any], choices: Sequence[str]) -> str:

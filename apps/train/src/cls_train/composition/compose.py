@@ -6,6 +6,7 @@ configuration that runs.
 """
 
 import copy
+import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,6 +39,7 @@ from cls_train.composition.overrides import (
     show_argument,
     split_sweep,
 )
+from cls_train.composition.package_header import check_package_headers
 from cls_train.composition.renames import describe_renamed_key, find_renamed_key
 from cls_train.errors import ConfigError
 
@@ -133,6 +135,7 @@ class Composer:
         with explained_hydra_errors():
             composed = self._compose_groups(list(group_overrides.values()))
             check_hydra_node(composed)
+            check_package_headers(composed, self.loader)
             HydraConfig.instance().set_config(composed)  # for ${hydra:…}
             OmegaConf.set_struct(composed, False)
             del composed["hydra"]
@@ -333,8 +336,16 @@ def _delete(composed: DictConfig, key: str, shown: str) -> None:
     raise ConfigError(f"{shown}: there is no {key} to delete; {did_you_mean(name, names)}")
 
 
+def _looks_like_path(text: str) -> bool:
+    return os.sep in text or text.startswith(("~", ".")) or Path(text).exists()
+
+
 def _describe_unknown_choice(group: str, given: str, choices: Sequence[str]) -> str:
-    message = f"{group}: {given!r:.200} is not a choice; {did_you_mean(given, choices)}"
+    message = f"{group}: {given!r:.200} is not a choice"
+    if group == "data" and _looks_like_path(given):
+        root = f"data.root={given:.200}"
+        return f"{message}; for your own images: data=folder {root}, or data=jsonl {root}"
+    message += f"; {did_you_mean(given, choices)}"
     if _OFF in choices:
         message += f"; to turn it off, set {group}={_OFF}"
     return message
@@ -352,6 +363,8 @@ def _describe_refused(
             break
         if value is not None and not isinstance(value, (DictConfig, ListConfig)):
             return f"{shown}: {path} is {value!r:.100}, which has no settings below it"
+    if isinstance(composed.get(key), DictConfig):
+        return f"{shown}: {key} has keys of its own; set them one by one, as in {key}.KEY=VALUE"
     cause = str(error.msg or error).partition("\n")[0]
     return f"{shown}: {cause}"
 

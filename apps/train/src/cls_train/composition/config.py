@@ -1,5 +1,6 @@
 """The configuration of a run, validated before anything is built."""
 
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,9 +18,10 @@ from pydantic import (
     model_validator,
 )
 
-from cls_export.contract.suggestions import did_you_mean
 from cls_train.composition.annotations import list_fields
+from cls_train.composition.key_suggestions import KeySuggestions
 from cls_train.composition.renames import describe_renamed_key, find_renamed_key
+from cls_train.composition.value_errors import describe_value_error
 from cls_train.errors import ConfigError
 
 Node = dict[str, Any]
@@ -53,6 +55,15 @@ def _expand_home(value: Any) -> Any:
         raise ValueError(f"the home folder is unknown ({error})") from error
 
 
+def _check_run_name(name: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.=-]*", name) is None:
+        raise ValueError(
+            "expected letters, digits, and _ . = -, starting with a letter or digit, "
+            f"got {name!r:.200}; the folder is run.root"
+        )
+    return name
+
+
 def _check_package_name(name: str) -> str:
     names = name.split(".")
     if not all(each.isidentifier() for each in names):
@@ -67,7 +78,8 @@ def _check_package_name(name: str) -> str:
 OptionalNode = Annotated[Node | None, BeforeValidator(_none_if_empty)]
 RunName = Annotated[
     str,
-    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.=-]*$", max_length=100),
+    Field(max_length=100),
+    AfterValidator(_check_run_name),
     BeforeValidator(_number_to_text),
 ]
 PackageName = Annotated[str, AfterValidator(_check_package_name)]
@@ -143,6 +155,11 @@ _PATH_SETTINGS = {
 }
 """Path settings, converted to absolute paths so that config.yaml works from any directory."""
 
+_SECTIONS = ("run", "monitor", "stages")
+"""Settings that are no nodes and no config groups."""
+
+_NODE_GROUPS = ("callbacks.", "logger.")
+
 _PARTIAL_NODES = ("optimizer", "scheduler")
 """Nodes whose first arguments the app supplies after building the model."""
 
@@ -181,6 +198,7 @@ class RunConfig(_Section):
             ConfigError: A mandatory value is missing, an interpolation fails, a key is unknown, or
                 a value has the wrong type.
         """
+        _check_sections(composed)
         try:
             settings = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         except MissingMandatoryValue as error:
@@ -219,7 +237,8 @@ class RunConfig(_Section):
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
-            lines = [_describe_error(item) for item in error.errors()]
+            suggestions = KeySuggestions(settings, cls.model_fields)
+            lines = [_describe_error(item, suggestions) for item in error.errors()]
             raise ConfigError("\n".join(lines)) from error
 
     def to_yaml(self) -> str:
@@ -234,6 +253,19 @@ def describe_omegaconf_error(error: OmegaConfBaseException) -> str:
     return f"{error.full_key}: {cause}" if error.full_key else cause
 
 
+def _check_sections(composed: DictConfig) -> None:
+    """Refuse `monitor=val_acc`, before references such as `${monitor.metric}` fail."""
+    for name in _SECTIONS:
+        value = composed._get_node(name)
+        if value is None:
+            raise ConfigError(f"{name} is required; do not remove it")
+        if isinstance(value, DictConfig) or OmegaConf.is_missing(composed, name):
+            continue
+        item = {"type": "model_type", "input": composed[name]}
+        fields = list_fields(RunConfig, [name])
+        raise ConfigError(describe_value_error(item, name, fields))
+
+
 def _check_top_level_names(settings: dict[Any, Any], groups: Iterable[str]) -> None:
     names = RunConfig.model_fields.keys()
     for name in settings:
@@ -244,7 +276,7 @@ def _check_top_level_names(settings: dict[Any, Any], groups: Iterable[str]) -> N
                 f"{name}: this config group has no settings of its own; choose one with "
                 f"{name}=NAME. The settings of gate=NAME are below data.gate"
             )
-        hint = did_you_mean(str(name), {*names, *groups})
+        hint = KeySuggestions(settings, names).suggest(str(name), {*names, *groups})
         raise ConfigError(f"{name!s:.200}: unknown key; {hint}")
 
 
@@ -266,20 +298,21 @@ def _make_paths_absolute(node: dict[Any, Any], keys: tuple[str, ...]) -> None:
             node[key] = str(Path(_expand_home(path)).absolute())
 
 
-def _describe_error(item: Any) -> str:
+def _describe_error(item: Any, suggestions: KeySuggestions) -> str:
     path = ".".join(str(name) for name in item["loc"] if name != "[key]")
     if item["type"] == "extra_forbidden":
-        return _describe_unknown_key(path, item["loc"])
-    if item["type"] == "missing":
-        return f"{path}: {item['msg']}"
-    return f"{path}: {item['msg']}, got {item['input']!r:.200}"
+        return _describe_unknown_key(path, item["loc"], suggestions)
+    if item["type"] == "dict_type" and path.startswith(_NODE_GROUPS):
+        value = item["input"]
+        return f"{path}: expected settings, got {value!r:.200}; to turn it off, set {path}=null"
+    fields = list_fields(RunConfig, item["loc"])
+    return describe_value_error(item, path, fields)
 
 
-def _describe_unknown_key(path: str, keys: tuple[Any, ...]) -> str:
+def _describe_unknown_key(path: str, keys: tuple[Any, ...], suggestions: KeySuggestions) -> str:
     new_path = find_renamed_key(path)
     if new_path is not None:
         return describe_renamed_key(path, new_path)
 
-    *parents, name = keys
-    hint = did_you_mean(str(name), list_fields(RunConfig, parents))
+    hint = suggestions.suggest(path, list_fields(RunConfig, keys[:-1]))
     return f"{path}: unknown key; {hint}"

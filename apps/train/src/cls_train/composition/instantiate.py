@@ -13,6 +13,7 @@ from cls_train.composition.node_arguments import TARGET, find_argument_problems
 from cls_train.composition.renames import describe_renamed_key, find_renamed_key
 from cls_train.composition.signatures import inspect_signature
 from cls_train.composition.targets import find_target, resolve_target
+from cls_train.composition.value_errors import describe_value_error
 from cls_train.errors import ConfigError
 
 T = TypeVar("T")
@@ -123,6 +124,4 @@ def _describe_error(item: Any, path: str) -> str:
     new_key = find_renamed_key(key)
     if new_key is not None:
         return describe_renamed_key(key, new_key)
-    if item["type"] == "missing":
-        return f"{key}: {item['msg']}"
-    return f"{key}: {item['msg']}, got {item['input']!r:.200}"
+    return describe_value_error(item, key)

@@ -1,6 +1,6 @@
 """Check the arguments of a node against the parameters of its target."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from cls_export.contract.suggestions import did_you_mean
@@ -44,8 +44,18 @@ _RESOLVED_LATER = {
 """Values that the app replaces before it builds a node; None for any value."""
 
 
+def suggest_argument(path: str, valid: Iterable[str]) -> str:
+    """Return a hint for an unknown argument: the nearest valid name."""
+    _, _, name = path.rpartition(".")
+    return did_you_mean(name, valid)
+
+
 def find_argument_problems(
-    node: Mapping[Any, Any], path: str, name: str, signature: Signature
+    node: Mapping[Any, Any],
+    path: str,
+    name: str,
+    signature: Signature,
+    suggest: Callable[[str, Iterable[str]], str] = suggest_argument,
 ) -> list[str]:
     """Return one message for each argument that the target of a node does not take.
 
@@ -54,16 +64,21 @@ def find_argument_problems(
         path: Its key path.
         name: Name of the class or function, without its package.
         signature: Its parameters.
+        suggest: Returns a hint for an unknown key path, from the valid names in its place.
     """
     problems = []
     for key in node:
         if key != TARGET:
-            problems += _find_problems(node, f"{path}.{key}", name, signature)
+            problems += _find_problems(node, f"{path}.{key}", name, signature, suggest)
     return problems or _find_missing(node, path, signature)
 
 
 def _find_problems(
-    node: Mapping[Any, Any], key_path: str, name: str, signature: Signature
+    node: Mapping[Any, Any],
+    key_path: str,
+    name: str,
+    signature: Signature,
+    suggest: Callable[[str, Iterable[str]], str],
 ) -> list[str]:
     path, _, key = key_path.rpartition(".")
     value = node.get(key)
@@ -79,7 +94,7 @@ def _find_problems(
     new_value = find_renamed_value(target, key, value)
     if new_value is not None:
         return [f"{key_path}: {value!r} was renamed to {new_value!r}"]
-    if key in _list_app_arguments(path) and key_path not in _MAY_BE_SET:
+    if key in list_app_arguments(path) and key_path not in _MAY_BE_SET:
         return [f"{key_path}: the app sets this argument; remove it"]
 
     parameter = signature.parameters.get(key)
@@ -94,8 +109,8 @@ def _find_problems(
     new_name = find_renamed_parameter(target, key)
     if new_name is not None:
         return [describe_renamed_key(key_path, f"{path}.{new_name}")]
-    valid = signature.parameters.keys() - set(_list_app_arguments(path))
-    return [f"{key_path}: {name} takes no {key!r}; {did_you_mean(key, valid)}"]
+    valid = signature.parameters.keys() - set(list_app_arguments(path))
+    return [f"{key_path}: {name} takes no {key!r}; {suggest(key_path, valid)}"]
 
 
 def _find_type_problems(
@@ -119,7 +134,7 @@ def _find_type_problems(
 
 
 def _find_missing(node: Mapping[Any, Any], path: str, signature: Signature) -> list[str]:
-    supplied = _list_app_arguments(path)
+    supplied = list_app_arguments(path)
     is_partial = node.get("_partial_") is True
     problems = []
     for index, (name, parameter) in enumerate(signature.parameters.items()):
@@ -129,7 +144,8 @@ def _find_missing(node: Mapping[Any, Any], path: str, signature: Signature) -> l
     return problems
 
 
-def _list_app_arguments(path: str) -> tuple[str, ...]:
+def list_app_arguments(path: str) -> tuple[str, ...]:
+    """Return the arguments that the app supplies to the node at a key path."""
     if path.startswith("logger.") and path.count(".") == 1:
         return _LOGGER_ARGUMENTS
     return _APP_ARGUMENTS.get(path, ())

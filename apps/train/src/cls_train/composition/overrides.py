@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 
@@ -15,6 +16,12 @@ from cls_train.errors import ConfigError
 
 MAX_RUNS = 1000
 """Largest number of runs in one sweep. `seed=range(1,1e9)` would need all memory."""
+
+_STRUCTURED = re.compile(r"""(^|,)\s*(\[|\{|"|'|[a-z]+\()""")
+"""The start of a list, a mapping, a quoted text, or a sweep such as `range(1,3)`."""
+
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+_QUOTES = ("'", '"')
 
 _MAX_SHOWN = 200
 """Number of characters of an argument in a message."""
@@ -106,10 +113,35 @@ def _describe_parse_error(argument: str, cause: str, parser: OverridesParser) ->
     if not equals:
         return f"{shown}: expected KEY=VALUE, such as seed=2 or model=resnet34"
 
+    unclosed = _find_unclosed(value)
+    if unclosed is not None:
+        return f"{shown}: the {unclosed} is not closed"
     quoted = _find_quoted_form(key, value, parser)
     if quoted is not None and len(argument) <= _MAX_SHOWN:
         return f"{shown}: quote the value, because it has special characters: {shlex.quote(quoted)}"
     return f"{shown}: cannot be read as KEY=VALUE ({_shorten(cause)})"
+
+
+def _find_unclosed(value: str) -> str | None:
+    """Return the bracket or quote that a list, mapping, text, or sweep lacks the end of."""
+    if _STRUCTURED.search(value) is None:
+        return None
+    expected: list[str] = []
+    quote = ""
+    previous = ""
+    for character in value:
+        if quote:
+            quote = "" if character == quote and previous != "\\" else quote
+        elif character in _QUOTES:
+            quote = character
+        elif character in _CLOSING:
+            expected.append(character)
+        elif expected and character == _CLOSING[expected[-1]]:
+            expected.pop()
+        previous = character
+    if quote:
+        return f"quote {quote}"
+    return f"bracket {expected[-1]}" if expected else None
 
 
 def _find_quoted_form(key: str, value: str, parser: OverridesParser) -> str | None:

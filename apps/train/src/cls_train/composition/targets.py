@@ -198,16 +198,14 @@ def _describe_refusal(target: str, path: str, allow_targets: Sequence[str]) -> s
     if near is not None:
         return f"{path}: did you mean {near!r:.200}? {shown} is not allowed"
 
-    own = [f"{package}." for package in (*OWN_PACKAGES, *allow_targets)]
-    allowed = f"Allowed: names that start with {', '.join([*own, *LIBRARY_PREFIXES])}"
     package, _, rest = target.partition(".")
     is_python = package in sys.stdlib_module_names
     if not package.isidentifier() or not rest or is_python or package in LIBRARIES:
-        return f"{path}: name a class of an allowed package; {shown} is not allowed. {allowed}"
-    return (
-        f"{path}: to use your own package, set allow_targets=[{package}]; {shown} is not allowed. "
-        f"{allowed}"
-    )
+        return (
+            f"{path}: name a class of {', '.join(OWN_PACKAGES)}, lightning.pytorch, torch.nn, "
+            f"torch.optim, or torchvision.transforms.v2; {shown} is not allowed"
+        )
+    return f"{path}: to use your own package, set allow_targets=[{package}]; {shown} is not allowed"
 
 
 def _find_near_target(target: str, allow_targets: Sequence[str]) -> str | None:

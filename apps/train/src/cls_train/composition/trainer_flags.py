@@ -14,12 +14,15 @@ from typing import Any
 
 from loguru import logger
 
-from cls_export.contract.suggestions import did_you_mean
 from cls_train.composition.config import Node
 from cls_train.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "PL_TRAINER_"
 """Lightning takes defaults of the Trainer from variables that start with this."""
+
+PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
+_SHORT_PRECISIONS = ("32", "16", "bf16")
+_ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,11 @@ def _is_one_device(value: Any) -> bool:
     return (_is_integer(value) and value == 1) or value in ("1", "auto")
 
 
+def _is_precision(value: Any) -> bool:
+    # The builder checks whether the device supports it.
+    return str(value) in (*PRECISIONS, *_SHORT_PRECISIONS)
+
+
 def _is_profiler(value: Any) -> bool:
     return value in ("simple", "advanced", "pytorch") or isinstance(value, dict)
 
@@ -121,12 +129,11 @@ _BATCHES = SupportedFlag(
 _BOOLEAN = _one_of(True, False)
 
 SUPPORTED: dict[str, SupportedFlag] = {
-    "accelerator": _one_of("auto", "cpu", "gpu", "cuda", "mps", allows_null=False),
+    "accelerator": _one_of(*_ACCELERATORS, allows_null=False),
     "devices": SupportedFlag(
         _is_one_device, "one device: 1, or a list of one index, such as [0]", allows_null=False
     ),
-    # The builder checks it, because `auto` and short names depend on the device.
-    "precision": SupportedFlag(lambda value: isinstance(value, str | int), "a precision"),
+    "precision": SupportedFlag(_is_precision, " or ".join(PRECISIONS)),
     "max_epochs": _integer(1, allows_null=False),
     "min_epochs": _integer(0),
     "min_steps": _integer(0),
@@ -202,10 +209,19 @@ def check_trainer_flags(flags: Node) -> None:
         ConfigError: A flag has an unsupported value; the message names `trainer.KEY`.
     """
     _check_environment()
+    check_flag_values(flags)
+    _warn_about_ineffective_flags(flags)
+
+
+def check_flag_values(flags: Node) -> None:
+    """Check the Trainer's arguments, without PyTorch.
+
+    Raises:
+        ConfigError: See `check_trainer_flags`.
+    """
     for key, value in flags.items():
         _check_flag(key, value)
     _check_combinations(flags)
-    _warn_about_ineffective_flags(flags)
 
 
 def _check_environment() -> None:
@@ -234,8 +250,6 @@ def _check_flag(key: str, value: Any) -> None:
         is_valid = False
     if not is_valid:
         expected = supported.expected
-        if key == "accelerator" and isinstance(value, str):
-            expected += f"; {did_you_mean(value, ('auto', 'cpu', 'gpu', 'cuda', 'mps'))}"
         null = " or null" if supported.allows_null else ""
         raise ConfigError(f"trainer.{key}: expected {expected}{null}, got {value!r:.200}")
 
