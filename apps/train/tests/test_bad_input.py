@@ -307,6 +307,24 @@ def test_a_missing_data_root_is_reported(run_app: Any, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["data=jsonl", "data.root=nowhere"], "nowhere': no such folder; name the folder"),
+        (["data=folder", "data.root=nowhere"], "nowhere': no such folder; name the folder"),
+        (["data.synthetic=null"], "no such folder, and data.synthetic is null"),
+    ],
+)
+def test_a_data_root_that_does_not_exist_is_reported(
+    run_app: Any, tmp_path: Path, arguments: list[str], expected: str
+) -> None:
+    code, message = run_app(*arguments)
+    assert code == 2
+    assert message.startswith("apps/train: data.root: ")
+    assert expected in message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_gpu_is_reported_before_data_is_read(run_app: Any, tmp_path: Path) -> None:
     import torch
 

@@ -95,7 +95,9 @@ def check_data_root(config: RunConfig) -> None:
     if not is_read or not isinstance(root, str):
         return
     if not os.path.isdir(root):  # noqa: PTH112, Path.is_dir raises errors
-        raise ConfigError(f"data.root: {root!r:.500}: no such folder; name the folder of images")
+        is_off = "synthetic" in config.data
+        reason = "no such folder, and data.synthetic is null" if is_off else "no such folder"
+        raise ConfigError(f"data.root: {root!r:.500}: {reason}; name the folder of images")
 
 
 def _check_packages(packages: Sequence[str]) -> None:

@@ -258,7 +258,7 @@ def _check_sections(composed: DictConfig) -> None:
     for name in _SECTIONS:
         value = composed._get_node(name)
         if value is None:
-            raise ConfigError(f"{name} is required; do not remove it")
+            raise ConfigError(f"{name} is required, and cannot be removed")
         if isinstance(value, DictConfig) or OmegaConf.is_missing(composed, name):
             continue
         item = {"type": "model_type", "input": composed[name]}
