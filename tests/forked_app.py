@@ -126,6 +126,9 @@ def _run(
     if max_file_bytes is not None:
         import resource
 
+        # The limit would cut bytecode files short, also those of the evaluation process.
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
     if prepare is not None:
         prepare()

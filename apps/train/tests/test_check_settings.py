@@ -259,3 +259,9 @@ def test_d12_mistakes_are_reported_without_importing_torch(setting: str) -> None
     assert exit_code == "2"
     assert result.stderr.startswith("apps/train: ")
     assert {"torch", "lightning", "torchvision"}.isdisjoint(modules)
+
+
+@pytest.mark.parametrize("key", ["run.root", "data.root", "data.store", "model.init_from"])
+@pytest.mark.parametrize("value", ["x" * 10_000, "é" * 200, "~no-such-user/x"])
+def test_paths_that_cannot_exist_are_named_with_their_key(key: str, value: str) -> None:
+    assert refusal(f"data=synthetic_tiny {key}='{value}'").startswith(f"{key}: ")

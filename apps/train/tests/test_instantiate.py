@@ -18,7 +18,7 @@ HOSTILE = [
     "cls_data.images.store.hashlib.sha256",
     "cls_train.stages.fit.subprocess.run",
     "cls_train.stages.fit._git",
-    "cls_data.synthetic.rendered_folder.tempfile.TemporaryDirectory",
+    "cls_data.cli.preview.tempfile.TemporaryDirectory",
     "cls_export.contract.files.write_atomically",
     "cls_data.Predictions.load",
     "cls_export.verify_bundle",

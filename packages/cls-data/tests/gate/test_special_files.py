@@ -122,8 +122,10 @@ from cls_data import check
 from cls_export.contract.preprocessing import Preprocessing
 
 root = Path(sys.argv[1])
+preprocessing = Preprocessing(size=(8, 8), mean=(0, 0, 0), std=(1, 1, 1))
+check(root, preprocessing)  # imports everything, while this process may read it
 os.setuid(65534)  # root may read every file
-report = check(root, Preprocessing(size=(8, 8), mean=(0, 0, 0), std=(1, 1, 1)))
+report = check(root, preprocessing)
 print(json.dumps({rule: [item.text for item in items] for rule, items in report.findings.items()}))
 """
 

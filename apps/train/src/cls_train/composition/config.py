@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from cls_export.contract.files import refuse_long_names
 from cls_train.composition.annotations import list_fields
 from cls_train.composition.key_suggestions import KeySuggestions
 from cls_train.composition.renames import describe_renamed_key, find_renamed_key
@@ -50,9 +51,11 @@ def _expand_home(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return str(Path(value).expanduser())
+        path = Path(value).expanduser()
     except RuntimeError as error:
         raise ValueError(f"the home folder is unknown ({error})") from error
+    refuse_long_names(path)
+    return str(path)
 
 
 def _check_run_name(name: str) -> str:
@@ -219,7 +222,7 @@ class RunConfig(_Section):
         for name, keys in _PATH_SETTINGS.items():
             node = settings.get(name)
             if isinstance(node, dict):
-                _make_paths_absolute(node, keys)
+                _make_paths_absolute(name, node, keys)
         for name in _PARTIAL_NODES:
             node = settings.get(name)
             if isinstance(node, dict) and "_target_" in node:
@@ -291,11 +294,15 @@ def _expand_home_in(value: Any) -> Any:
     return value
 
 
-def _make_paths_absolute(node: dict[Any, Any], keys: tuple[str, ...]) -> None:
+def _make_paths_absolute(name: str, node: dict[Any, Any], keys: tuple[str, ...]) -> None:
     for key in keys:
         path = node.get(key)
-        if isinstance(path, str) and path:
+        if not isinstance(path, str) or not path:
+            continue
+        try:
             node[key] = str(Path(_expand_home(path)).absolute())
+        except ValueError as error:
+            raise ConfigError(f"{name}.{key}: {error}") from error
 
 
 def _describe_error(item: Any, suggestions: KeySuggestions) -> str:

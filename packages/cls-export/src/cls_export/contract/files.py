@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 _DRAFT_SUFFIX = ".draft"
+_MAX_NAME_BYTES = 255
 _MAX_NAME = 100
 """Bytes of the target's name in a draft's name, because file systems limit names to 255 bytes."""
 _CHUNK_BYTES = 1 << 20
@@ -178,6 +179,13 @@ def _is_running(process: int) -> bool:
     except (OSError, OverflowError):  # it belongs to another user
         return True
     return True
+
+
+def refuse_long_names(path: Path) -> None:
+    """Raise a ValueError if a file system cannot have a name of this path (over 255 bytes)."""
+    for name in path.parts:
+        if len(os.fsencode(name)) > _MAX_NAME_BYTES:
+            raise ValueError(f"{name[:40]}… is too long for the name of a file or folder")
 
 
 def sha256_hex(data: bytes) -> str:
