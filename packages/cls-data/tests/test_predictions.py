@@ -237,3 +237,11 @@ def test_a_predictions_file_that_is_no_regular_file_is_rejected(tmp_path: Path, 
         path.symlink_to("nothing")
     with pytest.raises(DataError, match=r"valid\.npz: cannot be read"):
         Predictions.load(path)
+
+
+def test_loaded_arrays_can_become_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "valid.npz"
+    predictions().save(path)
+    loaded = Predictions.load(path)
+    assert loaded.labels.flags.writeable
+    assert loaded.logits.flags.writeable

@@ -72,7 +72,8 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[An
         )
 
     data = archive.read(member)  # to its end, so that its checksum is verified
-    values = np.frombuffer(data, np.uint8, offset=start).view(dtype)
+    # Through a bytearray, so that the array can be written, as PyTorch expects.
+    values = np.frombuffer(bytearray(data), np.uint8, offset=start).view(dtype)
     if dtype.kind == "U":
         _check_characters(values, member.filename)
     return values.reshape(shape, order="F" if is_fortran_order else "C")
