@@ -245,3 +245,19 @@ def test_loaded_arrays_can_become_tensors(tmp_path: Path) -> None:
     loaded = Predictions.load(path)
     assert loaded.labels.flags.writeable
     assert loaded.logits.flags.writeable
+
+
+def test_every_flipped_bit_of_the_directory_is_reported_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "flipped.npz"
+    written = predictions()
+    written.save(path)
+    content = path.read_bytes()
+    for bit in range(8 * content.rindex(b"PK\5\6"), 8 * len(content)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            read = Predictions.load(path)
+        except DataError:
+            continue
+        assert np.array_equal(read.sizes, written.sizes), bit

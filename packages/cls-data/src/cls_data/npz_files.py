@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import struct
 import sys
 import zipfile
 from typing import Any
@@ -24,7 +25,7 @@ _SUFFIX = ".npy"
 def read_npz(
     path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES
 ) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an npz file, which are read-only.
+    """Return the arrays of an npz file.
 
     Every size that the file states is checked before memory is taken for it, because a few
     kilobytes can claim to hold terabytes. Pickled objects are refused.
@@ -47,6 +48,7 @@ def _read_arrays(content: bytes, max_bytes: int) -> dict[str, NDArray[Any]]:
         if total > max_bytes:
             raise ValueError(f"{total:,} bytes of arrays; at most {max_bytes:,} are read")
 
+        _check_no_member_is_lost(content, members, archive.start_dir)
         arrays = {}
         for member in members:
             name = member.filename.removesuffix(_SUFFIX)
@@ -54,6 +56,23 @@ def _read_arrays(content: bytes, max_bytes: int) -> dict[str, NDArray[Any]]:
                 raise ValueError(f"unexpected member {member.filename!r}")
             arrays[name] = _read_array(archive, member)
         return arrays
+
+
+def _check_no_member_is_lost(
+    content: bytes, members: list[zipfile.ZipInfo], directory: int
+) -> None:
+    """Check that the members lie one after the other, from the first byte to the directory.
+
+    A damaged directory can end early, and `zipfile` does not compare the number of members.
+    """
+    end = 0
+    for member in sorted(members, key=lambda each: each.header_offset):
+        if member.header_offset != end:
+            break
+        name_length, extra_length = struct.unpack_from("<HH", content, end + 26)
+        end += 30 + name_length + extra_length + member.compress_size
+    if end != directory:
+        raise ValueError("an array is missing from the directory")
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
