@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-SPIN_COUNT = 1_000
-"""How often a waiting thread of libgomp looks for work before it sleeps: a few tens of
-microseconds, against milliseconds by default. See `benchmarks/busy_machine.py`."""
+SPIN_COUNT = 30_000
+"""How often a waiting thread of libgomp looks for work before it sleeps, against 300,000 times by
+default. See `benchmarks/busy_machine.py`."""
 
 
 def shorten_spinning() -> None:
