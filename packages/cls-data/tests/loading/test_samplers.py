@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from cls_data import BatchPlan, EpochSampler, EvaluationSampler
+from cls_data.loading.samplers import _ORDER_STREAM, _derive_seed
 
 
 def epoch_of(sampler: EpochSampler, epoch: int) -> list[BatchPlan]:
@@ -146,6 +147,28 @@ def test_sampling_frequencies_match_the_weights_over_epochs_and_ranks() -> None:
     )
     assert torch.allclose(frequencies, weights / 10, atol=0.02)
     assert frequencies[0] == 0
+
+
+@given(length=st.integers(1, 3000), seed=st.integers(0, 2**32))
+def test_weighted_rows_are_those_of_multinomial_in_float64(length: int, seed: int) -> None:
+    weights = some_weights(length, seed)
+    weights[torch.rand(length, generator=torch.Generator().manual_seed(seed)) < 0.2] = 0
+    weights[seed % length] = 1
+    (plan,) = EpochSampler(length, length, seed, weights=weights)
+    order_seed = _derive_seed(_ORDER_STREAM, seed, 0)
+    generator = torch.Generator().manual_seed(order_seed)
+    expected = torch.multinomial(weights.double(), length, replacement=True, generator=generator)
+    assert torch.equal(plan.index, expected)
+
+
+def test_light_rows_after_many_heavy_ones_are_sampled() -> None:
+    """A sum in float32 reaches 2^25, where adding a weight of 1 changes nothing."""
+    heavy, light = 2**19, 2**19
+    weights = torch.cat([torch.full((heavy,), 64.0), torch.ones(light)])
+    (plan,) = EpochSampler(len(weights), len(weights), seed=0, weights=weights)
+    num_light = int((plan.index >= heavy).sum())
+    expected = len(weights) / 65
+    assert abs(num_light - expected) < 0.1 * expected
 
 
 @given(length=st.integers(1, 100), batch_size=st.integers(1, 20), world_size=st.integers(1, 4))
