@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from cls_data.errors import DataError
 from cls_data.gate.config import GateConfig
 from cls_data.paths import expand_path
 from cls_data.splits.folder_split import FolderSplit
@@ -43,8 +44,9 @@ class DataModuleConfig(BaseModel):
         folds: Number of folds.
         quarantine: File written by `cls-data check ROOT --quarantine FILE`: rows to leave out.
         gate: Policies and thresholds of the data gate, which runs first; None to skip it.
-        batch_size: Images per training step and rank.
-        eval_batch_size: Images per validation, test, and prediction step and rank.
+        batch_size: Images per training step, over all devices.
+        batch_size_per_device: Images per training step and device, in place of `batch_size`.
+        eval_batch_size: Images per validation, test, and prediction step and device.
         num_workers: Loader processes. A batch is one gather from memory, so 0 is usually fastest.
         persistent_workers: Keep the processes between epochs; ignored without processes.
         sampler: `shuffle` visits every training image once an epoch. `weighted` draws with
@@ -76,6 +78,7 @@ class DataModuleConfig(BaseModel):
     quarantine: UserPath | None = None
     gate: GateConfig | None = GateConfig()
     batch_size: Count = 64
+    batch_size_per_device: Count | None = None
     eval_batch_size: Count = 256
     num_workers: Annotated[int, Field(ge=0)] = 0
     persistent_workers: bool = True
@@ -155,6 +158,22 @@ class DataModuleConfig(BaseModel):
         if self.decode_workers is not None:
             return self.decode_workers
         return os.cpu_count() or 1
+
+    def rank_batch_size(self, world_size: int) -> int:
+        """Return the images per training step of each of several devices.
+
+        Raises:
+            DataError: The devices cannot share `batch_size` equally.
+        """
+        if self.batch_size_per_device is not None:
+            return self.batch_size_per_device
+        if self.batch_size % world_size != 0:
+            raise DataError(
+                f"data.batch_size={self.batch_size} is the number of images per step over all "
+                f"devices, and {world_size} devices cannot share it equally; set a multiple of "
+                f"{world_size}, or data.batch_size_per_device"
+            )
+        return self.batch_size // world_size
 
     @property
     def is_strict(self) -> bool:

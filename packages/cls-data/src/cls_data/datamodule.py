@@ -238,12 +238,19 @@ class ClassificationDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[StoredBatch]:
         """Return the loader of shuffled or weighted batches, to be augmented on the device."""
         train = self._dataset["train"]
+        ranks = self._ranks()
+        world_size = ranks["world_size"]
+        if len(train.records) < world_size:
+            raise DataError(
+                f"{self.config.root}: train has {len(train.records)} images, which are too few for "
+                f"{world_size} devices"
+            )
         sampler = EpochSampler(
             len(train.records),
-            self.config.batch_size,
+            self.config.rank_batch_size(world_size),
             self.config.seed,
             weights=self._dataset.sampling_weights(),
-            **self._ranks(),
+            **ranks,
         )
         loader = self._build_loader(train, sampler)
         assert isinstance(loader, TrainingDataLoader)

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from cls_data.augmentation.filters import downscale_and_back
+from cls_data.augmentation.gaussian_noise import gaussian_noise
 from cls_data.augmentation.geometry import crop_matrices
 from cls_data.augmentation.jpeg import compress
 from cls_data.augmentation.ops import (
@@ -107,17 +108,12 @@ def zoom_matrices(zoom: Values) -> Values:
 def add_noise(images: Tensor, deviation: Values, seeds: NDArray[np.int64]) -> Tensor:
     """Add Gaussian noise with standard deviations [B] in place; levels stay within 0-255.
 
-    The first seed is the seed of all noise, which is drawn on the device of the images: a seed
-    gives the same noise on one kind of device, but not across kinds.
+    Args:
+        images: float32 [B, 3, H, W] in 0-255.
+        deviation: [B], in levels.
+        seeds: [B]. The noise of a sample depends only on its seed.
     """
-    seed = int(seeds[0])
-    generator = torch.Generator(images.device).manual_seed(seed)
-    noise = torch.randn(
-        images.shape,
-        generator=generator,
-        device=images.device,
-    )
-
+    noise = gaussian_noise(images[0].numel(), seeds, images)
     scale = move_to_device(deviation, images)
-    images.addcmul_(noise, scale[:, None, None, None])
+    images.addcmul_(noise.reshape(images.shape), scale[:, None, None, None])
     return images.clamp_(0, 255)

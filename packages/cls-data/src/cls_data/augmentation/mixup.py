@@ -15,6 +15,9 @@ from cls_data.augmentation.random_streams import ParamSampler
 class MixupCutmix(AugmentationSettings):
     """Mixes samples with others of their batch, each pair in its own proportion.
 
+    If several devices share a batch, each mixes its own samples. Which pairs are mixed then depends
+    on the number of devices.
+
     Attributes:
         probability: Probability of mixing a sample.
         cutmix: Probability that a mixed sample gets a rectangle of the other image (CutMix: Yun et

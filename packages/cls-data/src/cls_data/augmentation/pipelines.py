@@ -26,6 +26,7 @@ from cls_data.augmentation.ops import (
 )
 from cls_data.augmentation.random_erasing import RandomErasing
 from cls_data.augmentation.random_streams import ParamSampler, Values
+from cls_data.loading.batches import BatchShare
 
 _DIGITS = re.compile("[0-9]+")
 _PIXELS_PER_CHUNK = 64 * 64 * 64
@@ -41,6 +42,14 @@ class Augmentation(ABC):
 
         All parameters are a function of the seed and of the order of the samples.
         """
+
+    def augment_share(self, images: Tensor, seed: int, share: BatchShare) -> Tensor:
+        """Augment the samples of a batch that are in this process; several devices share it.
+
+        Override this if a sample's parameters should not depend on the number of devices. By
+        default, every device draws with its own seed.
+        """
+        return self(images, seed)
 
     def label_warnings(self, classes: Sequence[str]) -> list[str]:
         """Return warnings about settings that can turn one of these classes into another."""
@@ -108,18 +117,27 @@ class AugmentationPipeline(AugmentationSettings, Augmentation):
         by_stage = sorted(ops.items(), key=lambda item: item[1].stage)
         return dict(by_stage)
 
-    def draw(self, num_samples: int, seed: int) -> dict[str, OpParameters]:
+    def draw(
+        self, num_samples: int, seed: int, share: BatchShare | None = None
+    ) -> dict[str, OpParameters]:
         """Draw the parameters of every op for a batch, each op from its own stream."""
         params = {}
         for name, op in self.ops().items():
-            params[name] = op.draw(ParamSampler(num_samples, seed, name))
+            params[name] = op.draw(ParamSampler(num_samples, seed, name, share))
         return params
 
     def __call__(self, images: Tensor, seed: int) -> Tensor:
         """Return float32 [B, 3, H, W] in 0-255 for uint8 [B, 3, H, W]."""
+        return self._augment(images, seed, None)
+
+    def augment_share(self, images: Tensor, seed: int, share: BatchShare) -> Tensor:
+        """Augment samples with the parameters that one device would draw for them."""
+        return self._augment(images, seed, share)
+
+    def _augment(self, images: Tensor, seed: int, share: BatchShare | None) -> Tensor:
         batch_size, _, height, width = images.shape
-        params = self.draw(batch_size, seed)
-        clean_sampler = ParamSampler(batch_size, seed, "clean")
+        params = self.draw(batch_size, seed, share)
+        clean_sampler = ParamSampler(batch_size, seed, "clean", share)
         draws = _BatchDraws(
             clean=clean_sampler.bernoulli(self.clean),
             matrices=self._combined_matrices(params, width / height, batch_size),

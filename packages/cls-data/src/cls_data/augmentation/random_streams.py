@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cls_data.loading.batches import BatchShare
+
 Values = NDArray[np.floating[Any]]
 
 
@@ -15,10 +17,24 @@ class ParamSampler:
     Every op has its own stream of the batch's seed, so adding, removing, or changing an op does not
     affect the parameters of another one. Results are NumPy arrays, because an operation on 64
     numbers takes PyTorch five times as long.
+
+    Args:
+        num_samples: B, the samples of this process.
+        seed: Seed of the batch.
+        stream: Name of the stream.
+        share: Set if several devices share the batch. Parameters are then drawn for the whole
+            batch from its seed, and those of the samples of this process are returned.
     """
 
-    def __init__(self, num_samples: int, seed: int, stream: str) -> None:
+    def __init__(
+        self, num_samples: int, seed: int, stream: str, share: BatchShare | None = None
+    ) -> None:
         self._num_samples = num_samples
+        self._rows = slice(None)
+        if share is not None:
+            self._num_samples = share.num_samples
+            self._rows = share.rows
+            seed = share.seed
         stream_number = int.from_bytes(stream.encode(), "little")
         self._rng = np.random.default_rng((seed, stream_number))
 
@@ -28,7 +44,7 @@ class ParamSampler:
         values: Values = self._rng.random(size, np.float32)
         values *= np.float32(high - low)
         values += np.float32(low)
-        return values
+        return values[self._rows]
 
     def symmetric(self, limit: float) -> Values:
         """Draw float32 [B] between -limit and limit."""
@@ -46,12 +62,18 @@ class ParamSampler:
     def beta(self, alpha: float) -> Values:
         """Draw float32 [B] from Beta(alpha, alpha)."""
         values = self._rng.beta(alpha, alpha, self._num_samples)
-        return values.astype(np.float32)
+        return values[self._rows].astype(np.float32)
 
     def permutation(self) -> NDArray[np.int64]:
-        """Draw a permutation of the samples: int64 [B]."""
+        """Draw a permutation of the samples: int64 [B].
+
+        Raises:
+            ValueError: Several devices share the batch: a sample's partner may be on another one.
+        """
+        if self._rows != slice(None):
+            raise ValueError("a batch that several devices share cannot be permuted")
         return self._rng.permutation(self._num_samples)
 
     def seeds(self) -> NDArray[np.int64]:
         """Draw int64 [B], seeds for other generators."""
-        return self._rng.integers(2**62, size=self._num_samples)
+        return self._rng.integers(2**62, size=self._num_samples)[self._rows]

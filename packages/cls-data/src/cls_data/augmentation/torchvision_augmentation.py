@@ -7,13 +7,15 @@ from torch import Tensor, nn
 from cls_data.augmentation.ops import AugmentationSettings
 from cls_data.augmentation.pipelines import Augmentation
 from cls_data.augmentation.random_streams import ParamSampler
+from cls_data.loading.batches import BatchShare
 
 
 class TorchvisionAugmentation(AugmentationSettings, Augmentation):
     """Applies a torchvision transform to every sample separately.
 
     torchvision's transforms draw from PyTorch's global generator, once for a whole batch. Here
-    every call gets one sample, and the state of the global generator is restored afterwards.
+    every call gets one sample and its own seed, and the state of the global generator is restored
+    afterwards.
 
     Attributes:
         transform: Transform of `torchvision.transforms.v2` from uint8 [3, H, W] to uint8
@@ -27,11 +29,19 @@ class TorchvisionAugmentation(AugmentationSettings, Augmentation):
 
     def __call__(self, images: Tensor, seed: int) -> Tensor:
         """Return float32 [B, 3, H, W] in 0-255 for uint8 [B, 3, H, W]."""
-        transform_seed = int(ParamSampler(1, seed, "torchvision").seeds()[0])
+        return self._augment(images, ParamSampler(len(images), seed, "torchvision"))
+
+    def augment_share(self, images: Tensor, seed: int, share: BatchShare) -> Tensor:
+        """Augment samples with the seeds that one device would draw for them."""
+        return self._augment(images, ParamSampler(len(images), seed, "torchvision", share))
+
+    def _augment(self, images: Tensor, sampler: ParamSampler) -> Tensor:
         state = torch.get_rng_state()
+        changed = []
         try:
-            torch.default_generator.manual_seed(transform_seed)
-            changed = [self.transform(image) for image in images]
+            for image, seed in zip(images, sampler.seeds(), strict=True):
+                torch.default_generator.manual_seed(int(seed))
+                changed.append(self.transform(image))
         finally:
             torch.set_rng_state(state)
 

@@ -1,12 +1,38 @@
 """Batch types."""
 
-from typing import NotRequired, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 from torch import Tensor
 
 
+class BatchShare(NamedTuple):
+    """Which samples of a batch that several devices share are in this process.
+
+    Augmentation draws for the whole batch, so a sample gets the same parameters on any number of
+    devices.
+
+    Attributes:
+        seed: Seed of the whole batch; the same on all devices.
+        num_samples: Samples of the whole batch.
+        rank: This process has the samples `rank`, `rank + world_size`, and so on.
+        world_size: Number of processes.
+    """
+
+    seed: int
+    num_samples: int
+    rank: int
+    world_size: int
+
+    @property
+    def rows(self) -> slice:
+        """The samples of this process among those of the whole batch."""
+        return slice(self.rank, None, self.world_size)
+
+
 class StoredBatch(TypedDict):
     """Rows of an image store. Only training batches have a seed; they are augmented on the device.
+
+    `share` is set if several devices share the batch. The seed then differs from device to device.
 
     Shapes: images uint8 [B, 3, H, W], labels int64 [B], index int64 [B] (rows of the split).
     """
@@ -15,6 +41,7 @@ class StoredBatch(TypedDict):
     labels: Tensor
     index: Tensor
     seed: NotRequired[int]
+    share: NotRequired[BatchShare]
 
 
 class ClassificationBatch(TypedDict):

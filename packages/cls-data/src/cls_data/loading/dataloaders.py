@@ -39,6 +39,8 @@ class BatchDataset(Dataset[StoredBatch]):
         )
         if plan.seed is not None:
             batch["seed"] = plan.seed
+        if plan.share is not None:
+            batch["share"] = plan.share
         return batch
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from cls_data.augmentation.mixup import MixupCutmix
 from cls_data.augmentation.pipelines import Augmentation
 from cls_data.images.resize import resize
-from cls_data.loading.batches import ClassificationBatch, StoredBatch
+from cls_data.loading.batches import BatchShare, ClassificationBatch, StoredBatch
 from cls_export.contract.preprocessing import Preprocessing
 
 
@@ -33,7 +33,7 @@ class DeviceTransform:
     ) -> ClassificationBatch:
         """Augment, normalize, resize to (height, width), and mix a batch that has a seed."""
         seed = batch["seed"]
-        images = self._augment(batch["images"], seed)
+        images = self._augment(batch["images"], seed, batch.get("share"))
         # Normalize first, while images may be small; resizing is linear.
         images = self._normalize(images.float())
         images = resize(images, size)
@@ -80,10 +80,12 @@ class DeviceTransform:
             return []
         return self._augmentation.label_warnings(classes)
 
-    def _augment(self, images: Tensor, seed: int) -> Tensor:
+    def _augment(self, images: Tensor, seed: int, share: BatchShare | None = None) -> Tensor:
         if self._augmentation is None:
             return images
-        return self._augmentation(images, seed)
+        if share is None:
+            return self._augmentation(images, seed)
+        return self._augmentation.augment_share(images, seed, share)
 
     def _normalize(self, images: Tensor) -> Tensor:
         """Apply `images * scale + bias` in place, the same two operations as the runtime."""

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
+from cls_data.loading.batches import BatchShare
+
 _ORDER_STREAM = 1
 _AUGMENTATION_STREAM = 2
 """Random streams. Without these tags, equal seeds would give equal streams."""
@@ -22,10 +24,14 @@ _AUGMENTATION_STREAM = 2
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """The rows of one batch, int64 [B], and the seed of its augmentation; None for evaluation."""
+    """The rows of one batch, int64 [B], and the seed of its augmentation; None for evaluation.
+
+    `share` is set if several ranks share the batch.
+    """
 
     index: Tensor
     seed: int | None
+    share: BatchShare | None = None
 
 
 class EpochSampler(DistributedSampler[BatchPlan]):
@@ -80,14 +86,21 @@ class EpochSampler(DistributedSampler[BatchPlan]):
             start = number * self._step_size
             stop = start + self._step_size
             step = order[start:stop]
-            seed = _derive_seed(
-                _AUGMENTATION_STREAM,
-                self._seed,
-                self.epoch,
-                number,
-                self._rank,
+            if self._world_size == 1:
+                yield BatchPlan(step, self._augmentation_seed(number, rank=0))
+                continue
+
+            share = BatchShare(
+                seed=self._augmentation_seed(number, rank=0),
+                num_samples=len(step),
+                rank=self._rank,
+                world_size=self._world_size,
             )
-            yield BatchPlan(step[self._rank :: self._world_size], seed)
+            rank_seed = self._augmentation_seed(number, rank=self._rank)
+            yield BatchPlan(step[share.rows], rank_seed, share)
+
+    def _augmentation_seed(self, batch: int, *, rank: int) -> int:
+        return _derive_seed(_AUGMENTATION_STREAM, self._seed, self.epoch, batch, rank)
 
     def _order(self) -> Tensor:
         seed = _derive_seed(_ORDER_STREAM, self._seed, self.epoch)
