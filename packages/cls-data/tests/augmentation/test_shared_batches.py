@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import v2
@@ -25,6 +25,7 @@ PIPELINES = (
 )
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     pipeline=st.sampled_from(PIPELINES),
     world_size=st.integers(2, 5),
@@ -35,7 +36,9 @@ def test_samples_do_not_depend_on_the_number_of_devices(
     pipeline: Augmentation, world_size: int, per_rank: int, seed: int
 ) -> None:
     batch_size = world_size * per_rank
-    images = torch.randint(0, 256, (2 * batch_size, 3, 12, 10), dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(seed)
+    shape = (2 * batch_size, 3, 12, 10)
+    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
     alone = list(EpochSampler(len(images), batch_size, seed))
     expected = augment(pipeline, images, alone)

@@ -3,7 +3,6 @@
 from typing import Annotated, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 from torch import Tensor
