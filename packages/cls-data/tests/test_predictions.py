@@ -26,9 +26,9 @@ def predictions() -> Predictions:
         torch.tensor([2, 0, 1]),
     )
     records = [
-        Record("a.jpg", Path("a.jpg"), "23", "game 1", {}, "x:1"),
-        Record("b.jpg", Path("b.jpg"), "23", None, METADATA, "x:2"),
-        Record("ü.jpg", Path("ü.jpg"), "", None, {}, "x:3"),
+        Record("a.jpg", "", "23", "game 1", {}, "x:1"),
+        Record("b.jpg", "", "23", None, METADATA, "x:2"),
+        Record("ü.jpg", "", "", None, {}, "x:3"),
     ]
     return Predictions.from_outputs(
         outputs, records, ["", "23"], np.array([[1, 2], [3, 4], [5, 6]])

@@ -29,7 +29,7 @@ def _records(folder: Path, counts: Mapping[str, int], start: int = 0) -> list[Re
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(name)
-            records.append(Record(name, path, label, None, {}, name))
+            records.append(Record(name, str(folder), label, None, {}, name))
     return records
 
 
@@ -139,7 +139,7 @@ def test_copies_and_groups_stay_together(tmp_path: Path) -> None:
     grouped = []
     for number, record in enumerate(records):
         group = f"game{number % 12}" if number % 3 == 2 else None
-        grouped.append(Record(record.id, record.path, record.label, group, {}, record.source))
+        grouped.append(Record(record.id, record.root, record.label, group, {}, record.source))
     by_image = _split_of_image(split_records(grouped, FolderSplit(), with_test=True))
     for number in range(0, 60, 3):
         assert by_image[records[number].id] == by_image[records[number + 1].id]
@@ -153,7 +153,7 @@ def test_a_large_group_does_not_fill_a_small_split(tmp_path: Path) -> None:
     records = []
     for record in _records(tmp_path, {"cat": 60, "dog": 20}):
         group = "all" if record.label == "cat" and len(records) < 40 else None
-        records.append(Record(record.id, record.path, record.label, group, {}, record.source))
+        records.append(Record(record.id, record.root, record.label, group, {}, record.source))
     counts = _counts(split_records(records, FolderSplit(), with_test=True))
     assert counts["train"]["cat"] >= 40
     assert counts["valid"]["cat"] <= 7

@@ -31,7 +31,7 @@ SIZES = {"width": (17, 29.5, 63), "height": (23, 40, 64)}
 
 
 def make_record(label: str, metadata: dict[str, JsonValue]) -> Record:
-    return Record("1.png", Path("1.png"), label, None, metadata, "train/a.jsonl:1")
+    return Record("1.png", "", label, None, metadata, "train/a.jsonl:1")
 
 
 def make_statistics(counts: dict[str, Sequence[int]]) -> DatasetStatistics:

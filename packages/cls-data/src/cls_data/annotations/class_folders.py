@@ -170,7 +170,7 @@ def _create_record(path: Path, label: str, root: Path) -> Record:
     name = path.relative_to(root).as_posix()
     return Record(
         id=name,
-        path=path,
+        root=str(root),
         label=label,
         group=roboflow_stem(path.name),
         metadata={},

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 _MAX_REASON_LENGTH = 500
 """A row can be a megabyte of garbage; longer reasons are cut."""
 
+_NO_METADATA: Mapping[str, JsonValue] = {}
+"""Shared by all rows without metadata. An empty dictionary takes 64 bytes."""
+
 _EXAMPLE = 'Example of a row: {"image": "relative/path.jpg", "suffix": "23"}'
 
 
@@ -34,7 +38,8 @@ class Record:
     Attributes:
         id: Path of the image relative to the data root, with forward slashes; if the row names a
             link, the path of the link.
-        path: Absolute path of the image.
+        root: Absolute path of the data root. One string for all rows: a path for each of them took
+            a third of their memory.
         label: Class name.
         group: Rows of one group (a game, a video) stay in one split; None for no group.
         metadata: Any JSON object.
@@ -42,11 +47,16 @@ class Record:
     """
 
     id: str
-    path: Path
+    root: str
     label: str
     group: str | None
     metadata: Mapping[str, JsonValue]
     source: str
+
+    @property
+    def path(self) -> Path:
+        """Absolute path of the image."""
+        return Path(self.root, self.id)
 
     @property
     def location(self) -> str:
@@ -211,12 +221,13 @@ def _parse_line(line: _Line, root: str, hints: PathHints) -> Record | BadRow:
         return _bad_row(line.source, "image_file", str(error))
 
     relative_path = path[len(root) :].replace(os.sep, "/")
+    group = None if row.group is None else sys.intern(row.group)
     return Record(
         id=relative_path.lstrip("/"),
-        path=Path(path),
-        label=row.suffix,
-        group=row.group,
-        metadata=row.metadata or {},
+        root=root,
+        label=sys.intern(row.suffix),
+        group=group,
+        metadata=row.metadata or _NO_METADATA,
         source=line.source,
     )
 
