@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cls_data.annotations.label_names import label_key, quote_label, suggest_label
+from cls_data.annotations.label_names import LabelHints, label_key, quote_label
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,16 @@ def test_quoted_labels_of_one_composed_form_differ(label: str, other: str) -> No
     ],
 )
 def test_an_unknown_label_gets_the_name_that_it_resembles(label: str, expected: str) -> None:
-    assert suggest_label(label, ["7", "Shoe", "caf\u00e9"]) == expected
+    assert LabelHints(["7", "Shoe", "caf\u00e9"]).suggest(label) == expected
 
 
 def test_no_label_is_suggested_without_classes() -> None:
-    assert suggest_label("shoe", []) == ""
+    assert LabelHints([]).suggest("shoe") == ""
+
+
+def test_the_number_of_comparisons_does_not_grow_with_unknown_labels_times_classes() -> None:
+    hints = LabelHints(f"name {number} of a class" for number in range(20_000))
+    found = [hints.suggest(f"nome {number} of a class") for number in range(10_000)]
+    assert found[0] == "; did you mean 'name 0 of a class'?"
+    assert found[-1] == ""
+    assert "it differs only" in hints.suggest("NAME 19999 of a class").lower()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from cls_data.annotations.label_names import quote_label, suggest_label
+from cls_data.annotations.label_names import LabelHints, quote_label
 from cls_data.annotations.reading import Record
 from cls_data.errors import DataError
 
@@ -19,13 +19,11 @@ def build_class_to_idx(train: Sequence[Record]) -> dict[str, int]:
 def check_labels(records: Sequence[Record], indices: Mapping[str, int]) -> None:
     """Raise a `DataError` if a label does not occur in the training split."""
     findings = []
-    hints: dict[str, str] = {}
+    hints = LabelHints(indices)
     for record in records:
         if record.label not in indices:
-            if record.label not in hints:
-                hints[record.label] = suggest_label(record.label, indices)
             label = quote_label(record.label)
-            findings.append(f"{record.source}: label {label}{hints[record.label]}")
+            findings.append(f"{record.source}: label {label}{hints.suggest(record.label)}")
     if findings:
         raise DataError.from_findings(
             f"{len(findings)} row(s) have a label that no training row has",

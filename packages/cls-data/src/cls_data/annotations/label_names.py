@@ -9,6 +9,7 @@ _INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u2060-\u2064\ufe
 """Soft hyphens, zero-width characters, direction marks, and variation selectors."""
 
 _MIN_SIMILARITY = 0.75
+_MAX_COMPARISONS = 50_000
 
 
 def label_key(label: str) -> str:
@@ -32,25 +33,41 @@ def quote_label(label: str) -> str:
     return repr(label) if is_distinct else ascii(label)
 
 
-def suggest_label(label: str, known: Iterable[str]) -> str:
-    """Return a hint that names the known label most like an unknown one, or "".
+class LabelHints:
+    """Suggests the known label most like an unknown one; numbers only if they look alike.
 
-    The hint is appended to a message, such as "; did you mean 'shoe'?". Numbers get a hint only if
-    they are equal apart from blanks, because "7" is no misspelling of "17".
+    "7" is no misspelling of "17". After 50,000 comparisons of words, which take about two seconds,
+    labels that differ in more than case, blanks, and Unicode form get no hint.
+
+    Args:
+        known: The labels that exist.
     """
-    names = sorted(known)
-    by_key = {label_key(name): name for name in names}
-    key = label_key(label)
-    if key in by_key:
-        name = by_key[key]
-        return (
-            f"; did you mean {quote_label(name)}? It differs only in letter case, blanks, or "
-            "Unicode form"
-        )
-    words = [name for name in by_key if not name.isdigit()]
-    if key.isdigit() or not words:
-        return ""
-    closest = difflib.get_close_matches(key, words, n=1, cutoff=_MIN_SIMILARITY)
-    if not closest:
-        return ""
-    return f"; did you mean {by_key[closest[0]]!r}?"
+
+    def __init__(self, known: Iterable[str]) -> None:
+        names = sorted(known)
+        self._by_key = {label_key(name): name for name in names}
+        self._words = [name for name in self._by_key if not name.isdigit()]
+        self._num_comparisons = 0
+        self._hints: dict[str, str] = {}
+
+    def suggest(self, label: str) -> str:
+        """Return a hint to append to a message, such as "; did you mean 'shoe'?", or ""."""
+        if label not in self._hints:
+            self._hints[label] = self._find(label)
+        return self._hints[label]
+
+    def _find(self, label: str) -> str:
+        key = label_key(label)
+        if key in self._by_key:
+            name = self._by_key[key]
+            return (
+                f"; did you mean {quote_label(name)}? It differs only in letter case, blanks, or "
+                "Unicode form"
+            )
+        if key.isdigit() or not self._words or self._num_comparisons >= _MAX_COMPARISONS:
+            return ""
+        self._num_comparisons += len(self._words)
+        closest = difflib.get_close_matches(key, self._words, n=1, cutoff=_MIN_SIMILARITY)
+        if not closest:
+            return ""
+        return f"; did you mean {self._by_key[closest[0]]!r}?"

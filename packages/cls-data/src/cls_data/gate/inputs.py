@@ -2,18 +2,21 @@
 
 from collections import Counter
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Self
 
+import numpy as np
+
 from cls_data.annotations.reading import SPLITS, BadRow, Record
+from cls_data.gate.duplicates import find_near_duplicates
 from cls_data.gate.inspection import InspectionResult
 from cls_export.contract.text import escape_control_characters
 
 _MAX_NAMED_ROWS = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GateRow:
     """A record, its split, and the index of its image file in the inspection result."""
 
@@ -29,6 +32,9 @@ class GateInputs:
     rows: Sequence[GateRow]
     bad_rows: Sequence[BadRow]
     files: InspectionResult
+    _near_duplicates: dict[tuple[int, float], list[list[GateRow]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @cached_property
     def class_counts(self) -> dict[str, Counter[str]]:
@@ -67,6 +73,28 @@ class GateInputs:
                 digest = self.files.pixel_digests[row.file]
                 images.setdefault(digest, []).append(row)
         return list(images.values())
+
+    def near_duplicates(self, bits: int, levels: float) -> list[list[GateRow]]:
+        """Return the rows of each set of different images that look alike.
+
+        Searches once for all rules with the same limits; see `find_near_duplicates`.
+        """
+        if (bits, levels) not in self._near_duplicates:
+            self._near_duplicates[bits, levels] = self._find_near_duplicates(bits, levels)
+        return self._near_duplicates[bits, levels]
+
+    def _find_near_duplicates(self, bits: int, levels: float) -> list[list[GateRow]]:
+        images = self.rows_by_image
+        files = np.array([rows[0].file for rows in images], np.int64)
+        hashes = self.files.hashes[files]
+        thumbnails = self.files.thumbnails[files]
+        found = []
+        for cluster in find_near_duplicates(hashes, thumbnails, bits=bits, levels=levels):
+            rows: list[GateRow] = []
+            for image in cluster:
+                rows += images[image]
+            found.append(rows)
+        return found
 
     @cached_property
     def duplicates(self) -> list[list[GateRow]]:

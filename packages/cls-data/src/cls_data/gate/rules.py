@@ -5,9 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-import numpy as np
-
-from cls_data.annotations.label_names import label_key, quote_label, suggest_label
+from cls_data.annotations.label_names import LabelHints, label_key, quote_label
 from cls_data.gate.appearance import (
     blurred_images,
     bright_images,
@@ -16,7 +14,6 @@ from cls_data.gate.appearance import (
     outlying_sizes,
 )
 from cls_data.gate.config import RULE_NAMES, GateConfig, Policy
-from cls_data.gate.duplicates import find_near_duplicates
 from cls_data.gate.inputs import (
     Finding,
     GateInputs,
@@ -146,21 +143,8 @@ def near_duplicates_within_split(inputs: GateInputs, config: GateConfig) -> Iter
             )
 
 
-def _near_duplicates(inputs: GateInputs, config: GateConfig) -> Iterator[list[GateRow]]:
-    """Yield the rows of different images that look alike."""
-    images = inputs.rows_by_image
-    files = np.array([rows[0].file for rows in images], np.int64)
-    clusters = find_near_duplicates(
-        inputs.files.hashes[files],
-        inputs.files.thumbnails[files],
-        bits=config.near_duplicate_bits,
-        levels=config.near_duplicate_levels,
-    )
-    for cluster in clusters:
-        rows: list[GateRow] = []
-        for image in cluster:
-            rows += images[image]
-        yield rows
+def _near_duplicates(inputs: GateInputs, config: GateConfig) -> list[list[GateRow]]:
+    return inputs.near_duplicates(config.near_duplicate_bits, config.near_duplicate_levels)
 
 
 def groups_across_splits(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
@@ -199,15 +183,13 @@ def unknown_labels(inputs: GateInputs, config: GateConfig) -> Iterator[Finding]:
             has_images=False,
         )
         return
-    hints: dict[str, str] = {}
+    hints = LabelHints(train_labels)
     for row in inputs.rows:
         label = row.record.label
         if row.split != "train" and label not in train_labels:
-            if label not in hints:
-                hints[label] = suggest_label(label, train_labels)
             yield Finding.from_rows(
                 [row],
-                f"label {quote_label(label)} does not occur in train{hints[label]}",
+                f"label {quote_label(label)} does not occur in train{hints.suggest(label)}",
                 "correct the label or add training images",
                 quarantine=[row],
             )

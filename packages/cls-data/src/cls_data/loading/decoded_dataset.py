@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -33,7 +34,7 @@ class DecodedSplit:
     labels: Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DecodedDataset:
     """All splits of a data root: train, valid, and optionally test; empty before loading."""
 
@@ -94,7 +95,14 @@ class DecodedDataset:
         return tuple(self.class_to_idx)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of all rows and image bytes, independent of their order."""
+        """Return the SHA-256 of all rows and image bytes, independent of their order.
+
+        Computed once: it takes a minute for 10 million rows, and every checkpoint has it.
+        """
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         rows = {}
         for name, split in self.splits.items():
             digests = split.store.digests
