@@ -471,7 +471,7 @@ class Notes(LightningModule):
 root = Path(sys.argv[1])
 data = ClassificationDataModule(
     DataModuleConfig(
-        root=root, batch_size=3, eval_batch_size=4, sampler=sys.argv[2], store=root / "store"
+        root=root, batch_size=6, eval_batch_size=4, sampler=sys.argv[2], store=root / "store"
     ),
     Preprocessing(size=(16, 16), mean=(0, 0, 0), std=(1, 1, 1)),
     LightAugmentation(),

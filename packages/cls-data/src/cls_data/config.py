@@ -46,7 +46,7 @@ class DataModuleConfig(BaseModel):
         gate: Policies and thresholds of the data gate, which runs first; None to skip it.
         batch_size: Images per training step, over all devices.
         batch_size_per_device: Images per training step and device, in place of `batch_size`.
-        eval_batch_size: Images per validation, test, and prediction step and device.
+        eval_batch_size: Images per validation, test, and prediction step, over all devices.
         num_workers: Loader processes. A batch is one gather from memory, so 0 is usually fastest.
         persistent_workers: Keep the processes between epochs; ignored without processes.
         sampler: `shuffle` visits every training image once an epoch. `weighted` draws with

@@ -238,13 +238,8 @@ class ClassificationDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[StoredBatch]:
         """Return the loader of shuffled or weighted batches, to be augmented on the device."""
         train = self._dataset["train"]
-        ranks = self._ranks()
+        ranks = self._ranks("train")
         world_size = ranks["world_size"]
-        if len(train.records) < world_size:
-            raise DataError(
-                f"{self.config.root}: train has {len(train.records)} images, which are too few for "
-                f"{world_size} devices"
-            )
         sampler = EpochSampler(
             len(train.records),
             self.config.rank_batch_size(world_size),
@@ -280,8 +275,8 @@ class ClassificationDataModule(LightningDataModule):
         return self._evaluation_loader(self.config.predict_split)
 
     def unaugmented(self, split: str, device: torch.device) -> Iterator[ClassificationBatch]:
-        """Yield all rows of a split in order, as in evaluation, on a device."""
-        for batch in self._evaluation_loader(split):
+        """Yield all rows of a split in order, as in evaluation, on a device and on each rank."""
+        for batch in self._ordered_loader(split):
             moved = move_data_to_device(batch, device)
             yield self._prepare_batch(moved)
 
@@ -313,11 +308,17 @@ class ClassificationDataModule(LightningDataModule):
         return self.preprocessing.size if size is None else size
 
     def _evaluation_loader(self, split: str) -> DataLoader[StoredBatch]:
+        return self._ordered_loader(split, **self._ranks(split))
+
+    def _ordered_loader(
+        self, split: str, *, rank: int = 0, world_size: int = 1
+    ) -> DataLoader[StoredBatch]:
         decoded = self._dataset[split]
         sampler = EvaluationSampler(
             len(decoded.records),
             self.config.eval_batch_size,
-            **self._ranks(),
+            rank=rank,
+            world_size=world_size,
         )
         return self._build_loader(decoded, sampler)
 
@@ -336,10 +337,14 @@ class ClassificationDataModule(LightningDataModule):
             return torch.device("cpu")
         return self.trainer.strategy.root_device
 
-    def _ranks(self) -> Mapping[str, int]:
+    def _ranks(self, split: str) -> Mapping[str, int]:
+        """Return this process's rank and the number of processes that share a split."""
         if self.trainer is None:
             return {"rank": 0, "world_size": 1}
-        return {
-            "rank": self.trainer.global_rank,
-            "world_size": self.trainer.world_size,
-        }
+        rows = len(self._dataset[split].records)
+        world_size = self.trainer.world_size
+        if rows < world_size:
+            raise DataError(
+                f"{self.config.root}: {split} has {rows} images, too few for {world_size} devices"
+            )
+        return {"rank": self.trainer.global_rank, "world_size": world_size}

@@ -172,14 +172,40 @@ def test_light_rows_after_many_heavy_ones_are_sampled() -> None:
 
 
 @given(length=st.integers(1, 100), batch_size=st.integers(1, 20), world_size=st.integers(1, 4))
-def test_sequential_sampler_yields_every_row_once_without_a_seed(
+def test_evaluation_yields_every_row_once_in_equally_many_batches_on_all_ranks(
     length: int, batch_size: int, world_size: int
 ) -> None:
-    seen: list[int] = []
+    length = max(length, world_size)
+    shares = []
     for rank in range(world_size):
         sampler = EvaluationSampler(length, batch_size, rank=rank, world_size=world_size)
         plans = list(sampler)
         assert len(plans) == len(sampler)
-        assert all(plan.seed is None for plan in plans)
-        seen += [row for plan in plans for row in plan.index.tolist()]
-    assert sorted(seen) == list(range(length))
+        assert all(plan.seed is None and len(plan.index) > 0 for plan in plans)
+        shares.append(plans)
+
+    seen: list[int] = []
+    for batch in zip(*shares, strict=True):
+        rows = torch.cat([plan.index for plan in batch]).sort().values.tolist()
+        assert len(rows) < max(batch_size, world_size) + world_size
+        seen += rows
+    assert seen == list(range(length))
+
+
+@given(
+    batches=st.integers(1, 5),
+    per_rank=st.integers(1, 5),
+    world_size=st.integers(1, 4),
+    limit=st.integers(1, 5),
+)
+def test_the_first_evaluation_batches_have_the_same_rows_on_any_number_of_ranks(
+    batches: int, per_rank: int, world_size: int, limit: int
+) -> None:
+    batch_size = per_rank * world_size
+    length = batches * batch_size
+    alone = [plan.index for plan in EvaluationSampler(length, batch_size)][:limit]
+    shared = []
+    for rank in range(world_size):
+        sampler = EvaluationSampler(length, batch_size, rank=rank, world_size=world_size)
+        shared += [plan.index for plan in sampler][:limit]
+    assert torch.equal(torch.cat(shared).sort().values, torch.cat(alone))

@@ -32,6 +32,12 @@ from cls_models.nonfinite import NonfiniteBatchTracker, NonfiniteLossError, list
 from cls_models.optim.param_groups import build_optimizer, is_fused_allowed
 from cls_models.optim.schedule_factory import build_schedule
 from cls_models.optim.schedules import Plateau
+from cls_models.rank_reduction import (
+    average_buffers,
+    average_module_buffers,
+    gather_rows,
+    sum_over_ranks,
+)
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 """Builds an optimizer from parameter groups."""
@@ -83,7 +89,8 @@ class ClassificationModule(LightningModule):
         self.loss = loss
         self.transfer = transfer
         self.outputs: EvaluationOutputs | None = None
-        """Outputs of the latest evaluation; None before the first."""
+        """Outputs of the latest evaluation; None before the first, and on all ranks but the first.
+        """
         self.class_accuracy: Tensor | None = None
         """Accuracy of each class in the latest evaluation, float32 [C] on the CPU; or None."""
 
@@ -168,6 +175,10 @@ class ClassificationModule(LightningModule):
             self._log_training_epoch()
         return loss
 
+    def on_validation_start(self) -> None:
+        """Let all ranks validate the same statistics of batch normalization."""
+        average_module_buffers(self)
+
     def on_validation_epoch_start(self) -> None:
         """Discard the state of an interrupted validation."""
         self._reset_evaluation()
@@ -228,7 +239,11 @@ class ClassificationModule(LightningModule):
             super().lr_scheduler_step(scheduler, metric)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the state of the epoch's training metrics."""
+        """Save the state of the epoch's training metrics, and buffers, over all ranks."""
+        buffers = [name for name, _ in self.named_buffers() if name in checkpoint["state_dict"]]
+        for key in ("state_dict", "raw_state_dict"):
+            if key in checkpoint:
+                average_buffers(buffers, checkpoint[key])
         checkpoint["training_metrics"] = {
             "loss": get_metric_state(self._train_loss),
             "top1": get_metric_state(self._train_top1),
@@ -239,8 +254,9 @@ class ClassificationModule(LightningModule):
         """Restore the metrics of an unfinished epoch; the start of another epoch resets them."""
         state = checkpoint.get("training_metrics")
         if state:
-            restore_metric_state(self._train_loss, state["loss"])
-            restore_metric_state(self._train_top1, state["top1"])
+            is_first = self.trainer.is_global_zero
+            restore_metric_state(self._train_loss, state["loss"], is_first=is_first)
+            restore_metric_state(self._train_top1, state["top1"], is_first=is_first)
             self._epoch_metrics = state["concluded"]
             self._resumed_epoch_metrics = state["concluded"]
 
@@ -290,7 +306,8 @@ class ClassificationModule(LightningModule):
 
     def _check_training_loss(self) -> None:
         # One non-finite loss makes the sum non-finite. Reading it synchronizes with the device.
-        total = float(self._train_loss.mean_value)
+        assert isinstance(self._train_loss.mean_value, Tensor)
+        total = float(sum_over_ranks(self._train_loss.mean_value))
         if not math.isfinite(total):
             raise self._nonfinite_error("training", total)
 
@@ -298,7 +315,8 @@ class ClassificationModule(LightningModule):
         epoch = self.current_epoch + 1
         rate = self._get_learning_rate()
         data = getattr(self.trainer, "datamodule", None)
-        paths = list_image_paths(self._nonfinite_batch.rows(), data)
+        rows = self._nonfinite_batch.rows_of_first_rank()
+        paths = list_image_paths(rows, data)
         first_batch = ""
         if paths:
             first_batch = f" First in the batch of {paths}."
@@ -330,12 +348,10 @@ class ClassificationModule(LightningModule):
     def _finish_evaluation(self, split: str) -> None:
         values = self._eval_metrics.compute()
         self.class_accuracy = values.pop(CLASS_ACCURACY).cpu()
-        self.outputs = _concatenate(split, self._eval_batches)
-        if self.trainer.world_size > 1:
-            self.outputs = _gather_ranks(self.outputs, self.trainer.world_size)
+        self.outputs = _gather_outputs(split, self._eval_batches)
 
-        loss = functional.cross_entropy(self.outputs.logits, self.outputs.labels)
-        self.log(f"{split}_loss", loss.to(self.device), prog_bar=split == "valid")
+        loss = self._evaluation_loss()
+        self.log(f"{split}_loss", loss, prog_bar=split == "valid")
         for name, value in values.items():
             self.log(f"{split}_{name}", value, prog_bar=split == "valid" and name == "top1")
 
@@ -349,6 +365,13 @@ class ClassificationModule(LightningModule):
                 raise self._nonfinite_error("validation", float(loss))
             self._step_plateau({"loss": loss, **values})
         self._reset_evaluation()
+
+    def _evaluation_loss(self) -> Tensor:
+        if self.trainer.world_size > 1:
+            return _mean_loss(self._eval_batches)
+        assert self.outputs is not None
+        loss = functional.cross_entropy(self.outputs.logits, self.outputs.labels)
+        return loss.to(self.device)
 
     def _step_plateau(self, values: dict[str, Tensor]) -> None:
         if self._plateau is not None:
@@ -367,26 +390,29 @@ def _seed_generators(seed: int, device: torch.device) -> None:
         torch.get_device_module(device).manual_seed(seed)
 
 
-def _concatenate(split: str, batches: list[tuple[Tensor, Tensor, Tensor]]) -> EvaluationOutputs:
+def _gather_outputs(
+    split: str, batches: list[tuple[Tensor, Tensor, Tensor]]
+) -> EvaluationOutputs | None:
+    """Return the outputs of all ranks in row order; None on all ranks but the first."""
     logits, labels, index = zip(*batches, strict=True)
+    rows = gather_rows([torch.cat(logits), torch.cat(labels), torch.cat(index)])
+    if rows is None:
+        return None
+    order = rows[2].argsort()
     return EvaluationOutputs(
         split=split,
-        logits=torch.cat(logits).cpu(),
-        labels=torch.cat(labels).cpu(),
-        index=torch.cat(index).cpu(),
+        logits=rows[0][order].cpu(),
+        labels=rows[1][order].cpu(),
+        index=rows[2][order].cpu(),
     )
 
 
-def _gather_ranks(own: EvaluationOutputs, world_size: int) -> EvaluationOutputs:
-    """Return the outputs of all ranks, in row order."""
-    gathered: list[Any] = [None] * world_size
-    torch.distributed.all_gather_object(gathered, own)
-    batches = [(outputs.logits, outputs.labels, outputs.index) for outputs in gathered]
-    joined = _concatenate(own.split, batches)
-    order = joined.index.argsort()
-    return EvaluationOutputs(
-        split=own.split,
-        logits=joined.logits[order],
-        labels=joined.labels[order],
-        index=joined.index[order],
-    )
+def _mean_loss(batches: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """Return the mean negative log-likelihood over the rows of all ranks."""
+    logits = torch.cat([each for each, _, _ in batches])
+    labels = torch.cat([each for _, each, _ in batches])
+    total = functional.cross_entropy(logits.double(), labels, reduction="sum")
+    count = total.new_tensor(float(len(labels)))
+    sums = sum_over_ranks(torch.stack([total, count]))
+    mean = sums[0] / sums[1]
+    return mean.float()

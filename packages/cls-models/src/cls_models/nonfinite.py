@@ -1,9 +1,10 @@
 """Detect non-finite losses without waiting for the device at every step."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from cls_data import ClassificationDataModule
 
@@ -42,6 +43,17 @@ class NonfiniteBatchTracker:
         if self._rows is None or int(self._rows[0]) < 0:
             return []
         return self._rows.tolist()
+
+    def rows_of_first_rank(self) -> list[int]:
+        """Return the recorded rows of the first rank that has some. All ranks must call this."""
+        if not distributed.is_available() or not distributed.is_initialized():
+            return self.rows()
+        all_rows: list[Any] = [None] * distributed.get_world_size()
+        distributed.all_gather_object(all_rows, self.rows())
+        for rows in all_rows:
+            if rows:
+                return list(rows)
+        return []
 
 
 def list_image_paths(rows: Sequence[int], data: object) -> str:

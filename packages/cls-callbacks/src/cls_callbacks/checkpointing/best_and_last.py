@@ -4,6 +4,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from lightning.pytorch import LightningModule, Trainer
@@ -16,7 +17,7 @@ from cls_callbacks.checkpointing.checkpoint_files import (
     remove_checkpoint,
     rename_checkpoint,
 )
-from cls_callbacks.checkpointing.remote_copy import RemoteCopy
+from cls_callbacks.checkpointing.rank_agreement import RankAgreement
 from cls_callbacks.checkpointing.resume_points import can_resume_after_batch
 from cls_callbacks.trainer_access import get_run_paths
 from cls_export.contract.suggestions import did_you_mean
@@ -62,13 +63,12 @@ class BestAndLastCheckpoint(Checkpoint):
             (counted from 1). None saves none, or as many as `keep_gigabytes` allows.
         keep_gigabytes: Limit the total size of these epoch checkpoints to this many GB (1e9
             bytes); the latest is never deleted.
-        copy_to: After each save, copy best.ckpt or last.ckpt and its checksum to
-            RUN/checkpoints in this folder or fsspec URL (gs://bucket/runs). A failed copy is
-            logged, and training continues.
 
     Attributes:
         metadata: Plain values that each checkpoint stores under `run`, such as the configuration.
         best_score: The best value of the metric so far; None before the first validation.
+        on_saved: Called on the first rank with the number of optimizer steps, when files in
+            `checkpoints/` have changed.
     """
 
     def __init__(
@@ -81,7 +81,6 @@ class BestAndLastCheckpoint(Checkpoint):
         on_save_error: Literal["stop", "continue"] = "stop",
         keep_epochs: int | None = None,
         keep_gigabytes: float | None = None,
-        copy_to: str | None = None,
     ) -> None:
         if mode not in ("max", "min"):
             raise ValueError(f"mode must be 'max' or 'min', got {mode!r}")
@@ -101,7 +100,7 @@ class BestAndLastCheckpoint(Checkpoint):
         self.on_save_error = on_save_error
         self.keep_epochs = keep_epochs
         self.keep_gigabytes = keep_gigabytes
-        self._remote = None if copy_to is None else RemoteCopy(copy_to)
+        self.on_saved: Callable[[int], None] | None = None
 
         self.best_score: float | None = None
         self._score: CheckpointScore | None = None
@@ -111,6 +110,7 @@ class BestAndLastCheckpoint(Checkpoint):
         self._is_last_missing = False
         self._is_best_pending = False
         self._best_score_on_disk: float | None = None
+        self._agreement: RankAgreement | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reset the clock, and create the folder."""
@@ -119,6 +119,7 @@ class BestAndLastCheckpoint(Checkpoint):
         self._save_error = None
         self._is_last_missing = False
         self._is_best_pending = False
+        self._agreement = RankAgreement(trainer)
         if trainer.is_global_zero:
             get_run_paths(trainer).checkpoints.mkdir(parents=True, exist_ok=True)
 
@@ -149,8 +150,8 @@ class BestAndLastCheckpoint(Checkpoint):
         self._best_score_on_disk = self.best_score
         self.best_score = value
         self._is_best_pending = True
-        if not trainer.is_last_batch:
-            self._save_pending_best(trainer)
+        if not trainer.is_last_batch and self._save_pending_best(trainer):
+            self._report_save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save last.ckpt.
@@ -160,16 +161,21 @@ class BestAndLastCheckpoint(Checkpoint):
         self.save_last(trainer)
         if self.keep_epochs is None and self.keep_gigabytes is None:
             return
-        if trainer.is_global_zero and not self._is_last_missing:
+        if not self._is_last_missing:
             self._try_to_save(trainer, lambda: self._keep_epoch(trainer))
+            self._report_save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Raise an earlier save error if it left the run without best.ckpt or last.ckpt."""
         if self._save_error is None:
             return
 
+        error: OSError | None = None
         if self._is_last_missing or not get_run_paths(trainer).best.exists():
-            raise self._save_error
+            error = self._save_error
+        error = self._agree_on_error(error)
+        if error is not None:
+            raise error
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -215,15 +221,19 @@ class BestAndLastCheckpoint(Checkpoint):
         self._saved_at = time.monotonic()
         self._saved_step = trainer.global_step
         if is_saved:
-            self._copy(trainer, "last.ckpt")
+            self._report_save(trainer)
 
     def _is_due(self, trainer: Trainer) -> bool:
         steps = trainer.global_step - self._saved_step
         if self.every_n_steps is not None and steps >= self.every_n_steps:
             return True
 
+        if self.every_minutes is None:
+            return False
         minutes = (time.monotonic() - self._saved_at) / 60
-        return self.every_minutes is not None and minutes >= self.every_minutes
+        is_time = minutes >= self.every_minutes
+        assert self._agreement is not None
+        return self._agreement.exchange(int(is_time)) > 0
 
     def _save_pending_best(self, trainer: Trainer) -> bool:
         """Save best.ckpt if it is pending; return whether it was saved."""
@@ -231,10 +241,9 @@ class BestAndLastCheckpoint(Checkpoint):
             return False
         self._is_best_pending = False
         best = get_run_paths(trainer).best
-        if not self._try_to_save(trainer, lambda: trainer.save_checkpoint(best)):
+        if not self._try_to_save(trainer, lambda: _save_checkpoint(trainer, best)):
             self.best_score = self._best_score_on_disk
             return False
-        self._copy(trainer, "best.ckpt")
         return True
 
     def _replace_last(self, trainer: Trainer, *, is_best: bool) -> None:
@@ -242,7 +251,7 @@ class BestAndLastCheckpoint(Checkpoint):
         # The new file is complete before the older ones move: last.ckpt may be damaged, and the
         # disk full.
         if not is_best:
-            trainer.save_checkpoint(paths.next)
+            _save_checkpoint(trainer, paths.next)
         elif trainer.is_global_zero:
             duplicate_checkpoint(paths.best, paths.next)
         if trainer.is_global_zero:
@@ -251,6 +260,8 @@ class BestAndLastCheckpoint(Checkpoint):
             rename_checkpoint(paths.next, paths.last)
 
     def _keep_epoch(self, trainer: Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
         paths = get_run_paths(trainer)
         epoch_file = _EPOCH_FILE.format(trainer.current_epoch + 1)
         duplicate_checkpoint(paths.last, paths.checkpoints / epoch_file)
@@ -266,28 +277,37 @@ class BestAndLastCheckpoint(Checkpoint):
                 remove_checkpoint(newest_first[index])
 
     def _try_to_save(self, trainer: Trainer, save: Callable[[], None]) -> bool:
-        """Call `save`, handle its errors as `on_save_error` says, and return whether it worked."""
-        folder = get_run_paths(trainer).checkpoints
-        try:
-            # Saving would create the folder again, without the other files of the run.
-            if not folder.is_dir():
-                raise CheckpointNotSavedError(f"{folder} was deleted; no checkpoint was saved")
-            save()
-        except OSError as error:
-            self._save_error = error
-            if self.on_save_error == "stop":
-                raise
-            logger.error("{}. Training continues.", error)
-            return False
-        return True
+        """Call `save` on all ranks, and return whether the first one could write the file.
 
-    def _copy(self, trainer: Trainer, name: str) -> None:
-        if self._remote is None:
-            return
-        if trainer.is_global_zero:
-            paths = get_run_paths(trainer)
-            checkpoint = paths.checkpoints / name
-            self._remote.copy(checkpoint, paths.path.name)
+        Errors are handled as `on_save_error` says.
+        """
+        error = self._agree_on_error(_check_folder_exists(trainer))
+        if error is None:
+            try:
+                save()
+            except OSError as own_error:
+                error = own_error
+            error = self._agree_on_error(error)
+        if error is None:
+            return True
+
+        self._save_error = error
+        if self.on_save_error == "stop":
+            raise error
+        logger.error("{}. Training continues.", error)
+        return False
+
+    def _agree_on_error(self, error: OSError | None) -> OSError | None:
+        """Return the error of the first rank, which writes the files; None without one."""
+        assert self._agreement is not None
+        message = self._agreement.share_message(None if error is None else str(error))
+        if message is None or self._agreement.is_first:
+            return error
+        return CheckpointNotSavedError(message)
+
+    def _report_save(self, trainer: Trainer) -> None:
+        if self.on_saved is not None and trainer.is_global_zero:
+            self.on_saved(trainer.global_step)
 
     def _get_monitored_value(self, trainer: Trainer) -> float:
         metrics = trainer.callback_metrics
@@ -306,6 +326,26 @@ class BestAndLastCheckpoint(Checkpoint):
         if self.mode == "max":
             return value > self.best_score
         return value < self.best_score
+
+
+def _save_checkpoint(trainer: Trainer, path: Path) -> None:
+    try:
+        trainer.save_checkpoint(path)
+    except OSError:
+        # The other ranks wait for the first one at the end of `save_checkpoint` (lightning 2.6.6).
+        trainer.strategy.barrier()
+        raise
+
+
+def _check_folder_exists(trainer: Trainer) -> CheckpointNotSavedError | None:
+    """Return an error if the folder was deleted.
+
+    Saving would create it again, without the other files of the run.
+    """
+    folder = get_run_paths(trainer).checkpoints
+    if not trainer.is_global_zero or folder.is_dir():
+        return None
+    return CheckpointNotSavedError(f"{folder} was deleted; no checkpoint was saved")
 
 
 def _is_out_of_time(trainer: Trainer) -> bool:

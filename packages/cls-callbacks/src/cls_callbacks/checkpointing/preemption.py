@@ -12,11 +12,15 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from cls_callbacks.checkpointing.best_and_last import BestAndLastCheckpoint
+from cls_callbacks.checkpointing.rank_agreement import RankAgreement
 from cls_callbacks.checkpointing.resume_points import can_resume_after_batch, is_accumulating
 
 EXIT_CODES = {"SIGTERM": 143, "SIGUSR1": 143, "SIGINT": 130}
 """Exit code by signal. A nonzero code tells a scheduler that the job is not finished; Lightning's
 own handler exits with 0 (lightning 2.6.6)."""
+
+_SIGNALS = ("", *EXIT_CODES)
+"""Names by the number that ranks exchange; 0 for no signal."""
 
 _ECHO_SECONDS = 1.0
 """Ignore repeats this soon after the first signal: `uv run` forwards a signal that the process
@@ -43,6 +47,9 @@ class PreemptionCheckpoint(Checkpoint):
     of an epoch it has been saved already. A second signal, at least one second later, exits
     immediately.
 
+    On several devices, a signal to any rank stops all of them at the same batch: one batch later
+    than on a single device, because the ranks exchange their signals during a batch.
+
     This is a `Checkpoint`, so that Lightning calls it after the callbacks whose state is saved.
     Signals reach only the main thread, so training in another thread is not affected.
     """
@@ -50,12 +57,16 @@ class PreemptionCheckpoint(Checkpoint):
     def __init__(self) -> None:
         self._received: str | None = None
         self._received_at = 0.0
+        self._agreed: str | None = None
+        self._agreement: RankAgreement | None = None
         self._previous_handlers: dict[signal.Signals, Any] = {}
         self._restarts_validation = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the handlers; Lightning has installed its own by now."""
         self._received = "SIGTERM" if trainer.received_sigterm else None
+        self._agreed = None
+        self._agreement = RankAgreement(trainer)
         if threading.current_thread() is not threading.main_thread():
             return
         for name in EXIT_CODES:
@@ -67,7 +78,7 @@ class PreemptionCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save and exit if a signal arrived and training can resume from here."""
-        if self._received is not None and can_resume_after_batch(trainer, batch_idx):
+        if self._has_agreed() and can_resume_after_batch(trainer, batch_idx):
             self._save_and_exit(trainer)
 
     def on_validation_batch_start(
@@ -79,7 +90,7 @@ class PreemptionCheckpoint(Checkpoint):
         dataloader_idx: int = 0,
     ) -> None:
         """Save and exit if a signal arrived, unless gradients are being accumulated."""
-        if self._received is None or trainer.state.fn != "fit" or trainer.sanity_checking:
+        if trainer.state.fn != "fit" or trainer.sanity_checking or not self._has_agreed():
             return
         if not is_accumulating(trainer, trainer.fit_loop.epoch_loop.batch_idx):
             self._restarts_validation = True
@@ -87,11 +98,13 @@ class PreemptionCheckpoint(Checkpoint):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Exit if a signal arrived; the checkpoint was saved at the end of the last epoch."""
-        self._exit_if_received()
+        self._settle()
+        self._exit_if_agreed()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Exit if a signal arrived; the checkpoint was saved at the end of the last epoch."""
-        self._exit_if_received()
+        self._settle()
+        self._exit_if_agreed()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -139,11 +152,24 @@ class PreemptionCheckpoint(Checkpoint):
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, BestAndLastCheckpoint):
                 callback.save_last(trainer)
-        self._exit_if_received()
+        self._exit_if_agreed()
 
-    def _exit_if_received(self) -> None:
-        if self._received is not None:
-            raise TrainingInterrupted(self._received)
+    def _has_agreed(self) -> bool:
+        """Whether all ranks know of a signal to one of them."""
+        assert self._agreement is not None
+        if self._agreed is None:
+            self._agreed = _name(self._agreement.exchange(_number(self._received)))
+        return self._agreed is not None
+
+    def _settle(self) -> None:
+        """Agree on signals that arrived until now, at the end of an epoch."""
+        assert self._agreement is not None
+        if self._agreed is None:
+            self._agreed = _name(self._agreement.settle(_number(self._received)))
+
+    def _exit_if_agreed(self) -> None:
+        if self._agreed is not None:
+            raise TrainingInterrupted(self._agreed)
 
     def _restore_handlers(self) -> None:
         for number, handler in self._previous_handlers.items():
@@ -153,3 +179,11 @@ class PreemptionCheckpoint(Checkpoint):
 
         self._previous_handlers = {}
         self._restarts_validation = False
+
+
+def _number(name: str | None) -> int:
+    return 0 if name is None else _SIGNALS.index(name)
+
+
+def _name(number: int) -> str | None:
+    return _SIGNALS[number] or None

@@ -6,7 +6,6 @@ Each rank gets its own share of the rows. The samplers subclass `DistributedSamp
 Lightning would wrap any other sampler in one, which would split the shares again and drop rows.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -111,21 +110,36 @@ class EpochSampler(DistributedSampler[BatchPlan]):
 
 
 class EvaluationSampler(DistributedSampler[BatchPlan]):
-    """Every row once, in order; each rank takes every `world_size`-th row."""
+    """Every row once, in order; the ranks share each batch, and have equally many batches.
+
+    Args:
+        length: Rows of the split, at least one for each rank.
+        batch_size: Rows per batch, over all ranks.
+        rank: Rank of this process.
+        world_size: Number of processes.
+    """
 
     def __init__(self, length: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
         # Skip the parent's constructor, which repeats rows to give all ranks equally many.
-        self._rows = torch.arange(length)[rank::world_size]
-        self._batch_size = batch_size
+        self._length = length
+        self._batch_size = max(batch_size, world_size)
+        self._rank = rank
+        self._world_size = world_size
 
     def __len__(self) -> int:
-        num_rows = len(self._rows)
-        return math.ceil(num_rows / self._batch_size)
+        full_batches, rest = divmod(self._length, self._batch_size)
+        if full_batches == 0:
+            return 1
+        # Too few rows for a row on each rank belong to the batch before them.
+        has_own_batch = rest >= self._world_size
+        return full_batches + has_own_batch
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        for start in range(0, len(self._rows), self._batch_size):
-            stop = start + self._batch_size
-            rows = self._rows[start:stop]
+        last = len(self) - 1
+        for number in range(len(self)):
+            start = number * self._batch_size
+            stop = self._length if number == last else start + self._batch_size
+            rows = torch.arange(start + self._rank, stop, self._world_size)
             yield BatchPlan(rows, seed=None)
 
 
