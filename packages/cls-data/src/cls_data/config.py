@@ -63,6 +63,11 @@ class DataModuleConfig(BaseModel):
         growing_sizes: Stages of smaller training images (progressive resizing). The rest of
             training, and evaluation, use the model's input size.
         store: Folder for files of decoded images, which runs and ranks share; None for memory.
+        shards: Folder or URL that `cls-data shard` has written, to read the training images from
+            instead of their files; None for the files. Valid and test are read from their files.
+        shard_cache: Folder for copies of blocks of shards, which the processes of a node share.
+        shard_cache_gigabytes: Limit of these copies, for each set of shards.
+        shard_window: Blocks of a window. Blocks are shuffled, then the rows within each window.
         decode_workers: Processes that check and decode images; all cores if None.
         synthetic: Dataset to render into `root` first, if it does not exist yet.
     """
@@ -91,6 +96,10 @@ class DataModuleConfig(BaseModel):
     stored_size: tuple[Side, Side] | None = None
     growing_sizes: tuple[ResizeStage, ...] = ()
     store: UserPath | None = None
+    shards: Annotated[str, Field(min_length=1)] | None = None
+    shard_cache: UserPath | None = None
+    shard_cache_gigabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 100.0
+    shard_window: Count = 64
     decode_workers: Count | None = None
     synthetic: SyntheticNumbers | None = None
 
@@ -134,6 +143,29 @@ class DataModuleConfig(BaseModel):
             )
         if self.layout == "folder" and self.synthetic is not None:
             raise ValueError("synthetic needs layout=jsonl; rendered images have annotations")
+        return self
+
+    @model_validator(mode="after")
+    def _check_shards(self) -> Self:
+        if self.shards is None:
+            if self.shard_cache is not None:
+                raise ValueError("shard_cache needs shards=URL, written by `cls-data shard`")
+            return self
+        if self.shard_cache is None:
+            raise ValueError("shards need shard_cache=FOLDER, a folder on a local disk")
+        refused = {
+            "layout=folder": (self.layout == "folder", "shards hold rows of JSONL annotations"),
+            "fold": (self.fold is not None, "the folds would move rows between train and valid"),
+            "sampler=weighted": (
+                self.sampler == "weighted",
+                "a batch would need rows of any block; use class_weights",
+            ),
+            "num_workers": (self.num_workers > 0, "threads read the blocks; set num_workers=0"),
+            "synthetic": (self.synthetic is not None, "write the data set with `cls-data synth`"),
+        }
+        for name, (is_set, reason) in refused.items():
+            if is_set:
+                raise ValueError(f"shards cannot be combined with {name}: {reason}")
         return self
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """Rows of a data root, whatever its layout: JSONL annotations or class folders."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -62,6 +62,7 @@ def scan_data(
     annotations: str = "",
     quarantine: Quarantine | None = None,
     split: FolderSplit | None = None,
+    without_images: Collection[Split] = (),
 ) -> ScannedData:
     """Read every row of all splits, and collect bad rows instead of raising.
 
@@ -71,6 +72,7 @@ def scan_data(
         annotations: For `jsonl`, subfolder of the root with the split folders, such as `folds/0`.
         quarantine: Rows to leave out.
         split: How to split class folders without a valid folder; None for the defaults.
+        without_images: For `jsonl`, splits whose image files need not exist.
 
     Raises:
         DataError: The root is missing, a split is empty or has another name, such as val/, or the
@@ -86,7 +88,13 @@ def scan_data(
         quarantine.check_annotations(annotations)
     splits: dict[Split, SplitRows] = {}
     for name in SPLITS:
-        rows = scan_split(root, name, annotations=annotations, quarantine=quarantine)
+        rows = scan_split(
+            root,
+            name,
+            annotations=annotations,
+            quarantine=quarantine,
+            has_images=name not in without_images,
+        )
         if rows.records or rows.bad_rows:
             splits[name] = rows
     check_split_names(base / annotations, base)
@@ -100,6 +108,7 @@ def read_data(
     annotations: str = "",
     quarantine: Quarantine | None = None,
     split: FolderSplit | None = None,
+    without_images: Collection[Split] = (),
 ) -> dict[Split, list[Record]]:
     """Read every row of all splits that have rows; see `scan_data` for the arguments.
 
@@ -108,7 +117,12 @@ def read_data(
             outside the root. The message lists all such rows of a split.
     """
     data = scan_data(
-        root, layout=layout, annotations=annotations, quarantine=quarantine, split=split
+        root,
+        layout=layout,
+        annotations=annotations,
+        quarantine=quarantine,
+        split=split,
+        without_images=without_images,
     )
     records = {}
     for name, rows in data.splits.items():

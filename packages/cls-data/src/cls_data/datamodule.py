@@ -20,6 +20,7 @@ from cls_data.config import DataModuleConfig
 from cls_data.errors import DataError
 from cls_data.gate import CheckReport, check
 from cls_data.loading.batches import ClassificationBatch, StoredBatch
+from cls_data.loading.block_sampler import build_training_sampler
 from cls_data.loading.dataloaders import (
     BatchDataLoader,
     BatchDataset,
@@ -28,7 +29,8 @@ from cls_data.loading.dataloaders import (
 )
 from cls_data.loading.decoded_dataset import DecodedDataset, DecodedSplit
 from cls_data.loading.device_transform import DeviceTransform
-from cls_data.loading.samplers import BatchPlan, EpochSampler, EvaluationSampler
+from cls_data.loading.samplers import BatchPlan, EvaluationSampler
+from cls_data.shards.rows import ShardRows
 from cls_data.splits.configured_rows import check_split_folders, load_quarantine
 from cls_data.splits.folder_split import write_split_record
 from cls_data.statistics.dataset import DatasetStatistics
@@ -78,8 +80,8 @@ class ClassificationDataModule(LightningDataModule):
         """
         if self.config.synthetic is not None:
             self.config.synthetic.write(self.config.root)
-        if not self._should_check:
-            return
+        if not self._should_check or self.config.shards is not None:
+            return  # `cls-data shard` ran the gate; `setup` compares its fingerprint
 
         check_split_folders(self.config)
         self.report = check(
@@ -123,6 +125,17 @@ class ClassificationDataModule(LightningDataModule):
             )
         for line in self._transform.label_warnings(self.classes):
             logger.warning("{}", line)
+
+    @property
+    def decoded(self) -> DecodedDataset:
+        """The decoded splits; empty before `setup`. A pickled copy maps store files again."""
+        return self._dataset
+
+    def use_decoded(self, dataset: DecodedDataset) -> None:
+        """Use splits that another process of this machine decoded, in place of `setup`."""
+        self._should_check = False
+        self._dataset = dataset
+        self._check_fingerprint()
 
     def write_split_record(self, path: Path) -> None:
         """Write which image of the class folders is in which split, for `data.split.record`.
@@ -238,14 +251,12 @@ class ClassificationDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[StoredBatch]:
         """Return the loader of shuffled or weighted batches, to be augmented on the device."""
         train = self._dataset["train"]
-        ranks = self._ranks("train")
-        world_size = ranks["world_size"]
-        sampler = EpochSampler(
+        sampler = build_training_sampler(
+            train.store.rows,
             len(train.records),
-            self.config.rank_batch_size(world_size),
-            self.config.seed,
-            weights=self._dataset.sampling_weights(),
-            **ranks,
+            self.config,
+            self._dataset.sampling_weights(),
+            **self._ranks("train"),
         )
         loader = self._build_loader(train, sampler)
         assert isinstance(loader, TrainingDataLoader)
@@ -261,6 +272,13 @@ class ClassificationDataModule(LightningDataModule):
         self._training_loader = loader
         self._resume_batch = 0
         return loader
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Stop the threads that fetch blocks of shards."""
+        if "train" in self._dataset.splits:
+            rows = self._dataset["train"].store.rows
+            if isinstance(rows, ShardRows):
+                rows.cache.close()
 
     def val_dataloader(self) -> DataLoader[StoredBatch]:
         """Return the loader of the validation split, in row order."""

@@ -34,11 +34,20 @@ def read_npz(
         DataError: The file is missing, damaged, no regular file, or holds more than `max_bytes`.
     """
     content = read_bytes(path, error=DataError, max_bytes=max_bytes)
+    return parse_npz(content, str(path), max_bytes=max_bytes)
+
+
+def parse_npz(content: bytes, name: str, *, max_bytes: int = MAX_BYTES) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an npz file with some content, with the checks of `read_npz`.
+
+    Raises:
+        DataError: The content is damaged, or holds more than `max_bytes`. The message names `name`.
+    """
     try:
         return _read_arrays(content, max_bytes)
     except Exception as error:  # zipfile and numpy raise many kinds of errors for a damaged file
         reason = str(error) or type(error).__name__
-        raise DataError(f"{path}: cut short, damaged, or not an npz file ({reason})") from error
+        raise DataError(f"{name}: cut short, damaged, or not an npz file ({reason})") from error
 
 
 def _read_arrays(content: bytes, max_bytes: int) -> dict[str, NDArray[Any]]:

@@ -20,7 +20,9 @@ class ImagePathError(ValueError):
     """A row's `image` does not name an image file inside the data root."""
 
 
-def resolve_image_path(root: str, folder: str, image: str, hints: PathHints) -> str:
+def resolve_image_path(
+    root: str, folder: str, image: str, hints: PathHints, *, must_exist: bool = True
+) -> str:
     """Return the absolute path of an image, with links as the row states them.
 
     Paths are strings, so that 100,000 rows take a few seconds.
@@ -30,10 +32,11 @@ def resolve_image_path(root: str, folder: str, image: str, hints: PathHints) -> 
         folder: The folder of the annotation file: `root` and the folder's name below it.
         image: The path as the row states it.
         hints: Suggests the spelling of a path that exists.
+        must_exist: Whether the path must name a regular file.
 
     Raises:
         ImagePathError: The path is not relative, leaves the root, is not UTF-8, or does not name
-            a regular file.
+            a regular file that must exist.
     """
     shown = _quote(image)
     if "\0" in image or os.path.isabs(image):  # noqa: PTH117
@@ -51,12 +54,14 @@ def resolve_image_path(root: str, folder: str, image: str, hints: PathHints) -> 
     name = os.path.basename(image)  # noqa: PTH119
     if name in ("", ".", ".."):
         raise ImagePathError(f"image {shown} names a folder, not a file")
+    if not is_utf8(path):
+        raise ImagePathError(f"image {shown} has the path {path!a}, which is not UTF-8; rename it")
+    if not must_exist:
+        return path
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116
     except OSError as error:
         raise ImagePathError(_describe_missing(path, shown, error, hints, folder, image)) from error
-    if not is_utf8(path):
-        raise ImagePathError(f"image {shown} has the path {path!a}, which is not UTF-8; rename it")
     if stat.S_ISDIR(mode):
         raise ImagePathError(f"image {shown} is a folder ({path})")
     if not stat.S_ISREG(mode):

@@ -131,6 +131,7 @@ def scan_split(
     *,
     annotations: str = "",
     quarantine: Quarantine | None = None,
+    has_images: bool = True,
 ) -> SplitRows:
     """Read every row of one split, and collect bad rows instead of raising.
 
@@ -140,6 +141,7 @@ def scan_split(
         annotations: Subfolder of the root with the split folders, such as `folds/0`; empty for
             the root itself.
         quarantine: Rows to leave out.
+        has_images: Whether the image files must exist.
 
     Raises:
         DataError: The root is missing, the split folder has no rows, or the quarantine does not
@@ -172,7 +174,7 @@ def scan_split(
         if quarantine.excludes(line.source, line.text):
             quarantined.add(line.source)
             continue
-        row = _parse_line(line, str(base), hints)
+        row = _parse_line(line, str(base), hints, has_images)
         if isinstance(row, Record):
             rows.records.append(row)
         else:
@@ -205,7 +207,7 @@ def _read_sourced_lines(files: list[Path], base: Path) -> Iterator[_Line]:
             yield _Line(f"{name}:{number}", text, folder, can_quote)
 
 
-def _parse_line(line: _Line, root: str, hints: PathHints) -> Record | BadRow:
+def _parse_line(line: _Line, root: str, hints: PathHints, has_image: bool) -> Record | BadRow:
     if line.text is None:
         reason = (
             f"the line is over {MAX_LINE_BYTES:,} bytes long; expected one JSON object per line"
@@ -214,7 +216,7 @@ def _parse_line(line: _Line, root: str, hints: PathHints) -> Record | BadRow:
 
     try:
         row = parse_row(line.text, can_quote=line.can_quote)
-        path = resolve_image_path(root, line.folder, row.image, hints)
+        path = resolve_image_path(root, line.folder, row.image, hints, must_exist=has_image)
     except RowError as error:
         return _bad_row(line.source, "schema", str(error))
     except ImagePathError as error:

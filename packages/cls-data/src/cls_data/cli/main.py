@@ -16,6 +16,7 @@ _SUMMARIES = {
     "split": "Split rows into train, valid, and test, or into folds",
     "stats": "Count the rows of each class and measure image sizes",
     "synth": "Render images of numbers: a new dataset, or rows for rare classes",
+    "shard": "Write training images as shards, for data larger than the local disk",
     "preview": "Draw training images next to augmented versions of them",
 }
 """The commands, which are modules beside this one. They are imported only to run, for speed."""

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -73,11 +73,24 @@ class PixelRows:
         return _map_rows, (self.file,)
 
 
+class RowSource(Protocol):
+    """Stored pixels of N rows, wherever they are."""
+
+    @property
+    def pixels(self) -> Tensor:
+        """All rows: uint8 [N, 3, H, W]."""
+        ...
+
+    def gather(self, index: Tensor, *, pinned: bool = False) -> Tensor:
+        """Return some rows: uint8 [B, 3, H, W] for int64 [B]."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ImageStore:
     """The decoded images of one split, and the size [N, 2] and SHA-256 digest of each file."""
 
-    rows: PixelRows
+    rows: RowSource
     sizes: NDArray[np.int64]
     digests: Sequence[bytes]
 
@@ -107,7 +120,7 @@ class ImageStore:
             DataError: Images cannot be read or decoded (the message lists them by file and line),
                 or the store file cannot be written.
         """
-        builder = _StoreBuilder(
+        builder = StoreBuilder(
             records=records,
             preprocessing=preprocessing,
             workers=workers,
@@ -119,7 +132,7 @@ class ImageStore:
         return cls._build_file(builder, Path(folder))
 
     @classmethod
-    def _build_in_memory(cls, builder: "_StoreBuilder") -> Self:
+    def _build_in_memory(cls, builder: "StoreBuilder") -> Self:
         # Anonymous shared memory: forked processes can write to it, without /dev/shm's limit.
         num_bytes = math.prod(builder.shape)
         try:
@@ -142,7 +155,7 @@ class ImageStore:
         return cls(rows, result.sizes, result.digests)
 
     @classmethod
-    def _build_file(cls, builder: "_StoreBuilder", folder: Path) -> Self:
+    def _build_file(cls, builder: "StoreBuilder", folder: Path) -> Self:
         digests = builder.hash_files()
         path = folder / f"{builder.key(digests)}.store"
         file = StoreFile(path, builder.shape)
@@ -151,7 +164,7 @@ class ImageStore:
         sizes = file.verify_and_load_sizes(CHUNK_SIZE)
         if sizes is None:
             try:
-                sizes = cls._write_file(builder, file, digests)
+                sizes = write_store_file(builder, file, digests).sizes
             except OSError as error:
                 raise DataError(
                     f"{folder}: {file.length / 1e9:.2f} GB of decoded images cannot be written "
@@ -160,24 +173,29 @@ class ImageStore:
                 ) from error
         return cls(_map_rows(file), sizes, digests)
 
-    @staticmethod
-    def _write_file(
-        builder: "_StoreBuilder", file: StoreFile, digests: Sequence[bytes]
-    ) -> NDArray[np.int64]:
-        """Write a store file and return the image sizes."""
-        with file.open_draft() as draft:
-            result = builder.decode_all(draft.write_at)
-            if result.digests != digests:
-                raise DataError(
-                    "Image files changed while they were read; start again when they are complete"
-                )
-            draft.finish(result.sizes, result.checksums)
-        return result.sizes
-
     @property
     def pixels(self) -> Tensor:
         """All rows: uint8 [N, 3, H, W]."""
         return self.rows.pixels
+
+
+def write_store_file(
+    builder: "StoreBuilder", file: StoreFile, digests: Sequence[bytes]
+) -> "DecodeResult":
+    """Decode images into a store file.
+
+    Raises:
+        DataError: Images cannot be decoded, or their files no longer have these digests.
+        OSError: The file cannot be written.
+    """
+    with file.open_draft() as draft:
+        result = builder.decode_all(draft.write_at)
+        if result.digests != digests:
+            raise DataError(
+                "Image files changed while they were read; start again when they are complete"
+            )
+        draft.finish(result.sizes, result.checksums)
+    return result
 
 
 def _map_rows(file: StoreFile) -> PixelRows:
@@ -193,7 +211,7 @@ class _ChunkResult(NamedTuple):
     findings: list[str]
 
 
-class _DecodeResult(NamedTuple):
+class DecodeResult(NamedTuple):
     """Result of decoding all rows."""
 
     sizes: NDArray[np.int64]
@@ -202,7 +220,7 @@ class _DecodeResult(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _StoreBuilder:
+class StoreBuilder:
     """Decode the images of one split into any destination."""
 
     records: Sequence[Record]
@@ -213,6 +231,7 @@ class _StoreBuilder:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
+        """Shape of all rows: (N, 3, H, W)."""
         height, width = self.preprocessing.size
         return len(self.records), 3, height, width
 
@@ -249,7 +268,7 @@ class _StoreBuilder:
             data = b""
         return hashlib.sha256(data).digest()
 
-    def decode_all(self, write_pixels: _WritePixels) -> _DecodeResult:
+    def decode_all(self, write_pixels: _WritePixels) -> DecodeResult:
         """Decode and resize all images, and write each chunk of rows at its byte offset."""
         decode: Callable[[bytes], Image.Image] = self.preprocessing.decode
         if self.strict:
@@ -298,7 +317,7 @@ class _StoreBuilder:
                 f"{len(findings)} image(s) cannot be decoded", findings, _FIX_ADVICE
             )
 
-        return _DecodeResult(
+        return DecodeResult(
             sizes=np.concatenate(sizes),
             digests=digests,
             checksums=checksums,

@@ -35,9 +35,6 @@ _MAX_HEADER_BYTES = 10_000
 _MAX_ROW_BYTES = 100
 """Limit of a description, so that a damaged length takes no memory."""
 
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
-"""What reading a damaged file may raise."""
-
 
 @dataclass(frozen=True, slots=True)
 class StoreFile:
@@ -54,6 +51,22 @@ class StoreFile:
         """Bytes of the pixels."""
         return math.prod(self.shape)
 
+    def read_description(
+        self, stream: BinaryIO, chunk_size: int
+    ) -> tuple[NDArray[np.int64], Sequence[int]]:
+        """Return the image sizes, int64 [N, 2], and the checksums that an open file states.
+
+        Raises:
+            ValueError: The description is damaged, or describes other images.
+        """
+        try:
+            description = _read_description(stream, self.shape)
+            sizes = _parse_sizes(description, self.shape[0])
+            checksums = _parse_checksums(description, self.shape[0], chunk_size)
+        except (KeyError, TypeError, OverflowError, RecursionError) as error:
+            raise ValueError(str(error)) from error
+        return sizes, checksums
+
     def verify_and_load_sizes(self, chunk_size: int) -> NDArray[np.int64] | None:
         """Verify the file and return the image sizes, int64 [N, 2]; None if missing or damaged.
 
@@ -64,11 +77,9 @@ class StoreFile:
 
         try:
             with _open_regular_file(self.path) as stream:
-                description = _read_description(stream, self.shape)
-                sizes = _parse_sizes(description, self.shape[0])
-                checksums = _parse_checksums(description, self.shape[0], chunk_size)
+                sizes, checksums = self.read_description(stream, chunk_size)
                 self._verify_pixels(stream, checksums, chunk_size)
-        except _DAMAGE as error:
+        except (OSError, ValueError) as error:
             logger.warning(
                 "{}: stored pixels are damaged ({}); decoding the images again", self.path, error
             )

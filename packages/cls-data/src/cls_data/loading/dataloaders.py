@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cls_data.errors import LoaderWorkerError
-from cls_data.images.store import PixelRows
+from cls_data.images.store import RowSource
 from cls_data.loading.batches import ClassificationBatch, StoredBatch
 from cls_data.loading.prefetch import DevicePrefetcher, PrepareBatch
 from cls_data.loading.samplers import BatchPlan, EpochSampler
@@ -27,7 +27,7 @@ class BatchDataset(Dataset[StoredBatch]):
     `pinned` gathers images into page-locked memory, for a CUDA device.
     """
 
-    rows: PixelRows
+    rows: RowSource
     labels: Tensor
     pinned: bool = False
 

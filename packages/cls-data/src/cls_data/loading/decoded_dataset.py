@@ -20,6 +20,7 @@ from cls_data.annotations.reading import Record
 from cls_data.config import DataModuleConfig
 from cls_data.errors import DataError
 from cls_data.images.store import ImageStore
+from cls_data.shards.rows import ShardRows, open_shards
 from cls_data.splits.configured_rows import read_records
 from cls_data.statistics.dataset import DatasetStatistics
 from cls_export.contract.preprocessing import Preprocessing
@@ -32,6 +33,23 @@ class DecodedSplit:
     records: Sequence[Record]
     store: ImageStore
     labels: Tensor
+
+
+def _open_shards(
+    config: DataModuleConfig, records: Sequence[Record], preprocessing: Preprocessing
+) -> ImageStore:
+    assert config.shards is not None
+    assert config.shard_cache is not None
+    store = open_shards(
+        config.shards,
+        config.shard_cache,
+        max_bytes=int(config.shard_cache_gigabytes * 1e9),
+        window=config.shard_window,
+    )
+    assert isinstance(store.rows, ShardRows)
+    store.rows.index.check_rows(records, config.shards)
+    store.rows.index.check_pixels(preprocessing, config.shards, is_strict=config.is_strict)
+    return store
 
 
 @dataclass(frozen=True)
@@ -69,6 +87,10 @@ class DecodedDataset:
             stored_as = preprocessing
             if split == "train" and config.stored_size is not None:
                 stored_as = preprocessing.with_size(*config.stored_size)
+            if split == "train" and config.shards is not None:
+                store = _open_shards(config, rows, stored_as)
+                splits[split] = DecodedSplit(rows, store, labels[split])
+                continue
             store = ImageStore.build(
                 rows,
                 stored_as,
@@ -78,7 +100,21 @@ class DecodedDataset:
                 progress=f"decoding {split}" if progress else None,
             )
             splits[split] = DecodedSplit(rows, store, labels[split])
-        return cls(config, splits, indices)
+        dataset = cls(config, splits, indices)
+        dataset._check_that_shards_passed_the_gate()
+        return dataset
+
+    def _check_that_shards_passed_the_gate(self) -> None:
+        """Raise a `DataError` if the gate saw other rows or images when the shards were written."""
+        rows = None if self.config.shards is None else self["train"].store.rows
+        if not isinstance(rows, ShardRows) or self.config.gate is None:
+            return
+        if rows.index.fingerprint != self.fingerprint():
+            raise DataError(
+                f"data.shards={self.config.shards}: rows or images of {self.config.root} have "
+                "changed since `cls-data shard` checked them. Run it again, which keeps the shards "
+                "whose images are the same, or skip the check with data.gate=null"
+            )
 
     def __getitem__(self, name: str) -> DecodedSplit:
         """Return a split; raise a `DataError` if the data root does not have it."""

@@ -101,9 +101,11 @@ class EpochSampler(DistributedSampler[BatchPlan]):
     def _augmentation_seed(self, batch: int, *, rank: int) -> int:
         return _derive_seed(_AUGMENTATION_STREAM, self._seed, self.epoch, batch, rank)
 
+    def _order_seed(self, epoch: int) -> int:
+        return _derive_seed(_ORDER_STREAM, self._seed, epoch)
+
     def _order(self) -> Tensor:
-        seed = _derive_seed(_ORDER_STREAM, self._seed, self.epoch)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(self._order_seed(self.epoch))
         if self._weights is None:
             return torch.randperm(self._length, generator=generator)
         return _draw_rows(self._weights, self._length, generator)

@@ -42,12 +42,16 @@ def read_records(config: "DataModuleConfig") -> dict[Split, list[Record]]:
         DataError: As `read_data`; or train or valid is missing; or the fold cannot be made.
     """
     check_split_folders(config)
+    without_images: tuple[Split, ...] = ()
+    if config.shards is not None:
+        without_images = ("train",)
     records = read_data(
         config.root,
         layout=config.layout,
         annotations=config.annotations,
         quarantine=load_quarantine(config),
         split=config.split,
+        without_images=without_images,
     )
     for required in _REQUIRED_SPLITS:
         if required not in records:

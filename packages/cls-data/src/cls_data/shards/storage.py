@@ -1,0 +1,156 @@
+"""Files below a URL, read in ranges through fsspec, with retries."""
+
+import posixpath
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Self, TypeVar
+
+import fsspec
+from loguru import logger
+
+from cls_data.errors import DataError
+
+Result = TypeVar("Result")
+
+RETRY_SECONDS = 120.0
+"""How long an unreachable server is tried again."""
+
+_FIRST_PAUSE = 0.5
+_MAX_PAUSE = 10.0
+
+_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError)
+"""What trying again does not change."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A folder on object storage, on a web server, or on a disk.
+
+    Attributes:
+        url: The URL as the user gave it, for messages.
+        retry_seconds: How long an unreachable server is tried again.
+    """
+
+    url: str
+    retry_seconds: float = RETRY_SECONDS
+    _filesystem: Any = field(default=None, repr=False)
+    _folder: str = ""
+
+    @classmethod
+    def open(cls, url: str, *, retry_seconds: float = RETRY_SECONDS) -> Self:
+        """Find the file system of a URL such as s3://bucket/folder. Connects to nothing.
+
+        Raises:
+            DataError: The URL is malformed, or the package for it is not installed.
+        """
+        try:
+            filesystem, folder = fsspec.core.url_to_fs(url)
+        except ImportError as error:
+            raise DataError(f"{url}: a package is missing ({error})") from error
+        except Exception as error:  # each file system raises its own errors
+            raise DataError(
+                f"{url}: cannot be used ({_describe(error)}); expected a folder or a URL such as "
+                "s3://bucket/folder, gs://bucket/folder, or https://host/folder"
+            ) from error
+        return cls(url, retry_seconds, filesystem, folder)
+
+    def read(self, name: str) -> bytes:
+        """Read a whole file. Raises like `read_range`."""
+        path = self._path(name)
+        content: bytes = self._retry(name, lambda: self._filesystem.cat_file(path))
+        return content
+
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Read the bytes from `start` to `stop` of a file.
+
+        Raises:
+            DataError: The file is missing, shorter than `stop`, or cannot be reached for
+                `retry_seconds`.
+        """
+        path = self._path(name)
+        content: bytes = self._retry(
+            name, lambda: self._filesystem.cat_file(path, start=start, end=stop)
+        )
+        if len(content) != stop - start:
+            raise DataError(
+                f"{self._full_name(name)}: bytes {start} to {stop} were requested, and "
+                f"{len(content)} arrived. Either the file is cut short, which `cls-data shard` "
+                "repairs, or the server ignores ranges"
+            )
+        return content
+
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file; None if it does not exist."""
+        path = self._path(name)
+        try:
+            size: int = self._filesystem.size(path)
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise self._error(name, error) from error
+        return size
+
+    def stream(self, name: str) -> BinaryIO:
+        """Open a file that can be read at any position."""
+        path = self._path(name)
+        opened: BinaryIO = self._retry(name, lambda: self._filesystem.open(path, "rb"))
+        return opened
+
+    def upload(self, file: Path, name: str) -> None:
+        """Copy a local file to the folder; an existing one is replaced.
+
+        Raises:
+            DataError: It cannot be written.
+        """
+        path = self._path(name)
+
+        def put() -> None:
+            self._filesystem.makedirs(self._folder, exist_ok=True)
+            self._filesystem.put_file(str(file), path)
+
+        self._retry(name, put)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file. Raises like `upload`."""
+        path = self._path(name)
+
+        def put() -> None:
+            self._filesystem.makedirs(self._folder, exist_ok=True)
+            self._filesystem.pipe_file(path, content)
+
+        self._retry(name, put)
+
+    def _retry(self, name: str, action: Callable[[], Result]) -> Result:
+        """Call an action until it succeeds, fails for good, or has failed for too long."""
+        deadline = time.monotonic() + self.retry_seconds
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return action()
+            except _PERMANENT as error:
+                raise self._error(name, error) from error
+            except Exception as error:  # each file system raises its own errors
+                if time.monotonic() + pause > deadline:
+                    raise self._error(name, error) from error
+                logger.warning("{}: {}; trying again", self._full_name(name), _describe(error))
+            time.sleep(pause)
+            pause = min(2 * pause, _MAX_PAUSE)
+
+    def _error(self, name: str, error: Exception) -> DataError:
+        return DataError(
+            f"{self._full_name(name)}: cannot be read or written ({_describe(error)}). Check the "
+            "URL, the credentials, and that `cls-data shard` has finished"
+        )
+
+    def _path(self, name: str) -> str:
+        return posixpath.join(self._folder, name)
+
+    def _full_name(self, name: str) -> str:
+        return f"{self.url.rstrip('/')}/{name}"
+
+
+def _describe(error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error)
+    return reason or type(error).__name__
