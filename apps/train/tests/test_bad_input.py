@@ -241,7 +241,12 @@ def test_bad_data_is_reported_with_file_and_line(
             "callbacks.best_and_last.every_minutes=0",
             "every_minutes must be above 0, or null to turn it off, got 0",
         ),
-        ("callbacks.best_and_last.copy_to=no://b", "copy_to 'no://b': Protocol not known: no"),
+        ("run.remote=no://b", "run.remote 'no://b': Protocol not known: no. Expected gs://BUCKET"),
+        ("run.remote=/no/such/folder", "/no/such/folder: the folder does not exist"),
+        ("run.remote=gs://", "run.remote: expected gs://BUCKET/FOLDER, s3://BUCKET/FOLDER"),
+        ("run.remote=simplecache::s3://b", "run.remote: expected gs://BUCKET/FOLDER"),
+        ("run.remote=ftp://me:secret@host/x", "ftp://… holds a password, which config.yaml would"),
+        ("run.remote=", "run.remote: expected gs://BUCKET/FOLDER"),
         ("trainer.devices=2", "trainer.devices: expected one device"),
         (
             "trainer.default_root_dir=x",

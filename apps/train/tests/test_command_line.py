@@ -276,7 +276,7 @@ def test_a6_the_home_folder_is_expanded_in_every_path(monkeypatch: pytest.Monkey
         "distillation=checkpoint",
         "distillation.run=~/runs/one",
         "logger.tensorboard.sub_dir=~/logs",
-        "callbacks.best_and_last.copy_to=~/copies",
+        "run.remote=~/copies",
     )
     paths = {
         str(config.run.root),
@@ -284,7 +284,7 @@ def test_a6_the_home_folder_is_expanded_in_every_path(monkeypatch: pytest.Monkey
         config.model["weights"],
         (config.distillation or {})["run"],
         (config.logger["tensorboard"] or {})["sub_dir"],
-        (config.callbacks["best_and_last"] or {})["copy_to"],
+        str(config.run.remote),
     }
     assert len(paths) == 8
     assert all(path.startswith("/home/me/") for path in paths)

@@ -59,6 +59,14 @@ def test_a_run_of_version_0_1_can_be_resumed_with_the_same_settings(composed: An
             assert settings[section][key] == value
 
 
+def test_a_recorded_parameter_that_a_setting_elsewhere_replaces_is_dropped() -> None:
+    target = "cls_callbacks.BestAndLastCheckpoint"
+    node = {"_target_": target, "copy_to": "gs://b", "mode": "min"}
+    settings = {"callbacks": {"best_and_last": node}}
+    upgraded = {"callbacks": {"best_and_last": {"_target_": target, "mode": "min"}}}
+    assert upgrade_settings(settings) == upgraded
+
+
 def test_upgrading_twice_changes_nothing() -> None:
     once = upgrade_settings(yaml.safe_load(GOLDEN_CONFIG.read_text()))
     assert upgrade_settings(once) == once
@@ -97,6 +105,10 @@ def test_every_renamed_callback_exists(composed: Any) -> None:
         (
             "callbacks.best_and_last.when_saving_fails=stop",
             "when_saving_fails was renamed to callbacks.best_and_last.on_save_error",
+        ),
+        (
+            "+callbacks.best_and_last.copy_to=gs://b",
+            "callbacks.best_and_last.copy_to was replaced by run.remote; see docs/runs.md",
         ),
         (
             "callbacks.best_and_last.on_save_error=go_on",

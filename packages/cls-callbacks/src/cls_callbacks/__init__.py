@@ -26,6 +26,12 @@ from cls_callbacks.observers.sampler_distribution import SamplerDistributionWrit
 from cls_callbacks.observers.throughput import ImageThroughputMonitor
 from cls_callbacks.observers.training_history import TrainingHistoryWriter
 from cls_callbacks.observers.training_warnings import TrainingWarnings
+from cls_callbacks.remote.callback import RemotePushCallback
+from cls_callbacks.remote.lease import LeaseError
+from cls_callbacks.remote.mirror import RemoteMirror
+from cls_callbacks.remote.pull import RemoteConflictError
+from cls_callbacks.remote.storage import open_remote_folder
+from cls_callbacks.remote.storage_errors import RemoteStorageError
 
 __all__ = [
     "EMA",
@@ -44,15 +50,21 @@ __all__ = [
     "GradientNormMonitor",
     "ImageThroughputMonitor",
     "LRFinder",
+    "LeaseError",
     "ModelInfoWriter",
     "PredictionsWriter",
     "PreemptionCheckpoint",
+    "RemoteConflictError",
+    "RemoteMirror",
+    "RemotePushCallback",
+    "RemoteStorageError",
     "SamplePredictionsPlot",
     "SamplerDistributionWriter",
     "TrainingHistoryWriter",
     "TrainingInterrupted",
     "TrainingWarnings",
     "log_image",
+    "open_remote_folder",
     "remove_checkpoint",
     "verify_checkpoint",
 ]

@@ -360,36 +360,27 @@ def test_previous_checkpoint_survives_a_failed_save_over_a_damaged_last(
     assert torch.load(folder / "previous.ckpt", weights_only=True)["epoch"] == 0
 
 
-def test_copy_to_copies_checkpoints_and_checksums(
+def test_saves_are_reported_after_the_files_have_changed(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
-    callback = BestAndLastCheckpoint(copy_to=f"file://{tmp_path}/elsewhere")
-    make_trainer(callback, max_epochs=2, plugins=[AtomicCheckpointIO()]).fit(
-        module, datamodule=data
-    )
-    for name in ("best.ckpt", "last.ckpt"):
-        copied = tmp_path / "elsewhere/run/checkpoints" / name
-        assert copied.read_bytes() == (tmp_path / "run/checkpoints" / name).read_bytes()
-        assert copied.with_name(f"{name}.sha256").exists()
-        verify_checkpoint(copied)
+    callback = with_scores(BestAndLastCheckpoint(keep_epochs=2), [0.1, 0.3])
+    reported = []
 
+    def on_saved(step: int) -> None:
+        last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+        epochs = len(list((tmp_path / "run/checkpoints").glob("epoch_*.ckpt")))
+        reported.append((step, last["global_step"], epochs))
 
-def test_failed_copy_is_logged_and_training_continues(
-    module: Any, data: Any, make_trainer: Any, tmp_path: Path, log_warnings: list[str]
-) -> None:
-    (tmp_path / "elsewhere").write_text("a file, where a folder should be")
-    callback = BestAndLastCheckpoint(copy_to=str(tmp_path / "elsewhere"))
-    make_trainer(callback, max_epochs=1).fit(module, datamodule=data)
-    assert (tmp_path / "run/checkpoints/last.ckpt").exists()
-    assert len(log_warnings) == 2, "one for best.ckpt and one for last.ckpt"
-    for line in log_warnings:
-        assert line.startswith("could not copy ")
-        assert line.endswith("Training continues.\n")
-
-
-def test_copy_to_rejects_unknown_protocols() -> None:
-    with pytest.raises(ValueError, match="copy_to 'nowhere://bucket': Protocol not known: nowhere"):
-        BestAndLastCheckpoint(copy_to="nowhere://bucket")
+    callback.on_saved = on_saved
+    trainer = make_trainer(callback, max_epochs=2)
+    trainer.fit(module, datamodule=data)
+    steps = trainer.global_step // 2
+    assert reported == [
+        (steps, steps, 0),
+        (steps, steps, 1),
+        (2 * steps, 2 * steps, 1),
+        (2 * steps, 2 * steps, 2),
+    ]
 
 
 def test_checkpoint_holds_metadata_under_run(

@@ -67,6 +67,24 @@ def _check_run_name(name: str) -> str:
     return name
 
 
+def _check_remote(value: str) -> str:
+    """Return a URL, or the absolute path of a folder."""
+    expected = "expected gs://BUCKET/FOLDER, s3://BUCKET/FOLDER, another URL of fsspec, or a folder"
+    protocol, separator, rest = value.partition("://")
+    if not value.strip() or "::" in value or (separator and not rest.strip("/")):
+        raise ValueError(f"{expected}, got {value!r:.200}")
+    if not separator:
+        return str(Path(_expand_home(value)).absolute())
+
+    user, at_sign, _ = rest.partition("/")[0].rpartition("@")
+    if at_sign and ":" in user:
+        raise ValueError(
+            f"the URL {protocol}://… holds a password, which config.yaml would record; set it in "
+            "the environment, or in ~/.config/fsspec/conf.json"
+        )
+    return value.rstrip("/")
+
+
 def _check_package_name(name: str) -> str:
     names = name.split(".")
     if not all(each.isidentifier() for each in names):
@@ -88,6 +106,7 @@ RunName = Annotated[
 PackageName = Annotated[str, AfterValidator(_check_package_name)]
 PackageNames = Annotated[tuple[PackageName, ...], BeforeValidator(_text_to_list)]
 ExpandedPath = Annotated[Path, BeforeValidator(_expand_home)]
+RemoteUrl = Annotated[str, AfterValidator(_check_remote)]
 
 
 class _Section(BaseModel):
@@ -95,10 +114,15 @@ class _Section(BaseModel):
 
 
 class RunSection(_Section):
-    """Name and parent of the run folder. Repeating a name resumes an interrupted run."""
+    """Name and parent of the run folder. Repeating a name resumes an interrupted run.
+
+    Attributes:
+        remote: Folder or fsspec URL with a copy of the run, from which another machine resumes it.
+    """
 
     name: RunName | None
     root: ExpandedPath
+    remote: RemoteUrl | None = None
 
 
 class Monitor(_Section):

@@ -10,6 +10,7 @@ from cls_train.composition.renames import (
     find_renamed_key,
     find_renamed_parameter,
     find_renamed_value,
+    find_replacement,
 )
 from cls_train.composition.signatures import Parameter, Signature
 
@@ -109,6 +110,9 @@ def _find_problems(
     new_name = find_renamed_parameter(target, key)
     if new_name is not None:
         return [describe_renamed_key(key_path, f"{path}.{new_name}")]
+    replacement = find_replacement(target, key)
+    if replacement is not None:
+        return [f"{key_path} was replaced by {replacement}; see docs/runs.md"]
     valid = signature.parameters.keys() - set(list_app_arguments(path))
     return [f"{key_path}: {name} takes no {key!r}; {suggest(key_path, valid)}"]
 

@@ -64,6 +64,11 @@ RENAMED_PARAMETERS = {
 }
 """Constructor parameters, by the new name of the class."""
 
+REPLACED_PARAMETERS = {
+    "cls_callbacks.BestAndLastCheckpoint": {"copy_to": "run.remote"},
+}
+"""Constructor parameters that a setting elsewhere replaces, by the new name of the class."""
+
 RENAMED_VALUES = {
     "cls_callbacks.BestAndLastCheckpoint": {("on_save_error", "go_on"): "continue"},
 }
@@ -82,6 +87,12 @@ def find_renamed_key(path: str) -> str | None:
 def find_renamed_parameter(target: str, name: str) -> str | None:
     """Return the new name of a constructor parameter; None if it was not renamed."""
     parameters = RENAMED_PARAMETERS.get(target, {})
+    return parameters.get(name)
+
+
+def find_replacement(target: str, name: str) -> str | None:
+    """Return the setting that replaces a constructor parameter; None if none does."""
+    parameters = REPLACED_PARAMETERS.get(target, {})
     return parameters.get(name)
 
 
@@ -120,6 +131,8 @@ def _upgrade(value: Any, path: str) -> Any:
 
     upgraded = {}
     for key, item in value.items():
+        if find_replacement(target, key) is not None:
+            continue
         name = find_renamed_parameter(target, key) or key
         new_path = f"{path}.{name}" if path else str(name)
         new_path = RENAMED_KEYS.get(new_path, new_path)

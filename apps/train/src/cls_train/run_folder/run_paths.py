@@ -15,7 +15,11 @@ from cls_train.errors import RunError
 
 
 def choose_run_paths(config: RunConfig) -> RunPaths:
-    """Return the folder with the configured name, or a new name of date, model, and seed."""
+    """Return the folder with the configured name, or a new name of date, model, and seed.
+
+    Raises:
+        RunError: `run.remote` cannot be read.
+    """
     if config.run.name is not None:
         return RunPaths(config.run.root / config.run.name)
 
@@ -24,11 +28,24 @@ def choose_run_paths(config: RunConfig) -> RunPaths:
     stem = f"{now}-{model}-seed{config.seed}"
     folder = config.run.root / stem
     number = 2
-    while folder.exists():
+    while folder.exists() or _is_taken_remotely(config, folder.name):
         folder = config.run.root / f"{stem}-{number}"
         number += 1
 
     return RunPaths(folder)
+
+
+def _is_taken_remotely(config: RunConfig, name: str) -> bool:
+    if config.run.remote is None:
+        return False
+    from cls_callbacks import RemoteStorageError, open_remote_folder
+
+    try:
+        folder = open_remote_folder(config.run.remote, name)
+        folder.check_exists()
+        return bool(folder.list_sizes())
+    except RemoteStorageError as error:
+        raise RunError(str(error)) from error
 
 
 def read_config(run: RunPaths) -> RunConfig:

@@ -47,6 +47,8 @@ class RunPaths:
         self.origin = path / "origin.json"
         """The command and the package versions that started the run."""
         self.summary = path / "summary.json"
+        self.remote = path / "remote.json"
+        """Which pushes to `run.remote` this folder has seen."""
 
         self.log = path / "train.log"
         self.lock = path / "run.lock"
