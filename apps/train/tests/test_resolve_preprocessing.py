@@ -200,3 +200,15 @@ def test_a_run_resumes_after_its_initial_weights_were_deleted(
     assert code == 0, message
     assert "resuming from" in message
     assert (folder / "config.yaml").read_text() == config
+
+
+def test_auto_without_files_of_training_images_is_refused(composed: Any, tmp_path: Path) -> None:
+    config = composed(
+        "data=jsonl",
+        f"data.root={tmp_path}",
+        "data.shards=s3://bucket/shards",
+        f"data.shard_cache={tmp_path}",
+        "preprocessing.mean=auto",
+    )
+    with pytest.raises(ConfigError, match=r"preprocessing.mean: 'auto' needs the files"):
+        resolve_preprocessing(config)

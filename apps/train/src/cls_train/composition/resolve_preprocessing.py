@@ -183,6 +183,12 @@ def _estimate_from_images(
 ) -> dict[str, Any]:
     """Estimate size, mean, and std from training images."""
     settings = build(data, "data", DataModuleConfig)
+    if settings.shards is not None:
+        raise ConfigError(
+            f"preprocessing.{keys[0]}: 'auto' needs the files of training images, which "
+            "data.shards replaces; set numbers, such as those that a run on some of the files has "
+            "written to its config.yaml"
+        )
     images = _measure_images(settings, decoder)
 
     estimated: dict[str, Any] = {}

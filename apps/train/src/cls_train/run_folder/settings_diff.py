@@ -23,10 +23,14 @@ _FREE_KEYS = frozenset(
         "data.layout",
         "data.quarantine",
         "data.root",
+        "data.shard_cache",
+        "data.shard_cache_gigabytes",
         "data.split",
         "data.store",
         "data.synthetic",
-        # Speed and memory. The order of the rows does not depend on them.
+        # Speed and memory. The order of the rows does not depend on them. The number of images per
+        # device is recorded as data.batch_size, which is compared.
+        "data.batch_size_per_device",
         "data.decode_workers",
         "data.eval_batch_size",
         "data.num_workers",
@@ -35,6 +39,8 @@ _FREE_KEYS = frozenset(
         "trainer.accelerator",
         "trainer.benchmark",
         "trainer.devices",
+        "trainer.num_nodes",
+        "trainer.strategy",
         # What is shown, checked, or recorded.
         "trainer.detect_anomaly",
         "trainer.enable_autolog_hparams",
@@ -172,6 +178,8 @@ def _is_free(key: str, before: dict[str, Any], now: dict[str, Any]) -> bool:
     names = key.split(".")
     if names[0] in _FREE_SECTIONS:
         return True
+    if key == "data.shards":  # they may be moved; images in files are shuffled otherwise
+        return bool(before["data"].get("shards")) == bool(now["data"].get("shards"))
     if names[0] == "callbacks" and len(names) > 1:
         return _is_free_callback(names, before["callbacks"], now["callbacks"])
 
