@@ -17,7 +17,7 @@ from cls_data.images.parallel import CHUNK_SIZE
 from cls_data.shards.file_lock import locked_file
 from cls_data.shards.index import ShardIndex
 from cls_data.shards.storage import Storage
-from cls_export.contract.files import remove_drafts, write_atomically
+from cls_export.contract.files import draft_path, remove_drafts
 
 _SUFFIX = ".block"
 _NUM_LOCKS = 64
@@ -146,7 +146,7 @@ class BlockCache:
                     content = self._download(block)
                     with locked_file(self._folder / ".lock-room"):
                         self._make_room(len(content))
-                        write_atomically(path, bytes(content))
+                        _write(path, content)
                     self._fetched.add(block)
         except OSError as error:
             raise self._disk_error(error) from error
@@ -248,6 +248,20 @@ class BlockCache:
             # The reader meets the error, too, and reports it.
             with contextlib.suppress(DataError):
                 self._fetch(block)
+
+
+def _write(path: Path, content: bytearray) -> None:
+    """Write a whole file. Not flushed to disk: checksums notice what a crash of the machine does.
+
+    Raises:
+        OSError: The disk is full, for example.
+    """
+    draft = draft_path(path)
+    try:
+        draft.write_bytes(content)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 class _Plan:
