@@ -64,6 +64,7 @@ class ClassificationDataModule(LightningDataModule):
         self.preprocessing = preprocessing
         self.report: CheckReport | None = None
         """Report of the data gate; None before `prepare_data`, or if the gate was skipped."""
+        self._checked_records: dict[Split, list[Record]] | None = None
         self._should_check = config.gate is not None and not skip_gate
         self._progress = progress
         self._dataset = DecodedDataset(config)
@@ -84,7 +85,7 @@ class ClassificationDataModule(LightningDataModule):
             return  # `cls-data shard` ran the gate; `setup` compares its fingerprint
 
         check_split_folders(self.config)
-        self.report = check(
+        report = check(
             self.config.root,
             self.preprocessing,
             self.config.gate,
@@ -95,9 +96,12 @@ class ClassificationDataModule(LightningDataModule):
             workers=self.config.num_decode_workers,
             progress=self._progress,
         )
-        self.report.raise_for_errors()
+        report.raise_for_errors()
 
         self._should_check = False
+        if not report.inputs.bad_rows:
+            self._checked_records = report.records()
+        self.report = report.without_inputs()
         for note in self.report.notes:
             logger.info("data: {}", note)
         for line in self.report.summary("warn"):
@@ -113,8 +117,12 @@ class ClassificationDataModule(LightningDataModule):
             return
 
         self._dataset = DecodedDataset.load(
-            self.config, self.preprocessing, progress=self._progress
+            self.config,
+            self.preprocessing,
+            checked=self._checked_records,
+            progress=self._progress,
         )
+        self._checked_records = None
         self._check_fingerprint()
 
         if self.config.sampler == "weighted" and self.config.class_weights is not None:

@@ -358,7 +358,7 @@ def test_check_of_a_fold_quarantines_rows_of_the_fold(
         quarantine=Quarantine.load(tmp_path / "quarantine"),
     )
     assert again.passed
-    assert again.count_rows() == {"train": 1, "valid": 1}
+    assert again.row_counts == {"train": 1, "valid": 1}
 
 
 def test_check_gives_the_same_findings_with_two_workers(

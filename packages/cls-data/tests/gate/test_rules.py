@@ -40,7 +40,7 @@ def test_clean_data_has_no_findings(
         write_set(tmp_path, clean), preprocessing, GateConfig(**dict.fromkeys(RULE_NAMES, policy))
     )
     assert report.findings == {}
-    assert report.count_rows() == {"train": 24, "valid": 4, "test": 4}
+    assert report.row_counts == {"train": 24, "valid": 4, "test": 4}
 
 
 def test_schema_errors_reports_malformed_rows(find: Any) -> None:

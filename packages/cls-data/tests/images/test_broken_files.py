@@ -157,7 +157,7 @@ def feed(
     (folder / "annotations.jsonl").write_text("".join(lines))
     with silence(capfd):
         report = check(root, preprocessing, workers=workers)
-    assert report.count_rows() == {"train": len(cases)}
+    assert report.row_counts == {"train": len(cases)}
     findings = [*report.findings.get("damaged_images", ()), *report.findings.get("huge_images", ())]
     named = {finding.sources[0]: finding.text for finding in findings}
     assert all(text.startswith(f"{source}: train/") for source, text in named.items())

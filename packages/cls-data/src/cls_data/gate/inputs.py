@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from cls_data.annotations.reading import SPLITS, BadRow, Record
+from cls_data.annotations.reading import SPLITS, BadRow, Record, Split
 from cls_data.gate.duplicates import find_near_duplicates
 from cls_data.gate.inspection import InspectionResult
 from cls_export.contract.text import escape_control_characters
@@ -20,7 +20,7 @@ _MAX_NAMED_ROWS = 4
 class GateRow:
     """A record, its split, and the index of its image file in the inspection result."""
 
-    split: str
+    split: Split
     record: Record
     file: int
 
@@ -165,7 +165,7 @@ class Finding:
         )
 
 
-def sorted_splits(rows: Sequence[GateRow]) -> list[str]:
+def sorted_splits(rows: Sequence[GateRow]) -> list[Split]:
     """Return the splits of some rows in the order train, valid, test."""
     present = {row.split for row in rows}
     return [split for split in SPLITS if split in present]

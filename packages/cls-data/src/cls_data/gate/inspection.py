@@ -80,7 +80,7 @@ def inspect_files(
     def inspect(start: int, stop: int) -> InspectionResult:
         return _inspect_chunk(names[start:stop], preprocessing, decoder)
 
-    result = _empty_result(len(names))
+    result = empty_result(len(names))
     start = 0
 
     chunks = map_chunks(inspect, len(names), workers=workers, progress=progress)
@@ -102,7 +102,8 @@ def inspect_files(
     return result
 
 
-def _empty_result(length: int) -> InspectionResult:
+def empty_result(length: int) -> InspectionResult:
+    """Return a result of zeros."""
     empty_digest = hashlib.sha256().digest()
     return InspectionResult(
         problems={},
@@ -120,7 +121,7 @@ def _empty_result(length: int) -> InspectionResult:
 def _inspect_chunk(
     names: Sequence[str], preprocessing: Preprocessing, decoder: StrictDecoder
 ) -> InspectionResult:
-    result = _empty_result(len(names))
+    result = empty_result(len(names))
     for index, name in enumerate(names):
         try:
             data = preprocessing.read_file(name)

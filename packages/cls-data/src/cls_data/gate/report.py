@@ -66,7 +66,7 @@ def _worst_findings(report: CheckReport) -> list[Text]:
 def _verdict(report: CheckReport) -> Text:
     errors = pluralize(report.count("error"), "error")
     warnings = pluralize(report.count("warn"), "warning")
-    counts = [f"{count} {split}" for split, count in report.count_rows().items()]
+    counts = [f"{count} {split}" for split, count in report.row_counts.items()]
     rows = f"{', '.join(counts)} rows" if counts else "no valid rows"
 
     text = f"{errors}, {warnings} in {rows}; data fingerprint {report.fingerprint[:16]}"
@@ -88,7 +88,7 @@ def report_to_dict(report: CheckReport) -> dict[str, Any]:
         "root": str(report.root),
         "passed": report.passed,
         "fingerprint": report.fingerprint,
-        "rows": report.count_rows(),
+        "rows": dict(report.row_counts),
         "notes": list(report.notes),
         "config": report.config.model_dump(mode="json"),
         "findings": findings,

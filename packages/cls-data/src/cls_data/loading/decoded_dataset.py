@@ -16,7 +16,7 @@ from cls_data.annotations.class_tensors import (
 )
 from cls_data.annotations.classes import build_class_to_idx
 from cls_data.annotations.fingerprint import compute_fingerprint
-from cls_data.annotations.reading import Record
+from cls_data.annotations.reading import Record, Split
 from cls_data.config import DataModuleConfig
 from cls_data.errors import DataError
 from cls_data.images.store import ImageStore
@@ -62,14 +62,25 @@ class DecodedDataset:
 
     @classmethod
     def load(
-        cls, config: DataModuleConfig, preprocessing: Preprocessing, *, progress: bool = False
+        cls,
+        config: DataModuleConfig,
+        preprocessing: Preprocessing,
+        *,
+        checked: dict[Split, list[Record]] | None = None,
+        progress: bool = False,
     ) -> Self:
         """Read, validate, and decode all splits.
+
+        Args:
+            config: What to read.
+            preprocessing: Decodes and resizes one image.
+            checked: The rows as the data gate has read them, to save reading them again.
+            progress: Show progress bars.
 
         Raises:
             DataError: Rows, labels, or images are invalid. The message lists them by file and line.
         """
-        records = read_records(config)
+        records = read_records(config, checked)
         indices = build_class_to_idx(records["train"])
         if len(indices) < 2:
             raise DataError(

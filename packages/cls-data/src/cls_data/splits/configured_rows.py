@@ -35,24 +35,22 @@ def check_split_folders(config: "DataModuleConfig") -> None:
         raise DataError(_describe_missing_split(config, missing[0]))
 
 
-def read_records(config: "DataModuleConfig") -> dict[Split, list[Record]]:
+def read_records(
+    config: "DataModuleConfig", checked: dict[Split, list[Record]] | None = None
+) -> dict[Split, list[Record]]:
     """Read the rows of every split that a configuration names, and select the fold if one is set.
+
+    Args:
+        config: What to read.
+        checked: The rows as the data gate has read them, to save reading them again.
 
     Raises:
         DataError: As `read_data`; or train or valid is missing; or the fold cannot be made.
     """
-    check_split_folders(config)
-    without_images: tuple[Split, ...] = ()
-    if config.shards is not None:
-        without_images = ("train",)
-    records = read_data(
-        config.root,
-        layout=config.layout,
-        annotations=config.annotations,
-        quarantine=load_quarantine(config),
-        split=config.split,
-        without_images=without_images,
-    )
+    records = checked
+    if records is None:
+        check_split_folders(config)
+        records = _read_all(config)
     for required in _REQUIRED_SPLITS:
         if required not in records:
             raise DataError(_describe_missing_split(config, required))
@@ -64,6 +62,20 @@ def read_records(config: "DataModuleConfig") -> dict[Split, list[Record]]:
             config.folds,
         )
     return records
+
+
+def _read_all(config: "DataModuleConfig") -> dict[Split, list[Record]]:
+    without_images: tuple[Split, ...] = ()
+    if config.shards is not None:
+        without_images = ("train",)
+    return read_data(
+        config.root,
+        layout=config.layout,
+        annotations=config.annotations,
+        quarantine=load_quarantine(config),
+        split=config.split,
+        without_images=without_images,
+    )
 
 
 def load_quarantine(config: "DataModuleConfig") -> Quarantine | None:
