@@ -127,7 +127,8 @@ class RemoteMirror:
 
         Args:
             step: Optimizer steps of last.ckpt; None if they have not changed.
-            is_full: Include logs, plots, and the bundle.
+            is_full: Include logs and the bundle. After training they are always included: what
+                the last file of a stage promises must be there.
 
         Raises:
             LeaseError: Another process has taken the run over.
@@ -137,6 +138,7 @@ class RemoteMirror:
             self._step = step
         if self._thread is None:
             self._start()
+        is_full = is_full or self.run.fit.exists()
         try:
             snapshot = take_snapshot(self.run, self._step, is_full=is_full)
         except OSError as error:  # training finds out about a full disk or a deleted folder itself

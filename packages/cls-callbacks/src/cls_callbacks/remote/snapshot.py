@@ -144,7 +144,7 @@ def _iterate_files(run: RunPaths, *, is_full: bool) -> Iterator[Path]:
         folders = [run.path]
         paths: Iterator[Path] = run.path.rglob("*")
     else:
-        folders = [run.path, run.checkpoints, run.predictions]
+        folders = [run.path, run.checkpoints, run.predictions, run.plots]
         paths = itertools.chain.from_iterable(
             folder.iterdir() for folder in folders if folder.is_dir()
         )
