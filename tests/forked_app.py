@@ -6,6 +6,7 @@ import fcntl
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -77,6 +78,14 @@ def shrink_shared_memory() -> None:
     _unshare(clone_flag=0x00020000)
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/dev/shm"], check=True)
+
+
+def add_packages(folder: Path, hostname: str | None = None) -> None:
+    """Make more packages importable, and rename the host for this process. Needs root on Linux."""
+    sys.path.append(str(folder))
+    if hostname is not None:
+        _unshare(clone_flag=0x04000000)
+        socket.sethostname(hostname)
 
 
 def drop_root_permissions() -> None:

@@ -3,8 +3,6 @@
 The same command always goes on, and the finished run equals an undisturbed one.
 """
 
-import csv
-import json
 import os
 import random
 import signal
@@ -15,10 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
-import torch
 from forked_app import start
+from same_runs import assert_no_drafts, assert_same_run
 
 from cls_export.contract.run_layout import RunPaths
 from cls_train.run_folder.state import RunState, read_state
@@ -132,51 +129,3 @@ def owns_group(process: int) -> bool:
         return os.getpgid(process) == process
     except ProcessLookupError:
         return False
-
-
-def assert_same_run(run: RunPaths, expected: RunPaths) -> None:
-    for checkpoint in ("last", "best"):
-        assert_same_weights(getattr(run, checkpoint), getattr(expected, checkpoint))
-    for split in ("valid", "test"):
-        assert_same_arrays(run.predictions / f"{split}.npz", expected.predictions / f"{split}.npz")
-    evaluation = json.loads(run.evaluation.read_bytes())
-    assert evaluation == json.loads(expected.evaluation.read_bytes())
-    assert read_metrics(run) == read_metrics(expected)
-    assert list_files(run) == list_files(expected)
-
-
-def assert_same_weights(checkpoint: Path, expected: Path) -> None:
-    one = torch.load(checkpoint, weights_only=True)
-    other = torch.load(expected, weights_only=True)
-    assert one["scored"] == other["scored"]
-    for key in ("state_dict", "raw_state_dict"):
-        assert one[key].keys() == other[key].keys()
-        for name, weights in one[key].items():
-            assert torch.equal(weights, other[key][name]), (checkpoint, key, name)
-
-
-def assert_same_arrays(file: Path, expected: Path) -> None:
-    with np.load(file) as one, np.load(expected) as other:
-        assert sorted(one.files) == sorted(other.files)
-        for name in one.files:
-            assert one[name].tobytes() == other[name].tobytes(), (file, name)
-
-
-def read_metrics(run: RunPaths) -> list[dict[str, str]]:
-    """Return every row of metrics.csv without the columns that depend on time."""
-    with run.metrics.open(newline="") as stream:
-        return [{**row, "images_per_second": "", "data_wait": ""} for row in csv.DictReader(stream)]
-
-
-def list_files(run: RunPaths) -> list[str]:
-    """Return the names of all files but those of TensorBoard, which contain the time."""
-    names = []
-    for path in run.path.rglob("*"):
-        name = str(path.relative_to(run.path))
-        if not name.startswith("tensorboard/"):
-            names.append(name)
-    return sorted(names)
-
-
-def assert_no_drafts(folder: Path) -> None:
-    assert list(folder.rglob(".*")) == []
