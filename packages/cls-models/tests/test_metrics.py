@@ -1,5 +1,8 @@
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from cls_models.metrics import build_classification_metrics
 
@@ -34,3 +37,41 @@ def test_metrics_with_shared_state_equal_those_computed_separately() -> None:
     assert torch.allclose(values["class_accuracy"], hits / rows)
     assert torch.allclose(values["macro_f1"], (2 * hits / (rows + predictions)).mean())
     assert torch.allclose(values["top5"], is_in_top5.float().mean())
+
+
+@given(
+    num_classes=st.integers(2, 12),
+    rows=st.integers(1, 40),
+    levels=st.integers(1, 5),
+    seed=st.integers(0, 2**32),
+)
+def test_counts_are_those_of_torchmetrics(
+    num_classes: int, rows: int, levels: int, seed: int
+) -> None:
+    """With few levels, many logits are equal."""
+    generator = torch.Generator().manual_seed(seed)
+    metrics = build_classification_metrics(num_classes)
+    k = min(5, num_classes)
+    references = {
+        "top5": MulticlassAccuracy(num_classes, average="micro", top_k=k),
+        "macro_f1": MulticlassF1Score(num_classes, average="macro"),
+        "class_accuracy": MulticlassAccuracy(num_classes, average="none"),
+    }
+    for _ in range(2):
+        logits = torch.randint(levels, (rows, num_classes), generator=generator).float()
+        labels = torch.randint(num_classes, (rows,), generator=generator)
+        metrics.update(logits, labels)
+        for reference in references.values():
+            reference.update(logits, labels)
+    values = metrics.compute()
+    for name, reference in references.items():
+        assert torch.equal(values[name], reference.compute()), name
+        for key, expected in reference.metric_state.items():
+            assert torch.equal(metrics[name].metric_state[key], expected), (name, key)
+
+
+def test_a_batch_of_100_000_classes_takes_little_memory() -> None:
+    """A confusion matrix would take 80 GB."""
+    metrics = build_classification_metrics(100_000)
+    metrics.update(torch.zeros(2, 100_000), torch.tensor([0, 99_999]))
+    assert float(metrics.compute()["top1"]) == 0.5

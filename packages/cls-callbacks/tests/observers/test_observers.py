@@ -124,6 +124,14 @@ def test_plots_and_predictions_are_written_after_evaluation_but_not_during_fit(
         assert predictions.classes.tolist() == ["0", "1", "7"]
 
 
+def test_a_confusion_matrix_of_too_many_classes_is_not_plotted(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cls_callbacks.observers.confusion_matrix._MAX_CLASSES", 2)
+    make_trainer(ConfusionMatrixPlot()).validate(module, datamodule=data, verbose=False)
+    assert not (tmp_path / "run/plots").exists()
+
+
 def test_history_continues_after_an_interruption(
     new_module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:

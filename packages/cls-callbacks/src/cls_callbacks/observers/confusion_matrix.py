@@ -2,6 +2,7 @@
 
 import numpy as np
 from lightning.pytorch import Trainer
+from loguru import logger
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -11,18 +12,30 @@ from cls_callbacks.observers.evaluation_callback import EvaluationCallback
 from cls_callbacks.observers.plots import save_plot, tick_labels
 from cls_data import ClassificationDataModule, EvaluationOutputs
 
+_MAX_CLASSES = 2000
+"""More classes have less than a pixel each, and 10,000 of them take 3 GB of memory."""
+
 _MAX_CLASSES_WITH_COUNTS = 60
 _MAX_TICKS = 80
 
 
 class ConfusionMatrixPlot(EvaluationCallback):
-    """Write plots/confusion_{split}.png after `validate` and `test`."""
+    """Write plots/confusion_{split}.png after `validate` and `test`, for up to 2,000 classes."""
 
     def on_evaluation_end(
         self, trainer: Trainer, data: ClassificationDataModule, outputs: EvaluationOutputs
     ) -> None:
         """Write the plot."""
-        counts = count_confusions(outputs, len(data.classes))
+        num_classes = len(data.classes)
+        if num_classes > _MAX_CLASSES:
+            logger.info(
+                "no plots/confusion_{}.png: {} classes, and a plot has at most {}",
+                outputs.split,
+                num_classes,
+                _MAX_CLASSES,
+            )
+            return
+        counts = count_confusions(outputs, num_classes)
         figure = confusion_figure(counts, data.classes, outputs.split)
         save_plot(trainer, figure, f"confusion_{outputs.split}")
 
