@@ -1,5 +1,6 @@
 """What remote storage holds at any moment is a run that any machine can go on with."""
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -297,6 +298,22 @@ def test_equal_steps_are_told_apart_by_completed_stages(
     assert not one.is_newer()
 
 
+@pytest.mark.parametrize("names", [("fit.json", "evaluation.json"), ("fit.json",), ()])
+def test_a_run_is_complete_when_its_summary_was_pushed(
+    tmp_path: Path, remote: RemoteFolder, names: tuple[str, ...]
+) -> None:
+    mirror = new_mirror(tmp_path, "one", remote)
+    push_saves(mirror, [10])
+    for name in names:
+        write_atomically(mirror.run.path / name, b"{}")
+    push_now(mirror, 10)
+    assert not mirror.is_complete()
+    write_atomically(mirror.run.summary, b"{}")
+    assert not mirror.is_complete()
+    push_now(mirror, 10)
+    assert mirror.is_complete()
+
+
 def test_a_folder_without_a_checkpoint_is_replaced(tmp_path: Path, remote: RemoteFolder) -> None:
     push_saves(new_mirror(tmp_path, "one", remote), [10])
     begun = new_mirror(tmp_path, "begun", remote)
@@ -341,9 +358,7 @@ def test_names_that_leave_the_run_folder_and_files_of_machines_are_not_fetched(
     assert not fresh.run.lock.exists()
 
 
-def test_epoch_checkpoints_and_a_best_checkpoint_that_are_gone_are_deleted(
-    tmp_path: Path, remote: RemoteFolder
-) -> None:
+def test_epoch_checkpoints_that_are_gone_are_deleted(tmp_path: Path, remote: RemoteFolder) -> None:
     mirror = new_mirror(tmp_path, "one", remote)
     for epoch in (1, 2, 3):
         save(mirror.run, 10 * epoch, is_best=True)
@@ -360,9 +375,53 @@ def test_epoch_checkpoints_and_a_best_checkpoint_that_are_gone_are_deleted(
     fresh.pull()
     verify_checkpoint(fresh.run.checkpoints / "epoch_00003.ckpt")
 
-    remove_checkpoint(mirror.run.best)
-    push_now(mirror, 30)
-    assert remote.read("checkpoints/best.ckpt") is None
+
+def test_a_best_checkpoint_of_an_attempt_without_a_last_one_is_deleted(
+    tmp_path: Path, remote: RemoteFolder
+) -> None:
+    mirror = new_mirror(tmp_path, "one", remote)
+    push_saves(mirror, [10])
+    for name in ("last.ckpt", "previous.ckpt"):
+        remote.delete(f"checkpoints/{name}")
+    for path in (mirror.run.best, mirror.run.last):
+        remove_checkpoint(path)
+    push_now(mirror, 0)
+    assert "checkpoints/best.ckpt" not in remote.list_sizes()
+
+
+@pytest.mark.parametrize("deleted", [".", "checkpoints"])
+def test_a_local_folder_that_was_deleted_deletes_nothing_in_the_storage(
+    tmp_path: Path, remote: RemoteFolder, deleted: str, log_lines: list[str]
+) -> None:
+    with new_mirror(tmp_path, "one", remote) as mirror:
+        push_saves(mirror, [10, 20])
+        before = remote.list_sizes("checkpoints")
+        shutil.rmtree(mirror.run.path / deleted)
+        mirror.push()
+        if deleted == "checkpoints":
+            mirror.flush()
+        else:
+            assert "was deleted, or has no config.yaml: not pushed" in log_lines[-1]
+    assert remote.list_sizes("checkpoints") == before
+
+
+def test_files_that_somebody_deleted_in_the_storage_are_pushed_again(
+    tmp_path: Path, remote: RemoteFolder
+) -> None:
+    mirror = new_mirror(tmp_path, "one", remote)
+    push_saves(mirror, [10])
+    for name in remote.list_sizes():
+        remote.delete(name)
+        push_now(mirror, 10)
+        fresh = new_mirror(tmp_path, f"fresh-{name.replace('/', '-')}", remote)
+        fresh.pull()
+        assert assert_sound(fresh.run) == 10
+
+
+@pytest.mark.parametrize("remote_folder", ["runs", "runs/run/copy"])
+def test_a_run_is_not_mirrored_onto_itself(tmp_path: Path, remote_folder: str) -> None:
+    with pytest.raises(RemoteConflictError, match="is where the run itself is"):
+        RemoteMirror.open(str(tmp_path / remote_folder), RunPaths(tmp_path / "runs/run"))
 
 
 def test_equal_checkpoints_are_uploaded_once(tmp_path: Path, remote: RemoteFolder) -> None:

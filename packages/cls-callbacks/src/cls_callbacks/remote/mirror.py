@@ -8,10 +8,10 @@ from types import TracebackType
 from loguru import logger
 
 from cls_callbacks.remote.lease import Lease, LeaseError
-from cls_callbacks.remote.pull import is_remote_newer, pull, read_step
+from cls_callbacks.remote.pull import RemoteConflictError, is_remote_newer, pull, read_step
 from cls_callbacks.remote.push import Pusher
 from cls_callbacks.remote.records import NO_PUSH, LocalRecord, RemoteRecord
-from cls_callbacks.remote.snapshot import Snapshot, remove_snapshots, take_snapshot
+from cls_callbacks.remote.snapshot import MARKERS, Snapshot, remove_snapshots, take_snapshot
 from cls_callbacks.remote.storage import RemoteFolder, open_remote_folder
 from cls_callbacks.remote.storage_errors import RemoteStorageError
 from cls_export.contract.run_layout import RunPaths
@@ -60,8 +60,21 @@ class RemoteMirror:
 
     @classmethod
     def open(cls, url: str, run: RunPaths) -> "RemoteMirror":
-        """Return the mirror of a run at URL/NAME. Nothing is read or written yet."""
-        return cls(run, open_remote_folder(url, run.path.name))
+        """Return the mirror of a run at URL/NAME. Nothing is read or written yet.
+
+        Raises:
+            RemoteConflictError: That is the run folder itself, or inside of it.
+            RemoteStorageError: The URL cannot be opened.
+        """
+        folder = open_remote_folder(url, run.path.name)
+        own = run.path.resolve()
+        path = folder.local_path
+        if path is not None and own in (path.resolve(), *path.resolve().parents):
+            raise RemoteConflictError(
+                f"run.remote={url} is where the run itself is ({run.path}); choose another folder, "
+                "on a disk that outlives this machine"
+            )
+        return cls(run, folder)
 
     def __enter__(self) -> "RemoteMirror":
         self.folder.check_exists()
@@ -118,7 +131,7 @@ class RemoteMirror:
         remote = RemoteRecord.read(self.folder)
         if local is None or remote is None or remote.push not in local.pushes:
             return False
-        return remote.stages == 3
+        return remote.stages == len(MARKERS)
 
     def push(self, step: int | None = None, *, is_full: bool = False) -> None:
         """Push the files as they are now, from a thread. Returns in milliseconds.

@@ -42,6 +42,7 @@ class Pusher:
         self._versions: dict[str, tuple[int, int, int]] = {}
         self._remote_sums: dict[str, list[str]] = {}
         self._is_first = True
+        self._remote_names: set[str] = set()
         self.uploaded_bytes = 0
         """Bytes of files that were written, without copies inside the storage."""
 
@@ -53,7 +54,7 @@ class Pusher:
                 later makes up for it.
         """
         files = snapshot.files
-        remote_names = set(list_remote_files(self._folder))
+        remote_names = self._read_names()
         if self._is_first:
             self._folder.delete_drafts()
             self._is_first = False
@@ -61,7 +62,8 @@ class Pusher:
         for marker in reversed(MARKERS):
             if marker not in files and marker in remote_names:
                 self._delete(marker)
-        if BEST not in files and BEST in remote_names:
+        # It belongs to an attempt that ended before there was a checkpoint to resume from.
+        if BEST in remote_names and not remote_names & {LAST, PREVIOUS} and BEST not in files:
             self._delete_checkpoint(BEST)
 
         checkpoints = [name for name in files if files[name].path.suffix == ".ckpt"]
@@ -70,36 +72,51 @@ class Pusher:
         for name in _sort(small):
             self._upload(name, files[name])
         for name in _sort_checkpoints(checkpoints):
-            self._upload_checkpoint(name, files, remote_names)
+            self._upload_checkpoint(name, files)
         for name in _sort(others):
             self._upload(name, files[name])
         for marker in MARKERS:
             if marker in files:
                 self._upload(marker, files[marker])
 
-        for name in remote_names:
-            if PurePosixPath(name).match(_EPOCHS) and name not in files:
+        for name in list(remote_names):
+            is_epoch = PurePosixPath(name).match(_EPOCHS)
+            if is_epoch and name not in files and LAST in files:
                 self._delete_checkpoint(name)
 
+    def _read_names(self) -> set[str]:
+        """Read which files are there, because somebody may have deleted some."""
+        self._remote_names = set(list_remote_files(self._folder))
+        for name in list(self._remote_sums):
+            if f"{name}.sha256" not in self._remote_names:
+                del self._remote_sums[name]
+        return self._remote_names
+
+    def _is_pushed(self, name: str, file: SnapshotFile) -> bool:
+        is_there = name in self._remote_names
+        if file.checksums:
+            is_there &= f"{name}.sha256" in self._remote_names
+        return is_there and self._versions.get(name) == file.version
+
     def _upload(self, name: str, file: SnapshotFile) -> None:
-        if self._versions.get(name) == file.version:
+        if self._is_pushed(name, file):
             return
         self._before_write()
         self._folder.upload(file.path, name)
         self.uploaded_bytes += file.path.stat().st_size
         self._versions[name] = file.version
+        self._remote_names.add(name)
 
-    def _upload_checkpoint(
-        self, name: str, files: dict[str, SnapshotFile], remote_names: set[str]
-    ) -> None:
+    def _upload_checkpoint(self, name: str, files: dict[str, SnapshotFile]) -> None:
         file = files[name]
-        if self._versions.get(name) == file.version:
+        if self._is_pushed(name, file):
             return
-        before = self._read_sums(name) if name in remote_names else []
+        is_present = name in self._remote_names
+        before = self._read_sums(name) if is_present else []
         checksums = list(file.checksums)
         is_there = bool(checksums) and before == checksums
         if not is_there:
-            if name == LAST and name in remote_names:
+            if name == LAST and is_present:
                 self._copy_checkpoint(LAST, PREVIOUS)
             self._before_write()
             self._write_sums(name, [*checksums, *before])
@@ -111,13 +128,14 @@ class Pusher:
                 self.uploaded_bytes += file.path.stat().st_size
             self._write_sums(name, checksums)
         self._versions[name] = file.version
+        self._remote_names |= {name, f"{name}.sha256"}
 
     def _find_twin(
         self, name: str, file: SnapshotFile, files: dict[str, SnapshotFile]
     ) -> str | None:
         """Return another checkpoint with the same content that is in the storage already."""
         for other, candidate in files.items():
-            is_pushed = self._versions.get(other) == candidate.version
+            is_pushed = self._is_pushed(other, candidate)
             is_equal = bool(file.checksums) and candidate.checksums == file.checksums
             if other != name and is_pushed and is_equal:
                 return other

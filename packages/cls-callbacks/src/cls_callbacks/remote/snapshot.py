@@ -96,6 +96,9 @@ def take_snapshot(run: RunPaths, step: int, *, is_full: bool) -> Snapshot:
             continue  # deleted in the meantime, such as a draft of a logger
         checksums = read_checksums(source) if name.endswith(".ckpt") else []
         files[name] = SnapshotFile(target, version, tuple(checksums))
+    if run.config.name not in files:  # an empty snapshot would delete files in the storage
+        delete(folder)
+        raise FileNotFoundError(f"{run.path} was deleted, or has no {run.config.name}")
     return Snapshot(folder, files, step, is_full)
 
 
@@ -126,12 +129,14 @@ def get_version(path: Path) -> tuple[int, int, int]:
 
 
 def count_stages(names: Container[str]) -> int:
-    """Return how many stages are complete, given the names of a run's files."""
+    """Return the number of the last complete stage, given the names of a run's files.
+
+    A run without an evaluation can be finished, too.
+    """
     count = 0
-    for marker in MARKERS:
-        if marker not in names:
-            break
-        count += 1
+    for number, marker in enumerate(MARKERS, start=1):
+        if marker in names:
+            count = number
     return count
 
 

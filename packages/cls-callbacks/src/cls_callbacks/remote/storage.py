@@ -47,6 +47,11 @@ class RemoteFolder:
         """Whether a written file appears whole without a draft."""
         return is_bucket(self.url) or get_protocol(self.url) == "memory"
 
+    @property
+    def local_path(self) -> Path | None:
+        """The path of a folder of this machine; None for other storage."""
+        return None
+
     def check_exists(self) -> None:
         """Raise an error if the bucket or the parent folder does not exist, or is not readable."""
         self.list_sizes()
@@ -165,6 +170,10 @@ class _LocalFolder(RemoteFolder):
     """A folder of this machine, such as a network mount. Files are flushed to disk."""
 
     has_exclusive_create = True
+
+    @property
+    def local_path(self) -> Path | None:
+        return Path(self._root)
 
     def check_exists(self) -> None:
         # An unmounted disk looks like a missing folder, and must not be replaced by a new one.
