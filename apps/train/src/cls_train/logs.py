@@ -16,10 +16,17 @@ _FORMAT = "{time:HH:mm:ss} {level: <7} {message}"
 _FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
 
 
-def configure_logging() -> None:
-    """Log to the terminal, and hide routine messages and warnings of Lightning."""
+def configure_logging(*, is_first: bool = True) -> None:
+    """Log to the terminal, and hide routine messages and warnings of Lightning.
+
+    Args:
+        is_first: Whether this is the first process of a run. The others log nothing.
+    """
     logger.remove()
-    logger.add(_write_to_stderr, format=_FORMAT, level="INFO")
+    if is_first:
+        logger.add(_write_to_stderr, format=_FORMAT, level="INFO")
+    else:
+        warnings.simplefilter("ignore")
     threading.excepthook = _log_thread_exception
     _forward_package_logs()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -28,6 +35,8 @@ def configure_logging() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # Frozen layers are meant to be in eval mode.
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+    # Every logged metric is that of all ranks already, or one of the first rank.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     # Lightning 2.6.6 uses a deprecated check of torch 2.15.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cls_train.boundary import explained_errors, run_app_command
+from cls_train.distributed.devices import uses_processes
+from cls_train.distributed.environment import ProcessPlace, read_place
 from cls_train.errors import ConfigError
 from cls_train.help_page import format_help
 from cls_train.process import paused_garbage_collection
@@ -39,6 +41,7 @@ def compose_configs(
     """
     from cls_train.composition.check_settings import check_settings
     from cls_train.composition.config import RunConfig
+    from cls_train.distributed.devices import check_batch_size_keys
 
     choices = {group: composer.list_choices(group) for group in composer.list_groups()}
     runs = composer.compose_runs(command.overrides, multirun=command.multirun)
@@ -48,6 +51,7 @@ def compose_configs(
         try:
             config = RunConfig.from_hydra(run.settings, groups=choices)
             check_settings(config, choices)
+            check_batch_size_keys(run.overrides)
         except ConfigError as error:
             prefix = _describe_run(run) if len(runs) > 1 else ""
             raise ConfigError(f"{prefix}{error}") from error
@@ -73,30 +77,69 @@ def _run_command_line(arguments: Sequence[str], config_dir: Path) -> int:
     configs = compose_configs(command, Composer(config_dir, command))
     for config, _ in configs:
         check_data_root(config)
+    place = read_place()
+    if place is not None and len(configs) > 1:
+        raise ConfigError(
+            f"torchrun and srun start one run, and this sweep has {len(configs)}; start it without "
+            "them: the app starts one process for each of trainer.devices"
+        )
     for config, run in configs:
         prefix = _describe_run(run) if len(configs) > 1 else ""
-        _run(config, prefix, check_only=command.check)
+        num_processes = 1 if command.check or place else _choose_num_processes(config)
+        if num_processes > 1:
+            own_arguments = arguments if len(configs) == 1 else run.overrides
+            code = _launch(own_arguments, num_processes)
+            if code != 0:
+                return code
+        else:
+            _run(config, prefix, place, check_only=command.check)
     if command.check:
         print("the configuration is valid")
     return 0
 
 
-def _run(config: "RunConfig", prefix: str, *, check_only: bool) -> None:
-    if config.stages.evaluate and not check_only:
+def _choose_num_processes(config: "RunConfig") -> int:
+    """Return the number of processes that this one starts; 1 to train in this one."""
+    if not uses_processes(config.trainer):
+        return 1
+    if config.trainer.get("num_nodes", 1) > 1:
+        raise ConfigError(
+            f"trainer.num_nodes={config.trainer['num_nodes']}: start the processes of several "
+            "machines with torchrun or srun; see docs/clusters.md"
+        )
+    from cls_train.distributed.launch import choose_num_processes
+
+    return choose_num_processes(config.trainer)
+
+
+def _launch(arguments: Sequence[str], num_processes: int) -> int:
+    from cls_train.distributed.launch import launch
+
+    return launch(arguments, num_processes)
+
+
+def _run(config: "RunConfig", prefix: str, place: ProcessPlace | None, *, check_only: bool) -> None:
+    is_alone = place is None or place.world_size == 1
+    if is_alone and config.stages.evaluate and not check_only:
         evaluation_process.start_early(())
     is_imported = "torch" in sys.modules  # by a test, or by the first run of a sweep
     with nullcontext() if is_imported else paused_garbage_collection():
         from cls_train.run import run
 
-    with explained_errors(prefix):
-        if check_only:
-            from cls_train.logs import configure_logging
-            from cls_train.stages.fit import check
+    if check_only:
+        from cls_train.logs import configure_logging
+        from cls_train.stages.fit import check
 
+        with explained_errors(prefix):
             configure_logging()
             check(config)
-        else:
+    elif place is None:
+        with explained_errors(prefix):
             run(config)
+    else:
+        from cls_train.distributed.rank_process import run_as_rank
+
+        run_as_rank(place, config, run)
 
 
 def _describe_run(run: "ComposedRun") -> str:

@@ -8,18 +8,21 @@ from typing import Any
 
 from loguru import logger
 
+from cls_callbacks import RemoteMirror
 from cls_data import DataError
 from cls_export.contract.run_layout import RunPaths
 from cls_report import ReportError, Run, build_run_report, write_report
 from cls_train.builders.loggers import build_loggers, closing_loggers
 from cls_train.composition.config import RunConfig
 from cls_train.console import print_summary
+from cls_train.distributed.ranks import get_ranks
 from cls_train.errors import RunError
 from cls_train.logs import capture_lines, configure_logging, log_to_file
+from cls_train.run_folder.remote import mirrored
 from cls_train.run_folder.resume import continue_after_training, is_extended
 from cls_train.run_folder.run_lock import release_lock
 from cls_train.run_folder.run_paths import choose_run_paths, write_json
-from cls_train.run_folder.state import RunState, check_startable
+from cls_train.run_folder.state import RunState, check_startable, read_state
 from cls_train.run_folder.write_errors import failed_writes
 from cls_train.stages import evaluation_process
 from cls_train.stages.evaluation_process import evaluate_in_clean_process
@@ -38,34 +41,71 @@ def run(config: RunConfig) -> None:
         RunFailedError: A file could not be written, or the evaluation process was killed.
         IdentityError: The exported weights do not reproduce their metric.
     """
-    configure_logging()
+    ranks = get_ranks()
+    configure_logging(is_first=ranks.is_first)
+    paths = ranks.on_first(lambda: choose_run_paths(config))
+    if not ranks.is_first:
+        _train_with_first_rank(config, paths)
+        return
+
     if config.stages.export and not config.stages.evaluate:
         logger.warning("stages.export has no effect without stages.evaluate")
-
-    paths = choose_run_paths(config)
     try:
-        fit_result, state = _train(config, paths)
-        with closing_loggers(fit_result.loggers):
-            evaluation = _evaluate(config, fit_result, state)
-            _finish(config, fit_result, evaluation)
+        with mirrored(config, paths) as mirror:
+            if mirror is not None and _is_unpushed(mirror, paths):
+                _tell_other_ranks(trains=False)
+                logger.info("run {} is finished, and is pushed now", paths.path)
+                return
+            fit_result, state = _train(config, paths, mirror)
+            with closing_loggers(fit_result.loggers):
+                evaluation = _evaluate(config, fit_result, state)
+                _finish(config, fit_result, evaluation)
     finally:
         release_lock(paths)
     rows = build_summary_rows(fit_result, evaluation)
     print_summary(rows)
 
 
-def _train(config: RunConfig, paths: RunPaths) -> tuple[FitResult, RunState]:
+def _train_with_first_rank(config: RunConfig, paths: RunPaths) -> None:
+    """Take part in training; the first rank does everything else."""
+    if _tell_other_ranks(trains=False):
+        fit(config, paths)
+
+
+def _tell_other_ranks(*, trains: bool) -> bool:
+    """Return the value of the first rank on all ranks. They part if there is nothing to train."""
+    ranks = get_ranks()
+    trains = ranks.on_first(lambda: trains)
+    if not trains:
+        ranks.disconnect()
+    return trains
+
+
+def _is_unpushed(mirror: RemoteMirror, paths: RunPaths) -> bool:
+    """Return whether a run is finished here, and its remote copy is not."""
+    return read_state(paths) is RunState.FINISHED and not mirror.is_complete()
+
+
+def _train(
+    config: RunConfig, paths: RunPaths, mirror: RemoteMirror | None
+) -> tuple[FitResult, RunState]:
     """Train, or read the result of a training that is complete."""
     state = check_startable(paths)
-    if state < RunState.TRAINED or is_extended(paths, config):
+    trains = state < RunState.TRAINED or is_extended(paths, config)
+    if _tell_other_ranks(trains=trains):
         epochs = config.trainer.get("max_epochs")
         if isinstance(epochs, int) and epochs > MAX_EPOCHS_WITH_WAITING_PROCESS:
             evaluation_process.stop()
-        return fit(config, paths), RunState.TRAINED
+        fit_result = fit(config, paths, mirror)
+        if mirror is not None:
+            mirror.push()
+        return fit_result, RunState.TRAINED
 
     check_settings(config)
     with capture_lines() as earlier_lines:
         config, state = continue_after_training(paths, config)
+    if mirror is not None:
+        mirror.push()
     with log_to_file(paths.log, earlier_lines):
         logger.info("run {}: training is complete, going on from there", paths.path)
     loggers = build_loggers(config.logger, paths.path)

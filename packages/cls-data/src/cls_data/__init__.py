@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from cls_data.evaluation import EvaluationOutputs, HasEvaluationOutputs
     from cls_data.gate import CheckReport, GateConfig, check
     from cls_data.images.store import ImageStore
-    from cls_data.loading.batches import ClassificationBatch
+    from cls_data.loading.batches import BatchShare, ClassificationBatch
     from cls_data.loading.malloc import keep_freed_memory
     from cls_data.loading.samplers import BatchPlan, EpochSampler, EvaluationSampler
     from cls_data.predictions import Predictions
@@ -53,6 +53,7 @@ _MODULES = {
     "AugmentationPipeline": "augmentation.pipelines",
     "AugmentationStage": "augmentation.ops",
     "BatchPlan": "loading.samplers",
+    "BatchShare": "loading.batches",
     "BroadcastAugmentation": "augmentation.pipelines",
     "BroadcastDegradation": "augmentation.broadcast",
     "CheckReport": "gate.check",
@@ -100,6 +101,7 @@ __all__ = [
     "AugmentationPipeline",
     "AugmentationStage",
     "BatchPlan",
+    "BatchShare",
     "BroadcastAugmentation",
     "BroadcastDegradation",
     "CheckReport",

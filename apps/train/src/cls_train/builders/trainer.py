@@ -1,5 +1,6 @@
 """Build the trainers of a run: one for training, one for the evaluation of its weights."""
 
+import inspect
 import shutil
 import warnings
 from pathlib import Path
@@ -19,7 +20,9 @@ from lightning.pytorch.profilers import (
     PyTorchProfiler,
     SimpleProfiler,
 )
+from lightning.pytorch.strategies import DDPStrategy
 from loguru import logger
+from torch.nn.parallel import DistributedDataParallel
 
 from cls_callbacks import AtomicCheckpointIO
 from cls_models import (
@@ -32,6 +35,7 @@ from cls_models.acceleration.precision_timing import measure_slowdown
 from cls_train.builders.loggers import build_loggers
 from cls_train.composition.config import Node, RunConfig
 from cls_train.composition.instantiate import build
+from cls_train.distributed.environment import ProcessPlace
 from cls_train.errors import ConfigError
 
 EVALUATION_FLAGS = (
@@ -55,8 +59,19 @@ PROFILERS: dict[str, type[AdvancedProfiler | PyTorchProfiler | SimpleProfiler]] 
 }
 
 
-def build_trainer(config: RunConfig, folder: Path, callbacks: list[Callback]) -> Trainer:
+def build_trainer(
+    config: RunConfig,
+    folder: Path,
+    callbacks: list[Callback],
+    place: ProcessPlace | None = None,
+) -> Trainer:
     """Build the trainer of a run folder, with the configured loggers.
+
+    Args:
+        config: The run.
+        folder: Its folder.
+        callbacks: Its callbacks.
+        place: Which of several processes this is; None for a run on one device.
 
     Raises:
         ConfigError: The device does not exist, the precision is unknown, or the plugins do not
@@ -67,11 +82,18 @@ def build_trainer(config: RunConfig, folder: Path, callbacks: list[Callback]) ->
     plugins = _build_plugins(node.pop("plugins", None))
     profiler = _build_profiler(node.pop("profiler", None), folder)
     device = _find_device(node)
+    if place is None or place.world_size == 1:
+        strategy: dict[str, Any] = _use_one_device(node)
+        plugins += _choose_environment(plugins)
+    else:
+        strategy = _use_all_ranks(node, place, has_frozen_layers=config.transfer is not None)
+        plugins.append(TorchElasticEnvironment())
 
     return _build(
         node,
+        **strategy,
         precision=_check_precision(precision, device),
-        plugins=[*plugins, *_choose_environment(plugins)],
+        plugins=plugins,
         profiler=profiler,
         callbacks=callbacks,
         logger=build_loggers(config.logger, folder),
@@ -90,7 +112,7 @@ def build_evaluation_trainer(config: RunConfig, folder: Path, callbacks: list[Ca
         node,
         devices=1,
         precision="32-true",
-        plugins=_choose_environment([]),
+        plugins=[LightningEnvironment()],  # also inside a SLURM job of several tasks
         callbacks=callbacks,
         logger=[],
         enable_model_summary=False,
@@ -143,15 +165,42 @@ def _build(node: Node, **runtime: Any) -> Trainer:
         trainer = build(node, "trainer", Trainer, **runtime)
     except ConfigError as error:
         # Lightning's message does not name the argument. All others were checked.
-        if isinstance(node.get("devices"), list):
+        if isinstance(runtime.get("devices"), list):
             raise ConfigError(str(error).replace("trainer:", "trainer.devices:", 1)) from error
         raise
-    if trainer.world_size != 1 or trainer.num_devices != 1:
-        raise ConfigError(
-            f"trainer.devices: the app trains on one device, got {trainer.num_devices}; "
-            "set trainer.devices=1"
-        )
     return trainer
+
+
+def _use_one_device(node: Node) -> dict[str, Any]:
+    """Return the arguments of a run in one process, and remove those of several processes."""
+    node.pop("strategy", None)
+    node.pop("sync_batchnorm", None)
+    node.pop("num_nodes", None)
+    devices = node.pop("devices", 1)
+    is_index = isinstance(devices, list) and len(devices) == 1
+    return {"devices": devices if is_index else 1}
+
+
+def _use_all_ranks(node: Node, place: ProcessPlace, *, has_frozen_layers: bool) -> dict[str, Any]:
+    """Return the arguments of one of several processes."""
+    node.pop("strategy", None)
+    devices = node.pop("devices", None)
+    if not isinstance(devices, list):
+        devices = place.local_world_size
+    node["num_nodes"] = place.num_nodes
+    parameters = inspect.signature(DistributedDataParallel.__init__).parameters
+    # torch 2.15 has renamed the argument.
+    is_renamed = "forward_sync_buffers" in parameters
+    name = "forward_sync_buffers" if is_renamed else "broadcast_buffers"
+    # `ClassificationModule` averages buffers when they are used, instead of in every step.
+    unsynchronized: dict[str, Any] = {name: False}
+    strategy = DDPStrategy(
+        gradient_as_bucket_view=True,
+        # Frozen layers get no gradients, for which the ranks would wait.
+        find_unused_parameters=has_frozen_layers,
+        **unsynchronized,
+    )
+    return {"devices": devices, "strategy": strategy}
 
 
 def _find_device(node: Node) -> torch.device:
@@ -164,7 +213,7 @@ def _find_device(node: Node) -> torch.device:
             "trainer.accelerator: PyTorch sees no GPU; set trainer.accelerator=cpu, or check "
             "nvidia-smi and CUDA_VISIBLE_DEVICES"
         )
-    plugins: Any = _choose_environment([])
+    plugins: Any = [LightningEnvironment()]
     try:
         trainer = Trainer(accelerator=accelerator, devices=1, plugins=plugins, logger=False)
     except Exception as error:  # Lightning and torch raise many kinds of errors

@@ -21,6 +21,7 @@ from cls_models.optim.schedule_factory import build_schedule, check_schedule
 from cls_train.builders.trainer_batches import check_batches, count_optimizer_steps
 from cls_train.composition.config import RunConfig
 from cls_train.composition.instantiate import build_partial
+from cls_train.distributed.ranks import get_ranks
 from cls_train.errors import ConfigError
 
 
@@ -128,7 +129,8 @@ def _check_image_size(
     finally:
         module.train()
     images = len(data.records("train"))
-    check_batch_size_for_batch_norm(module, images, data.config.batch_size, size)
+    batch_size = data.config.rank_batch_size(get_ranks().count)
+    check_batch_size_for_batch_norm(module, images, batch_size, size)
 
 
 def _try_out(path: str, attempt: Callable[[], Any]) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 from loguru import logger
 
 from cls_train.composition.config import Node
+from cls_train.distributed.devices import DDP, uses_processes
 from cls_train.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "PL_TRAINER_"
@@ -23,6 +24,8 @@ ENVIRONMENT_PREFIX = "PL_TRAINER_"
 PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
 _SHORT_PRECISIONS = ("32", "16", "bf16")
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+_MAX_DEVICES = 1024
+_SHARDED_STRATEGIES = ("fsdp", "deepspeed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +107,13 @@ def _is_max_time(value: Any) -> bool:
     return seconds is not None and seconds > 0
 
 
-def _is_one_device(value: Any) -> bool:
+def _is_devices(value: Any) -> bool:
     if isinstance(value, list):
-        return len(value) == 1 and _is_integer(value[0]) and value[0] >= 0
-    return (_is_integer(value) and value == 1) or value in ("1", "auto")
+        are_indices = all(_is_integer(index) and index >= 0 for index in value)
+        return are_indices and 0 < len(value) == len(set(value))
+    if isinstance(value, str):
+        return value == "auto" or (value.isdecimal() and int(value) >= 1)
+    return _is_integer(value) and 1 <= value <= _MAX_DEVICES
 
 
 def _is_precision(value: Any) -> bool:
@@ -131,8 +137,13 @@ _BOOLEAN = _one_of(True, False)
 SUPPORTED: dict[str, SupportedFlag] = {
     "accelerator": _one_of(*_ACCELERATORS, allows_null=False),
     "devices": SupportedFlag(
-        _is_one_device, "one device: 1, or a list of one index, such as [0]", allows_null=False
+        _is_devices,
+        "a number of devices of at least 1, a list of indices, such as [0, 1], or auto",
+        allows_null=False,
     ),
+    "strategy": _one_of("auto", DDP, allows_null=False),
+    "num_nodes": _integer(1, allows_null=False),
+    "sync_batchnorm": _one_of(True, False, allows_null=False),
     "precision": SupportedFlag(_is_precision, " or ".join(PRECISIONS)),
     "max_epochs": _integer(1, allows_null=False),
     "min_epochs": _integer(0),
@@ -160,11 +171,6 @@ SUPPORTED: dict[str, SupportedFlag] = {
 }
 
 REFUSED: dict[str, RefusedFlag] = {
-    "strategy": RefusedFlag(
-        ("auto",), "the app trains on one device and chooses the strategy; remove it"
-    ),
-    "num_nodes": RefusedFlag((1,), "the app trains on one device"),
-    "sync_batchnorm": RefusedFlag((False,), "the app trains on one device; remove it"),
     "logger": RefusedFlag((), "the app sets this argument; choose loggers with logger=NAME"),
     "callbacks": RefusedFlag(
         (), "the app sets this argument; add one as callbacks.NAME._target_=CLASS"
@@ -241,6 +247,12 @@ def _check_flag(key: str, value: Any) -> None:
             raise ConfigError(f"trainer.{key}: {refused.reason} (got {value!r:.200})")
         return
 
+    if key == "strategy" and str(value).startswith(_SHARDED_STRATEGIES):
+        raise ConfigError(
+            f"trainer.strategy: {value!r} splits weights that are too large for one GPU; a "
+            "classifier fits into one, and the app resumes from, evaluates, and exports "
+            f"checkpoints of whole networks. Set trainer.strategy={DDP}"
+        )
     supported = SUPPORTED.get(key)
     if supported is None or (value is None and supported.allows_null):
         return
@@ -270,6 +282,11 @@ def _check_combinations(flags: Node) -> None:
             f"best.ckpt; expected at most trainer.max_epochs={epochs}, "
             f"got {epochs_between_validations}"
         )
+    if flags.get("sync_batchnorm") and flags.get("accelerator") == "cpu":
+        raise ConfigError(
+            "trainer.sync_batchnorm: PyTorch synchronizes batch normalization on GPUs only; remove "
+            "it, or set trainer.accelerator=gpu"
+        )
     min_epochs = flags.get("min_epochs") or 0
     if min_epochs > epochs:
         raise ConfigError(
@@ -278,6 +295,8 @@ def _check_combinations(flags: Node) -> None:
 
 
 def _warn_about_ineffective_flags(flags: Node) -> None:
+    if flags.get("sync_batchnorm") and not uses_processes(flags):
+        logger.warning("trainer.sync_batchnorm has no effect on one device")
     if flags.get("gradient_clip_algorithm") and not flags.get("gradient_clip_val"):
         logger.warning(
             "trainer.gradient_clip_algorithm has no effect without trainer.gradient_clip_val"

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cls_export.contract.run_layout import RunPaths
+from cls_train.distributed.environment import standalone_environment
 from cls_train.errors import RunFailedError
 from cls_train.process import end_with_parent, paused_garbage_collection, run_and_exit
 
@@ -114,6 +115,11 @@ def _describe_death(code: int, run: RunPaths) -> str:
 def _start() -> "subprocess.Popen[bytes]":
     # -P: with -m alone, a statistics.py in the working directory would replace Python's.
     command = [sys.executable, "-P", "-m", "cls_train.stages.evaluation_process"]
+    with standalone_environment():
+        return _open(command)
+
+
+def _open(command: Sequence[str]) -> "subprocess.Popen[bytes]":
     if threading.current_thread() is not threading.main_thread():
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 

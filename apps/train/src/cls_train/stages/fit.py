@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,16 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 from loguru import logger
 
-from cls_callbacks import ImageThroughputMonitor, TrainingInterrupted, TrainingWarnings
+from cls_callbacks import (
+    ImageThroughputMonitor,
+    RemoteMirror,
+    RemotePushCallback,
+    TrainingInterrupted,
+    TrainingWarnings,
+)
 from cls_data import ClassificationDataModule, LoaderWorkerError, keep_freed_memory
 from cls_data.gate.report import report_to_dict
+from cls_data.loading.decoded_dataset import DecodedDataset
 from cls_export import LabelsMapping, Provenance
 from cls_export.contract.run_layout import RunPaths
 from cls_models import ClassificationModule
@@ -38,10 +45,18 @@ from cls_train.builders import (
 )
 from cls_train.composition.config import RunConfig
 from cls_train.composition.resolve_preprocessing import resolve_preprocessing
+from cls_train.distributed.ranks import (
+    LostRankError,
+    describe_lost_rank,
+    get_ranks,
+    is_lost_connection,
+)
+from cls_train.distributed.settings import adapt_to_ranks
 from cls_train.errors import RunError, RunFailedError
 from cls_train.logs import capture_lines, log_to_file
 from cls_train.run_folder.checkpoints import choose_checkpoint
 from cls_train.run_folder.provenance import get_code_commit, get_versions
+from cls_train.run_folder.remote import check_remote
 from cls_train.run_folder.resume import (
     adopt_resolved_values,
     begin_run,
@@ -105,14 +120,20 @@ def check(config: RunConfig) -> None:
     keep_freed_memory()
     check_settings(config)
     run = choose_run_paths(config)
+    check_remote(config, run)
     check_startable(run)
     training = _build_training(config, run)
     if find_recorded_config(run, config) is not None:
         check_same_run(run, training.config, _build_labels(training, run))
 
 
-def fit(config: RunConfig, run: RunPaths) -> FitResult:
+def fit(config: RunConfig, run: RunPaths, mirror: RemoteMirror | None = None) -> FitResult:
     """Start or resume training. The run folder is created after all checks have passed.
+
+    Args:
+        config: The configuration.
+        run: The run.
+        mirror: Its remote copy, to which each checkpoint is pushed.
 
     Raises:
         ConfigError, DataError: Before the first step; the message says what to change.
@@ -122,28 +143,34 @@ def fit(config: RunConfig, run: RunPaths) -> FitResult:
         TrainingInterrupted: A signal stopped it.
     """
     started = time.perf_counter()
+    ranks = get_ranks()
     keep_freed_memory()
     check_settings(config)
     with capture_lines() as earlier_lines:
         training = _build_training(config, run)
         labels = _build_labels(training, run)
-        checkpoint = begin_run(run, training.config, labels)
+        checkpoint = ranks.on_first(lambda: _begin(training, labels, run))
+        _check_shared_folder(run)
 
-    with failed_writes(run):
-        _write_run_info(training, labels, run, is_new=checkpoint is None)
+    _add_metadata(training, labels)
+    if mirror is not None:
+        _push_checkpoints(training, mirror)
 
-    with log_to_file(run.log, earlier_lines):
+    with log_to_file(run.log, earlier_lines) if ranks.is_first else nullcontext():
         if checkpoint is None:
             logger.info("run {}: starting", run.path)
         else:
-            checkpoint = choose_checkpoint(run)  # Lightning fails on a damaged one
+            # Lightning fails on a damaged one.
+            checkpoint = ranks.on_first(lambda: choose_checkpoint(run))
             logger.info("run {}: resuming from {}", run.path, checkpoint)
         _run_trainer(training, run, checkpoint)
+        ranks.disconnect()
         stopped = describe_stop(training.trainer, config.trainer.get("max_time"))
         if stopped is not None:
             logger.info("training {}", stopped)
 
-    _check_has_best(training, run)
+    if ranks.is_first:
+        _check_has_best(training, run)
     callbacks = training.callbacks
     result = FitResult(
         run,
@@ -156,8 +183,9 @@ def fit(config: RunConfig, run: RunPaths) -> FitResult:
         is_resumed=checkpoint is not None,
         loggers=training.trainer.loggers,
     )
-    with failed_writes(run):
-        _write_result(result)
+    if ranks.is_first:
+        with failed_writes(run):
+            _write_result(result)
     return result
 
 
@@ -209,29 +237,43 @@ def check_settings(config: RunConfig) -> None:
 
 
 def _build_training(config: RunConfig, run: RunPaths) -> _Training:
-    recorded = find_recorded_config(run, config)
+    ranks = get_ranks()
+    config = adapt_to_ranks(config, ranks)
+    recorded = ranks.on_first(lambda: find_recorded_config(run, config))
 
     seed_everything(config.seed, workers=True, verbose=False)
     if recorded is not None:
         config = adopt_resolved_values(config, recorded)
-    config = resolve_preprocessing(config)
+    config = ranks.on_first(lambda: resolve_preprocessing(config))
     preprocessing = build_preprocessing(config)
     callbacks = build_callbacks(config)
     data = build_data(config, preprocessing)
 
     # The trainer is built before the data is read, so a missing GPU or logger is an early error.
-    trainer = build_trainer(config, run.path, callbacks.all)
-    data.prepare_data()
-    data.setup()
+    trainer = build_trainer(config, run.path, callbacks.all, ranks.place)
+    data.config.rank_batch_size(ranks.count)  # fails if the ranks cannot share a batch
+    _prepare_data(data)
 
     # A resumed run takes its weights from its checkpoint; their source may no longer exist.
     module = build_module(config, data, skip_initial_weights=recorded is not None)
     config = record_stem(config, module.backbone)
 
     optimize_for_device(module, trainer)
-    warn_about_slow_precision(module, trainer, preprocessing.size)
+    if ranks.is_first:
+        warn_about_slow_precision(module, trainer, preprocessing.size)
     _limit_log_interval(trainer, data)
     return _Training(config, data, module, callbacks, trainer)
+
+
+def _prepare_data(data: ClassificationDataModule) -> None:
+    """Check and decode the data, once on each machine."""
+
+    def prepare() -> DecodedDataset:
+        data.prepare_data()
+        data.setup()
+        return data.decoded
+
+    data.use_decoded(get_ranks().on_first_of_node(prepare))
 
 
 def _limit_log_interval(trainer: Trainer, data: ClassificationDataModule) -> None:
@@ -252,22 +294,52 @@ def _build_labels(training: _Training, run: RunPaths) -> LabelsMapping:
     return LabelsMapping.from_classes(data.class_to_idx, data.preprocessing, provenance)
 
 
-def _write_run_info(
-    training: _Training, labels: LabelsMapping, run: RunPaths, *, is_new: bool
-) -> None:
-    """Record the settings and versions in the checkpoints, and the data check in the folder."""
-    versions = get_versions()
+def _begin(training: _Training, labels: LabelsMapping, run: RunPaths) -> Path | None:
+    """Begin the run, record its origin and the data check, and return its checkpoint."""
+    checkpoint = begin_run(run, training.config, labels)
+    with failed_writes(run):
+        _write_run_info(training, run, is_new=checkpoint is None)
+    return checkpoint
+
+
+def _check_shared_folder(run: RunPaths) -> None:
+    """Check that all machines see the run folder, from which they resume.
+
+    Raises:
+        RunError: One does not.
+    """
+
+    def check() -> None:
+        if not run.config.exists():
+            raise RunError(
+                f"{run.path} is not on every machine of this run; set run.root to a folder that "
+                "all machines share"
+            )
+
+    get_ranks().on_first_of_node(check)
+
+
+def _add_metadata(training: _Training, labels: LabelsMapping) -> None:
+    """Record the settings and versions in the checkpoints."""
     training.callbacks.best_and_last.metadata = {
         "config": training.config.model_dump(mode="json"),
         "labels": labels.model_dump(mode="json"),
-        "versions": versions,
+        "versions": get_versions(),
     }
 
+
+def _write_run_info(training: _Training, run: RunPaths, *, is_new: bool) -> None:
     if is_new:
-        write_json(run.origin, {"arguments": sys.argv[1:], "versions": versions})
+        write_json(run.origin, {"arguments": sys.argv[1:], "versions": get_versions()})
     if training.data.report is not None:
         write_json(run.data_check, report_to_dict(training.data.report))
     training.data.write_split_record(run.split)
+
+
+def _push_checkpoints(training: _Training, mirror: RemoteMirror) -> None:
+    callbacks: list[Callback] = training.trainer.callbacks  # type: ignore[attr-defined]
+    callbacks.append(RemotePushCallback(mirror))
+    training.callbacks.best_and_last.on_saved = mirror.push
 
 
 def _run_trainer(training: _Training, run: RunPaths, checkpoint: Path | None) -> None:
@@ -316,6 +388,8 @@ def _described_failures(run: RunPaths, trainer: Trainer) -> Iterator[None]:
         cause = f"out of memory ({error}). Free some memory, or make data.batch_size smaller; then"
         raise _stopped(run, trainer, cause) from error
     except RuntimeError as error:
+        if get_ranks().count > 1 and is_lost_connection(error):
+            raise LostRankError(describe_lost_rank(get_ranks().place.rank)) from error
         worker_error = LoaderWorkerError.from_runtime_error(error)
         if worker_error is None:
             raise

@@ -1,0 +1,120 @@
+"""Which of several processes this one is, as torchrun or SLURM says in environment variables."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cls_train.errors import ConfigError
+
+_VARIABLES = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
+"""Variables that torchrun sets. PyTorch and Lightning read them."""
+
+_PREFIXES = ("TORCHELASTIC_", "GROUP_", "ROLE_")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessPlace:
+    """The number of this process among all, counted from 0, and among those of its machine."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of machines."""
+        return self.world_size // self.local_world_size
+
+
+def read_place() -> ProcessPlace | None:
+    """Return the place of this process; None if it was started on its own.
+
+    Under `srun`, first set the variables that torchrun would set.
+
+    Raises:
+        ConfigError: A variable is missing, or is not a number.
+    """
+    if "RANK" not in os.environ and _is_in_slurm_step():
+        _adopt_slurm_variables()
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return None
+
+    world_size = _read("WORLD_SIZE")
+    place = ProcessPlace(
+        rank=_read("RANK"),
+        world_size=world_size,
+        local_rank=_read("LOCAL_RANK"),
+        local_world_size=_read("LOCAL_WORLD_SIZE", default=world_size),
+    )
+    if place.world_size % place.local_world_size != 0:
+        raise ConfigError(
+            f"WORLD_SIZE={world_size} is not a multiple of LOCAL_WORLD_SIZE="
+            f"{place.local_world_size}; start equally many processes on every machine"
+        )
+    return place
+
+
+def is_restarted_by_torchrun() -> bool:
+    """Whether torchrun restarts the processes after a failure (`torchrun --max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+
+
+@contextmanager
+def standalone_environment() -> Iterator[None]:
+    """Hide the variables of torchrun, so that child processes are on their own."""
+    hidden = {}
+    for name in list(os.environ):
+        if name in _VARIABLES or name.startswith(_PREFIXES):
+            hidden[name] = os.environ.pop(name)
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def _is_in_slurm_step() -> bool:
+    """Whether `srun` started several processes; a batch script itself is not such a process."""
+    num_tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    is_step = "SLURM_STEP_ID" in os.environ and "SLURM_PROCID" in os.environ
+    return is_step and num_tasks.isdigit() and int(num_tasks) > 1
+
+
+def _adopt_slurm_variables() -> None:
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+
+    slurm = SLURMEnvironment(auto_requeue=False)
+    world_size = _read("SLURM_STEP_NUM_TASKS")
+    num_nodes = _read("SLURM_STEP_NUM_NODES", default=1)
+    variables = {
+        "MASTER_ADDR": slurm.main_address,
+        "MASTER_PORT": slurm.main_port,
+        "WORLD_SIZE": world_size,
+        "RANK": _read("SLURM_PROCID"),
+        "LOCAL_RANK": _read("SLURM_LOCALID"),
+        "LOCAL_WORLD_SIZE": world_size // num_nodes,
+        "GROUP_RANK": _read("SLURM_NODEID", default=0),
+    }
+    for name, value in variables.items():
+        os.environ[name] = str(value)
+
+
+def _read(name: str, default: int | None = None) -> int:
+    text = os.environ.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or not text.isdigit():
+        raise ConfigError(
+            f"the environment variable {name} is {text!r}, expected a number; start the processes "
+            "with torchrun or srun, or unset RANK and WORLD_SIZE"
+        )
+    return int(text)

@@ -1,0 +1,238 @@
+"""The processes of a run: what only one of them does, and what all of them must know.
+
+A run in one process has one rank, which is the first; nothing is exchanged then.
+"""
+
+import hashlib
+import os
+import pickle
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from cls_callbacks import CheckpointNotSavedError
+from cls_models import NonfiniteLossError
+from cls_train.distributed.environment import ProcessPlace
+from cls_train.errors import RunFailedError
+from cls_train.process import end_with_parent
+
+Result = TypeVar("Result")
+
+_WAIT = timedelta(days=1)
+"""How long ranks wait for one that checks and decodes the data. If it dies, all are stopped."""
+
+_STEP_TIMEOUT = timedelta(minutes=30)
+"""How long a rank waits for another one in a training step."""
+
+_SECONDS_FOR_FIRST_RANK = 1.0
+"""How long another rank waits for the first one to report an error that both have raised."""
+
+_RAISED_BY_ALL = (CheckpointNotSavedError, NonfiniteLossError)
+"""Errors of training that all ranks raise together."""
+
+
+class LostRankError(RunFailedError):
+    """Another process of the run has ended."""
+
+
+class Ranks:
+    """The ranks of a run.
+
+    Attributes:
+        place: Which of them this process is.
+    """
+
+    def __init__(self, place: ProcessPlace | None = None) -> None:
+        self.place = place or ProcessPlace(0, 1, 0, 1)
+        self._is_connected = False
+        self._store: Store | None = None
+        self._all: Any = None
+        self._node: Any = None
+        self._shared_errors: list[BaseException] = []
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and reports."""
+        return self.place.rank == 0
+
+    @property
+    def is_first_of_node(self) -> bool:
+        """Whether this process prepares the data of its machine."""
+        return self.place.local_rank == 0
+
+    @property
+    def count(self) -> int:
+        """Number of ranks."""
+        return self.place.world_size
+
+    def connect(self, device: torch.device) -> None:
+        """Wait for all ranks, and connect them. Does nothing for a run in one process."""
+        if self.count == 1:
+            return
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            end_with_parent()  # a rank without its launcher would train on, alone
+        self._store = _open_store(self.place)
+        arguments: dict[str, Any] = {
+            "store": self._store,
+            "rank": self.place.rank,
+            "world_size": self.count,
+            "timeout": _STEP_TIMEOUT,
+        }
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+            distributed.init_process_group("nccl", device_id=device, **arguments)
+        else:
+            distributed.init_process_group("gloo", **arguments)
+        self._all = distributed.new_group(backend="gloo", timeout=_WAIT)
+        size = self.place.local_world_size
+        for first in range(0, self.count, size):  # all ranks must create all groups
+            node = distributed.new_group(
+                list(range(first, first + size)), backend="gloo", timeout=_WAIT
+            )
+            if first <= self.place.rank < first + size:
+                self._node = node
+        self._is_connected = True
+
+    def disconnect(self) -> None:
+        """Wait for all ranks, and go on alone."""
+        if not self._is_connected:
+            return
+        self._call(lambda: distributed.barrier(group=self._all))
+        self._is_connected = False
+        distributed.destroy_process_group()
+
+    def on_first(self, work: Callable[[], Result]) -> Result:
+        """Return the result of the first rank, or raise its error, on all ranks."""
+        return self._share(work, self._all, 0) if self._is_connected else work()
+
+    def on_first_of_node(self, work: Callable[[], Result]) -> Result:
+        """Return the result of the first rank of this machine, or raise an error of any machine."""
+        if not self._is_connected:
+            return work()
+        first = self.place.rank - self.place.local_rank
+        try:
+            result = self._share(work, self._node, first)
+        except Exception as error:
+            self._raise_first_error(error)
+            raise
+        self._raise_first_error(None)
+        return result
+
+    def should_report(self, error: Exception) -> bool:
+        """Whether this rank reports an error, which others may have raised too."""
+        if not self.is_first and self._is_reported_by_first(error):
+            return False
+        if self._store is None:
+            return True
+        if not self.is_first:
+            time.sleep(_SECONDS_FOR_FIRST_RANK)
+        digest = hashlib.sha256(str(error).encode()).hexdigest()
+        try:
+            return bool(self._store.add(f"reported/{digest}", 1) == 1)
+        except RuntimeError:  # the first rank, which holds the store, has ended
+            return self.is_first
+
+    def _is_reported_by_first(self, error: BaseException | None) -> bool:
+        while error is not None:
+            if error in self._shared_errors or isinstance(error, (*_RAISED_BY_ALL, LostRankError)):
+                return True
+            error = error.__cause__
+        return False
+
+    def _share(self, work: Callable[[], Result], group: Any, source: int) -> Result:
+        message: tuple[bool, Any] = False, None
+        if self.place.rank == source:
+            try:
+                message = True, work()
+            except Exception as error:
+                message = False, error
+        is_result, value = self._broadcast(message, group, source)
+        if is_result:
+            result: Result = value
+            return result
+        self._shared_errors.append(value)
+        raise value
+
+    def _raise_first_error(self, error: Exception | None) -> None:
+        """Raise the error of the first rank that has one, on all ranks."""
+        errors: list[Any] = [None] * self.count
+        self._call(lambda: distributed.all_gather_object(errors, _pack(error), group=self._all))
+        for packed in errors:
+            if packed is not None:
+                shared = pickle.loads(packed)
+                self._shared_errors.append(shared)
+                raise shared
+
+    def _broadcast(self, message: tuple[bool, Any], group: Any, source: int) -> tuple[bool, Any]:
+        is_result, value = message
+        content: list[Any] = [is_result, value if is_result else _pack(value)]
+        self._call(lambda: distributed.broadcast_object_list(content, src=source, group=group))
+        if self.place.rank == source:
+            return message
+        is_result, value = content
+        return is_result, value if is_result else pickle.loads(value)
+
+    def _call(self, communicate: Callable[[], Any]) -> None:
+        try:
+            communicate()
+        except RuntimeError as error:
+            raise LostRankError(describe_lost_rank(self.place.rank)) from error
+
+
+def _open_store(place: ProcessPlace) -> Store:
+    """Open the store through which the ranks find each other.
+
+    After a restart, the elastic launcher serves the keys of the attempt before (torch 2.15), so
+    each attempt has its own keys.
+    """
+    handler = rendezvous("env://", place.rank, place.world_size, timeout=_STEP_TIMEOUT)
+    store, _, _ = next(handler)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"cls_train/{attempt}", store)
+
+
+def _pack(error: Exception | None) -> bytes | None:
+    if error is None:
+        return None
+    try:
+        packed = pickle.dumps(error)
+        pickle.loads(packed)  # fails for errors whose constructor takes other arguments
+    except Exception:
+        packed = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+    return packed
+
+
+def describe_lost_rank(rank: int) -> str:
+    """Return the message of a rank whose connection to another one has ended."""
+    return (
+        f"process {rank} lost its connection to another process of the run, whose own message or "
+        "exit code says why; repeat the command with the run's name to resume"
+    )
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether PyTorch raised an error because another rank has ended."""
+    if isinstance(error, distributed.DistError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("gloo" in text or "Connection" in text)
+
+
+_current = Ranks()
+
+
+def get_ranks() -> Ranks:
+    """Return the ranks of this process."""
+    return _current
+
+
+def set_ranks(ranks: Ranks) -> None:
+    """Set the ranks of this process, before its run starts."""
+    global _current
+    _current = ranks
