@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from loguru import logger
 
@@ -22,7 +23,7 @@ FLUSH_SECONDS = 20.0
 Cloud) to two minutes (AWS), and SLURM waits for 30 seconds by default."""
 
 _ECHO_SECONDS = 1.0
-"""Ignore repeats of a signal this soon: `uv run` forwards one that the process group received."""
+"""Ignore Ctrl-C this soon: `uv run` forwards a signal that the process group has received."""
 
 
 @contextmanager
@@ -90,7 +91,7 @@ def _pull(mirror: RemoteMirror, run: RunPaths) -> None:
 def _push_in_time(mirror: RemoteMirror) -> None:
     started = time.monotonic()
     try:
-        with _ignored_echo():
+        with _ignored_sigterm():
             mirror.flush(FLUSH_SECONDS)
     except (LeaseError, RemoteStorageError) as error:
         logger.warning(
@@ -115,22 +116,27 @@ def _push_all(mirror: RemoteMirror, run: RunPaths) -> None:
 
 
 @contextmanager
-def _ignored_echo() -> Iterator[None]:
-    """Ignore repeats of the signal that has just ended training; later ones end the process."""
+def _ignored_sigterm() -> Iterator[None]:
+    """Ignore SIGTERM: `uv run` repeats it, and torchrun sends it when another rank has ended.
+
+    Ctrl-C ends the process, unless it comes with the signal that ended training.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     started = time.monotonic()
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        del frame
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        del number, frame
         if time.monotonic() - started > _ECHO_SECONDS:
-            raise SystemExit(128 + number)
+            raise KeyboardInterrupt
 
-    previous = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
-        previous[number] = signal.signal(number, on_signal)
+    handlers: dict[signal.Signals, Any] = {
+        signal.SIGTERM: signal.SIG_IGN,
+        signal.SIGINT: on_interrupt,
+    }
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
