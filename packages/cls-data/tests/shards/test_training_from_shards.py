@@ -129,6 +129,22 @@ def test_a_block_is_fetched_once_while_it_is_cached(
     assert len(shards) == 8
 
 
+def test_rows_can_be_read_in_order(
+    sharded: tuple[Path, Path], preprocessing: Any, tmp_path: Path
+) -> None:
+    limit = 5 * BLOCK_BYTES + 1000
+    values = {"shards": sharded[1], "shard_cache_gigabytes": limit / 1e9}
+    data = build(sharded[0], preprocessing, tmp_path / "cache", **values)
+    plain = ClassificationDataModule(DataModuleConfig(root=sharded[0]), preprocessing)
+    plain.setup()
+    device = torch.device("cpu")
+    for batch, expected in zip(
+        data.unaugmented("train", device), plain.unaugmented("train", device), strict=True
+    ):
+        assert torch.equal(batch["images"], expected["images"])
+    assert cached_bytes(tmp_path / "cache") <= limit
+
+
 def test_processes_share_the_cache(
     sharded: tuple[Path, Path], server: Any, preprocessing: Any, tmp_path: Path
 ) -> None:

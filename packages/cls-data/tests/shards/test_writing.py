@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def test_data_that_fail_the_gate_are_not_written(
         stream.write(json.dumps({"image": "0.png", "suffix": "2"}) + "\n")
     with pytest.raises(DataError, match="conflicting_labels"):
         write_shards(root, str(tmp_path / "shards"), preprocessing)
-    assert not (tmp_path / "shards").exists()
+    assert list((tmp_path / "shards").iterdir()) == []
 
 
 @given(data=st.data())
@@ -82,7 +83,20 @@ def test_a_damaged_index_is_named(sharded: tuple[Path, Path], data: st.DataObjec
 
 @pytest.mark.parametrize(
     "change",
-    [{"rows": 999}, {"rows": -1}, {"block_rows": 0}, {"shape": 3}, {"shards": []}, {"version": 9}],
+    [
+        {"rows": 999},
+        {"rows": -1},
+        {"rows": 1000.0},
+        {"block_rows": 0},
+        {"block_rows": 10**30},
+        {"shape": 3},
+        {"shape": [1, 16, 16]},
+        {"shards": []},
+        {"shards": ["../a.shard", "b.shard", "c.shard"]},
+        {"shards": [1, 2, 3]},
+        {"version": 9},
+        {"more": 1},
+    ],
 )
 def test_an_index_that_contradicts_itself_is_named(
     sharded: tuple[Path, Path], tmp_path: Path, change: dict[str, Any]
@@ -93,3 +107,14 @@ def test_an_index_that_contradicts_itself_is_named(
     np.savez(tmp_path / INDEX_FILE, **arrays)
     with pytest.raises(DataError, match="not an index of shards"):
         open_shards(str(tmp_path), tmp_path / "cache", max_bytes=10**9, window=2)
+
+
+@pytest.mark.parametrize("place", ["under a file", "http://127.0.0.1:9/x", "/proc/nothing"])
+def test_a_place_that_cannot_be_written_is_named(
+    root: Path, tmp_path: Path, preprocessing: Any, place: str
+) -> None:
+    if place == "under a file":
+        (tmp_path / "file").touch()
+        place = str(tmp_path / "file" / "shards")
+    with pytest.raises(DataError, match=re.escape(place)):
+        write_shards(root, place, preprocessing)

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -34,6 +35,7 @@ _BLOCK_BYTES = 8_000_000
 """Bytes of a block, at least: an object store answers smaller ranges at a lower rate."""
 
 _SHARD_BYTES = 256_000_000
+_SHARD_NAME = re.compile(r"[0-9a-z]+\.shard")
 _ARRAYS = ("about", "sizes", "digests", "checksums")
 
 
@@ -169,7 +171,18 @@ class ShardIndex:
         return index
 
     def _check(self) -> None:
-        """Raise a `ValueError` if lengths contradict each other."""
+        """Raise a `ValueError` if values are impossible, or lengths contradict each other."""
+        numbers = (self.rows, self.block_rows, self.blocks_per_shard, *self.shape)
+        if not all(type(number) is int and 0 < number < 2**40 for number in numbers):
+            raise ValueError(f"numbers {numbers}, expected positive integers")
+        for name in self.shards:
+            if not _SHARD_NAME.fullmatch(name):
+                raise ValueError(f"a shard is named {name!r}")
+        dtypes = {"sizes": np.int32, "digests": np.uint8, "checksums": np.uint32}
+        for key, dtype in dtypes.items():
+            if getattr(self, key).dtype != dtype:
+                raise ValueError(f"{key} has dtype {getattr(self, key).dtype}")
+
         num_shards = math.ceil(self.rows / self.rows_per_shard)
         num_chunks = math.ceil(self.rows / CHUNK_SIZE)
         expected: dict[str, Any] = {

@@ -15,7 +15,7 @@ from cls_data.errors import DataError
 from cls_data.images.store import ImageStore
 from cls_data.shards.block_cache import BlockCache, CacheSettings
 from cls_data.shards.index import INDEX_FILE, ShardIndex
-from cls_data.shards.storage import RETRY_SECONDS, Storage
+from cls_data.shards.storage import RETRY_SECONDS, START_SECONDS, Storage
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ def open_shards(
     Raises:
         DataError: The index is missing or damaged, or two windows do not fit into `max_bytes`.
     """
-    storage = Storage.open(url, retry_seconds=retry_seconds)
+    storage = Storage.open(url, retry_seconds=min(retry_seconds, START_SECONDS))
     content = storage.read(INDEX_FILE)
     index = ShardIndex.from_bytes(content, f"{url.rstrip('/')}/{INDEX_FILE}")
     if index.pillow != PIL.__version__:

@@ -1,9 +1,10 @@
 """Files below a URL, read in ranges through fsspec, with retries."""
 
+import errno
 import posixpath
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar
 
@@ -17,11 +18,24 @@ Result = TypeVar("Result")
 RETRY_SECONDS = 120.0
 """How long an unreachable server is tried again."""
 
+START_SECONDS = 10.0
+"""The same for the first request. At the start, a mistake is likelier than an outage."""
+
+_PROBE = "write-test"
 _FIRST_PAUSE = 0.5
 _MAX_PAUSE = 10.0
 
-_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError)
+_PERMANENT = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    NotImplementedError,
+    PermissionError,
+)
 """What trying again does not change."""
+
+_PERMANENT_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True)
@@ -48,13 +62,31 @@ class Storage:
         try:
             filesystem, folder = fsspec.core.url_to_fs(url)
         except ImportError as error:
-            raise DataError(f"{url}: a package is missing ({error})") from error
+            raise DataError(
+                f"{url}: a package is missing ({error}); install it with pip, such as "
+                "`pip install s3fs`"
+            ) from error
         except Exception as error:  # each file system raises its own errors
             raise DataError(
                 f"{url}: cannot be used ({_describe(error)}); expected a folder or a URL such as "
                 "s3://bucket/folder, gs://bucket/folder, or https://host/folder"
             ) from error
         return cls(url, retry_seconds, filesystem, folder)
+
+    def check_writable(self) -> None:
+        """Write an empty file and delete it, to notice wrong credentials before hours of work.
+
+        Raises:
+            DataError: The folder cannot be written.
+        """
+        if self.url.startswith(("http://", "https://")):
+            raise DataError(
+                f"{self.url}: a web server can be read, not written; write to a folder that it "
+                "serves"
+            )
+        patient = replace(self, retry_seconds=min(self.retry_seconds, START_SECONDS))
+        patient.write(_PROBE, b"")
+        patient._retry(_PROBE, lambda: self._filesystem.rm_file(self._path(_PROBE)))
 
     def read(self, name: str) -> bytes:
         """Read a whole file. Raises like `read_range`."""
@@ -129,10 +161,8 @@ class Storage:
         while True:
             try:
                 return action()
-            except _PERMANENT as error:
-                raise self._error(name, error) from error
             except Exception as error:  # each file system raises its own errors
-                if time.monotonic() + pause > deadline:
+                if _is_permanent(error) or time.monotonic() + pause > deadline:
                     raise self._error(name, error) from error
                 logger.warning("{}: {}; trying again", self._full_name(name), _describe(error))
             time.sleep(pause)
@@ -141,7 +171,7 @@ class Storage:
     def _error(self, name: str, error: Exception) -> DataError:
         return DataError(
             f"{self._full_name(name)}: cannot be read or written ({_describe(error)}). Check the "
-            "URL, the credentials, and that `cls-data shard` has finished"
+            "URL, the credentials, free space, and that `cls-data shard` has finished"
         )
 
     def _path(self, name: str) -> str:
@@ -149,6 +179,10 @@ class Storage:
 
     def _full_name(self, name: str) -> str:
         return f"{self.url.rstrip('/')}/{name}"
+
+
+def _is_permanent(error: Exception) -> bool:
+    return isinstance(error, _PERMANENT) or getattr(error, "errno", None) in _PERMANENT_CODES
 
 
 def _describe(error: Exception) -> str:

@@ -76,6 +76,7 @@ def write_shards(
         DataError: The data fail the gate, an image cannot be decoded, or a file cannot be written.
     """
     storage = Storage.open(url)
+    storage.check_writable()
     config = gate or GateConfig()
     report = check(
         root,
