@@ -134,7 +134,11 @@ class _ClassCounts:
 
 @dataclass(frozen=True, slots=True)
 class _ClassIndicators:
-    """Sparse 0/1 matrices [C, N]: label, prediction, and correct prediction of each image."""
+    """Sparse 0/1 matrices [K, N]: label, prediction, and correct prediction of each image.
+
+    K is the number of classes that occur as label or prediction. All sums and averages are over
+    them, and of 100,000 classes a thousand bootstrap samples would take gigabytes.
+    """
 
     labels: sparse.csr_array
     predicted: sparse.csr_array
@@ -144,9 +148,11 @@ class _ClassIndicators:
     def from_predictions(cls, evaluated: EvaluatedPredictions) -> "_ClassIndicators":
         count = len(evaluated)
         columns = np.arange(count)
-        shape = (len(evaluated.classes), count)
-        label_cells = (evaluated.labels, columns)
-        predicted_cells = (evaluated.predicted, columns)
+        both = np.concatenate([evaluated.labels, evaluated.predicted])
+        occurring, rows = np.unique(both, return_inverse=True)
+        shape = (len(occurring), count)
+        label_cells = (rows[:count], columns)
+        predicted_cells = (rows[count:], columns)
         ones = np.ones(count)
         is_correct = evaluated.correct.astype(np.float64)
         labels = sparse.csr_array((ones, label_cells), shape)
