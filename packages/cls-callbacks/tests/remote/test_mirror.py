@@ -1,5 +1,6 @@
 """What remote storage holds at any moment is a run that any machine can go on with."""
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable
@@ -170,6 +171,36 @@ def test_a_machine_may_die_before_any_request(tmp_path: Path, stride: int) -> No
     assert steps == sorted(steps)
     assert set(steps) == {10, 20, 30, 40, 50} or stride > 1
     assert steps[-1] == 50
+
+
+def test_a_repeated_evaluation_is_not_mixed_with_the_earlier_one(tmp_path: Path) -> None:
+    for writes in range(1000):
+        bucket = tmp_path / f"bucket-{writes}"
+        bucket.mkdir()
+        remote = open_remote_folder(str(bucket), "run")
+        mirror = new_mirror(tmp_path, f"first-{writes}", remote)
+        save(mirror.run, 10, is_best=True)
+        write_evaluation(mirror.run, "1")
+        push_now(mirror, 10, is_full=True)
+        write_evaluation(mirror.run, "2")
+        dying = DyingFolder(remote, writes)
+        mirror.folder = mirror._pusher._folder = dying
+        with contextlib.suppress(RemoteStorageError):
+            push_now(mirror, 10, is_full=True)
+
+        fresh = new_mirror(tmp_path, f"fresh-{writes}", remote)
+        fresh.pull()
+        if fresh.run.evaluation.exists():
+            predictions = (fresh.run.predictions / "test.npz").read_text()
+            assert fresh.run.evaluation.read_text() == predictions
+        if dying.writes >= 0:
+            break
+    assert writes > 3
+
+
+def write_evaluation(run: RunPaths, content: str) -> None:
+    for path in (run.predictions / "test.npz", run.fit, run.evaluation, run.summary):
+        write_atomically(path, content.encode())
 
 
 def test_a_pull_that_was_killed_anywhere_is_repeated(tmp_path: Path, remote: RemoteFolder) -> None:

@@ -2,7 +2,8 @@
 
 A machine may die between any two requests. What it leaves is a state that a run can go on from:
 
-1. The last files of stages that are not complete anymore are deleted, and an outdated best.ckpt.
+1. The last files of stages that are not complete anymore are deleted, as are those that have
+   changed, and an outdated best.ckpt.
 2. Settings and small files come before the checkpoints that need them.
 3. best.ckpt comes before last.ckpt, whose state knows its score. During a replacement, the .sha256
    file lists the old checksum and the new one. The older last.ckpt becomes previous.ckpt.
@@ -60,7 +61,8 @@ class Pusher:
             self._is_first = False
 
         for marker in reversed(MARKERS):
-            if marker not in files and marker in remote_names:
+            is_current = marker in files and self._is_pushed(marker, files[marker])
+            if marker in remote_names and not is_current:
                 self._delete(marker)
         # It belongs to an attempt that ended before there was a checkpoint to resume from.
         if BEST in remote_names and not remote_names & {LAST, PREVIOUS} and BEST not in files:
@@ -167,6 +169,7 @@ class Pusher:
         self._before_write()
         self._folder.delete(name)
         self._versions.pop(name, None)
+        self._remote_names.discard(name)
 
     def _delete_checkpoint(self, name: str) -> None:
         self._delete(name)
