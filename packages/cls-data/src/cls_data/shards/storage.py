@@ -21,6 +21,9 @@ RETRY_SECONDS = 120.0
 START_SECONDS = 10.0
 """The same for the first request. At the start, a mistake is likelier than an outage."""
 
+_WITHOUT_FOLDERS = frozenset({"abfs", "az", "gcs", "gs", "oci", "oss", "s3", "s3a"})
+"""Object stores have no folders, and s3fs would create a bucket of a misspelled name."""
+
 _PROBE = "write-test"
 _FIRST_PAUSE = 0.5
 _MAX_PAUSE = 10.0
@@ -139,7 +142,7 @@ class Storage:
         path = self._path(name)
 
         def put() -> None:
-            self._filesystem.makedirs(self._folder, exist_ok=True)
+            self._create_folder()
             self._filesystem.put_file(str(file), path)
 
         self._retry(name, put)
@@ -149,10 +152,16 @@ class Storage:
         path = self._path(name)
 
         def put() -> None:
-            self._filesystem.makedirs(self._folder, exist_ok=True)
+            self._create_folder()
             self._filesystem.pipe_file(path, content)
 
         self._retry(name, put)
+
+    def _create_folder(self) -> None:
+        protocols = self._filesystem.protocol
+        names = {protocols} if isinstance(protocols, str) else set(protocols)
+        if names.isdisjoint(_WITHOUT_FOLDERS):
+            self._filesystem.makedirs(self._folder, exist_ok=True)
 
     def _retry(self, name: str, action: Callable[[], Result]) -> Result:
         """Call an action until it succeeds, fails for good, or has failed for too long."""
@@ -186,5 +195,7 @@ def _is_permanent(error: Exception) -> bool:
 
 
 def _describe(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) and error.errno is None:
+        return f"no such file or bucket: {error}"
     reason = getattr(error, "strerror", None) or str(error)
     return reason or type(error).__name__
