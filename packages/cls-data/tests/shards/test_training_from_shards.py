@@ -1,6 +1,9 @@
 import pickle
 import shutil
+import subprocess
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cls_data import ClassificationDataModule, DataError, DataModuleConfig, LightAugmentation
+from cls_data.shards.block_cache import PREFETCH_THREAD
 from cls_data.shards.rows import open_shards
 
 BLOCK_BYTES = 128 * 3 * 16 * 16
@@ -156,6 +160,47 @@ def test_processes_share_the_cache(
     copy = pickle.loads(pickle.dumps(rows))
     assert torch.equal(copy.gather(index), expected)
     assert len(server.requests) == num_requests
+
+
+def test_a_block_is_fetched_once_by_several_caches_at_the_same_time(
+    sharded: tuple[Path, Path], server: Any, tmp_path: Path
+) -> None:
+    rows = open_shards(server.url, tmp_path, max_bytes=10**9, window=2).rows
+    copies = [pickle.loads(pickle.dumps(rows)) for _ in range(4)]
+    index = torch.randperm(1000)
+    with ThreadPoolExecutor(len(copies)) as pool:
+        results = list(pool.map(lambda copy: copy.gather(index), copies))
+    for result in results:
+        assert torch.equal(result, rows.gather(index))
+    shards = [path for path in server.requests if path.endswith(".shard")]
+    assert len(shards) == 8
+
+
+def test_drafts_of_killed_processes_are_removed(sharded: tuple[Path, Path], tmp_path: Path) -> None:
+    open_shards(str(sharded[1]), tmp_path, max_bytes=10**9, window=2)
+    (folder,) = tmp_path.iterdir()
+    command = f"""
+from pathlib import Path
+from cls_export.contract.files import draft_path
+draft_path(Path({str(folder / "3.block")!r})).touch()
+"""
+    subprocess.run([sys.executable, "-c", command], check=True)
+    assert len(list(folder.glob(".*.draft"))) == 1
+    open_shards(str(sharded[1]), tmp_path, max_bytes=10**9, window=2)
+    assert list(folder.glob(".*.draft")) == []
+
+
+def test_threads_end_with_training_even_if_the_server_is_down(
+    sharded: tuple[Path, Path], server: Any, preprocessing: Any, tmp_path: Path
+) -> None:
+    data = build(sharded[0], preprocessing, tmp_path / "cache", shards=server.url)
+    loader = data.train_dataloader()
+    batches = iter(loader)
+    next(batches)
+    server.is_broken = True
+    data.teardown()
+    names = {thread.name for thread in threading.enumerate()}
+    assert PREFETCH_THREAD not in names
 
 
 def test_a_short_outage_is_waited_for(

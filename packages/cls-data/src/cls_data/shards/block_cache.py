@@ -1,12 +1,11 @@
 """Local copies of blocks, within a limit of bytes, fetched before they are needed."""
 
-import contextlib
 import os
 import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,8 +18,14 @@ from cls_data.shards.index import ShardIndex
 from cls_data.shards.storage import Storage
 from cls_export.contract.files import draft_path, remove_drafts
 
+PREFETCH_THREAD = "shard prefetcher"
+
 _SUFFIX = ".block"
 _NUM_LOCKS = 64
+_SECONDS_BETWEEN_TRIES = 5.0
+_SECONDS_UNTIL_CLOSED = 5.0
+"""A thread that still waits for the server then ends with the process."""
+
 _NUM_THREADS = 4
 """Ranges that are read at the same time: one alone seldom reaches the rate of the network."""
 
@@ -63,6 +68,7 @@ class BlockCache:
         self.settings = settings
         self._index = index
         self._storage = Storage.open(settings.url, retry_seconds=settings.retry_seconds)
+        self._impatient_storage = replace(self._storage, retry_seconds=0)
         self._folder = settings.folder
         self._max_bytes = settings.max_bytes
         self._window = settings.window
@@ -96,7 +102,7 @@ class BlockCache:
 
     def _load(self, block: int) -> Tensor:
         for _ in range(3):
-            self._fetch(block)
+            self._fetch(block, self._storage)
             pixels = self._map(block)
             if pixels is not None:
                 return pixels
@@ -135,7 +141,7 @@ class BlockCache:
                 return f"wrong checksum of rows {first} to {first + len(rows) - 1}"
         return None
 
-    def _fetch(self, block: int) -> None:
+    def _fetch(self, block: int, storage: Storage) -> None:
         """Write a block's file unless it exists, whichever thread or process does it."""
         path = self._path(block)
         if path.exists():
@@ -143,7 +149,7 @@ class BlockCache:
         try:
             with locked_file(self._folder / f".lock-{block % _NUM_LOCKS}"):
                 if not path.exists():
-                    content = self._download(block)
+                    content = self._download(block, storage)
                     with locked_file(self._folder / ".lock-room"):
                         self._make_room(len(content))
                         _write(path, content)
@@ -151,13 +157,13 @@ class BlockCache:
         except OSError as error:
             raise self._disk_error(error) from error
 
-    def _download(self, block: int) -> bytearray:
+    def _download(self, block: int, storage: Storage) -> bytearray:
         """Read a block from its shard, once more if it arrives damaged."""
         place = self._index.locate(block)
         name = self._index.shards[place.shard]
         damage = None
         for _ in range(2):
-            content = bytearray(self._storage.read_range(name, place.start, place.stop))
+            content = bytearray(storage.read_range(name, place.start, place.stop))
             pixels = torch.frombuffer(content, dtype=torch.uint8)
             damage = self._find_damage(block, pixels.view(place.num_rows, *self._index.shape))
             if damage is None:
@@ -209,7 +215,9 @@ class BlockCache:
             self._move(first_row)
             self._threads = [thread for thread in self._threads if thread.is_alive()]
             while len(self._threads) < _NUM_THREADS:
-                thread = threading.Thread(target=self._fetch_planned, name="shards", daemon=True)
+                thread = threading.Thread(
+                    target=self._fetch_planned, name=PREFETCH_THREAD, daemon=True
+                )
                 self._threads.append(thread)
                 thread.start()
 
@@ -235,7 +243,7 @@ class BlockCache:
             self._plan.is_closed = True
             self._wakeup.notify_all()
         for thread in self._threads:
-            thread.join()
+            thread.join(_SECONDS_UNTIL_CLOSED)
 
     def _fetch_planned(self) -> None:
         while True:
@@ -245,9 +253,20 @@ class BlockCache:
                 if self._plan.is_closed:
                     return
                 block = self._plan.take_next()
-            # The reader meets the error, too, and reports it.
-            with contextlib.suppress(DataError):
-                self._fetch(block)
+            self._fetch_until_closed(block)
+
+    def _fetch_until_closed(self, block: int) -> None:
+        """Fetch a block. The reader of the block meets an error, too, and reports it."""
+        while True:
+            try:
+                self._fetch(block, self._impatient_storage)
+            except DataError:
+                with self._wakeup:
+                    self._wakeup.wait(_SECONDS_BETWEEN_TRIES)
+                    if self._plan.is_closed:
+                        return
+                continue
+            return
 
 
 def _write(path: Path, content: bytearray) -> None:
