@@ -255,6 +255,9 @@ class BlockCache:
                 block = self._plan.take_next()
             self._fetch_until_closed(block)
 
+    def _is_closed(self) -> bool:
+        return self._plan.is_closed
+
     def _fetch_until_closed(self, block: int) -> None:
         """Fetch a block. The reader of the block meets an error, too, and reports it."""
         while True:
@@ -262,8 +265,7 @@ class BlockCache:
                 self._fetch(block, self._impatient_storage)
             except DataError:
                 with self._wakeup:
-                    self._wakeup.wait(_SECONDS_BETWEEN_TRIES)
-                    if self._plan.is_closed:
+                    if self._wakeup.wait_for(self._is_closed, _SECONDS_BETWEEN_TRIES):
                         return
                 continue
             return
