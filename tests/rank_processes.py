@@ -18,17 +18,21 @@ class RankProcesses:
         arguments: The command line.
         output: Prefix of the files for stdout and stderr of each rank.
         count: Number of ranks.
+        per_node: Ranks of one machine; all of them by default.
     """
 
-    def __init__(self, arguments: Sequence[str], output: Path, count: int) -> None:
+    def __init__(
+        self, arguments: Sequence[str], output: Path, count: int, per_node: int | None = None
+    ) -> None:
         self.processes: list[ForkServerProcess] = []
         port = _find_free_port()
         for rank in range(count):
             environment = {
                 "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
+                "LOCAL_RANK": str(rank % (per_node or count)),
+                "GROUP_RANK": str(rank // (per_node or count)),
                 "WORLD_SIZE": str(count),
-                "LOCAL_WORLD_SIZE": str(count),
+                "LOCAL_WORLD_SIZE": str(per_node or count),
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": str(port),
                 "GLOO_SOCKET_IFNAME": "lo",

@@ -265,6 +265,17 @@ def test_an_error_of_all_processes_is_reported_once(
 
 
 @pytest.mark.slow
+def test_processes_of_two_machines_train_one_run(tmp_path: Path, train_command: Any) -> None:
+    settings = (*PLAIN, "trainer.max_epochs=2", f"data.store={tmp_path / 'store'}")
+    runs = Runs(tmp_path, train_command, *settings)
+    alone = runs.finish("one", 1)
+    arguments = train_command(tmp_path, "two", *settings)[2:]
+    processes = RankProcesses(arguments, tmp_path / "two", 2, per_node=1)
+    assert processes.wait(120) == [0, 0], runs.read_outputs("two", 2)
+    assert largest_difference(tmp_path / "two", alone) < 1e-5
+
+
+@pytest.mark.slow
 def test_a_signal_to_the_launcher_saves_and_ends_with_its_code(
     tmp_path: Path, train_command: Any
 ) -> None:

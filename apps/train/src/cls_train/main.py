@@ -88,7 +88,7 @@ def _run_command_line(arguments: Sequence[str], config_dir: Path) -> int:
         num_processes = 1 if command.check or place else _choose_num_processes(config)
         if num_processes > 1:
             own_arguments = arguments if len(configs) == 1 else run.overrides
-            code = _launch(own_arguments, num_processes)
+            code = _launch(config_dir, own_arguments, num_processes)
             if code != 0:
                 return code
         else:
@@ -112,10 +112,10 @@ def _choose_num_processes(config: "RunConfig") -> int:
     return choose_num_processes(config.trainer)
 
 
-def _launch(arguments: Sequence[str], num_processes: int) -> int:
-    from cls_train.distributed.launch import launch
+def _launch(config_dir: Path, arguments: Sequence[str], num_processes: int) -> int:
+    from cls_train.distributed.launch import launch_app
 
-    return launch(arguments, num_processes)
+    return launch_app(config_dir, arguments, num_processes)
 
 
 def _run(config: "RunConfig", prefix: str, place: ProcessPlace | None, *, check_only: bool) -> None:

@@ -18,6 +18,10 @@ _VARIABLES = (
 )
 """Variables that torchrun sets. PyTorch and Lightning read them."""
 
+_FIRST_PORT = 15_000
+_NUM_PORTS = 10_000
+"""Jobs that share a machine get different ports from their numbers."""
+
 _PREFIXES = ("TORCHELASTIC_", "GROUP_", "ROLE_")
 
 
@@ -92,12 +96,12 @@ def _is_in_slurm_step() -> bool:
 def _adopt_slurm_variables() -> None:
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
-    slurm = SLURMEnvironment(auto_requeue=False)
+    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "localhost")
     world_size = _read("SLURM_STEP_NUM_TASKS")
     num_nodes = _read("SLURM_STEP_NUM_NODES", default=1)
     variables = {
-        "MASTER_ADDR": slurm.main_address,
-        "MASTER_PORT": slurm.main_port,
+        "MASTER_ADDR": SLURMEnvironment.resolve_root_node_address(nodes),
+        "MASTER_PORT": _FIRST_PORT + _read("SLURM_JOB_ID") % _NUM_PORTS,
         "WORLD_SIZE": world_size,
         "RANK": _read("SLURM_PROCID"),
         "LOCAL_RANK": _read("SLURM_LOCALID"),

@@ -61,13 +61,29 @@ def choose_num_processes(flags: Node) -> int:
     return wanted
 
 
-def launch(arguments: Sequence[str], num_processes: int) -> int:
+def launch_app(config_dir: Path, arguments: Sequence[str], num_processes: int) -> int:
     """Run the app in several processes, and return its exit code.
+
+    Args:
+        config_dir: Folder of the configuration.
+        arguments: Command line of the app.
+        num_processes: Processes to start, all on this machine.
+
+    Raises:
+        RunFailedError: A process was killed.
+    """
+    # -P: with -m alone, a statistics.py in the working directory would replace Python's.
+    module = ["-u", "-P", "-m", "cls_train.distributed.rank_main"]
+    return launch([*module, str(config_dir), *arguments], num_processes)
+
+
+def launch(command: Sequence[str], num_processes: int) -> int:
+    """Run Python in several processes, and return the exit code of the first that failed, or 0.
 
     A process that dies ends the others. Signals are passed on to all processes.
 
     Args:
-        arguments: Command line of the app.
+        command: Arguments of Python.
         num_processes: Processes to start, all on this machine.
 
     Raises:
@@ -77,8 +93,7 @@ def launch(arguments: Sequence[str], num_processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # The processes report their errors themselves.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    _silence_launcher()
     cores_per_process = (os.cpu_count() or 1) // num_processes
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores_per_process)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_SAVE))
@@ -93,15 +108,21 @@ def launch(arguments: Sequence[str], num_processes: int) -> int:
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
     )
-    app = str(Path(sys.argv[0]).resolve())
     try:
-        elastic_launch(config, sys.executable)("-u", app, *arguments)
+        elastic_launch(config, sys.executable)(*command)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         return _explain_exit(rank, failure.exitcode)
     except SignalException as error:
         return _HANGUP_CODES.get(int(error.sigval), 1)
     return 0
+
+
+def _silence_launcher() -> None:
+    """Hide the launcher's log: the processes report their errors themselves."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _explain_exit(rank: int, code: int) -> int:

@@ -1,0 +1,88 @@
+"""Which of several processes this one is."""
+
+import os
+from typing import Any
+
+import pytest
+
+from cls_train.distributed.environment import (
+    ProcessPlace,
+    read_place,
+    standalone_environment,
+)
+from cls_train.errors import ConfigError
+
+TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+SRUN = {
+    "SLURM_JOB_ID": "123456",
+    "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "5",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_NTASKS": "8",
+    "SLURM_JOB_NAME": "train",
+    "SLURM_NODELIST": "gpu[3-4]",
+}
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_")):
+            del os.environ[name]
+
+
+def test_a_process_on_its_own_has_no_place() -> None:
+    assert read_place() is None
+
+
+def test_torchrun_states_the_place() -> None:
+    os.environ.update(TORCHRUN)
+    assert read_place() == ProcessPlace(rank=5, world_size=8, local_rank=1, local_world_size=4)
+
+
+def test_srun_states_the_place_and_the_address_of_the_first_machine() -> None:
+    os.environ.update(SRUN)
+    assert read_place() == ProcessPlace(rank=5, world_size=8, local_rank=1, local_world_size=4)
+    assert os.environ["MASTER_ADDR"] == "gpu3"
+    assert int(os.environ["MASTER_PORT"]) > 1024
+    assert os.environ["GROUP_RANK"] == "1"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"SLURM_STEP_ID": None}, {"SLURM_STEP_NUM_TASKS": "1"}], ids=["batch", "one task"]
+)
+def test_a_batch_script_and_a_single_task_have_no_place(changes: dict[str, Any]) -> None:
+    os.environ.update(SRUN)
+    for name, value in changes.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+    assert read_place() is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"LOCAL_RANK": "first"}, "LOCAL_RANK is 'first'"),
+        ({"WORLD_SIZE": "-1"}, "WORLD_SIZE is '-1'"),
+        ({"LOCAL_WORLD_SIZE": "3"}, "not a multiple of LOCAL_WORLD_SIZE=3"),
+    ],
+)
+def test_wrong_variables_are_named(changes: dict[str, str], message: str) -> None:
+    os.environ.update(TORCHRUN | changes)
+    with pytest.raises(ConfigError, match=message):
+        read_place()
+
+
+def test_child_processes_are_on_their_own() -> None:
+    os.environ.update(TORCHRUN, TORCHELASTIC_RUN_ID="7", MASTER_ADDR="gpu3", PATH_TO_DATA="x")
+    with standalone_environment():
+        assert read_place() is None
+        assert "TORCHELASTIC_RUN_ID" not in os.environ
+        assert os.environ["PATH_TO_DATA"] == "x"
+    assert read_place() is not None
