@@ -1,6 +1,7 @@
 """The remote copy of a run around the stages of a command."""
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from cls_train.composition.config import RunConfig
 from cls_train.errors import RunError, RunFailedError
 from cls_train.run_folder.remote import check_remote, mirrored
 from cls_train.run_folder.run_paths import choose_run_paths
+from cls_train.run_folder.state import check_startable
 
 
 @pytest.fixture
@@ -156,3 +158,24 @@ def test_check_leaves_nothing_in_the_remote_folder(
 ) -> None:
     check_remote(remote_config, run)
     assert [path for path in bucket.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_a_finished_remote_run_is_refused_also_by_check_and_says_what_to_delete(
+    remote_config: RunConfig, run: RunPaths, bucket: Path, is_here: bool
+) -> None:
+    run.checkpoints.mkdir()
+    run.last.write_bytes(b"weights")
+    run.summary.write_text("{}")
+    with mirrored(remote_config, run):
+        pass
+    if is_here:
+        with pytest.raises(RunError, match=r"or delete its folders, here and in run\.remote"):
+            check_startable(run)
+        return
+
+    shutil.rmtree(run.path)
+    expected = f"'one' is finished in {bucket}/one; .* without --check to fetch"
+    with pytest.raises(RunError, match=expected):
+        check_remote(remote_config, run)
+    assert not run.path.exists()

@@ -8,6 +8,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,6 +61,21 @@ def test_a_missing_run_is_an_empty_folder(folder: RemoteFolder) -> None:
     assert folder.list_sizes() == {}
 
 
+class _ListsFolders(LocalFileSystem):
+    """Lists empty folders as entries, as some S3 servers do after their last file was deleted."""
+
+    def find(self, path: str, **options: Any) -> Any:
+        return super().find(path, withdirs=True, **options)
+
+
+def test_folders_in_a_listing_are_not_files(tmp_path: Path) -> None:
+    folder = RemoteFolder(_ListsFolders(), f"{tmp_path}/run", "s3://bucket/run")
+    (tmp_path / "run/owner").mkdir(parents=True)
+    assert folder.list_sizes() == {}
+    (tmp_path / "run/owner/1.json").write_bytes(b"1")
+    assert folder.list_sizes() == {"owner/1.json": 1}
+
+
 @pytest.mark.parametrize("copies", [8])
 def test_one_of_several_threads_creates_a_file(tmp_path: Path, copies: int) -> None:
     folder = open_remote_folder(str(tmp_path), "run")
@@ -110,9 +126,9 @@ def test_a_failed_download_leaves_the_old_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("nowhere://bucket", r"run.remote 'nowhere://bucket': Protocol not known: nowhere"),
+        ("nowhere://bucket", r"run.remote=nowhere://bucket: Protocol not known: nowhere"),
         ("/no/such/folder", r"/no/such/folder: the folder does not exist .*Create it, or correct"),
-        ("/dev/null", r"/dev/null: the folder does not exist \(Not a directory\)"),
+        ("/dev/null", r"/dev/null is not a folder\. Choose another"),
         ("sftp://host/folder", r"paramiko"),
     ],
 )
@@ -145,6 +161,7 @@ class _CodeError(Exception):
         (OSError("Forbidden: b/x\nno rights"), "gcs://b/x", "access denied (Forbidden: b/x)"),
         (TimeoutError("timed out"), "s3://b/x", "timed out. Check the address, the network"),
         (RuntimeError(), "s3://b/x", "RuntimeError. Check"),
+        (ValueError("Invalid endpoint: x"), "s3://b/x", "Invalid endpoint: x. Check the address"),
     ],
 )
 def test_errors_of_backends_say_what_to_do(error: Exception, url: str, expected: str) -> None:

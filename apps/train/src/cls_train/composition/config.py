@@ -71,7 +71,9 @@ def _check_remote(value: str) -> str:
     """Return a URL, or the absolute path of a folder."""
     expected = "expected gs://BUCKET/FOLDER, s3://BUCKET/FOLDER, another URL of fsspec, or a folder"
     protocol, separator, rest = value.partition("://")
-    if not value.strip() or "::" in value or (separator and not rest.strip("/")):
+    is_mistyped = not separator and re.match(r"[A-Za-z][A-Za-z0-9]+:/", value)  # s3:/bucket
+    is_empty = not value.strip() or (separator and not rest.strip("/"))
+    if is_empty or is_mistyped or "::" in value:
         raise ValueError(f"{expected}, got {value!r:.200}")
     if not separator:
         return str(Path(_expand_home(value)).absolute())

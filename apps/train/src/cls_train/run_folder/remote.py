@@ -59,15 +59,22 @@ def check_remote(config: RunConfig, run: RunPaths) -> None:
     """Check that a run can be pushed, without fetching it.
 
     Raises:
-        RunError: The remote folder cannot be used, or another process of this machine owns the run.
+        RunError: The remote folder cannot be used, another process of this machine owns the run,
+            or the remote run is newer and finished.
     """
     if config.run.remote is None:
         return
     with _explained_errors():
         mirror = RemoteMirror.open(config.run.remote, run)
         mirror.check_usable()
-        if mirror.is_newer():
-            logger.info("{} is newer than {}; a run fetches it first", mirror.folder.url, run.path)
+        if not mirror.is_newer():
+            return
+        if mirror.is_finished():
+            raise RunError(
+                f"run {run.path.name!r} is finished in {mirror.folder.url}; choose another "
+                "run.name, or repeat the command without --check to fetch the run"
+            )
+        logger.info("{} is newer than {}, and will be fetched first", mirror.folder.url, run.path)
 
 
 @contextmanager

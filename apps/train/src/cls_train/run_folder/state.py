@@ -149,9 +149,11 @@ def _find_stale_drafts(folder: Path) -> list[Path]:
 
 
 def _describe_finished(run: RunPaths) -> str:
+    has_copy = run.remote.exists()
+    folders = "its folders, here and in run.remote" if has_copy else "its folder"
     message = (
         f"run {run.path.name!r} is finished ({run.summary}); "
-        "choose another run.name, or delete its folder"
+        f"choose another run.name, or delete {folders}"
     )
     was_evaluated = run.predictions.is_dir()
     if was_evaluated and not run.report.exists():

@@ -8,10 +8,22 @@ from types import TracebackType
 from loguru import logger
 
 from cls_callbacks.remote.lease import Lease, LeaseError
-from cls_callbacks.remote.pull import RemoteConflictError, is_remote_newer, pull, read_step
+from cls_callbacks.remote.pull import (
+    RemoteConflictError,
+    is_remote_newer,
+    list_remote_files,
+    pull,
+    read_step,
+)
 from cls_callbacks.remote.push import Pusher
 from cls_callbacks.remote.records import NO_PUSH, LocalRecord, RemoteRecord
-from cls_callbacks.remote.snapshot import MARKERS, Snapshot, remove_snapshots, take_snapshot
+from cls_callbacks.remote.snapshot import (
+    MARKERS,
+    SUMMARY,
+    Snapshot,
+    remove_snapshots,
+    take_snapshot,
+)
 from cls_callbacks.remote.storage import RemoteFolder, open_remote_folder
 from cls_callbacks.remote.storage_errors import RemoteStorageError
 from cls_export.contract.run_layout import RunPaths
@@ -121,6 +133,10 @@ class RemoteMirror:
         """Return whether `pull` should be called; see `is_remote_newer`."""
         return is_remote_newer(self.run, self.folder)
 
+    def is_finished(self) -> bool:
+        """Return whether the remote run is finished."""
+        return SUMMARY in list_remote_files(self.folder)
+
     def pull(self) -> None:
         """Replace the files of the local run by those of the remote one."""
         pull(self.run, self.folder)
@@ -220,7 +236,7 @@ class RemoteMirror:
         remove_snapshots(self.run)
         if self.pushes:
             logger.info(
-                "pushed {:.1f} MB to {} in {} pushes, which took {:.1f} s beside the run",
+                "pushed {:.1f} MB to {} in {} pushes, for {:.1f} s in the background",
                 self.uploaded_bytes / 1e6,
                 self.folder.url,
                 self.pushes,

@@ -11,7 +11,9 @@ from cls_callbacks.checkpointing.checkpoint_files import read_checksums
 from cls_export.contract.files import delete, draft_path
 from cls_export.contract.run_layout import CHECKPOINTS_FOLDER, RunPaths
 
-MARKERS = ("fit.json", "evaluation.json", "summary.json")
+SUMMARY = "summary.json"
+
+MARKERS = ("fit.json", "evaluation.json", SUMMARY)
 """The last file of each stage, in order. They tell the state of a run; see docs/runs.md."""
 
 BEST = f"{CHECKPOINTS_FOLDER}/best.ckpt"

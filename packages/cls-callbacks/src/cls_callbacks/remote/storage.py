@@ -68,7 +68,8 @@ class RemoteFolder:
         sizes = {}
         for path, info in found.items():
             name = path.removeprefix(f"{self._root}/")
-            if name and not name.endswith(_DRAFT_SUFFIX):
+            is_folder = info["type"] == "directory"  # some S3 servers list empty folders
+            if name and not is_folder and not name.endswith(_DRAFT_SUFFIX):
                 sizes[name] = int(info["size"])
         return sizes
 
@@ -227,8 +228,16 @@ def open_remote_folder(url: str, name: str) -> RemoteFolder:
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
     run_url = f"{url.rstrip('/')}/{name}"
-    with _described(url):
+    try:
         filesystem, root = fsspec.url_to_fs(run_url, **options)
+    except ValueError as error:  # an unknown protocol, or an unusable URL
+        raise RemoteStorageError(
+            f"run.remote={url}: {error}. Expected gs://BUCKET/FOLDER, s3://BUCKET/FOLDER, "
+            "a folder, or another URL of fsspec",
+            is_permanent=True,
+        ) from error
+    except Exception as error:  # each storage backend raises its own errors
+        raise describe_storage_error(error, url) from error
     root = root.rstrip("/")
     if isinstance(filesystem, LocalFileSystem):
         return _LocalFolder(filesystem, root, root)
@@ -241,11 +250,5 @@ def _described(url: str) -> Iterator[None]:
         yield
     except RemoteStorageError:
         raise
-    except ValueError as error:  # of fsspec: an unknown protocol, or an unusable URL
-        raise RemoteStorageError(
-            f"run.remote {url!r}: {error}. Expected gs://BUCKET/FOLDER, s3://BUCKET/FOLDER, "
-            "a folder, or another URL of fsspec",
-            is_permanent=True,
-        ) from error
     except Exception as error:  # each storage backend raises its own errors
         raise describe_storage_error(error, url) from error

@@ -46,7 +46,11 @@ def describe_storage_error(error: Exception, url: str) -> RemoteStorageError:
     reason = _get_reason(error)
     if isinstance(error, ImportError):
         return RemoteStorageError(_describe_missing_package(error, url), is_permanent=True)
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
+    if isinstance(error, NotADirectoryError):
+        return RemoteStorageError(
+            f"{url} is not a folder. Choose another one as run.remote", is_permanent=True
+        )
+    if isinstance(error, FileNotFoundError):
         what = "bucket" if is_bucket(url) else "folder"
         return RemoteStorageError(
             f"{url}: the {what} does not exist ({reason}). Create it, or correct run.remote",
