@@ -9,6 +9,7 @@ from cls_callbacks.checkpointing.checkpoint_files import (
 )
 from cls_callbacks.checkpointing.ema import EMA
 from cls_callbacks.checkpointing.preemption import PreemptionCheckpoint, TrainingInterrupted
+from cls_callbacks.checkpointing.rank_agreement import TIME_TO_CONNECT, connect_ranks
 from cls_callbacks.finders.batch_size_finder import FastestBatchSizeFinder
 from cls_callbacks.finders.lr_finder import LRFinder
 from cls_callbacks.observers.augmented_samples import AugmentedSamplesPlot
@@ -35,6 +36,7 @@ from cls_callbacks.remote.storage_errors import RemoteStorageError
 
 __all__ = [
     "EMA",
+    "TIME_TO_CONNECT",
     "AtomicCheckpointIO",
     "AugmentedSamplesPlot",
     "BestAndLastCheckpoint",
@@ -63,6 +65,7 @@ __all__ = [
     "TrainingHistoryWriter",
     "TrainingInterrupted",
     "TrainingWarnings",
+    "connect_ranks",
     "log_image",
     "open_remote_folder",
     "remove_checkpoint",

@@ -285,6 +285,8 @@ class BestAndLastCheckpoint(Checkpoint):
         if error is None:
             try:
                 save()
+            except _ContentError as failure:
+                raise failure.error from None
             except OSError as own_error:
                 error = own_error
             error = self._agree_on_error(error)
@@ -328,12 +330,27 @@ class BestAndLastCheckpoint(Checkpoint):
         return value < self.best_score
 
 
+class _ContentError(Exception):
+    """One of several ranks could not build a checkpoint, of which the others do not know.
+
+    They wait for it, so training cannot continue.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 def _save_checkpoint(trainer: Trainer, path: Path) -> None:
     try:
         trainer.save_checkpoint(path)
-    except OSError:
+    except CheckpointNotSavedError:
         # The other ranks wait for the first one at the end of `save_checkpoint` (lightning 2.6.6).
         trainer.strategy.barrier()
+        raise
+    except OSError as error:
+        if trainer.world_size > 1:
+            raise _ContentError(error) from error
         raise
 
 

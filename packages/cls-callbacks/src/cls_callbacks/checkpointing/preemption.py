@@ -141,6 +141,8 @@ class PreemptionCheckpoint(Checkpoint):
             return
         self._received = name
         self._received_at = time.monotonic()
+        if self._agreement is not None and not self._agreement.is_first:
+            return  # a signal to a launcher reaches all ranks
         message = (
             f"\n{name}: Saving after this batch, then exiting. Send the signal again to exit now.\n"
         )

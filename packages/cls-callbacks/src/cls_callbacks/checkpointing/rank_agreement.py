@@ -3,9 +3,36 @@
 One that saves or exits alone would hang the others in their next collective operation.
 """
 
+from collections.abc import Sequence
+from datetime import timedelta
+
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, distributed
+
+TIME_TO_CONNECT = timedelta(seconds=40)
+"""How long ranks that all wait for each other may take to connect. If one of them has died, the
+others notice it only by this timeout; once they are connected, they notice it at once."""
+
+_STEP_TIMEOUT = timedelta(minutes=30)
+"""How long a rank waits for another one in a training step."""
+
+
+def connect_ranks(
+    ranks: Sequence[int] | None = None, *, timeout: timedelta = _STEP_TIMEOUT
+) -> distributed.ProcessGroup:
+    """Return a new group of Gloo. All ranks must call this.
+
+    Args:
+        ranks: Members of the group; all ranks by default.
+        timeout: How long its operations wait for another rank.
+    """
+    distributed.barrier()  # only the slowest rank knows when the time to connect begins
+    members = None if ranks is None else list(ranks)
+    group = distributed.new_group(members, backend="gloo", timeout=TIME_TO_CONNECT)
+    if isinstance(group, distributed.ProcessGroup):  # another object if this rank is no member
+        distributed.set_timeout(timeout, group)
+    return group
 
 
 class RankAgreement:
@@ -19,9 +46,7 @@ class RankAgreement:
         self._is_first = trainer.is_global_zero
         self._group: distributed.ProcessGroup | None = None
         if trainer.world_size > 1:
-            group = distributed.new_group(backend="gloo")
-            assert isinstance(group, distributed.ProcessGroup)
-            self._group = group
+            self._group = connect_ranks()
         self._pending: tuple[distributed.Work, Tensor] | None = None
 
     def exchange(self, value: int) -> int:
