@@ -145,6 +145,21 @@ class ClassificationDataModule(LightningDataModule):
         self._dataset = dataset
         self._check_fingerprint()
 
+    def check_ranks(self, world_size: int) -> None:
+        """Check that this many devices can share the batches of training and validation.
+
+        Raises:
+            DataError: The batch size is not a multiple of their number, or there are fewer images.
+        """
+        self.config.rank_batch_size(world_size)
+        for split in ("train", "valid"):
+            rows = len(self.records(split))
+            if rows < world_size:
+                raise DataError(
+                    f"{self.config.root}: {split} has {rows} image(s), and {world_size} devices "
+                    f"need one each; set trainer.devices={rows} or less"
+                )
+
     def write_split_record(self, path: Path) -> None:
         """Write which image of the class folders is in which split, for `data.split.record`.
 
@@ -264,7 +279,7 @@ class ClassificationDataModule(LightningDataModule):
             len(train.records),
             self.config,
             self._dataset.sampling_weights(),
-            **self._ranks("train"),
+            **self._ranks(),
         )
         loader = self._build_loader(train, sampler)
         assert isinstance(loader, TrainingDataLoader)
@@ -334,7 +349,7 @@ class ClassificationDataModule(LightningDataModule):
         return self.preprocessing.size if size is None else size
 
     def _evaluation_loader(self, split: str) -> DataLoader[StoredBatch]:
-        return self._ordered_loader(split, **self._ranks(split))
+        return self._ordered_loader(split, **self._ranks())
 
     def _ordered_loader(
         self, split: str, *, rank: int = 0, world_size: int = 1
@@ -363,14 +378,8 @@ class ClassificationDataModule(LightningDataModule):
             return torch.device("cpu")
         return self.trainer.strategy.root_device
 
-    def _ranks(self, split: str) -> Mapping[str, int]:
-        """Return this process's rank and the number of processes that share a split."""
+    def _ranks(self) -> Mapping[str, int]:
+        """Return this process's rank and the number of processes that share the data."""
         if self.trainer is None:
             return {"rank": 0, "world_size": 1}
-        rows = len(self._dataset[split].records)
-        world_size = self.trainer.world_size
-        if rows < world_size:
-            raise DataError(
-                f"{self.config.root}: {split} has {rows} images, too few for {world_size} devices"
-            )
-        return {"rank": self.trainer.global_rank, "world_size": world_size}
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
