@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked_app import start
 from rank_processes import RankProcesses
 
 from cls_callbacks import verify_checkpoint
@@ -247,6 +248,7 @@ def test_one_command_starts_a_process_for_each_device(
 @pytest.mark.parametrize(
     ("setting", "message", "code"),
     [
+        ("trainer.max_epochs=never", "trainer.max_epochs", 2),
         ("data.batch_size=7", "data.batch_size=7", 2),
         ("data.quarantine=missing.json", "missing.json", 2),
         ("callbacks=lr_finder", "LRFinder trains on one device", 2),
@@ -265,6 +267,29 @@ def test_an_error_of_all_processes_is_reported_once(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("data.batch_size=7", "2 devices cannot share it equally"),
+        ("callbacks=lr_finder", "LRFinder trains on one device"),
+        ("trainer.devices=[0,1]", "names GPUs"),
+        ("trainer.devices=13", "valid has 12 image(s), and 13 devices need one each"),
+    ],
+)
+def test_a_check_fails_where_several_processes_would(
+    tmp_path: Path, train_command: Any, setting: str, message: str
+) -> None:
+    size = "data.batch_size=26"
+    arguments = train_command(tmp_path, "run", size, "trainer.devices=2", setting, "--check")[2:]
+    output = tmp_path / "output"
+    process = start(arguments, output)
+    process.join(60)
+    assert process.exitcode == 2, output.read_text()
+    assert message in output.read_text()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
 def test_processes_of_two_machines_train_one_run(tmp_path: Path, train_command: Any) -> None:
     settings = (*PLAIN, "trainer.max_epochs=2", f"data.store={tmp_path / 'store'}")
     runs = Runs(tmp_path, train_command, *settings)
@@ -275,15 +300,36 @@ def test_processes_of_two_machines_train_one_run(tmp_path: Path, train_command: 
     assert largest_difference(tmp_path / "two", alone) < 1e-5
 
 
+def list_children(process: int) -> list[int]:
+    children = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return [int(child) for child in children.split()]
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+def test_processes_end_with_their_launcher(tmp_path: Path, train_command: Any) -> None:
+    command = train_command(tmp_path, "run", *FAULTS, "trainer.devices=2", "trainer.max_epochs=50")
+    ranks: list[int] = []
+    with ended_process(command, tmp_path) as process:
+        deadline = time.monotonic() + 60
+        while len(ranks) < 2 and time.monotonic() < deadline:
+            ranks = list_children(process.pid)
+    assert len(ranks) == 2
+    while any(Path(f"/proc/{rank}").exists() for rank in ranks):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_the_launcher_saves_and_ends_with_its_code(
-    tmp_path: Path, train_command: Any
+    tmp_path: Path, train_command: Any, number: signal.Signals
 ) -> None:
     command = train_command(tmp_path, "run", *FAULTS, "trainer.devices=2", "trainer.max_epochs=50")
     run = tmp_path / "run"
     with ended_process(command, tmp_path) as process:
         wait_for_file(run / "checkpoints/last.ckpt")
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         assert process.wait(60) == 143
     verify_checkpoint(run / "checkpoints/last.ckpt")
     assert not (run / "owner.json").exists()

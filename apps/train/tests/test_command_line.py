@@ -441,3 +441,10 @@ def test_an_error_of_one_run_ends_the_sweep_and_names_the_run(
     runs = list((tmp_path / "runs").iterdir())
     assert len(runs) == 1
     assert json.loads((runs[0] / "summary.json").read_bytes())["run"] == runs[0].name
+
+
+def test_flags_of_the_configuration_are_repeated_for_processes_of_each_device() -> None:
+    command = parse_command_line(["seed=1", "--config-dir", "mine", "-cn", "other", "--check"])
+    flags = command.config_flags
+    again = parse_command_line([*flags, *command.overrides])
+    assert again == parse_command_line(["--config-dir=mine", "--config-name=other", "seed=1"])

@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING
 
 from cls_train.boundary import explained_errors, run_app_command
 from cls_train.distributed.devices import uses_processes
-from cls_train.distributed.environment import ProcessPlace, read_place
-from cls_train.errors import ConfigError
+from cls_train.distributed.environment import (
+    ProcessPlace,
+    is_first_of_machine,
+    prepare_rank,
+    read_place,
+    reported_once,
+)
+from cls_train.errors import ConfigError, RunFailedError
 from cls_train.help_page import format_help
 from cls_train.process import paused_garbage_collection
 from cls_train.stages import evaluation_process
@@ -61,41 +67,64 @@ def compose_configs(
 
 def _run_command_line(arguments: Sequence[str], config_dir: Path) -> int:
     if "--help" in arguments or "-h" in arguments:
-        print(format_help(config_dir))
+        if is_first_of_machine():
+            print(format_help(config_dir))
         return 0
     from cls_train.composition.arguments import parse_command_line
 
-    command = parse_command_line(arguments)
-    if command.cfg is not None or command.asks_hydra:
-        from cls_train.composition.information import print_information
+    with reported_once():
+        command = parse_command_line(arguments)
+        if command.cfg is not None or command.asks_hydra:
+            return _print_information(command, arguments, config_dir)
+        configs = _compose_and_check(command, config_dir)
+        place = read_place()
+        if place is not None:
+            prepare_rank()
+            _check_one_run(configs)
 
-        return print_information(command, arguments, config_dir)
+    for config, run in configs:
+        prefix = _describe_run(run) if len(configs) > 1 else ""
+        with reported_once():
+            num_processes = place.world_size if place else _choose_num_processes(config)
+        if command.check:
+            _check(config, prefix, num_processes)
+        elif num_processes > 1 and place is None:
+            code = _launch(config_dir, command, run, prefix, num_processes)
+            if code != 0:
+                return code
+        else:
+            _run(config, prefix, place)
+    if command.check and is_first_of_machine():
+        print("the configuration is valid")
+    return 0
 
+
+def _print_information(command: "CommandLine", arguments: Sequence[str], config_dir: Path) -> int:
+    from cls_train.composition.information import print_information
+
+    if not is_first_of_machine():
+        return 0
+    return print_information(command, arguments, config_dir)
+
+
+def _compose_and_check(
+    command: "CommandLine", config_dir: Path
+) -> "list[tuple[RunConfig, ComposedRun]]":
     from cls_train.composition.check_settings import check_data_root
     from cls_train.composition.compose import Composer
 
     configs = compose_configs(command, Composer(config_dir, command))
     for config, _ in configs:
         check_data_root(config)
-    place = read_place()
-    if place is not None and len(configs) > 1:
+    return configs
+
+
+def _check_one_run(configs: "Sequence[tuple[RunConfig, ComposedRun]]") -> None:
+    if len(configs) > 1:
         raise ConfigError(
             f"torchrun and srun start one run, and this sweep has {len(configs)}; start it without "
             "them: the app starts one process for each of trainer.devices"
         )
-    for config, run in configs:
-        prefix = _describe_run(run) if len(configs) > 1 else ""
-        num_processes = 1 if command.check or place else _choose_num_processes(config)
-        if num_processes > 1:
-            own_arguments = arguments if len(configs) == 1 else run.overrides
-            code = _launch(config_dir, own_arguments, num_processes)
-            if code != 0:
-                return code
-        else:
-            _run(config, prefix, place, check_only=command.check)
-    if command.check:
-        print("the configuration is valid")
-    return 0
 
 
 def _choose_num_processes(config: "RunConfig") -> int:
@@ -112,28 +141,43 @@ def _choose_num_processes(config: "RunConfig") -> int:
     return choose_num_processes(config.trainer)
 
 
-def _launch(config_dir: Path, arguments: Sequence[str], num_processes: int) -> int:
+def _launch(
+    config_dir: Path,
+    command: "CommandLine",
+    run: "ComposedRun",
+    prefix: str,
+    num_processes: int,
+) -> int:
     from cls_train.distributed.launch import launch_app
 
-    return launch_app(config_dir, arguments, num_processes)
+    arguments = [*command.config_flags, *run.overrides]
+    try:
+        return launch_app(config_dir, arguments, num_processes)
+    except RunFailedError as error:
+        raise RunFailedError(f"{prefix}{error}") from error
 
 
-def _run(config: "RunConfig", prefix: str, place: ProcessPlace | None, *, check_only: bool) -> None:
+def _check(config: "RunConfig", prefix: str, num_processes: int) -> None:
+    """Check a run, once on each machine."""
+    if not is_first_of_machine():
+        return
+    from cls_train.logs import configure_logging
+    from cls_train.stages.fit import check
+
+    with explained_errors(prefix):
+        configure_logging()
+        check(config, num_processes)
+
+
+def _run(config: "RunConfig", prefix: str, place: ProcessPlace | None) -> None:
     is_alone = place is None or place.world_size == 1
-    if is_alone and config.stages.evaluate and not check_only:
+    if is_alone and config.stages.evaluate:
         evaluation_process.start_early(())
     is_imported = "torch" in sys.modules  # by a test, or by the first run of a sweep
     with nullcontext() if is_imported else paused_garbage_collection():
         from cls_train.run import run
 
-    if check_only:
-        from cls_train.logs import configure_logging
-        from cls_train.stages.fit import check
-
-        with explained_errors(prefix):
-            configure_logging()
-            check(config)
-    elif place is None:
+    if place is None:
         with explained_errors(prefix):
             run(config)
     else:

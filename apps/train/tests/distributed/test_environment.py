@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from cls_train.distributed.environment import (
+    SHARES_CORES,
     ProcessPlace,
     read_place,
+    reported_once,
     standalone_environment,
 )
 from cls_train.errors import ConfigError
@@ -31,7 +33,8 @@ SRUN = {
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
     for name in list(os.environ):
-        if name.startswith(("SLURM_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_")):
+        prefixes = ("SLURM_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "OMP_", "CLS_TRAIN_")
+        if name.startswith(prefixes):
             del os.environ[name]
 
 
@@ -86,3 +89,35 @@ def test_child_processes_are_on_their_own() -> None:
         assert "TORCHELASTIC_RUN_ID" not in os.environ
         assert os.environ["PATH_TO_DATA"] == "x"
     assert read_place() is not None
+
+
+@pytest.mark.parametrize(("is_ours", "threads"), [(True, None), (False, "4")])
+def test_child_processes_use_all_cores_unless_the_user_limits_them(
+    is_ours: bool, threads: str | None
+) -> None:
+    os.environ.update(TORCHRUN, OMP_NUM_THREADS="4")
+    if is_ours:
+        os.environ[SHARES_CORES] = "1"
+    with standalone_environment():
+        assert os.environ.get("OMP_NUM_THREADS") == threads
+    assert os.environ["OMP_NUM_THREADS"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_reported"),
+    [
+        ({}, True),
+        (TORCHRUN, False),
+        (TORCHRUN | {"LOCAL_RANK": "0"}, True),
+        (SRUN, False),
+        (SRUN | {"SLURM_LOCALID": "0"}, True),
+        (SRUN | {"SLURM_STEP_NUM_TASKS": "1"}, True),
+    ],
+)
+def test_wrong_input_is_reported_by_one_process_of_each_machine(
+    environment: dict[str, str], is_reported: bool
+) -> None:
+    os.environ.update(environment)
+    expected: type[BaseException] = ConfigError if is_reported else SystemExit
+    with pytest.raises(expected), reported_once():
+        raise ConfigError("wrong")

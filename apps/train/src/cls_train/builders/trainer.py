@@ -162,13 +162,24 @@ def warn_about_slow_precision(
 
 def _build(node: Node, **runtime: Any) -> Trainer:
     try:
-        trainer = build(node, "trainer", Trainer, **runtime)
+        trainer: Trainer = build(node, "trainer", Trainer, **runtime)
     except ConfigError as error:
         # Lightning's message does not name the argument. All others were checked.
         if isinstance(runtime.get("devices"), list):
             raise ConfigError(str(error).replace("trainer:", "trainer.devices:", 1)) from error
         raise
+    _remove_signal_handlers(trainer)
     return trainer
+
+
+def _remove_signal_handlers(trainer: Trainer) -> None:
+    """Leave signals to the app and to `PreemptionCheckpoint`.
+
+    Lightning's handler of SIGTERM starts a collective operation, which hangs if another rank has
+    not received the signal, and its handler of SIGUSR1 requeues SLURM jobs (lightning 2.6.6).
+    """
+    connector: Any = trainer._signal_connector
+    connector.register_signal_handlers = lambda: None
 
 
 def _use_one_device(node: Node) -> dict[str, Any]:

@@ -41,6 +41,16 @@ class CommandLine:
     config_name: str | None = None
     asks_hydra: bool = False
 
+    @property
+    def config_flags(self) -> list[str]:
+        """Flags that say where the configuration is, for another command line."""
+        values = {
+            "--config-dir": self.config_dir,
+            "--config-path": self.config_path,
+            "--config-name": self.config_name,
+        }
+        return [f"{flag}={value}" for flag, value in values.items() if value is not None]
+
 
 def parse_command_line(arguments: Sequence[str]) -> CommandLine:
     """Parse the arguments with Hydra's parser; flags may stand anywhere.

@@ -1,11 +1,21 @@
 """Which of several processes this one is, as torchrun or SLURM says in environment variables."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from cls_export.contract.commands import EXIT_FAILED, EXIT_WRONG_INPUT
 from cls_train.errors import ConfigError
+from cls_train.process import end_with_parent
+
+THREADS = "OMP_NUM_THREADS"
+SHARES_CORES = "CLS_TRAIN_SHARES_CORES"
+"""Set by the app when it gives each process its share of the cores in `THREADS`."""
+
+LAUNCHER = "CLS_TRAIN_LAUNCHER"
+"""Set by the app to its process number when it starts one process for each device."""
 
 _VARIABLES = (
     "RANK",
@@ -68,6 +78,45 @@ def read_place() -> ProcessPlace | None:
     return place
 
 
+def is_first_of_machine() -> bool:
+    """Whether this is the first process of its machine, or was started on its own."""
+    if "RANK" in os.environ:
+        return os.environ.get("LOCAL_RANK", "0") == "0"
+    return not _is_in_slurm_step() or os.environ.get("SLURM_LOCALID", "0") == "0"
+
+
+def prepare_rank() -> None:
+    """Prepare one of several processes, before PyTorch is imported.
+
+    When its launcher dies, it ends: alone, it would wait for the others. PyTorch does not write
+    stack traces in C++ when a connection ends; the app says so.
+    """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return
+    end_with_parent()
+    launcher = os.environ.get(LAUNCHER)
+    if launcher is not None and int(launcher) != os.getppid():  # it has died already
+        os._exit(EXIT_FAILED)
+
+
+@contextmanager
+def reported_once() -> Iterator[None]:
+    """Let the first process of each machine report wrong input, before the processes are connected.
+
+    All of them have the same command line and files, so the others raise the same error.
+
+    Raises:
+        SystemExit: In place of a `ConfigError` in the other processes.
+    """
+    try:
+        yield
+    except ConfigError:
+        if is_first_of_machine():
+            raise
+        sys.exit(EXIT_WRONG_INPUT)
+
+
 def is_restarted_by_torchrun() -> bool:
     """Whether torchrun restarts the processes after a failure (`torchrun --max-restarts`)."""
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
@@ -75,10 +124,11 @@ def is_restarted_by_torchrun() -> bool:
 
 @contextmanager
 def standalone_environment() -> Iterator[None]:
-    """Hide the variables of torchrun, so that child processes are on their own."""
+    """Hide the variables of torchrun, so that child processes are alone and use all cores."""
     hidden = {}
+    variables = (*_VARIABLES, THREADS) if SHARES_CORES in os.environ else _VARIABLES
     for name in list(os.environ):
-        if name in _VARIABLES or name.startswith(_PREFIXES):
+        if name in variables or name.startswith(_PREFIXES):
             hidden[name] = os.environ.pop(name)
     try:
         yield

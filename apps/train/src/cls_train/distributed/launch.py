@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Sequence
@@ -9,13 +10,14 @@ from pathlib import Path
 
 from cls_train.composition.config import Node
 from cls_train.distributed.devices import count_devices
+from cls_train.distributed.environment import LAUNCHER, SHARES_CORES, THREADS
 from cls_train.errors import ConfigError, RunFailedError
 
 SECONDS_TO_SAVE = 45
 """How long processes may take to save and exit after a signal, before they are killed."""
 
-_HANGUP_CODES = {1: 129, 2: 130, 3: 131, 15: 143}
-"""Exit codes by the number of the signal that ended the launcher."""
+_SIGNAL_CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129, "SIGQUIT": 131, "SIGUSR1": 143}
+"""Signals that the launcher passes on, with the exit code of each."""
 
 
 def choose_num_processes(flags: Node) -> int:
@@ -94,8 +96,11 @@ def launch(command: Sequence[str], num_processes: int) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     _silence_launcher()
-    cores_per_process = (os.cpu_count() or 1) // num_processes
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores_per_process)))
+    if THREADS not in os.environ:
+        cores_per_process = (os.cpu_count() or 1) // num_processes
+        os.environ[THREADS] = str(max(1, cores_per_process))
+        os.environ[SHARES_CORES] = "1"
+    os.environ[LAUNCHER] = str(os.getpid())
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_SAVE))
     config = LaunchConfig(
         min_nodes=1,
@@ -107,6 +112,7 @@ def launch(command: Sequence[str], num_processes: int) -> int:
         local_addr="127.0.0.1",
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+        signals_to_handle=",".join(_SIGNAL_CODES),
     )
     try:
         elastic_launch(config, sys.executable)(*command)
@@ -114,7 +120,7 @@ def launch(command: Sequence[str], num_processes: int) -> int:
         rank, failure = error.get_first_failure()
         return _explain_exit(rank, failure.exitcode)
     except SignalException as error:
-        return _HANGUP_CODES.get(int(error.sigval), 1)
+        return _SIGNAL_CODES.get(signal.Signals(error.sigval).name, 1)
     return 0
 
 

@@ -4,7 +4,6 @@ A run in one process has one rank, which is the first; nothing is exchanged then
 """
 
 import hashlib
-import os
 import pickle
 import time
 from collections.abc import Callable
@@ -13,14 +12,13 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
+from torch.distributed.distributed_c10d import Store
 
-from cls_callbacks import CheckpointNotSavedError
+from cls_callbacks import TIME_TO_CONNECT, CheckpointNotSavedError, connect_ranks
 from cls_models import NonfiniteLossError
 from cls_train.distributed.environment import ProcessPlace
+from cls_train.distributed.rendezvous import open_store
 from cls_train.errors import RunFailedError
-from cls_train.process import end_with_parent
 
 Result = TypeVar("Result")
 
@@ -75,29 +73,32 @@ class Ranks:
         """Wait for all ranks, and connect them. Does nothing for a run in one process."""
         if self.count == 1:
             return
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            end_with_parent()  # a rank without its launcher would train on, alone
-        self._store = _open_store(self.place)
+        try:
+            self._connect(device)
+        except distributed.DistError as error:
+            raise LostRankError(describe_lost_rank(self.place.rank)) from error
+        self._is_connected = True
+
+    def _connect(self, device: torch.device) -> None:
+        self._store = open_store(self.place, _STEP_TIMEOUT)
         arguments: dict[str, Any] = {
             "store": self._store,
             "rank": self.place.rank,
             "world_size": self.count,
-            "timeout": _STEP_TIMEOUT,
         }
         if device.type == "cuda":
             torch.cuda.set_device(device)
+            arguments["timeout"] = _STEP_TIMEOUT
             distributed.init_process_group("nccl", device_id=device, **arguments)
         else:
-            distributed.init_process_group("gloo", **arguments)
-        self._all = distributed.new_group(backend="gloo", timeout=_WAIT)
+            distributed.init_process_group("gloo", timeout=TIME_TO_CONNECT, **arguments)
+            distributed.set_timeout(_STEP_TIMEOUT)
+        self._all = connect_ranks(timeout=_WAIT)
         size = self.place.local_world_size
         for first in range(0, self.count, size):  # all ranks must create all groups
-            node = distributed.new_group(
-                list(range(first, first + size)), backend="gloo", timeout=_WAIT
-            )
+            node = connect_ranks(range(first, first + size), timeout=_WAIT)
             if first <= self.place.rank < first + size:
                 self._node = node
-        self._is_connected = True
 
     def disconnect(self) -> None:
         """Wait for all ranks, and go on alone."""
@@ -183,18 +184,6 @@ class Ranks:
             communicate()
         except RuntimeError as error:
             raise LostRankError(describe_lost_rank(self.place.rank)) from error
-
-
-def _open_store(place: ProcessPlace) -> Store:
-    """Open the store through which the ranks find each other.
-
-    After a restart, the elastic launcher serves the keys of the attempt before (torch 2.15), so
-    each attempt has its own keys.
-    """
-    handler = rendezvous("env://", place.rank, place.world_size, timeout=_STEP_TIMEOUT)
-    store, _, _ = next(handler)
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return PrefixStore(f"cls_train/{attempt}", store)
 
 
 def _pack(error: Exception | None) -> bytes | None:

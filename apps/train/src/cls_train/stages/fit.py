@@ -45,8 +45,10 @@ from cls_train.builders import (
 )
 from cls_train.composition.config import RunConfig
 from cls_train.composition.resolve_preprocessing import resolve_preprocessing
+from cls_train.distributed.environment import ProcessPlace
 from cls_train.distributed.ranks import (
     LostRankError,
+    Ranks,
     describe_lost_rank,
     get_ranks,
     is_lost_connection,
@@ -107,11 +109,15 @@ class _Training:
     trainer: Trainer
 
 
-def check(config: RunConfig) -> None:
+def check(config: RunConfig, num_processes: int = 1) -> None:
     """Check everything that can be checked before the first step, without touching the run folder.
 
     Builds all objects, reads the data, and runs the data gate. A synthetic data set is rendered and
     a store of decoded images is written if they do not exist, as for a run.
+
+    Args:
+        config: The run.
+        num_processes: How many processes are to train it.
 
     Raises:
         ConfigError, DataError: The message says what to change.
@@ -122,7 +128,10 @@ def check(config: RunConfig) -> None:
     run = choose_run_paths(config)
     check_remote(config, run)
     check_startable(run)
-    training = _build_training(config, run)
+    # This process checks alone for all of them, which are not started.
+    ranks = Ranks(ProcessPlace(0, num_processes, 0, num_processes))
+    training = _build_training(adapt_to_ranks(config, ranks), run)
+    training.data.check_ranks(num_processes)
     if find_recorded_config(run, config) is not None:
         check_same_run(run, training.config, _build_labels(training, run))
 
@@ -253,6 +262,7 @@ def _build_training(config: RunConfig, run: RunPaths) -> _Training:
     trainer = build_trainer(config, run.path, callbacks.all, ranks.place)
     data.config.rank_batch_size(ranks.count)  # fails if the ranks cannot share a batch
     _prepare_data(data)
+    data.check_ranks(ranks.count)
 
     # A resumed run takes its weights from its checkpoint; their source may no longer exist.
     module = build_module(config, data, skip_initial_weights=recorded is not None)

@@ -1,0 +1,64 @@
+"""Let the ranks of one attempt find each other in a store that earlier attempts have used."""
+
+import time
+import uuid
+from datetime import timedelta
+
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from cls_train.distributed.environment import ProcessPlace
+
+_POLL_SECONDS = 0.05
+
+
+def open_store(place: ProcessPlace, timeout: timedelta) -> Store:
+    """Wait for all ranks, and return a store whose keys only the ranks of this attempt use.
+
+    After a restart, the elastic launcher serves the keys of the attempt before, and the launchers
+    of several machines count restarts differently (torch 2.15). So the first rank names the
+    attempt, and tells each rank that has greeted it.
+
+    Raises:
+        distributed.DistError: Not all ranks came in time.
+    """
+    handler = rendezvous("env://", place.rank, place.world_size, timeout=timeout)
+    store, _, _ = next(handler)
+    shared = PrefixStore("cls_train", store)
+    if place.rank == 0:
+        attempt = _welcome_ranks(shared, place.world_size, timeout)
+    else:
+        attempt = _greet_first_rank(shared, place.rank, timeout)
+    return PrefixStore(f"cls_train/{attempt}", store)
+
+
+def _greet_first_rank(store: Store, rank: int, timeout: timedelta) -> str:
+    """Return the name of the attempt. A greeting of an earlier attempt has another token."""
+    token = uuid.uuid4().hex
+    store.set(f"greeting/{rank}", token)
+    answer = f"answer/{token}"
+    store.wait([answer], timeout)
+    attempt: str = store.get(answer).decode()
+    store.set(f"{attempt}/arrived/{rank}", "1")
+    return attempt
+
+
+def _welcome_ranks(store: Store, count: int, timeout: timedelta) -> str:
+    """Name the attempt, and answer greetings until all ranks know the name."""
+    attempt = uuid.uuid4().hex
+    answered: dict[int, bytes] = {}
+    missing = set(range(1, count))
+    deadline = time.monotonic() + timeout.total_seconds()
+    while missing:
+        for rank in sorted(missing):
+            if store.check([f"{attempt}/arrived/{rank}"]):
+                missing.remove(rank)
+            elif store.check([f"greeting/{rank}"]):
+                token = store.get(f"greeting/{rank}")
+                if answered.get(rank) != token:
+                    store.set(f"answer/{token.decode()}", attempt)
+                    answered[rank] = token
+        if time.monotonic() > deadline:
+            store.wait([f"{attempt}/arrived/{min(missing)}"], timedelta(seconds=1))  # raises
+        time.sleep(_POLL_SECONDS)
+    return attempt
