@@ -249,7 +249,7 @@ def test_bad_data_is_reported_with_file_and_line(
         ("run.remote=simplecache::s3://b", "run.remote: expected gs://BUCKET/FOLDER"),
         ("run.remote=ftp://me:secret@host/x", "ftp://… holds a password, which config.yaml would"),
         ("run.remote=", "run.remote: expected gs://BUCKET/FOLDER"),
-        ("trainer.devices=2", "trainer.devices: expected one device"),
+        ("trainer.devices=0", "trainer.devices: expected a number of devices of at least 1"),
         (
             "trainer.default_root_dir=x",
             "trainer.default_root_dir: the app sets this argument; remove it",

@@ -201,7 +201,7 @@ def test_every_key_suggested_for_another_trainer_exists(path: str) -> None:
     ("setting", "expected"),
     [
         ("monitor=val_acc", "monitor: expected metric and mode, got 'val_acc'; set monitor.metric"),
-        ("run=first", "run: expected name and root, got 'first'; set run.name=first"),
+        ("run=first", "run: expected name, root, and remote, got 'first'; set run.name=first"),
         ("stages=none", "got 'none'; set stages.report=false"),
         ("run=[a]", "run has keys of its own"),
         ("data.split=3", "data.split: expected valid, test, seed, and record, got 3"),
