@@ -128,7 +128,7 @@ def test_a_killed_process_of_this_machine_is_replaced_without_waiting(tmp_path: 
     lease.release()
     logger.remove(sink)
     assert len(lines) == 1
-    assert "is taken over: that process has ended" in lines[0]
+    assert "taking over from process" in lines[0]
 
 
 def test_a_reused_process_number_is_not_taken_for_the_owner(folder: RemoteFolder) -> None:

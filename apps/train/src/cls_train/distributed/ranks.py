@@ -97,7 +97,7 @@ class Ranks:
         size = self.place.local_world_size
         for first in range(0, self.count, size):  # all ranks must create all groups
             node = connect_ranks(range(first, first + size), timeout=_WAIT)
-            if first <= self.place.rank < first + size:
+            if node is not None:
                 self._node = node
 
     def disconnect(self) -> None:

@@ -20,8 +20,8 @@ _STEP_TIMEOUT = timedelta(minutes=30)
 
 def connect_ranks(
     ranks: Sequence[int] | None = None, *, timeout: timedelta = _STEP_TIMEOUT
-) -> distributed.ProcessGroup:
-    """Return a new group of Gloo. All ranks must call this.
+) -> distributed.ProcessGroup | None:
+    """Return a new group of Gloo, or None if this rank is no member. All ranks must call this.
 
     Args:
         ranks: Members of the group; all ranks by default.
@@ -30,8 +30,9 @@ def connect_ranks(
     distributed.barrier()  # only the slowest rank knows when the time to connect begins
     members = None if ranks is None else list(ranks)
     group = distributed.new_group(members, backend="gloo", timeout=TIME_TO_CONNECT)
-    if isinstance(group, distributed.ProcessGroup):  # another object if this rank is no member
-        distributed.set_timeout(timeout, group)
+    if not isinstance(group, distributed.ProcessGroup):
+        return None
+    distributed.set_timeout(timeout, group)
     return group
 
 

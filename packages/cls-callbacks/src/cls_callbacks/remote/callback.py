@@ -26,7 +26,7 @@ class RemotePushCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop if the lease is lost. Reads one attribute."""
+        """Stop if the lease is lost."""
         self._mirror.lease.raise_if_lost()
 
     def on_validation_batch_end(

@@ -1,9 +1,9 @@
 """Ensure that one machine at a time trains a run in remote storage.
 
 Owners are numbered. A new owner creates the file with the next number, which only one of several
-machines can do, and the highest number owns the run. The owner rewrites its file at intervals. No
-clocks of two machines are compared: who finds the file of another machine watches whether it
-changes, and takes over if it does not during the time to live.
+machines can do, and the highest number owns the run. The owner rewrites its file at intervals. A
+machine that finds the file of another one watches it, and takes over if the file does not change
+during the time to live. Clocks of two machines are never compared.
 """
 
 import json
@@ -23,12 +23,12 @@ from cls_callbacks.remote.storage_errors import RemoteStorageError
 LEASE_FOLDER = "owner"
 
 TIME_TO_LIVE = 60.0
-"""Seconds after which an owner that shows no sign of life is replaced. It survives three lost
-renewals, and is less than starting a virtual machine takes."""
+"""Seconds without a renewal after which another machine takes over. Three renewals may fail, and
+starting a virtual machine takes longer."""
 
 _RENEWALS_PER_LIFE = 4
 _SETTLE_SECONDS = 2.0
-"""Time in which another machine's file would appear, on storage without exclusive creation."""
+"""Storage without exclusive creation shows another machine's file within this time."""
 
 
 class LeaseError(RuntimeError):
@@ -52,7 +52,7 @@ class Owner:
         started: When the process started, as the kernel counts it, because numbers are reused.
         since: Local time, for messages.
         seconds: Time to live.
-        renewals: Changes with each sign of life.
+        renewals: Number of renewals, so that the file changes with each one.
         is_released: Whether the owner has finished its work.
     """
 
@@ -153,12 +153,12 @@ class Lease:
             self._renew()
 
     def raise_if_lost(self) -> None:
-        """Raise a `LeaseLostError` if another process has taken the run over. Reads nothing."""
+        """Raise a `LeaseLostError` if another process is known to have taken the run over."""
         if self._successor is not None:
             raise LeaseLostError(
                 f"{self._folder.url}: {self._successor} has taken over this run, because this "
                 f"process could not renew its lease for {self._owner.seconds:.0f} seconds. "
-                "This process has stopped; the other one goes on"
+                "This process stops, and the other one continues the run"
             )
 
     def release(self) -> None:
@@ -237,14 +237,17 @@ class Lease:
         if owner is not None and self._is_of_this_machine(owner):
             if self._is_alive_here(owner):
                 raise self._owned_error(owner)
-            logger.info("the lease of {} is taken over: that process has ended", owner.describe())
+            logger.info("taking over from {}, which has ended", owner.describe())
             return
 
         seconds = self._owner.seconds if owner is None else owner.seconds
         name = "an unknown process" if owner is None else owner.describe()
         until = time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
         logger.info(
-            "{} is owned by {}; waiting until {} for a sign of life", self._folder.url, name, until
+            "{} is owned by {}; waiting until {} to see whether it renews its lease",
+            self._folder.url,
+            name,
+            until,
         )
         deadline = _get_seconds() + seconds
         while _get_seconds() < deadline:
@@ -254,7 +257,7 @@ class Lease:
                 if content.is_released:
                     return
                 raise self._owned_error(content)
-        logger.info("no sign of life of {}; taking over", name)
+        logger.info("taking over from {}, which has not renewed its lease", name)
 
     def _is_of_this_machine(self, owner: Owner) -> bool:
         is_known = owner.boot != ""

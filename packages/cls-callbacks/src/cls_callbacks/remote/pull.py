@@ -50,8 +50,8 @@ def is_remote_newer(run: RunPaths, folder: RemoteFolder) -> bool:
     if not sizes:
         if local is not None and local.is_pulling:
             raise RemoteConflictError(
-                f"{run.path} was fetched from {folder.url} in part, and nothing is there anymore; "
-                "delete the folder, or correct run.remote"
+                f"{run.path} was fetched from {folder.url} in part, and that folder is empty now; "
+                f"delete {run.path}, or correct run.remote"
             )
         return False
     if _CONFIG not in sizes and remote is None:
@@ -81,10 +81,10 @@ def is_remote_newer(run: RunPaths, folder: RemoteFolder) -> bool:
     is_newer = (remote.step, remote.stages) >= local_progress
     if not is_newer:
         logger.warning(
-            "{} has trained further than {} (step {}, there {}); its files replace those there",
+            "{} (step {}) has trained further than {} (step {}), and will replace its files",
             run.path,
-            folder.url,
             local_progress[0],
+            folder.url,
             remote.step,
         )
     return is_newer
@@ -150,8 +150,7 @@ def _pull_checkpoints(run: RunPaths, folder: RemoteFolder, sizes: dict[str, int]
         remove_checkpoint(path)
     _remove_other_epochs(run, sizes)
 
-    # best.ckpt is older than last.ckpt, or as old: the other way round, a run would go on from
-    # weights that know of a better best.ckpt.
+    # Fetch best.ckpt first: a last.ckpt must not contain the score of a best.ckpt that is missing.
     if BEST in sizes and not _pull_checkpoint(run, folder, BEST):
         raise RemoteStorageError(
             f"{folder.url}/{BEST} does not match its .sha256 file. Restore it, or choose another "

@@ -1,11 +1,11 @@
 """Write the files of a snapshot to remote storage, in an order that is safe at any moment.
 
-A machine may die between any two requests. What it leaves is a state that a run can go on from:
+A machine may die between any two requests, and a run can resume from the files that are there:
 
-1. The last files of stages that are not complete anymore are deleted, as are those that have
-   changed, and an outdated best.ckpt.
+1. The last file of a stage is deleted if the stage is not complete anymore, or if the file has
+   changed. An outdated best.ckpt is deleted, too.
 2. Settings and small files come before the checkpoints that need them.
-3. best.ckpt comes before last.ckpt, whose state knows its score. During a replacement, the .sha256
+3. best.ckpt comes before last.ckpt, which contains its score. During a replacement, the .sha256
    file lists the old checksum and the new one. The older last.ckpt becomes previous.ckpt.
 4. The last file of each stage comes after all others, in order.
 """
@@ -51,8 +51,7 @@ class Pusher:
         """Write what has changed.
 
         Raises:
-            RemoteStorageError: The storage cannot be used. Pushing the same or a newer snapshot
-                later makes up for it.
+            RemoteStorageError: The storage cannot be used. Push the same or a newer snapshot later.
         """
         files = snapshot.files
         remote_names = self._read_names()
@@ -87,7 +86,7 @@ class Pusher:
                 self._delete_checkpoint(name)
 
     def _read_names(self) -> set[str]:
-        """Read which files are there, because somebody may have deleted some."""
+        """List the remote files, because somebody may have deleted some."""
         self._remote_names = set(list_remote_files(self._folder))
         for name in list(self._remote_sums):
             if f"{name}.sha256" not in self._remote_names:
@@ -135,7 +134,7 @@ class Pusher:
     def _find_twin(
         self, name: str, file: SnapshotFile, files: dict[str, SnapshotFile]
     ) -> str | None:
-        """Return another checkpoint with the same content that is in the storage already."""
+        """Return an uploaded checkpoint with the same content."""
         for other, candidate in files.items():
             is_pushed = self._is_pushed(other, candidate)
             is_equal = bool(file.checksums) and candidate.checksums == file.checksums

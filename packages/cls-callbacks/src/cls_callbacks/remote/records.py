@@ -1,4 +1,4 @@
-"""What a run folder and its remote copy know about each other, in remote.json of each."""
+"""Records of pushes: remote.json in the run folder, and in its remote copy."""
 
 import json
 import uuid
@@ -50,9 +50,9 @@ class LocalRecord:
 
     Attributes:
         run: See `RemoteRecord`.
-        pushes: Pushes whose files are here, or older than those here. The last one may be
-            unfinished: it is recorded before it starts.
-        is_pulling: Whether files are being fetched, so that those here may be of two states.
+        pushes: Pushes that the folder contains: its files are those of a push, or newer. The last
+            push may be unfinished, because it is recorded before it starts.
+        is_pulling: Whether files are being fetched, so that the folder may mix two states.
     """
 
     run: str = field(default_factory=lambda: uuid.uuid4().hex)

@@ -24,7 +24,7 @@ MACHINE_FILES = ("run.lock", "owner.json", "remote.json")
 """Files that describe this machine."""
 
 _UNPUSHED_CHECKPOINTS = ("next.ckpt", "previous.ckpt")
-"""The first is renamed at once, and the second is copied from the older last.ckpt remotely."""
+"""next.ckpt becomes last.ckpt at once; previous.ckpt is copied from last.ckpt in the storage."""
 
 _GROWING = ("train.log", "tensorboard/")
 """Files that are appended to; a link to one would not hold its state."""

@@ -34,7 +34,7 @@ class RemoteFolder:
     """
 
     has_exclusive_create = False
-    """Whether `create` is exclusive for certain. Object storage is tested by its user."""
+    """Whether `create` is certainly exclusive. For object storage, the lease tests it."""
 
     def __init__(self, filesystem: Any, root: str, url: str) -> None:
         self._filesystem = filesystem
@@ -136,7 +136,7 @@ class RemoteFolder:
             self._filesystem.rm_file(self._path(name))
 
     def delete_drafts(self) -> None:
-        """Delete what dead machines have left half-written. Only the owner of a run may."""
+        """Delete half-written files of dead machines. Only the owner of the run may call this."""
         if self.is_object_store:
             return
         with _described(self.url):
