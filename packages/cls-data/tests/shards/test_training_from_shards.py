@@ -313,10 +313,10 @@ def test_annotations_that_changed_are_noticed(
         message = "have changed since `cls-data shard` checked them"
     elif change == "row":
         del lines[5]
-        message = "hold 1000 training rows, and the annotations state 999"
+        message = "the annotations have 999 training rows instead of 1000"
     else:
         lines.reverse()
-        message = "in the same order"
+        message = "or the same in another order"
     file.write_text("\n".join(lines))
     with pytest.raises(DataError, match=message):
         build(without_images, preprocessing, tmp_path / "cache", shards=sharded[1])

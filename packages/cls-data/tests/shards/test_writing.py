@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ from cls_data import DataError
 from cls_data.cli.main import main
 from cls_data.shards.index import INDEX_FILE, ShardIndex
 from cls_data.shards.rows import open_shards
+from cls_data.shards.storage import Storage
 from cls_data.shards.writing import write_shards
 
 
@@ -109,12 +111,39 @@ def test_an_index_that_contradicts_itself_is_named(
         open_shards(str(tmp_path), tmp_path / "cache", max_bytes=10**9, window=2)
 
 
-@pytest.mark.parametrize("place", ["under a file", "http://127.0.0.1:9/x", "/proc/nothing"])
-def test_a_place_that_cannot_be_written_is_named(
-    root: Path, tmp_path: Path, preprocessing: Any, place: str
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("file", "A file is where a folder should be; choose another URL"),
+        ("file/shards", "A file is where a folder should be; choose another URL"),
+        ("http://127.0.0.1:9/x", "write to a folder that it serves"),
+        ("/proc/nothing", "Check the URL"),
+    ],
+)
+def test_an_unwritable_url_is_named_with_advice(
+    root: Path,
+    tmp_path: Path,
+    preprocessing: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+    advice: str,
 ) -> None:
-    if place == "under a file":
-        (tmp_path / "file").touch()
-        place = str(tmp_path / "file" / "shards")
-    with pytest.raises(DataError, match=re.escape(place)):
-        write_shards(root, place, preprocessing)
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    with pytest.raises(DataError, match=f"^{re.escape(url)}.*{re.escape(advice)}"):
+        write_shards(root, url, preprocessing)
+
+
+@pytest.mark.parametrize(
+    ("url", "package", "advice"),
+    [
+        ("s3://bucket/x", "s3fs", "s3fs is not installed; add --extra s3 after `uv run`"),
+        ("gs://bucket/x", "gcsfs", "gcsfs is not installed; add --extra gcs after `uv run`"),
+        ("sftp://host/x", "paramiko", "a package is missing"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(url: str, package: str, advice: str) -> None:
+    if importlib.util.find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    with pytest.raises(DataError, match=f"^{re.escape(url)}: .*{re.escape(advice)}"):
+        Storage.open(url)

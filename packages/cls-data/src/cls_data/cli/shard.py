@@ -42,7 +42,10 @@ cls-data shard photos /mnt/shards --size 224 224 --resize shortest_edge --resize
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cls-data shard`."""
     describe(parser, _EXAMPLES, _DETAILS)
-    text = "folder to write to: a path, or a URL such as s3://bucket/folder (needs s3fs)"
+    text = (
+        "folder to write to: a path, or a URL such as s3://bucket/folder (extra s3) or "
+        "gs://bucket/folder (extra gcs)"
+    )
     parser.add_argument("url", metavar="URL", help=text)
     text = "height and width of the stored images, in pixels"
     side = integer(1, _MAX_SIDE)

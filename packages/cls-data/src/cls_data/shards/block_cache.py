@@ -107,7 +107,7 @@ class BlockCache:
             if pixels is not None:
                 return pixels
         raise DataError(
-            f"{self._folder}: the copy of block {block} is damaged or deleted again and again; "
+            f"{self._folder}: the copy of block {block} was damaged or deleted three times; "
             "delete the folder, or choose another data.shard_cache"
         )
 
@@ -117,7 +117,7 @@ class BlockCache:
         path = self._path(block)
         num_bytes = place.stop - place.start
         try:
-            # Mapping more than there is would end the process.
+            # Mapping past the end of the file would crash the process.
             is_whole = path.stat().st_size == num_bytes
             if is_whole:
                 flat = torch.from_file(str(path), shared=False, size=num_bytes, dtype=torch.uint8)
@@ -197,7 +197,7 @@ class BlockCache:
 
     def _disk_error(self, error: OSError) -> DataError:
         return DataError(
-            f"{error.filename or self._folder}: blocks of shards cannot be kept "
+            f"{error.filename or self._folder}: blocks of shards cannot be written "
             f"({error.strerror or error}). Free some space, lower data.shard_cache_gigabytes, or "
             "choose another folder with data.shard_cache"
         )
@@ -272,7 +272,7 @@ class BlockCache:
 
 
 def _write(path: Path, content: bytearray) -> None:
-    """Write a whole file. Not flushed to disk: checksums notice what a crash of the machine does.
+    """Write a whole file, without flushing it: checksums detect damage by a machine crash.
 
     Raises:
         OSError: The disk is full, for example.
@@ -313,7 +313,7 @@ class _Plan:
         return block
 
     def next_use(self, block: int) -> int:
-        """Return the place at which a block is read next; without a plan, rows are in order."""
+        """Return when a block is read next, as a rank; without a plan, blocks are read in order."""
         rank = self._ranks.get(block, -1)
         if rank >= self.position:
             return rank

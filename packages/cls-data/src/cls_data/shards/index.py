@@ -201,11 +201,12 @@ class ShardIndex:
         """Raise a `DataError` if the shards hold other rows than these, or in another order."""
         if len(records) == self.rows and hash_ids(records) == self.ids_sha256:
             return
+        difference = f"{len(records)} training rows instead of {self.rows}"
+        if len(records) == self.rows:
+            difference = "other training rows, or the same in another order"
         raise DataError(
-            f"data.shards={url}: the shards hold {self.rows} training rows, and the annotations "
-            f"state {len(records)}, or others. Rows must be the same, in the same order: use the "
-            "annotations, data.annotations, and data.quarantine of `cls-data shard`, or write the "
-            "shards again"
+            f"data.shards={url}: the annotations have {difference}. Use the annotations, "
+            "data.annotations, and data.quarantine of `cls-data shard`, or write the shards again"
         )
 
     def check_pixels(self, preprocessing: Preprocessing, url: str, *, is_strict: bool) -> None:

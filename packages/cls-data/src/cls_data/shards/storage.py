@@ -16,13 +16,21 @@ from cls_data.errors import DataError
 Result = TypeVar("Result")
 
 RETRY_SECONDS = 120.0
-"""How long an unreachable server is tried again."""
+"""How long requests to an unreachable server are retried."""
 
 START_SECONDS = 10.0
-"""The same for the first request. At the start, a mistake is likelier than an outage."""
+"""The same for the first request: at the start, a wrong URL is likelier than an outage."""
 
 _WITHOUT_FOLDERS = frozenset({"abfs", "az", "gcs", "gs", "oci", "oss", "s3", "s3a"})
 """Object stores have no folders, and s3fs would create a bucket of a misspelled name."""
+
+_PACKAGES = {
+    "gcs": ("gcsfs", "gcs"),
+    "gs": ("gcsfs", "gcs"),
+    "s3": ("s3fs", "s3"),
+    "s3a": ("s3fs", "s3"),
+}
+"""The package of a protocol, and the extra that installs it in this repository."""
 
 _PROBE = "write-test"
 _FIRST_PAUSE = 0.5
@@ -36,7 +44,7 @@ _PERMANENT = (
     NotImplementedError,
     PermissionError,
 )
-"""What trying again does not change."""
+"""Errors that a retry cannot fix."""
 
 _PERMANENT_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG)
 
@@ -65,10 +73,7 @@ class Storage:
         try:
             filesystem, folder = fsspec.core.url_to_fs(url)
         except ImportError as error:
-            raise DataError(
-                f"{url}: a package is missing ({error}); install it with pip, such as "
-                "`pip install s3fs`"
-            ) from error
+            raise DataError(f"{url}: {_describe_missing_package(url, error)}") from error
         except Exception as error:  # each file system raises its own errors
             raise DataError(
                 f"{url}: cannot be used ({_describe(error)}); expected a folder or a URL such as "
@@ -179,8 +184,8 @@ class Storage:
 
     def _error(self, name: str, error: Exception) -> DataError:
         return DataError(
-            f"{self._full_name(name)}: cannot be read or written ({_describe(error)}). Check the "
-            "URL, the credentials, free space, and that `cls-data shard` has finished"
+            f"{self._full_name(name)}: cannot be read or written ({_describe(error)}). "
+            f"{_advise(error)}"
         )
 
     def _path(self, name: str) -> str:
@@ -192,6 +197,29 @@ class Storage:
 
 def _is_permanent(error: Exception) -> bool:
     return isinstance(error, _PERMANENT) or getattr(error, "errno", None) in _PERMANENT_CODES
+
+
+def _advise(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "Check the URL, and that `cls-data shard` has finished"
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "A file is where a folder should be; choose another URL"
+    if isinstance(error, PermissionError):
+        return "Check the permissions and the credentials"
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return "Free some space, or choose another URL"
+    return "Check the URL, the network, and the credentials"
+
+
+def _describe_missing_package(url: str, error: ImportError) -> str:
+    protocol = url.partition("://")[0]
+    if protocol not in _PACKAGES:
+        return f"a package is missing ({error})"
+    package, extra = _PACKAGES[protocol]
+    return (
+        f"the package {package} is not installed; add --extra {extra} after `uv run`, or outside "
+        f"of this repository: pip install {package}"
+    )
 
 
 def _describe(error: Exception) -> str:

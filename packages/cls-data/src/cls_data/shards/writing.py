@@ -31,7 +31,7 @@ from cls_export.contract.preprocessing import Preprocessing
 
 @dataclass(frozen=True, slots=True)
 class ShardSummary:
-    """What was written.
+    """Result of `write_shards`.
 
     Attributes:
         rows: Number of training rows.
@@ -133,7 +133,7 @@ def write_shards(
 
 
 class _ShardWriter:
-    """Writes shards one after the other, and collects what the index says about them."""
+    """Writes shards one after the other, and collects the arrays of the index."""
 
     def __init__(
         self,
