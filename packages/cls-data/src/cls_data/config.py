@@ -152,7 +152,7 @@ class DataModuleConfig(BaseModel):
                 raise ValueError("shard_cache needs shards=URL, written by `cls-data shard`")
             return self
         if self.shard_cache is None:
-            raise ValueError("shards need shard_cache=FOLDER, a folder on a local disk")
+            raise ValueError("shards=URL needs shard_cache=FOLDER, a folder on a local disk")
         refused = {
             "layout=folder": (self.layout == "folder", "shards hold rows of JSONL annotations"),
             "fold": (self.fold is not None, "the folds would move rows between train and valid"),

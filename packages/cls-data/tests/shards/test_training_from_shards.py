@@ -260,7 +260,7 @@ def test_a_damaged_copy_is_fetched_again(
     ("values", "message"),
     [
         ({"shards": None}, "shard_cache needs shards=URL"),
-        ({"shard_cache": None}, "shards need shard_cache=FOLDER"),
+        ({"shard_cache": None}, "shards=URL needs shard_cache=FOLDER"),
         ({"sampler": "weighted"}, "class_weights"),
         ({"num_workers": 2}, "set num_workers=0"),
         ({"fold": 0, "folds": 2}, "fold"),
@@ -283,6 +283,7 @@ def test_settings_that_contradict_shards_are_refused(
         ({"shard_cache_gigabytes": 1e-6}, "two windows of 2 blocks need"),
         ({"shards": "nowhere"}, r"nowhere/index.npz: cannot be read"),
         ({"shards": "nothing://x"}, "nothing://x: cannot be used"),
+        ({"shards": "s3://"}, "s3://: cannot be used .no bucket or host.; expected a folder or"),
     ],
 )
 def test_shards_that_do_not_fit_the_run_are_named(

@@ -71,6 +71,9 @@ class Storage:
             DataError: The URL is malformed, or the package for it is not installed.
         """
         try:
+            _, separator, rest = url.partition("://")
+            if separator and not rest.strip("/"):
+                raise ValueError("no bucket or host")
             filesystem, folder = fsspec.core.url_to_fs(url)
         except ImportError as error:
             raise DataError(f"{url}: {_describe_missing_package(url, error)}") from error
@@ -225,5 +228,5 @@ def _describe_missing_package(url: str, error: ImportError) -> str:
 def _describe(error: Exception) -> str:
     if isinstance(error, FileNotFoundError) and error.errno is None:
         return f"no such file or bucket: {error}"
-    reason = getattr(error, "strerror", None) or str(error)
-    return reason or type(error).__name__
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(reason).strip().partition("\n")[0].removesuffix(".")
