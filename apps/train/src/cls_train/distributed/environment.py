@@ -1,4 +1,4 @@
-"""Which of several processes this one is, as torchrun or SLURM says in environment variables."""
+"""Rank of this process, from the environment variables of torchrun or SLURM."""
 
 import os
 import sys
@@ -37,7 +37,7 @@ _PREFIXES = ("TORCHELASTIC_", "GROUP_", "ROLE_")
 
 @dataclass(frozen=True, slots=True)
 class ProcessPlace:
-    """The number of this process among all, counted from 0, and among those of its machine."""
+    """Rank of a process, from 0, among all processes of a run and among those of its machine."""
 
     rank: int
     world_size: int
@@ -137,7 +137,7 @@ def standalone_environment() -> Iterator[None]:
 
 
 def _is_in_slurm_step() -> bool:
-    """Whether `srun` started several processes; a batch script itself is not such a process."""
+    """Whether `srun` started this process and others; a batch script is not one of them."""
     num_tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
     is_step = "SLURM_STEP_ID" in os.environ and "SLURM_PROCID" in os.environ
     return is_step and num_tasks.isdigit() and int(num_tasks) > 1

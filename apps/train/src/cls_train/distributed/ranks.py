@@ -1,4 +1,4 @@
-"""The processes of a run: what only one of them does, and what all of them must know.
+"""Run work on the first rank of a run or a machine, and share its result or error with all ranks.
 
 A run in one process has one rank, which is the first; nothing is exchanged then.
 """
@@ -23,7 +23,7 @@ from cls_train.errors import RunFailedError
 Result = TypeVar("Result")
 
 _WAIT = timedelta(days=1)
-"""How long ranks wait for one that checks and decodes the data. If it dies, all are stopped."""
+"""How long ranks wait while one checks and decodes the data. If it dies, the launcher stops all."""
 
 _STEP_TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for another one in a training step."""
@@ -101,7 +101,7 @@ class Ranks:
                 self._node = node
 
     def disconnect(self) -> None:
-        """Wait for all ranks, and go on alone."""
+        """Wait for all ranks, then end the connection."""
         if not self._is_connected:
             return
         self._call(lambda: distributed.barrier(group=self._all))

@@ -113,15 +113,15 @@ class BlockCache:
 
     def _map(self, block: int) -> Tensor | None:
         """Map a file; None if another process deleted it, or it is damaged and was deleted."""
-        place = self._index.locate(block)
+        span = self._index.locate(block)
         path = self._path(block)
-        num_bytes = place.stop - place.start
+        num_bytes = span.stop - span.start
         try:
             # Mapping past the end of the file would crash the process.
             is_whole = path.stat().st_size == num_bytes
             if is_whole:
                 flat = torch.from_file(str(path), shared=False, size=num_bytes, dtype=torch.uint8)
-                pixels = flat.view(place.num_rows, *self._index.shape)
+                pixels = flat.view(span.num_rows, *self._index.shape)
                 if block in self._fetched or self._find_damage(block, pixels) is None:
                     self._fetched.add(block)
                     return pixels
@@ -131,13 +131,13 @@ class BlockCache:
         return None
 
     def _find_damage(self, block: int, pixels: Tensor) -> str | None:
-        place = self._index.locate(block)
+        span = self._index.locate(block)
         levels = pixels.numpy()
         for number, checksum in enumerate(self._index.block_checksums(block)):
             start = number * CHUNK_SIZE
             rows = levels[start : start + CHUNK_SIZE]
             if zlib.crc32(rows.data) != checksum:
-                first = place.first_row + start
+                first = span.first_row + start
                 return f"wrong checksum of rows {first} to {first + len(rows) - 1}"
         return None
 
@@ -159,13 +159,13 @@ class BlockCache:
 
     def _download(self, block: int, storage: Storage) -> bytearray:
         """Read a block from its shard, once more if it arrives damaged."""
-        place = self._index.locate(block)
-        name = self._index.shards[place.shard]
+        span = self._index.locate(block)
+        name = self._index.shards[span.shard]
         damage = None
         for _ in range(2):
-            content = bytearray(storage.read_range(name, place.start, place.stop))
+            content = bytearray(storage.read_range(name, span.start, span.stop))
             pixels = torch.frombuffer(content, dtype=torch.uint8)
-            damage = self._find_damage(block, pixels.view(place.num_rows, *self._index.shape))
+            damage = self._find_damage(block, pixels.view(span.num_rows, *self._index.shape))
             if damage is None:
                 return content
         raise DataError(

@@ -1,4 +1,4 @@
-"""Rows of shards, in place of an image store."""
+"""Training rows in shards, with the interface of the rows of an image store."""
 
 import hashlib
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class ShardRows:
 
     @property
     def pixels(self) -> Tensor:
-        """Raise a `DataError`: the rows are not in one array."""
+        """Always raise a `DataError`, because the rows are not in one array."""
         raise DataError("Training images in shards (data.shards) are not in memory as a whole")
 
     def gather(self, index: Tensor, *, pinned: bool = False) -> Tensor:
