@@ -110,6 +110,26 @@ def test_weights_do_not_depend_on_the_number_of_processes(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("loss={_target_: cls_models.FocalLoss, gamma: 0, weight: [1, 5, 9]}",),
+        # The only batch has 27 images, which two devices cannot share equally.
+        ("data.batch_size=100", "data.synthetic.train=9"),
+    ],
+    ids=["class weights", "unequal shares"],
+)
+def test_a_loss_is_the_mean_over_all_devices(
+    tmp_path: Path, train_command: Any, settings: tuple[str, ...]
+) -> None:
+    own_data = f"data.root={tmp_path / 'data'}"
+    runs = Runs(tmp_path, train_command, *PLAIN, "gate=none", own_data, *settings)
+    alone, shared = runs.finish("one", 1), runs.finish("with-2", 2)
+    assert largest_difference(shared, alone) < 1e-5
+    assert_same_epochs(shared, alone)
+
+
+@pytest.mark.slow
 def test_a_run_resumes_with_other_numbers_of_processes(tmp_path: Path, train_command: Any) -> None:
     runs = Runs(tmp_path, train_command, *PLAIN, "trainer.max_epochs=13")
     whole = runs.finish("whole", 1)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cls_models.losses import FocalLoss, LogitAdjustedLoss
+from cls_models.losses import FocalLoss, LogitAdjustedLoss, get_weight_sum
 
 smoothings = st.one_of(st.just(0.0), st.floats(0.01, 0.9))
 gammas = st.one_of(st.just(0.0), st.floats(0.05, 6))
@@ -321,3 +321,34 @@ def test_loss_repr_shows_settings() -> None:
         repr(LogitAdjustedLoss([1, 2]))
         == "LogitAdjustedLoss(tau=1.0, label_smoothing=0.0, 2 classes)"
     )
+
+
+@given(batches(), st.booleans(), st.booleans(), smoothings)
+def test_means_of_two_shares_weighted_by_their_weight_sums_are_the_mean_of_the_batch(
+    batch: tuple[Tensor, Tensor, Tensor, Tensor],
+    is_focal: bool,
+    has_weights: bool,
+    smoothing: float,
+) -> None:
+    logits, labels, _, weights = batch
+    loss_class: Any = FocalLoss if is_focal else nn.CrossEntropyLoss
+    weight = weights.double() if has_weights else None
+    loss = loss_class(weight=weight, label_smoothing=smoothing).double()
+    total, divisors = 0.0, 0.0
+    for rows in (slice(0, None, 2), slice(1, None, 2)):
+        if len(labels[rows]):
+            weight_sum = get_weight_sum(loss, labels[rows])
+            assert (weight_sum is None) == (weight is None)
+            divisor = len(labels[rows]) if weight_sum is None else float(weight_sum)
+            total += float(loss(logits[rows], labels[rows])) * divisor
+            divisors += divisor
+    assert total / divisors == pytest.approx(float(loss(logits, labels)), rel=1e-6, abs=1e-9)
+
+
+def test_soft_targets_and_sums_are_not_divided_by_weights() -> None:
+    weight = torch.tensor([1.0, 5.0])
+    soft = torch.tensor([[0.5, 0.5]])
+    labels = torch.tensor([1])
+    assert get_weight_sum(nn.CrossEntropyLoss(weight), soft) is None
+    assert get_weight_sum(nn.CrossEntropyLoss(weight, reduction="sum"), labels) is None
+    assert get_weight_sum(nn.Identity(), labels) is None

@@ -18,10 +18,16 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from cls_data import ClassificationBatch, ClassificationDataModule, EvaluationOutputs
+from cls_data import (
+    BatchShare,
+    ClassificationBatch,
+    ClassificationDataModule,
+    EvaluationOutputs,
+)
 from cls_models.finetuning.distillation import DistillationLoss
 from cls_models.finetuning.feature_cache import FeatureCache
 from cls_models.finetuning.transfer import Transfer
+from cls_models.losses import get_weight_sum
 from cls_models.metrics import (
     CLASS_ACCURACY,
     build_classification_metrics,
@@ -36,6 +42,7 @@ from cls_models.rank_reduction import (
     average_buffers,
     average_module_buffers,
     gather_rows,
+    scale_to_joint_mean,
     sum_over_ranks,
 )
 
@@ -154,6 +161,8 @@ class ClassificationModule(LightningModule):
 
         targets = batch.get("targets", batch["labels"])
         loss: Tensor = self.loss(logits, targets)
+        if "share" in batch:
+            loss = self._scale_to_whole_batch(loss, targets, batch["share"])
         if self._distillation is not None:
             loss = self._distillation(batch["images"], logits, loss)
 
@@ -326,6 +335,15 @@ class ClassificationModule(LightningModule):
             "optimizer.lr, clip gradients with trainer.gradient_clip_val=1.0, or train in "
             "float32 with trainer.precision=32-true"
         )
+
+    def _scale_to_whole_batch(self, loss: Tensor, targets: Tensor, share: BatchShare) -> Tensor:
+        """Scale the loss of a rank: the mean over ranks is then that of the whole batch."""
+        divisor = get_weight_sum(self.loss, targets)
+        if divisor is None:
+            if share.num_samples % share.world_size == 0:
+                return loss
+            divisor = loss.new_tensor(len(targets))
+        return scale_to_joint_mean(loss, divisor)
 
     def _reset_evaluation(self) -> None:
         self._eval_metrics.reset()

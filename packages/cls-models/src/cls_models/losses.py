@@ -143,6 +143,18 @@ class LogitAdjustedLoss(nn.Module):
         return f"tau={self.tau}, label_smoothing={self.label_smoothing}, {classes} classes"
 
 
+def get_weight_sum(loss: nn.Module, targets: Tensor) -> Tensor | None:
+    """Return the sum of class weights by which a loss divides a batch; None if it divides by B."""
+    weight = None
+    if isinstance(loss, FocalLoss) or (
+        isinstance(loss, nn.CrossEntropyLoss) and loss.reduction == "mean"
+    ):
+        weight = loss.weight
+    if weight is None or targets.is_floating_point():
+        return None
+    return weight[targets].sum()
+
+
 def _check_smoothing(label_smoothing: float) -> float:
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be 0 or more and below 1, got {label_smoothing}")

@@ -15,6 +15,19 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return total
 
 
+def scale_to_joint_mean(mean: Tensor, divisor: Tensor) -> Tensor:
+    """Scale the mean of each rank so that their mean over ranks is the mean over all samples.
+
+    Args:
+        mean: A sum over this rank's samples, divided by `divisor`; a scalar.
+        divisor: Number of samples of this rank, or the sum of their weights; a scalar.
+    """
+    if not _is_distributed():
+        return mean
+    average = sum_over_ranks(divisor) / distributed.get_world_size()
+    return mean * (divisor / average)
+
+
 def average_buffers(names: Iterable[str], state: dict[str, Tensor]) -> None:
     """Replace floating-point tensors of a state dict by their means over all ranks.
 

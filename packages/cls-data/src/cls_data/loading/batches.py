@@ -49,10 +49,11 @@ class ClassificationBatch(TypedDict):
 
     Shapes: images float32 [B, 3, H, W] normalized, labels int64 [B], index int64 [B] (rows of the
     split), targets float32 [B, C] whose rows sum to 1. Mixed batches have targets, which replace
-    the labels in the loss.
+    the labels in the loss. `share` is set if several devices share the batch.
     """
 
     images: Tensor
     labels: Tensor
     index: NotRequired[Tensor]
     targets: NotRequired[Tensor]
+    share: NotRequired[BatchShare]

@@ -41,6 +41,8 @@ class DeviceTransform:
         transformed = ClassificationBatch(
             images=images, labels=batch["labels"], index=batch["index"]
         )
+        if "share" in batch:
+            transformed["share"] = batch["share"]
         if self._mixing is not None:
             mixed, targets = self._mixing(
                 images,
