@@ -3,6 +3,7 @@
 A run in one process has one rank, which is the first; nothing is exchanged then.
 """
 
+import contextlib
 import hashlib
 import pickle
 import time
@@ -166,7 +167,7 @@ class Ranks:
         self._call(lambda: distributed.all_gather_object(errors, _pack(error), group=self._all))
         for packed in errors:
             if packed is not None:
-                shared = pickle.loads(packed)
+                shared = _unpack(packed)
                 self._shared_errors.append(shared)
                 raise shared
 
@@ -177,7 +178,7 @@ class Ranks:
         if self.place.rank == source:
             return message
         is_result, value = content
-        return is_result, value if is_result else pickle.loads(value)
+        return is_result, value if is_result else _unpack(value)
 
     def _call(self, communicate: Callable[[], Any]) -> None:
         try:
@@ -187,14 +188,21 @@ class Ranks:
 
 
 def _pack(error: Exception | None) -> bytes | None:
+    """Pickle an error with its cause, on which the exit code depends."""
     if error is None:
         return None
-    try:
-        packed = pickle.dumps(error)
-        pickle.loads(packed)  # fails for errors whose constructor takes other arguments
-    except Exception:
-        packed = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
-    return packed
+    for content in ((error, error.__cause__), (error, None)):
+        with contextlib.suppress(Exception):
+            packed = pickle.dumps(content)
+            pickle.loads(packed)  # fails for errors whose constructor takes other arguments
+            return packed
+    return pickle.dumps((RuntimeError(f"{type(error).__name__}: {error}"), None))
+
+
+def _unpack(packed: bytes) -> Exception:
+    error: Exception
+    error, error.__cause__ = pickle.loads(packed)
+    return error
 
 
 def describe_lost_rank(rank: int) -> str:

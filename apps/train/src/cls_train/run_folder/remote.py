@@ -102,9 +102,7 @@ def _push_in_time(mirror: RemoteMirror) -> None:
             mirror.flush(FLUSH_SECONDS)
     except (LeaseError, RemoteStorageError) as error:
         logger.warning(
-            "not everything was pushed in {:.0f} seconds: {}. The same command on this machine "
-            "pushes the rest",
-            FLUSH_SECONDS,
+            "not everything was pushed ({}). Repeat the command on this machine to push the rest",
             error,
         )
     else:

@@ -1,6 +1,7 @@
 """Describe failed writes: the path, the reason, and what to do."""
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -50,7 +51,8 @@ def describe_os_error(error: OSError, run: RunPaths) -> str:
     advice = _ADVICE.get(error.errno or 0, "Fix the cause")
     if error.strerror is None:  # one of our own errors, or of a loader worker
         return f"{_drop_traceback(str(error))}. {advice}"
-    return f"{error.filename or run.path}: {error.strerror}. {advice}"
+    path = os.fsdecode(error.filename or run.path)  # TensorBoard opens files by bytes
+    return f"{path}: {error.strerror}. {advice}"
 
 
 def _drop_traceback(message: str) -> str:
