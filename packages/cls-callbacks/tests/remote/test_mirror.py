@@ -526,15 +526,17 @@ def test_a_flush_gives_up_at_its_deadline_and_leaves_no_links(
     assert list(mirror.run.path.glob(".*")) == []
 
 
+@pytest.mark.parametrize("seconds", [None, 1000.0])
 def test_the_last_push_gives_up_on_permanent_errors(
-    tmp_path: Path, remote: RemoteFolder, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, remote: RemoteFolder, monkeypatch: pytest.MonkeyPatch, seconds: float | None
 ) -> None:
     monkeypatch.setattr(mirror_module, "_FIRST_RETRY_SECONDS", 0.01)
     with new_mirror(tmp_path, "one", remote) as mirror:
         save(mirror.run, 10, is_best=True)
         (tmp_path / "bucket/run").write_text("a file, where a folder should be")
-        with pytest.raises(RemoteStorageError, match="bucket/run"):
-            mirror.flush()
+        with pytest.raises(RemoteStorageError, match="bucket/run") as caught:
+            mirror.flush(seconds)
+        assert str(caught.value).count("bucket/run") == 1
 
 
 def test_a_machine_that_was_replaced_pushes_nothing_more(

@@ -97,7 +97,7 @@ def test_one_of_several_threads_creates_a_file(tmp_path: Path, copies: int) -> N
 def test_a_failed_upload_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     folder = open_remote_folder(str(tmp_path), "run")
     folder.write("metrics.csv", b"old")
-    with pytest.raises(RemoteStorageError):
+    with pytest.raises(RemoteStorageError, match=r"missing was deleted before it was pushed$"):
         folder.upload(tmp_path / "missing", "metrics.csv")
     assert folder.read("metrics.csv") == b"old"
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["metrics.csv"]

@@ -216,15 +216,14 @@ class RemoteMirror:
 
     def _raise_if_hopeless(self, deadline: float | None) -> None:
         now = time.monotonic()
-        if deadline is not None:
-            if now > deadline:
-                reason = "the time was too short" if self._error is None else str(self._error)
-                raise RemoteStorageError(f"{self.folder.url}: {reason}")
-            return
+        if deadline is not None and now > deadline:
+            reason = self._error or f"{self.folder.url}: the time was too short"
+            raise RemoteStorageError(str(reason))
         if not self._is_final or self._error is None or self._failed_at is None:
             return
         is_hopeless = self._permanent_failures >= _MAX_PERMANENT_FAILURES
-        if is_hopeless or now - self._failed_at > GIVE_UP_SECONDS:
+        is_late = deadline is None and now - self._failed_at > GIVE_UP_SECONDS
+        if is_hopeless or is_late:
             raise RemoteStorageError(str(self._error))
 
     def _close(self) -> None:

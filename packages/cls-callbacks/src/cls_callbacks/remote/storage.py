@@ -104,7 +104,13 @@ class RemoteFolder:
 
     def upload(self, path: Path, name: str) -> None:
         """Write a copy of a local file."""
-        with _described(self.url), self._target(name) as target:
+        if not path.exists():  # the backend's error would look like one of the storage
+            raise RemoteStorageError(f"{path} was deleted before it was pushed", is_permanent=True)
+        with _described(self.url):
+            self._upload(path, name)
+
+    def _upload(self, path: Path, name: str) -> None:
+        with self._target(name) as target:
             self._filesystem.put_file(str(path), target)
 
     def download(self, name: str, path: Path) -> None:
@@ -197,12 +203,8 @@ class _LocalFolder(RemoteFolder):
                 return False
         return True
 
-    def upload(self, path: Path, name: str) -> None:
-        with (
-            _described(self.url),
-            open_atomically(self._path(name)) as target,
-            path.open("rb") as source,
-        ):
+    def _upload(self, path: Path, name: str) -> None:
+        with open_atomically(self._path(name)) as target, path.open("rb") as source:
             shutil.copyfileobj(source, target, 1 << 20)
 
     def copy(self, name: str, new_name: str) -> None:
