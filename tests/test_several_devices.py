@@ -272,6 +272,8 @@ def test_one_command_starts_a_process_for_each_device(
         ("data.batch_size=7", "data.batch_size=7", 2),
         ("data.quarantine=missing.json", "missing.json", 2),
         ("callbacks=lr_finder", "LRFinder trains on one device", 2),
+        ("+trainer.sync_batchnorm=true trainer.accelerator=auto", "sync_batchnorm", 2),
+        ("data.eval_batch_size=11 trainer.limit_val_batches=0.5", "0.5 of 1 batch", 2),
         ("optimizer.lr=1e30", "loss became", 1),
     ],
 )
@@ -279,7 +281,7 @@ def test_an_error_of_all_processes_is_reported_once(
     tmp_path: Path, train_command: Any, setting: str, message: str, code: int
 ) -> None:
     runs = Runs(tmp_path, train_command, *FAULTS)
-    processes = runs.start("run", 2, setting)
+    processes = runs.start("run", 2, *setting.split())
     assert processes.wait(120) == [code, code], runs.read_outputs("run", 2)
     output = runs.read_outputs("run", 2)
     assert output.count("apps/train: ") == 1, output

@@ -35,6 +35,7 @@ from cls_models.acceleration.precision_timing import measure_slowdown
 from cls_train.builders.loggers import build_loggers
 from cls_train.composition.config import Node, RunConfig
 from cls_train.composition.instantiate import build
+from cls_train.distributed.devices import uses_processes
 from cls_train.distributed.environment import ProcessPlace
 from cls_train.errors import ConfigError
 
@@ -82,6 +83,7 @@ def build_trainer(
     plugins = _build_plugins(node.pop("plugins", None))
     profiler = _build_profiler(node.pop("profiler", None), folder)
     device = _find_device(node)
+    _check_sync_batchnorm(config.trainer, device)
     if place is None or place.world_size == 1:
         strategy: dict[str, Any] = _use_one_device(node)
         plugins += _choose_environment(plugins)
@@ -212,6 +214,15 @@ def _use_all_ranks(node: Node, place: ProcessPlace, *, has_frozen_layers: bool) 
         **unsynchronized,
     )
     return {"devices": devices, "strategy": strategy}
+
+
+def _check_sync_batchnorm(flags: Node, device: torch.device) -> None:
+    """Refuse synchronized batch normalization if `accelerator: auto` means the CPU."""
+    if flags.get("sync_batchnorm") and uses_processes(flags) and device.type == "cpu":
+        raise ConfigError(
+            "trainer.sync_batchnorm: PyTorch synchronizes batch normalization on GPUs only, and "
+            "sees none; remove it, or check nvidia-smi and CUDA_VISIBLE_DEVICES"
+        )
 
 
 def _find_device(node: Node) -> torch.device:

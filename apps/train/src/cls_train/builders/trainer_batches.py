@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from cls_data import ClassificationDataModule
+from cls_data import ClassificationDataModule, EvaluationSampler
 from cls_train.composition.config import Node
+from cls_train.distributed.ranks import get_ranks
 from cls_train.errors import ConfigError
 
 
@@ -59,7 +60,8 @@ def _all_train(data: ClassificationDataModule) -> int:
 
 def _all_valid(data: ClassificationDataModule) -> int:
     rows = len(data.records("valid"))
-    return -(-rows // data.config.eval_batch_size)
+    sampler = EvaluationSampler(rows, data.config.eval_batch_size, world_size=get_ranks().count)
+    return len(sampler)
 
 
 def _limit(limit: Any, batches: int) -> int:
