@@ -87,8 +87,9 @@ def _describe_missing_package(error: ImportError, url: str) -> str:
         return f"{url}: {error}"
     package, extra = _PACKAGES[protocol]
     return (
-        f"{url}: the package {package} is not installed; run: uv run --extra {extra} apps/train …, "
-        f"or outside of this repository: pip install 'cls-callbacks[{extra}]'"
+        f"{url}: the package {package} is not installed; start the command with "
+        f"`uv run --extra {extra} apps/train`, or outside of this repository: "
+        f"pip install 'cls-callbacks[{extra}]'"
     )
 
 
