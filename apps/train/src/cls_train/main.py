@@ -17,7 +17,7 @@ from cls_train.distributed.environment import (
 )
 from cls_train.errors import ConfigError, RunFailedError
 from cls_train.help_page import format_help
-from cls_train.process import paused_garbage_collection
+from cls_train.process import immediate_exit_on_signals, paused_garbage_collection
 from cls_train.stages import evaluation_process
 
 if TYPE_CHECKING:
@@ -138,6 +138,8 @@ def _choose_num_processes(config: "RunConfig") -> int:
         )
     from cls_train.distributed.launch import choose_num_processes
 
+    with immediate_exit_on_signals():
+        import torch  # noqa: F401
     return choose_num_processes(config.trainer)
 
 
@@ -161,8 +163,9 @@ def _check(config: "RunConfig", prefix: str, num_processes: int) -> None:
     """Check a run, once on each machine."""
     if not is_first_of_machine():
         return
-    from cls_train.logs import configure_logging
-    from cls_train.stages.fit import check
+    with immediate_exit_on_signals():
+        from cls_train.logs import configure_logging
+        from cls_train.stages.fit import check
 
     with explained_errors(prefix):
         configure_logging()
@@ -174,7 +177,10 @@ def _run(config: "RunConfig", prefix: str, place: ProcessPlace | None) -> None:
     if is_alone and config.stages.evaluate:
         evaluation_process.start_early(())
     is_imported = "torch" in sys.modules  # by a test, or by the first run of a sweep
-    with nullcontext() if is_imported else paused_garbage_collection():
+    with (
+        immediate_exit_on_signals(),
+        nullcontext() if is_imported else paused_garbage_collection(),
+    ):
         from cls_train.run import run
 
     if place is None:

@@ -9,7 +9,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
+
+from cls_export.contract.commands import EXIT_INTERRUPTED, EXIT_TERMINATED
 
 SPIN_COUNT = 30_000
 """How often a waiting thread of libgomp looks for work before it sleeps, against 300,000 times by
@@ -42,6 +45,32 @@ def paused_garbage_collection() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@contextmanager
+def immediate_exit_on_signals() -> Iterator[None]:
+    """Exit without an exception if SIGTERM or SIGINT arrives while PyTorch is imported.
+
+    An exception that a signal handler raises in a C++ initializer aborts the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    codes = {signal.SIGTERM: EXIT_TERMINATED, signal.SIGINT: EXIT_INTERRUPTED}
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        del frame
+        os._exit(codes[signal.Signals(number)])
+
+    previous = {}
+    for number in codes:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background of a shell
+            previous[number] = signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def end_with_parent() -> None:
