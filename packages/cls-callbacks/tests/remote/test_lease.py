@@ -8,8 +8,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from loguru import logger
 
 from cls_callbacks import LeaseError, open_remote_folder
@@ -207,3 +209,34 @@ def test_an_owner_that_slept_past_its_time_confirms_before_it_writes(folder: Rem
     with pytest.raises(LeaseLostError):
         lease.confirm()
     lease.release()
+
+
+class _HangingFileSystem(LocalFileSystem):
+    """Answers no request before `answers` is set, like a server that is overloaded."""
+
+    answers = threading.Event()
+
+    def cat_file(self, path: str, **options: Any) -> Any:
+        assert self.answers.wait(30)
+        return super().cat_file(path, **options)
+
+
+def test_a_storage_that_hangs_does_not_delay_the_end_of_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "_RELEASE_SECONDS", 0.1)
+    filesystem = _HangingFileSystem()
+    lease = Lease(RemoteFolder(filesystem, f"{tmp_path}/run", "sftp://host/run"))
+    filesystem.answers.set()
+    lease.acquire()
+    filesystem.answers.clear()
+    warnings: list[str] = []
+    sink = logger.add(warnings.append, format="{message}")
+    lease.release()
+    filesystem.answers.set()
+    logger.remove(sink)
+    assert "sftp://host/run: the storage does not answer" in warnings[0]
+    for thread in threading.enumerate():
+        if thread.name == "release":
+            thread.join(30)
+    Lease(RemoteFolder(filesystem, f"{tmp_path}/run", "sftp://host/run")).check_free()

@@ -27,6 +27,9 @@ TIME_TO_LIVE = 60.0
 starting a virtual machine takes longer."""
 
 _RENEWALS_PER_LIFE = 4
+_RELEASE_SECONDS = 5.0
+"""How long the end of a command waits for the release of its lease."""
+
 _SETTLE_SECONDS = 2.0
 """Storage without exclusive creation shows another machine's file within this time."""
 
@@ -169,15 +172,26 @@ class Lease:
             self._thread = None
         if self._number == 0 or self._successor is not None:
             return
+        # In a thread, because a request to a server that hangs can take minutes.
+        thread = threading.Thread(target=self._try_to_release, name="release", daemon=True)
+        thread.start()
+        thread.join(_RELEASE_SECONDS)
+        if thread.is_alive():
+            self._warn_unreleased(f"{self._folder.url}: the storage does not answer")
+
+    def _try_to_release(self) -> None:
         try:
             self._renew(is_released=True)
         except (LeaseLostError, RemoteStorageError) as error:
-            logger.warning(
-                "the lease was not released: {}. The next process waits {:.0f} seconds",
-                error,
-                self._owner.seconds,
-            )
+            self._warn_unreleased(str(error))
         self._number = 0
+
+    def _warn_unreleased(self, reason: str) -> None:
+        logger.warning(
+            "the lease was not released ({}), so another machine waits {:.0f} seconds",
+            reason,
+            self._owner.seconds,
+        )
 
     def _try_to_acquire(self) -> bool:
         number, owner = self._find_owner()
