@@ -245,6 +245,7 @@ def test_bad_data_is_reported_with_file_and_line(
         ("run.remote=/no/such/folder", "/no/such/folder: the folder does not exist"),
         ("run.remote=/dev/null", "/dev/null is not a folder. Choose another one as run.remote"),
         ("run.remote=s3:/b/x", "run.remote: expected gs://BUCKET/FOLDER, s3://BUCKET/FOLDER"),
+        ("run.remote=https://host/x", "run.remote: a web server cannot be written; expected gs://"),
         ("run.remote=gs://", "run.remote: expected gs://BUCKET/FOLDER, s3://BUCKET/FOLDER"),
         ("run.remote=simplecache::s3://b", "run.remote: expected gs://BUCKET/FOLDER"),
         ("run.remote=ftp://me:secret@host/x", "ftp://… holds a password, which config.yaml would"),

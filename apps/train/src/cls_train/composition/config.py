@@ -75,6 +75,8 @@ def _check_remote(value: str) -> str:
     is_empty = not value.strip() or (separator and not rest.strip("/"))
     if is_empty or is_mistyped or "::" in value:
         raise ValueError(f"{expected}, got {value!r:.200}")
+    if protocol in ("http", "https"):
+        raise ValueError(f"a web server cannot be written; {expected}, got {value!r:.200}")
     if not separator:
         return str(Path(_expand_home(value)).absolute())
 
