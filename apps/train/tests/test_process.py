@@ -20,7 +20,7 @@ def test_exit_stops_idle_thread_pools_and_runs_exit_functions() -> None:
     assert process.stdout.split("\n") == ["done", "at exit", ""]
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 143), ("SIGINT", 130)])
 def test_a_signal_during_slow_imports_ends_the_process_without_an_exception(
     name: str, code: int
 ) -> None:

@@ -17,7 +17,11 @@ from cls_train.distributed.environment import (
 )
 from cls_train.errors import ConfigError, RunFailedError
 from cls_train.help_page import format_help
-from cls_train.process import immediate_exit_on_signals, paused_garbage_collection
+from cls_train.process import (
+    immediate_exit_on_signals,
+    paused_garbage_collection,
+    treat_sigusr1_as_sigterm,
+)
 from cls_train.stages import evaluation_process
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ COMMAND = "apps/train"
 def main(config_dir: Path) -> int:
     """Run the command line with the configuration in `config_dir`, and return the exit code."""
     arguments = sys.argv[1:]
+    treat_sigusr1_as_sigterm()
     try:
         return run_app_command(COMMAND, lambda: _run_command_line(arguments, config_dir))
     finally:

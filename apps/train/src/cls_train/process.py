@@ -47,16 +47,35 @@ def paused_garbage_collection() -> Iterator[None]:
         gc.enable()
 
 
+def treat_sigusr1_as_sigterm() -> None:
+    """Let SIGUSR1, the warning of some schedulers, end this process with `EXIT_TERMINATED`.
+
+    While training, `PreemptionCheckpoint` handles both signals.
+    """
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise SystemExit(EXIT_TERMINATED)
+
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if is_main_thread and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+        signal.signal(signal.SIGUSR1, on_signal)
+
+
 @contextmanager
 def immediate_exit_on_signals() -> Iterator[None]:
-    """Exit without an exception if SIGTERM or SIGINT arrives while PyTorch is imported.
+    """Exit without an exception if a signal arrives while PyTorch is imported.
 
     An exception that a signal handler raises in a C++ initializer aborts the process.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    codes = {signal.SIGTERM: EXIT_TERMINATED, signal.SIGINT: EXIT_INTERRUPTED}
+    codes = {
+        signal.SIGTERM: EXIT_TERMINATED,
+        signal.SIGUSR1: EXIT_TERMINATED,
+        signal.SIGINT: EXIT_INTERRUPTED,
+    }
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         del frame
