@@ -36,7 +36,7 @@ from cls_train.builders import (
     optimize_for_device,
 )
 from cls_train.composition.config import RunConfig
-from cls_train.distributed.environment import ProcessPlace, read_place
+from cls_train.distributed.environment import ProcessRank, read_process_rank
 from cls_train.distributed.launch import launch
 from cls_train.distributed.ranks import Ranks, set_ranks
 from cls_train.distributed.settings import adapt_to_ranks
@@ -91,10 +91,10 @@ def print_table(speeds: dict[int, dict[str, float]]) -> None:
 
 def measure_cases(options: argparse.Namespace) -> None:
     """Measure all cases as one of several processes; the first one writes the results."""
-    place = read_place() or ProcessPlace(0, 1, 0, 1)
-    configure_logging(is_first=place.rank == 0)
-    device = torch.device("cpu") if options.cpu else torch.device("cuda", place.local_rank)
-    ranks = Ranks(place)
+    process = read_process_rank() or ProcessRank(0, 1, 0, 1)
+    configure_logging(is_first=process.rank == 0)
+    device = torch.device("cpu") if options.cpu else torch.device("cuda", process.local_rank)
+    ranks = Ranks(process)
     set_ranks(ranks)
     ranks.connect(device)
     speeds = {}
@@ -144,7 +144,7 @@ def train(config: RunConfig, rows: int, ranks: Ranks) -> list[float]:
     callbacks = build_callbacks(config).all
     speeds = EpochSpeeds()
     folder = config.run.root / "run"
-    trainer = build_trainer(config, folder, [*callbacks, speeds], ranks.place)
+    trainer = build_trainer(config, folder, [*callbacks, speeds], ranks.process)
     data = build_data(config, preprocessing)
     splits = {
         "train": random_split("train", rows, preprocessing.size),

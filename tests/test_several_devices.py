@@ -274,6 +274,11 @@ def test_one_command_starts_a_process_for_each_device(
         ("callbacks=lr_finder", "LRFinder trains on one device", 2),
         ("+trainer.sync_batchnorm=true trainer.accelerator=auto", "sync_batchnorm", 2),
         ("data.eval_batch_size=11 trainer.limit_val_batches=0.5", "0.5 of 1 batch", 2),
+        (
+            "data.eval_batch_size=11 trainer.limit_val_batches=1",
+            "trainer.limit_val_batches: 1 selects 12 images on 2 devices, and 11",
+            2,
+        ),
         ("optimizer.lr=1e30", "loss became", 1),
     ],
 )

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from cls_train.boundary import explained_errors, run_app_command
 from cls_train.distributed.devices import uses_processes
 from cls_train.distributed.environment import (
-    ProcessPlace,
+    ProcessRank,
     is_first_of_machine,
     prepare_rank,
-    read_place,
+    read_process_rank,
     reported_once,
 )
 from cls_train.errors import ConfigError, RunFailedError
@@ -82,23 +82,23 @@ def _run_command_line(arguments: Sequence[str], config_dir: Path) -> int:
         if command.cfg is not None or command.asks_hydra:
             return _print_information(command, arguments, config_dir)
         configs = _compose_and_check(command, config_dir)
-        place = read_place()
-        if place is not None:
+        process = read_process_rank()
+        if process is not None:
             prepare_rank()
             _check_one_run(configs)
 
     for config, run in configs:
         prefix = _describe_run(run) if len(configs) > 1 else ""
         with reported_once():
-            num_processes = place.world_size if place else _choose_num_processes(config)
+            num_processes = process.world_size if process else _choose_num_processes(config)
         if command.check:
             _check(config, prefix, num_processes)
-        elif num_processes > 1 and place is None:
+        elif num_processes > 1 and process is None:
             code = _launch(config_dir, command, run, prefix, num_processes)
             if code != 0:
                 return code
         else:
-            _run(config, prefix, place)
+            _run(config, prefix, process)
     if command.check and is_first_of_machine():
         print("the configuration is valid")
     return 0
@@ -177,8 +177,8 @@ def _check(config: "RunConfig", prefix: str, num_processes: int) -> None:
         check(config, num_processes)
 
 
-def _run(config: "RunConfig", prefix: str, place: ProcessPlace | None) -> None:
-    is_alone = place is None or place.world_size == 1
+def _run(config: "RunConfig", prefix: str, process: ProcessRank | None) -> None:
+    is_alone = process is None or process.world_size == 1
     if is_alone and config.stages.evaluate:
         evaluation_process.start_early(())
     is_imported = "torch" in sys.modules  # by a test, or by the first run of a sweep
@@ -188,13 +188,13 @@ def _run(config: "RunConfig", prefix: str, place: ProcessPlace | None) -> None:
     ):
         from cls_train.run import run
 
-    if place is None:
+    if process is None:
         with explained_errors(prefix):
             run(config)
     else:
         from cls_train.distributed.rank_process import run_as_rank
 
-        run_as_rank(place, config, run)
+        run_as_rank(process, config, run)
 
 
 def _describe_run(run: "ComposedRun") -> str:

@@ -7,8 +7,8 @@ import pytest
 
 from cls_train.distributed.environment import (
     SHARES_CORES,
-    ProcessPlace,
-    read_place,
+    ProcessRank,
+    read_process_rank,
     reported_once,
     standalone_environment,
 )
@@ -39,17 +39,21 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_process_on_its_own_has_no_place() -> None:
-    assert read_place() is None
+    assert read_process_rank() is None
 
 
 def test_torchrun_states_the_place() -> None:
     os.environ.update(TORCHRUN)
-    assert read_place() == ProcessPlace(rank=5, world_size=8, local_rank=1, local_world_size=4)
+    assert read_process_rank() == ProcessRank(
+        rank=5, world_size=8, local_rank=1, local_world_size=4
+    )
 
 
 def test_srun_states_the_place_and_the_address_of_the_first_machine() -> None:
     os.environ.update(SRUN)
-    assert read_place() == ProcessPlace(rank=5, world_size=8, local_rank=1, local_world_size=4)
+    assert read_process_rank() == ProcessRank(
+        rank=5, world_size=8, local_rank=1, local_world_size=4
+    )
     assert os.environ["MASTER_ADDR"] == "gpu3"
     assert int(os.environ["MASTER_PORT"]) > 1024
     assert os.environ["GROUP_RANK"] == "1"
@@ -65,7 +69,7 @@ def test_a_batch_script_and_a_single_task_have_no_place(changes: dict[str, Any])
             del os.environ[name]
         else:
             os.environ[name] = value
-    assert read_place() is None
+    assert read_process_rank() is None
 
 
 @pytest.mark.parametrize(
@@ -79,16 +83,16 @@ def test_a_batch_script_and_a_single_task_have_no_place(changes: dict[str, Any])
 def test_wrong_variables_are_named(changes: dict[str, str], message: str) -> None:
     os.environ.update(TORCHRUN | changes)
     with pytest.raises(ConfigError, match=message):
-        read_place()
+        read_process_rank()
 
 
 def test_child_processes_are_on_their_own() -> None:
     os.environ.update(TORCHRUN, TORCHELASTIC_RUN_ID="7", MASTER_ADDR="gpu3", PATH_TO_DATA="x")
     with standalone_environment():
-        assert read_place() is None
+        assert read_process_rank() is None
         assert "TORCHELASTIC_RUN_ID" not in os.environ
         assert os.environ["PATH_TO_DATA"] == "x"
-    assert read_place() is not None
+    assert read_process_rank() is not None
 
 
 @pytest.mark.parametrize(("is_ours", "threads"), [(True, None), (False, "4")])

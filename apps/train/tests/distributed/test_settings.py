@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from cls_train.distributed.devices import check_batch_size_keys, count_devices, uses_processes
-from cls_train.distributed.environment import ProcessPlace
-from cls_train.distributed.rank_process import check_place
+from cls_train.distributed.environment import ProcessRank
+from cls_train.distributed.rank_process import check_process_rank
 from cls_train.distributed.ranks import Ranks
 from cls_train.distributed.settings import adapt_to_ranks
 from cls_train.errors import ConfigError
 
-FOUR_RANKS = Ranks(ProcessPlace(rank=0, world_size=4, local_rank=0, local_world_size=4))
+FOUR_RANKS = Ranks(ProcessRank(rank=0, world_size=4, local_rank=0, local_world_size=4))
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_processes_that_do_not_fit_the_settings_are_refused(
     composed: Any, overrides: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_place(FOUR_RANKS.place, composed(*overrides))
+        check_process_rank(FOUR_RANKS.process, composed(*overrides))
 
 
 @pytest.mark.parametrize("overrides", [["trainer=ddp"], ["trainer.devices=4"]])
 def test_processes_that_fit_the_settings_are_accepted(composed: Any, overrides: list[str]) -> None:
-    check_place(FOUR_RANKS.place, composed(*overrides))
+    check_process_rank(FOUR_RANKS.process, composed(*overrides))

@@ -36,7 +36,7 @@ from cls_train.builders.loggers import build_loggers
 from cls_train.composition.config import Node, RunConfig
 from cls_train.composition.instantiate import build
 from cls_train.distributed.devices import uses_processes
-from cls_train.distributed.environment import ProcessPlace
+from cls_train.distributed.environment import ProcessRank
 from cls_train.errors import ConfigError
 
 EVALUATION_FLAGS = (
@@ -64,7 +64,7 @@ def build_trainer(
     config: RunConfig,
     folder: Path,
     callbacks: list[Callback],
-    place: ProcessPlace | None = None,
+    process: ProcessRank | None = None,
 ) -> Trainer:
     """Build the trainer of a run folder, with the configured loggers.
 
@@ -72,7 +72,7 @@ def build_trainer(
         config: The run.
         folder: Its folder.
         callbacks: Its callbacks.
-        place: Which of several processes this is; None for a run on one device.
+        process: Which of several processes this is; None for a run on one device.
 
     Raises:
         ConfigError: The device does not exist, the precision is unknown, or the plugins do not
@@ -84,11 +84,11 @@ def build_trainer(
     profiler = _build_profiler(node.pop("profiler", None), folder)
     device = _find_device(node)
     _check_sync_batchnorm(config.trainer, device)
-    if place is None or place.world_size == 1:
+    if process is None or process.world_size == 1:
         strategy: dict[str, Any] = _use_one_device(node)
         plugins += _choose_environment(plugins)
     else:
-        strategy = _use_all_ranks(node, place, has_frozen_layers=config.transfer is not None)
+        strategy = _use_all_ranks(node, process, has_frozen_layers=config.transfer is not None)
         plugins.append(TorchElasticEnvironment())
 
     return _build(
@@ -194,13 +194,13 @@ def _use_one_device(node: Node) -> dict[str, Any]:
     return {"devices": devices if is_index else 1}
 
 
-def _use_all_ranks(node: Node, place: ProcessPlace, *, has_frozen_layers: bool) -> dict[str, Any]:
+def _use_all_ranks(node: Node, process: ProcessRank, *, has_frozen_layers: bool) -> dict[str, Any]:
     """Return the arguments of one of several processes."""
     node.pop("strategy", None)
     devices = node.pop("devices", None)
     if not isinstance(devices, list):
-        devices = place.local_world_size
-    node["num_nodes"] = place.num_nodes
+        devices = process.local_world_size
+    node["num_nodes"] = process.num_nodes
     parameters = inspect.signature(DistributedDataParallel.__init__).parameters
     # torch 2.15 has renamed the argument.
     is_renamed = "forward_sync_buffers" in parameters

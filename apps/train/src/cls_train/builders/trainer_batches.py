@@ -24,12 +24,34 @@ def check_batches(flags: Node, data: ClassificationDataModule) -> None:
     if _limit(flags.get("limit_val_batches"), _all_valid(data)) < 1:
         raise ConfigError(_describe_too_small("limit_val_batches", flags, _all_valid(data)))
 
+    _check_rows_per_rank(flags, data)
+
     interval = flags.get("val_check_interval")
     if isinstance(interval, int) and interval > train_batches:
         raise ConfigError(
             f"trainer.val_check_interval: no validation would run, so there would be no best.ckpt; "
             f"expected at most {train_batches}, the training batches of an epoch, got {interval}. "
             "To validate less often than every epoch, set trainer.check_val_every_n_epoch"
+        )
+
+
+def _check_rows_per_rank(flags: Node, data: ClassificationDataModule) -> None:
+    """Refuse a limit with which several ranks validate other rows than the evaluation.
+
+    If the last batch has fewer rows than ranks, these rows belong to the batch before it.
+    """
+    limit = flags.get("limit_val_batches")
+    rows = len(data.records("valid"))
+    batch_size = data.config.eval_batch_size
+    shared_batches = _all_valid(data)
+    batches = _limit(limit, shared_batches)
+    shared_rows = rows if batches == shared_batches else batches * batch_size
+    evaluated_rows = min(rows, _limit(limit, -(-rows // batch_size)) * batch_size)
+    if shared_rows != evaluated_rows:
+        raise ConfigError(
+            f"trainer.limit_val_batches: {limit} selects {shared_rows} images on "
+            f"{get_ranks().count} devices, and {evaluated_rows} in the evaluation on one; remove "
+            "the limit, or set another data.eval_batch_size"
         )
 
 

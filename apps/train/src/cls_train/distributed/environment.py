@@ -36,7 +36,7 @@ _PREFIXES = ("TORCHELASTIC_", "GROUP_", "ROLE_")
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessPlace:
+class ProcessRank:
     """Rank of a process, from 0, among all processes of a run and among those of its machine."""
 
     rank: int
@@ -50,8 +50,8 @@ class ProcessPlace:
         return self.world_size // self.local_world_size
 
 
-def read_place() -> ProcessPlace | None:
-    """Return the place of this process; None if it was started on its own.
+def read_process_rank() -> ProcessRank | None:
+    """Return the rank of this process; None if it was started on its own.
 
     Under `srun`, first set the variables that torchrun would set.
 
@@ -64,18 +64,18 @@ def read_place() -> ProcessPlace | None:
         return None
 
     world_size = _read("WORLD_SIZE")
-    place = ProcessPlace(
+    process = ProcessRank(
         rank=_read("RANK"),
         world_size=world_size,
         local_rank=_read("LOCAL_RANK"),
         local_world_size=_read("LOCAL_WORLD_SIZE", default=world_size),
     )
-    if place.world_size % place.local_world_size != 0:
+    if process.world_size % process.local_world_size != 0:
         raise ConfigError(
             f"WORLD_SIZE={world_size} is not a multiple of LOCAL_WORLD_SIZE="
-            f"{place.local_world_size}; start equally many processes on every machine"
+            f"{process.local_world_size}; start equally many processes on every machine"
         )
-    return place
+    return process
 
 
 def is_first_of_machine() -> bool:

@@ -17,7 +17,7 @@ from torch.distributed.distributed_c10d import Store
 
 from cls_callbacks import TIME_TO_CONNECT, CheckpointNotSavedError, connect_ranks
 from cls_models import NonfiniteLossError
-from cls_train.distributed.environment import ProcessPlace
+from cls_train.distributed.environment import ProcessRank
 from cls_train.distributed.rendezvous import open_store
 from cls_train.errors import RunFailedError
 
@@ -44,11 +44,11 @@ class Ranks:
     """The ranks of a run.
 
     Attributes:
-        place: Which of them this process is.
+        process: Which of them this process is.
     """
 
-    def __init__(self, place: ProcessPlace | None = None) -> None:
-        self.place = place or ProcessPlace(0, 1, 0, 1)
+    def __init__(self, process: ProcessRank | None = None) -> None:
+        self.process = process or ProcessRank(0, 1, 0, 1)
         self._is_connected = False
         self._store: Store | None = None
         self._all: Any = None
@@ -58,17 +58,17 @@ class Ranks:
     @property
     def is_first(self) -> bool:
         """Whether this process writes files and reports."""
-        return self.place.rank == 0
+        return self.process.rank == 0
 
     @property
     def is_first_of_node(self) -> bool:
         """Whether this process prepares the data of its machine."""
-        return self.place.local_rank == 0
+        return self.process.local_rank == 0
 
     @property
     def count(self) -> int:
         """Number of ranks."""
-        return self.place.world_size
+        return self.process.world_size
 
     def connect(self, device: torch.device) -> None:
         """Wait for all ranks, and connect them. Does nothing for a run in one process."""
@@ -77,14 +77,14 @@ class Ranks:
         try:
             self._connect(device)
         except distributed.DistError as error:
-            raise LostRankError(describe_lost_rank(self.place.rank)) from error
+            raise LostRankError(describe_lost_rank(self.process.rank)) from error
         self._is_connected = True
 
     def _connect(self, device: torch.device) -> None:
-        self._store = open_store(self.place, _STEP_TIMEOUT)
+        self._store = open_store(self.process, _STEP_TIMEOUT)
         arguments: dict[str, Any] = {
             "store": self._store,
-            "rank": self.place.rank,
+            "rank": self.process.rank,
             "world_size": self.count,
         }
         if device.type == "cuda":
@@ -95,7 +95,7 @@ class Ranks:
             distributed.init_process_group("gloo", timeout=TIME_TO_CONNECT, **arguments)
             distributed.set_timeout(_STEP_TIMEOUT)
         self._all = connect_ranks(timeout=_WAIT)
-        size = self.place.local_world_size
+        size = self.process.local_world_size
         for first in range(0, self.count, size):  # all ranks must create all groups
             node = connect_ranks(range(first, first + size), timeout=_WAIT)
             if node is not None:
@@ -117,7 +117,7 @@ class Ranks:
         """Return the result of the first rank of this machine, or raise an error of any machine."""
         if not self._is_connected:
             return work()
-        first = self.place.rank - self.place.local_rank
+        first = self.process.rank - self.process.local_rank
         try:
             result = self._share(work, self._node, first)
         except Exception as error:
@@ -149,7 +149,7 @@ class Ranks:
 
     def _share(self, work: Callable[[], Result], group: Any, source: int) -> Result:
         message: tuple[bool, Any] = False, None
-        if self.place.rank == source:
+        if self.process.rank == source:
             try:
                 message = True, work()
             except Exception as error:
@@ -175,7 +175,7 @@ class Ranks:
         is_result, value = message
         content: list[Any] = [is_result, value if is_result else _pack(value)]
         self._call(lambda: distributed.broadcast_object_list(content, src=source, group=group))
-        if self.place.rank == source:
+        if self.process.rank == source:
             return message
         is_result, value = content
         return is_result, value if is_result else _unpack(value)
@@ -184,7 +184,7 @@ class Ranks:
         try:
             communicate()
         except RuntimeError as error:
-            raise LostRankError(describe_lost_rank(self.place.rank)) from error
+            raise LostRankError(describe_lost_rank(self.process.rank)) from error
 
 
 def _pack(error: Exception | None) -> bytes | None:

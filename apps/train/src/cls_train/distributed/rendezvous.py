@@ -7,12 +7,12 @@ from datetime import timedelta
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from cls_train.distributed.environment import ProcessPlace
+from cls_train.distributed.environment import ProcessRank
 
 _POLL_SECONDS = 0.05
 
 
-def open_store(place: ProcessPlace, timeout: timedelta) -> Store:
+def open_store(process: ProcessRank, timeout: timedelta) -> Store:
     """Wait for all ranks, and return a store whose keys only the ranks of this attempt use.
 
     After a restart, the elastic launcher serves the keys of the attempt before, and the launchers
@@ -22,13 +22,13 @@ def open_store(place: ProcessPlace, timeout: timedelta) -> Store:
     Raises:
         distributed.DistError: Not all ranks came in time.
     """
-    handler = rendezvous("env://", place.rank, place.world_size, timeout=timeout)
+    handler = rendezvous("env://", process.rank, process.world_size, timeout=timeout)
     store, _, _ = next(handler)
     shared = PrefixStore("cls_train", store)
-    if place.rank == 0:
-        attempt = _welcome_ranks(shared, place.world_size, timeout)
+    if process.rank == 0:
+        attempt = _welcome_ranks(shared, process.world_size, timeout)
     else:
-        attempt = _greet_first_rank(shared, place.rank, timeout)
+        attempt = _greet_first_rank(shared, process.rank, timeout)
     return PrefixStore(f"cls_train/{attempt}", store)
 
 

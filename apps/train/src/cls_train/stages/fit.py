@@ -45,7 +45,7 @@ from cls_train.builders import (
 )
 from cls_train.composition.config import RunConfig
 from cls_train.composition.resolve_preprocessing import resolve_preprocessing
-from cls_train.distributed.environment import ProcessPlace
+from cls_train.distributed.environment import ProcessRank
 from cls_train.distributed.ranks import (
     LostRankError,
     Ranks,
@@ -129,7 +129,7 @@ def check(config: RunConfig, num_processes: int = 1) -> None:
     check_remote(config, run)
     check_startable(run)
     # This process checks alone for all of them, which are not started.
-    ranks = Ranks(ProcessPlace(0, num_processes, 0, num_processes))
+    ranks = Ranks(ProcessRank(0, num_processes, 0, num_processes))
     training = _build_training(adapt_to_ranks(config, ranks), run)
     training.data.check_ranks(num_processes)
     if find_recorded_config(run, config) is not None:
@@ -259,7 +259,7 @@ def _build_training(config: RunConfig, run: RunPaths) -> _Training:
     data = build_data(config, preprocessing)
 
     # The trainer is built before the data is read, so a missing GPU or logger is an early error.
-    trainer = build_trainer(config, run.path, callbacks.all, ranks.place)
+    trainer = build_trainer(config, run.path, callbacks.all, ranks.process)
     data.config.rank_batch_size(ranks.count)  # fails if the ranks cannot share a batch
     _prepare_data(data)
     data.check_ranks(ranks.count)
@@ -399,7 +399,7 @@ def _described_failures(run: RunPaths, trainer: Trainer) -> Iterator[None]:
         raise _stopped(run, trainer, cause) from error
     except RuntimeError as error:
         if get_ranks().count > 1 and is_lost_connection(error):
-            raise LostRankError(describe_lost_rank(get_ranks().place.rank)) from error
+            raise LostRankError(describe_lost_rank(get_ranks().process.rank)) from error
         worker_error = LoaderWorkerError.from_runtime_error(error)
         if worker_error is None:
             raise
