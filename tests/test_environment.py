@@ -141,7 +141,7 @@ def test_runs_get_names_of_their_own_when_the_clock_is_set_back(
 ) -> None:
     from types import SimpleNamespace
 
-    run = SimpleNamespace(name=None, root=tmp_path)
+    run = SimpleNamespace(name=None, root=tmp_path, remote=None)
     config: Any = SimpleNamespace(run=run, model={"name": "resnet18"}, seed=1)
     names = []
     for now in ("20261127-120000", "20251127-120000", "20261127-120000", "20261127-120000"):

@@ -59,7 +59,7 @@ HOSTILE = [
     "cls_models.build_backbone.__globals__",
     "cls_data.Quarantine.load",
     "cls_callbacks.AtomicCheckpointIO.remove_checkpoint",
-    "cls_callbacks.checkpointing.remote_copy.fsspec.open",
+    "cls_callbacks.remote.storage.fsspec.open",
     "lightning.pytorch.callbacks.callback.__builtins__.eval",
     "lightning.pytorch.loggers.logger.functools.partial",
     "torchvision.models.get_model.__class__",
