@@ -36,16 +36,18 @@ class RankFault(Callback):
         hook: One of `HOOKS`.
         rank: The rank that fails.
         fault: One of `SIGNALS`, or `full disk` or `error`.
+        max_ranks: Nothing fails in a run of more ranks.
     """
 
-    def __init__(self, hook: str, rank: int, fault: str) -> None:
+    def __init__(self, hook: str, rank: int, fault: str, max_ranks: int = 2) -> None:
         self.hook = hook
         self.rank = rank
         self.fault = fault
+        self.max_ranks = max_ranks
 
     def fail(self, trainer: Trainer) -> None:
         """Fail, if this is the rank."""
-        if trainer.global_rank != self.rank:
+        if trainer.global_rank != self.rank or trainer.world_size > self.max_ranks:
             return
         if self.fault == "error":
             raise ValueError("the fault of a test")

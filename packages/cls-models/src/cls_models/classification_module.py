@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
 from cls_data import (
     BatchShare,
@@ -28,12 +26,7 @@ from cls_models.finetuning.distillation import DistillationLoss
 from cls_models.finetuning.feature_cache import FeatureCache
 from cls_models.finetuning.transfer import Transfer
 from cls_models.losses import get_weight_sum
-from cls_models.metrics import (
-    CLASS_ACCURACY,
-    build_classification_metrics,
-    get_metric_state,
-    restore_metric_state,
-)
+from cls_models.metrics import CLASS_ACCURACY, build_classification_metrics
 from cls_models.nonfinite import NonfiniteBatchTracker, NonfiniteLossError, list_image_paths
 from cls_models.optim.param_groups import build_optimizer, is_fused_allowed
 from cls_models.optim.schedule_factory import build_schedule
@@ -45,6 +38,7 @@ from cls_models.rank_reduction import (
     scale_to_joint_mean,
     sum_over_ranks,
 )
+from cls_models.training_metrics import TrainingMetrics
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 """Builds an optimizer from parameter groups."""
@@ -108,9 +102,7 @@ class ClassificationModule(LightningModule):
         self._feature_cache: FeatureCache | None = None
         self._plateau: Plateau | None = None
 
-        # The default NaN check would synchronize with the device at every step.
-        self._train_loss = MeanMetric(nan_strategy="disable")
-        self._train_top1 = MulticlassAccuracy(num_classes, average="micro")
+        self._training_metrics = TrainingMetrics(num_classes)
         self._eval_metrics = build_classification_metrics(num_classes)
         self._nonfinite_batch = NonfiniteBatchTracker()
         self._eval_batches: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -140,8 +132,7 @@ class ClassificationModule(LightningModule):
     def on_train_epoch_start(self) -> None:
         """Unfreeze the layers that train from this epoch, and reset the training metrics."""
         self._freeze_layers()
-        self._train_loss.reset()
-        self._train_top1.reset()
+        self._training_metrics.reset()
         self._nonfinite_batch.reset()
         self._epoch_metrics = {}
         self._resumed_epoch_metrics = {}
@@ -169,9 +160,7 @@ class ClassificationModule(LightningModule):
         detached_loss = loss.detach()
         if "index" in batch:
             self._nonfinite_batch.update(detached_loss, batch["index"])
-        # Unweighted, because all batches have the same size and a weight would synchronize.
-        self._train_loss.update(detached_loss)
-        self._train_top1.update(logits.detach(), batch["labels"])
+        self._training_metrics.update(detached_loss, logits.detach(), batch["labels"])
 
         # Lightning sets this attribute without declaring it.
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -254,8 +243,7 @@ class ClassificationModule(LightningModule):
             if key in checkpoint:
                 average_buffers(buffers, checkpoint[key])
         checkpoint["training_metrics"] = {
-            "loss": get_metric_state(self._train_loss),
-            "top1": get_metric_state(self._train_top1),
+            **self._training_metrics.get_state(self.trainer.world_size),
             "concluded": self._epoch_metrics,  # version 0.1 checkpoints have this key
         }
 
@@ -263,9 +251,7 @@ class ClassificationModule(LightningModule):
         """Restore the metrics of an unfinished epoch; the start of another epoch resets them."""
         state = checkpoint.get("training_metrics")
         if state:
-            is_first = self.trainer.is_global_zero
-            restore_metric_state(self._train_loss, state["loss"], is_first=is_first)
-            restore_metric_state(self._train_top1, state["top1"], is_first=is_first)
+            self._training_metrics.restore_state(state, self.global_rank, self.trainer.world_size)
             self._epoch_metrics = state["concluded"]
             self._resumed_epoch_metrics = state["concluded"]
 
@@ -289,10 +275,7 @@ class ClassificationModule(LightningModule):
 
     def _log_training_epoch(self) -> None:
         # Log at the last step: epoch-end hooks of callbacks run before this module's.
-        values = {
-            "train_loss": self._train_loss.compute(),
-            "train_top1": self._train_top1.compute(),
-        }
+        values = self._training_metrics.compute()
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
 
         self._check_training_loss()
@@ -315,8 +298,7 @@ class ClassificationModule(LightningModule):
 
     def _check_training_loss(self) -> None:
         # One non-finite loss makes the sum non-finite. Reading it synchronizes with the device.
-        assert isinstance(self._train_loss.mean_value, Tensor)
-        total = float(sum_over_ranks(self._train_loss.mean_value))
+        total = self._training_metrics.sum_losses()
         if not math.isfinite(total):
             raise self._nonfinite_error("training", total)
 

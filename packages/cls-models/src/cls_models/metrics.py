@@ -1,15 +1,13 @@
-"""Classification metrics."""
+"""Metrics of an evaluation."""
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassF1Score,
     MulticlassStatScores,
 )
-
-from cls_models.rank_reduction import sum_over_ranks
 
 CLASS_ACCURACY = "class_accuracy"
 
@@ -66,25 +64,3 @@ class _Accuracy(_CountsByClass, MulticlassAccuracy):
 
 class _F1Score(_CountsByClass, MulticlassF1Score):
     """F1 score."""
-
-
-def get_metric_state(metric: Metric) -> dict[str, Tensor]:
-    """Return the state of a metric over all ranks, on the CPU; all its states must be sums."""
-    state = {}
-    for name, value in metric.metric_state.items():
-        assert isinstance(value, Tensor)
-        total = sum_over_ranks(value.detach())
-        state[name] = total.cpu()
-    return state
-
-
-def restore_metric_state(metric: Metric, state: dict[str, Tensor], *, is_first: bool) -> None:
-    """Set the state of a metric to the result of `get_metric_state` on the first rank.
-
-    The other ranks keep the state of a new metric, so that the sum over all ranks is the saved one.
-    """
-    if not is_first:
-        return
-    for name, value in state.items():
-        on_device = value.to(metric.device)
-        setattr(metric, name, on_device)
