@@ -96,6 +96,8 @@ def _run_command_line(arguments: Sequence[str], config_dir: Path) -> int:
         elif num_processes > 1 and process is None:
             code = _launch(config_dir, command, run, prefix, num_processes)
             if code != 0:
+                if prefix:
+                    print(f"apps/train: {prefix}see the message above", file=sys.stderr)
                 return code
         else:
             _run(config, prefix, process)

@@ -1,14 +1,24 @@
 """How the ranks of one attempt find each other."""
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from torch.distributed import DistError, HashStore
+from torch.distributed import HashStore
 
-from cls_train.distributed.rendezvous import _greet_first_rank, _welcome_ranks
+from cls_train.distributed.environment import ProcessRank
+from cls_train.distributed.rendezvous import _greet_first_rank, _welcome_ranks, open_store
+from cls_train.errors import RunFailedError
 
 TIMEOUT = timedelta(seconds=20)
+
+
+def find_free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
 
 
 def meet(store: HashStore, count: int) -> set[str]:
@@ -38,5 +48,13 @@ def test_a_rank_that_died_after_its_greeting_is_not_taken_for_the_next_one() -> 
 
 
 def test_a_rank_that_does_not_come_is_an_error() -> None:
-    with pytest.raises(DistError):
-        _welcome_ranks(HashStore(), 2, timedelta(seconds=0))
+    with pytest.raises(RunFailedError, match="of 3 processes, RANK 1, 2 did not connect"):
+        _welcome_ranks(HashStore(), 3, timedelta(seconds=0))
+
+
+def test_a_first_rank_that_does_not_come_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(find_free_port()))
+    process = ProcessRank(rank=1, world_size=2, local_rank=1, local_world_size=2)
+    with pytest.raises(RunFailedError, match="of 2 processes, RANK 0 did not connect"):
+        open_store(process, timedelta(seconds=1))

@@ -26,6 +26,9 @@ Result = TypeVar("Result")
 _WAIT = timedelta(days=1)
 """How long ranks wait while one checks and decodes the data. If it dies, the launcher stops all."""
 
+_START_TIMEOUT = timedelta(minutes=15)
+"""How long a rank waits until all have started, as long as PyTorch's elastic launcher."""
+
 _STEP_TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for another one in a training step."""
 
@@ -81,7 +84,7 @@ class Ranks:
         self._is_connected = True
 
     def _connect(self, device: torch.device) -> None:
-        self._store = open_store(self.process, _STEP_TIMEOUT)
+        self._store = open_store(self.process, _START_TIMEOUT)
         arguments: dict[str, Any] = {
             "store": self._store,
             "rank": self.process.rank,

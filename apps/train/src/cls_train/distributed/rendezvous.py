@@ -2,12 +2,15 @@
 
 import time
 import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 
+from torch.distributed import DistError
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from cls_train.distributed.environment import ProcessRank
+from cls_train.errors import RunFailedError
 
 _POLL_SECONDS = 0.05
 
@@ -20,10 +23,14 @@ def open_store(process: ProcessRank, timeout: timedelta) -> Store:
     attempt, and tells each rank that has greeted it.
 
     Raises:
-        distributed.DistError: Not all ranks came in time.
+        RunFailedError: A rank did not come in time.
+        DistError: The first rank came, and died.
     """
     handler = rendezvous("env://", process.rank, process.world_size, timeout=timeout)
-    store, _, _ = next(handler)
+    try:
+        store, _, _ = next(handler)
+    except DistError as error:
+        raise RunFailedError(_describe_absence([0], process.world_size, timeout)) from error
     shared = PrefixStore("cls_train", store)
     if process.rank == 0:
         attempt = _welcome_ranks(shared, process.world_size, timeout)
@@ -59,6 +66,15 @@ def _welcome_ranks(store: Store, count: int, timeout: timedelta) -> str:
                     store.set(f"answer/{token.decode()}", attempt)
                     answered[rank] = token
         if time.monotonic() > deadline:
-            store.wait([f"{attempt}/arrived/{min(missing)}"], timedelta(seconds=1))  # raises
+            raise RunFailedError(_describe_absence(sorted(missing), count, timeout))
         time.sleep(_POLL_SECONDS)
     return attempt
+
+
+def _describe_absence(missing: Sequence[int], count: int, timeout: timedelta) -> str:
+    ranks = ", ".join(str(rank) for rank in missing)
+    minutes = timeout.total_seconds() / 60
+    return (
+        f"of {count} processes, RANK {ranks} did not connect within {minutes:g} minutes; see their "
+        "output, and check that all machines reach MASTER_ADDR and MASTER_PORT"
+    )
