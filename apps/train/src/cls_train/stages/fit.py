@@ -1,16 +1,14 @@
 """Train a run: check its settings, read its data, build its objects, and fit."""
 
 import json
-import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 from loguru import logger
@@ -19,10 +17,9 @@ from cls_callbacks import (
     ImageThroughputMonitor,
     RemoteMirror,
     RemotePushCallback,
-    TrainingInterrupted,
     TrainingWarnings,
 )
-from cls_data import ClassificationDataModule, LoaderWorkerError, keep_freed_memory
+from cls_data import ClassificationDataModule, keep_freed_memory
 from cls_data.gate.report import report_to_dict
 from cls_data.loading.decoded_dataset import DecodedDataset
 from cls_export import LabelsMapping, Provenance
@@ -36,9 +33,7 @@ from cls_train.builders import (
     build_preprocessing,
     build_trainer,
     check_nodes,
-    close_loggers,
     describe_stop,
-    open_loggers,
     optimize_for_device,
     record_stem,
     warn_about_slow_precision,
@@ -47,14 +42,11 @@ from cls_train.composition.config import RunConfig
 from cls_train.composition.resolve_preprocessing import resolve_preprocessing
 from cls_train.distributed.environment import ProcessRank
 from cls_train.distributed.ranks import (
-    LostRankError,
     Ranks,
-    describe_lost_rank,
     get_ranks,
-    is_lost_connection,
 )
 from cls_train.distributed.settings import adapt_to_ranks
-from cls_train.errors import RunError, RunFailedError
+from cls_train.errors import RunError
 from cls_train.logs import capture_lines, log_to_file
 from cls_train.run_folder.checkpoints import choose_checkpoint
 from cls_train.run_folder.provenance import get_code_commit, get_versions
@@ -67,7 +59,8 @@ from cls_train.run_folder.resume import (
 )
 from cls_train.run_folder.run_paths import choose_run_paths, write_json
 from cls_train.run_folder.state import check_startable, forget_evaluation
-from cls_train.run_folder.write_errors import describe_os_error, failed_writes
+from cls_train.run_folder.write_errors import failed_writes
+from cls_train.stages.run_trainer import check_has_best, run_trainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +165,14 @@ def fit(config: RunConfig, run: RunPaths, mirror: RemoteMirror | None = None) ->
             # Lightning fails on a damaged one.
             checkpoint = ranks.on_first(lambda: choose_checkpoint(run))
             logger.info("run {}: resuming from {}", run.path, checkpoint)
-        _run_trainer(training, run, checkpoint)
+        run_trainer(training.trainer, training.module, training.data, run, checkpoint)
         ranks.disconnect()
         stopped = describe_stop(training.trainer, config.trainer.get("max_time"))
         if stopped is not None:
             logger.info("training {}", stopped)
 
     if ranks.is_first:
-        _check_has_best(training, run)
+        check_has_best(training.trainer, training.config, run)
     callbacks = training.callbacks
     result = FitResult(
         run,
@@ -350,93 +343,6 @@ def _push_checkpoints(training: _Training, mirror: RemoteMirror) -> None:
     callbacks: list[Callback] = training.trainer.callbacks  # type: ignore[attr-defined]
     callbacks.append(RemotePushCallback(mirror))
     training.callbacks.best_and_last.on_saved = mirror.push
-
-
-def _run_trainer(training: _Training, run: RunPaths, checkpoint: Path | None) -> None:
-    trainer = training.trainer
-    is_complete = False
-    try:
-        with _described_failures(run, trainer):
-            open_loggers(trainer.loggers)
-            trainer.fit(
-                training.module,
-                datamodule=training.data,
-                ckpt_path=checkpoint,
-                weights_only=True if checkpoint else None,
-            )
-        is_complete = True
-    except TrainingInterrupted as interrupted:
-        logger.warning(
-            "{}: stopped at step {} of epoch {}; repeat the command with run.name={} to resume "
-            "from {}",
-            interrupted.signal,
-            trainer.global_step,
-            trainer.current_epoch + 1,
-            run.path.name,
-            run.last if run.last.exists() else "the beginning",
-        )
-        raise
-    except SystemExit as stop:
-        # Before the first step Lightning 2.6.6 turns Ctrl-C into exit code 1.
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        if not is_complete:
-            close_loggers(trainer.loggers, "failed")
-
-
-@contextmanager
-def _described_failures(run: RunPaths, trainer: Trainer) -> Iterator[None]:
-    """Turn errors of the machine into a RunFailedError that names the step and how to go on."""
-    try:
-        yield
-    except OSError as error:
-        cause = describe_os_error(error, run)
-        raise _stopped(run, trainer, f"{cause}, then") from error
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        cause = f"out of memory ({error}). Free some memory, or make data.batch_size smaller; then"
-        raise _stopped(run, trainer, cause) from error
-    except RuntimeError as error:
-        if get_ranks().count > 1 and is_lost_connection(error):
-            raise LostRankError(describe_lost_rank(get_ranks().process.rank)) from error
-        worker_error = LoaderWorkerError.from_runtime_error(error)
-        if worker_error is None:
-            raise
-        cause = f"{worker_error}. After fixing the cause,"
-        raise _stopped(run, trainer, cause) from error
-
-
-def _stopped(run: RunPaths, trainer: Trainer, cause: str) -> RunFailedError:
-    start = f"to resume from {run.last}" if run.last.exists() else "to start from the beginning"
-    return RunFailedError(
-        f"training stopped at step {trainer.global_step}: {cause} repeat the command with "
-        f"run.name={run.path.name} {start}"
-    )
-
-
-def _check_has_best(training: _Training, run: RunPaths) -> None:
-    """Check that the training has selected weights, and name the reason if it has not."""
-    if run.best.exists():
-        return
-
-    trainer = training.trainer
-    max_time = training.config.trainer.get("max_time")
-    monitor = training.config.monitor.metric
-    score = trainer.callback_metrics.get(monitor)
-    if score is not None and math.isnan(float(score)):
-        cause = f"{monitor} was never a number. Use a smaller optimizer.lr and another run.name"
-    elif max_time is not None and trainer.current_epoch < (trainer.max_epochs or 0):
-        cause = (
-            f"trainer.max_time={max_time} ended it before the first validation. Repeat the command "
-            f"with run.name={run.path.name} and a longer trainer.max_time to go on"
-        )
-    else:
-        cause = "no validation has run. Check the trainer settings that limit epochs and batches"
-    raise RunFailedError(
-        f"run {run.path}: training ended at step {trainer.global_step} without a best.ckpt, "
-        f"because {cause}"
-    )
 
 
 def _get_images_per_second(callbacks: Sequence[Callback]) -> float | None:
