@@ -83,6 +83,16 @@ def test_drafts_of_dead_processes_are_removed(tmp_path: Path) -> None:
     assert set(tmp_path.iterdir()) == {target, own, other_host}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_whose_end_its_parent_has_not_noticed_is_dead(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        draft = draft_path(tmp_path / "a.json")
+        draft.with_name(draft.name.replace(f".{os.getpid()}.", f".{process.pid}.")).touch()
+        remove_drafts(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_error_of_an_atomic_write_names_the_target(tmp_path: Path, named: bool) -> None:
     target = tmp_path / "a.json"

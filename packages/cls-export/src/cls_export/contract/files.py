@@ -178,7 +178,17 @@ def _is_running(process: int) -> bool:
         return False
     except (OSError, OverflowError):  # it belongs to another user
         return True
-    return True
+    return not _is_zombie(process)
+
+
+def _is_zombie(process: int) -> bool:
+    """Whether a process has ended and waits for its parent, which in a container may never ask."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except OSError:  # not Linux, or it has just ended
+        return False
+    state = status.rpartition(")")[2].split()[0]
+    return state in ("Z", "X")
 
 
 def refuse_long_names(path: Path) -> None:
