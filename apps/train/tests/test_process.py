@@ -27,6 +27,7 @@ def test_a_signal_during_slow_imports_ends_the_process_without_an_exception(
     program = f"""
 import os, signal
 from cls_train.process import immediate_exit_on_signals
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
 before = signal.getsignal(signal.{name})
 with immediate_exit_on_signals():
     pass

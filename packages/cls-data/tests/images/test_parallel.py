@@ -89,6 +89,8 @@ from cls_data.images.parallel import map_chunks
 from cls_export.contract.commands import run_command
 
 folder = Path(sys.argv[1])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 def work(start, stop):
     (folder / str(os.getpid())).touch()
