@@ -17,7 +17,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["cls_train.main", "cls_train.run", "hydra"])
+_context.set_forkserver_preload(["cls_train.main", "cls_train.run", "hydra", "imported_exporter"])
 
 Preparation = Callable[[], Any]
 """Changes the environment of a new process, before the app starts in it."""
@@ -117,9 +117,12 @@ def _run(
     import tempfile
 
     import torch
+    from forked_evaluation import ForkedEvaluation
 
     from cls_train.main import main
+    from cls_train.stages import evaluation_process
 
+    evaluation_process._start = ForkedEvaluation
     # Loader workers fork, as in a process that was not forked itself.
     multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)

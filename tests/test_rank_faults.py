@@ -50,30 +50,25 @@ def run_with_fault(
     return codes, output
 
 
-def check_ends_soon(folder: Path, train_command: Any, hook: str, rank: int, fault: str) -> None:
-    codes, output = run_with_fault(folder, train_command, hook, rank, fault)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Test faults at every hook with `-m faults`, and the tricky ones in the default suite."""
+    if "hook" in metafunc.fixturenames:
+        is_full = "faults" in metafunc.config.getoption("markexpr")
+        moments = (*TRICKY, *EVERYWHERE) if is_full else TRICKY
+        metafunc.parametrize(("hook", "rank", "fault"), moments)
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_a_fault_of_one_rank_ends_the_other(
+    tmp_path: Path, train_command: Any, hook: str, rank: int, fault: str
+) -> None:
+    codes, output = run_with_fault(tmp_path, train_command, hook, rank, fault)
     is_over = codes == [0, 0]  # the signal came when training was complete
     assert is_over or codes[rank] == CODES[fault], output
     assert is_over or codes[1 - rank] in (1, CODES[fault]), output
     assert "this is a bug" not in output
     assert "Error: " not in output
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("hook", "rank", "fault"), TRICKY)
-def test_a_fault_of_one_rank_ends_the_other(
-    tmp_path: Path, train_command: Any, hook: str, rank: int, fault: str
-) -> None:
-    check_ends_soon(tmp_path, train_command, hook, rank, fault)
-
-
-@pytest.mark.slow
-@pytest.mark.faults
-@pytest.mark.parametrize(("hook", "rank", "fault"), EVERYWHERE)
-def test_a_fault_at_any_hook_ends_the_other(
-    tmp_path: Path, train_command: Any, hook: str, rank: int, fault: str
-) -> None:
-    check_ends_soon(tmp_path, train_command, hook, rank, fault)
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Runs that outlive their machine: train, lose the machine, run the same command elsewhere.
 
-A machine is a run root of its own, which is deleted with everything in it. The short form uses a
-folder; `-m faults` adds an S3 server and an emulator of Google Cloud Storage.
+A machine is a run root of its own, which is deleted with everything in it. `-m faults` loses more
+machines, stops the server for longer, and waits until a lease expires.
 """
 
 import functools
@@ -102,7 +102,9 @@ def undisturbed(lab: Lab) -> tuple[RunPaths, float]:
     """A finished run that was never interrupted, and the seconds that it took."""
     remote = lab.folder / "undisturbed-remote"
     remote.mkdir()
-    lab.finish("warm-up", str(remote / ".."), "run.name=warm-up")
+    check = lab.start("warm-up", str(remote), "--check")  # writes the data set
+    check.join(120)
+    assert check.exitcode == 0, lab.read_output("warm-up")
     started = time.monotonic()
     run = lab.finish("undisturbed", str(remote))
     return run, time.monotonic() - started
@@ -213,19 +215,21 @@ def test_a_run_whose_machines_keep_disappearing_ends_like_an_undisturbed_one(
     undisturbed: tuple[RunPaths, float],
     kind: str,
     request: pytest.FixtureRequest,
+    short: bool,
 ) -> None:
     server: Server = request.getfixturevalue(kind)
     expected, seconds = undisturbed
     moments = random.Random(SEED)
+    planned = 1 if short else LOSSES
     losses: Counter[str] = Counter()
     terminations = []
     runs = 0
-    while losses.total() < LOSSES:
+    while losses.total() < planned:
         runs += 1
         remote = f"{server.url}/{runs}"
         label = f"{kind}-{runs}"
         lost = lose_machines(
-            lab, remote, label, moments, seconds, LOSSES - losses.total(), server.environment
+            lab, remote, label, moments, seconds, planned - losses.total(), server.environment
         )
         losses += lost.by_signal
         terminations += lost.seconds
@@ -241,10 +245,15 @@ def test_a_run_whose_machines_keep_disappearing_ends_like_an_undisturbed_one(
 
 @pytest.mark.faults
 def test_training_goes_on_while_the_server_is_down_and_pushes_catch_up(
-    lab: Lab, s3: Server
+    lab: Lab, s3: Server, short: bool
 ) -> None:
     remote = f"{s3.url}/outage"
-    longer = ("trainer.max_epochs=400", "trainer.max_time=00:00:01:15", "stages.evaluate=false")
+    outage, training_time = (4, "00:00:00:20") if short else (30, "00:00:01:15")
+    longer = (
+        "trainer.max_epochs=400",
+        f"trainer.max_time={training_time}",
+        "stages.evaluate=false",
+    )
     process = lab.start("outage", remote, *longer, environment=s3.environment)
     run = lab.run("outage")
     deadline = time.monotonic() + 120
@@ -253,7 +262,7 @@ def test_training_goes_on_while_the_server_is_down_and_pushes_catch_up(
     time.sleep(3)
     s3.stop()
     step_before = run.last.stat().st_mtime_ns
-    time.sleep(30)
+    time.sleep(outage)
     assert run.last.stat().st_mtime_ns > step_before, "training has stopped"
     s3.start()
     process.join(300)
@@ -304,7 +313,7 @@ def test_storage_that_cannot_be_used_is_one_message_before_the_first_step(
 @pytest.mark.faults
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="renames the host")
 def test_two_machines_never_train_one_run_and_the_second_goes_on_when_the_first_is_dead(
-    lab: Lab, s3: Server, undisturbed: tuple[RunPaths, float]
+    lab: Lab, s3: Server, short: bool
 ) -> None:
     remote = f"{s3.url}/contended"
     longer = ("trainer.max_epochs=400", "stages.evaluate=false")
@@ -325,6 +334,8 @@ def test_two_machines_never_train_one_run_and_the_second_goes_on_when_the_first_
 
     os.kill(first.pid, signal.SIGKILL)
     first.join()
+    if short:  # the lease expires after a minute
+        return
     third = lab.start("third-one", remote, *longer, environment=s3.environment, hostname="three")
     fourth = lab.start("fourth", remote, *longer, environment=s3.environment, hostname="four")
     deadline = time.monotonic() + 150

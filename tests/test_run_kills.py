@@ -44,11 +44,11 @@ class Lab(NamedTuple):
     folder: Path
     command: Callable[..., list[str]]
 
-    def start(self, number: str) -> Any:
+    def start(self, number: str, *more: str) -> Any:
         root = self.folder / number
         root.mkdir(exist_ok=True)
         store = f"data.store={root / 'store'}"
-        arguments = self.command(root, NAME, *SETTINGS, store, quick=False)[2:]
+        arguments = self.command(root, NAME, *SETTINGS, store, *more, quick=False)[2:]
         return start(arguments, root / "output.txt")
 
     def finish(self, number: str) -> None:
@@ -67,7 +67,9 @@ class Lab(NamedTuple):
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, train_command: Any) -> tuple[Lab, float]:
     """A finished run, and the seconds it took."""
     lab = Lab(tmp_path_factory.mktemp("kills"), train_command)
-    lab.finish("warm-up")
+    check = lab.start("warm-up", "--check")  # writes the data set
+    check.join(120)
+    assert check.exitcode == 0, lab.read_output("warm-up")
     started = time.monotonic()
     lab.finish("whole")
     return lab, time.monotonic() - started

@@ -274,12 +274,15 @@ def test_settings_that_pass_the_check_train_to_the_end(
     if short and attempt > 0:
         pytest.skip("one attempt is enough; run pytest -m faults")
     generator = random.Random(SEED + attempt)
+    composer = Composer(CONF, parse_command_line([]))
     valid: list[Case] = []
     while len(valid) < SETTINGS_PER_RUN:
         keys = {case.key for case in valid}
         case = generator.choice(draw_cases(1_200, generator.randrange(10**6)))
         is_free = case.choice == "" and case.key not in (keys | KEYS_OF_THE_RUN)
-        if is_free and try_case(case, data_folder).code == 0:
+        if not is_free or find_early_message(case, data_folder, composer) is not None:
+            continue
+        if try_case(case, data_folder).code == 0:
             valid.append(case)
 
     settings = [override for case in valid for override in case.overrides]

@@ -2,19 +2,20 @@
 
 import functools
 import http.server
+import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from forked_app import start
 
 from cls_data import SyntheticNumbers
 from cls_data.shards import index
@@ -23,7 +24,6 @@ from cls_export import Preprocessing
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 SETTINGS = (
     "debug=tiny",
     "data=jsonl",
@@ -92,9 +92,9 @@ def server(sharded: tuple[Path, Path]) -> Iterator[str]:
 
 
 def test_a_run_from_shards_that_is_stopped_and_killed_ends_like_an_uninterrupted_one(
-    sharded: tuple[Path, Path], server: str, tmp_path: Path, environment: dict[str, str]
+    sharded: tuple[Path, Path], server: str, tmp_path: Path
 ) -> None:
-    def command(name: str, url: str | Path) -> list[str]:
+    def start_run(name: str, url: str | Path) -> ForkServerProcess:
         settings = (
             *SETTINGS,
             f"data.root={sharded[0]}",
@@ -103,20 +103,26 @@ def test_a_run_from_shards_that_is_stopped_and_killed_ends_like_an_uninterrupted
             f"run.root={tmp_path}",
             f"run.name={name}",
         )
-        return [sys.executable, str(REPOSITORY / "apps/train"), *settings]
+        return start(settings, tmp_path / f"{name}.txt")
 
-    subprocess.run(command("whole", sharded[1]), env=environment, cwd=tmp_path, check=True)
+    def finish(name: str, url: str | Path) -> None:
+        process = start_run(name, url)
+        process.join(180)
+        assert process.exitcode == 0, (tmp_path / f"{name}.txt").read_text()
 
+    finish("whole", sharded[1])
     stopped = tmp_path / "stopped"
     for epochs, number in ((1, signal.SIGTERM), (2, signal.SIGKILL)):
-        process = subprocess.Popen(command("stopped", server), env=environment, cwd=tmp_path)
+        process = start_run("stopped", server)
         while count_epochs(stopped) < epochs:
-            assert process.poll() is None, "the run ended before it could be stopped"
+            assert process.is_alive(), "the run ended before it could be stopped"
             time.sleep(0.01)
-        process.send_signal(number)
-        assert process.wait(60) in (143, -signal.SIGKILL)
+        assert process.pid is not None
+        os.kill(process.pid, number)
+        process.join(60)
+        assert process.exitcode in (143, -signal.SIGKILL)
         shutil.rmtree(tmp_path / "cache")  # as on a fresh machine
-    subprocess.run(command("stopped", server), env=environment, cwd=tmp_path, check=True)
+    finish("stopped", server)
 
     assert (stopped / "train.log").read_text().count("resuming from") == 2
     for name in ("last", "best"):
