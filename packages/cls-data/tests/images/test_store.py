@@ -22,6 +22,7 @@ from PIL import Image
 
 from cls_data import DataError, ImageStore, Record, read_split
 from cls_data.images.parallel import CHUNK_SIZE
+from cls_data.images.store import PixelRows
 from cls_export.contract.preprocessing import Preprocessing
 
 SIDE = 8
@@ -76,6 +77,20 @@ def test_stored_rows_equal_the_preprocessing(
 def test_gather_returns_the_requested_rows(root: Path) -> None:
     store = build(root)
     assert torch.equal(store.rows.gather(torch.tensor([4, 0, 4])), store.pixels[[4, 0, 4]])
+
+
+@given(
+    count=st.integers(1, 9),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    index=st.lists(st.integers(0, 8), max_size=12),
+)
+def test_rows_of_any_size_are_gathered(
+    count: int, height: int, width: int, index: list[int]
+) -> None:
+    pixels = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
+    wanted = torch.tensor([row % count for row in index], dtype=torch.int64)
+    assert torch.equal(PixelRows(pixels).gather(wanted), pixels[wanted])
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image"])

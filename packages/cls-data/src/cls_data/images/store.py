@@ -64,13 +64,30 @@ class PixelRows:
             num_bytes = math.prod(shape)
             memory = torch.UntypedStorage._new_shared(num_bytes)  # type: ignore[no-untyped-call]
             rows = self.pixels.new_empty(0).set_(memory).view(shape)
-        return torch.index_select(self.pixels, 0, index, out=rows)
+        _copy_rows(self.pixels, index, rows)
+        return rows
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Map a file again; pickled as a tensor, its content would be copied into shared memory.
         if self.file is None:
             return PixelRows, (self.pixels, None)
         return _map_rows, (self.file,)
+
+
+def _copy_rows(pixels: Tensor, index: Tensor, rows: Tensor) -> None:
+    """Copy some rows, as words of 8 bytes where their size allows it.
+
+    torch gives each thread whole rows if they have at most 32,768 elements. It splits longer ones
+    between all threads, one row after the other. On 16 cores, 256 rows of 224 px took 2.8 ms as
+    bytes and 0.6 ms as words.
+    """
+    row_bytes = math.prod(pixels.shape[1:])
+    source = pixels.view(len(pixels), row_bytes)
+    target = rows.view(len(rows), row_bytes)
+    if row_bytes % 8 == 0:
+        source = source.view(torch.int64)
+        target = target.view(torch.int64)
+    torch.index_select(source, 0, index, out=target)
 
 
 class RowSource(Protocol):
