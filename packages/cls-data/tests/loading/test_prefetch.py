@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cls_data.images.store import PixelRows
-from cls_data.loading.batches import ClassificationBatch, StoredBatch
+from cls_data.loading.batches import BatchShare, ClassificationBatch, StoredBatch
 from cls_data.loading.dataloaders import BatchDataset
 from cls_data.loading.prefetch import THREAD_NAME, DevicePrefetcher
 from cls_data.loading.samplers import BatchPlan
@@ -65,12 +65,16 @@ def test_an_exception_in_the_thread_is_raised_by_the_iterator() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_prefetched_batch_is_ready_on_the_current_cuda_stream() -> None:
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_prefetched_batch_is_ready_on_the_current_cuda_stream(world_size: int) -> None:
     device = torch.device("cuda", 0)
 
     def slowly(batch: StoredBatch) -> ClassificationBatch:
         torch.cuda._sleep(20_000_000)
-        return prepare(batch)
+        prepared = prepare(batch)
+        if world_size > 1:
+            prepared["share"] = BatchShare(3, 2 * len(batch["labels"]), 0, world_size)
+        return prepared
 
     for number, batch in enumerate(DevicePrefetcher(stored(50), slowly, device)):
         assert batch["images"].is_cuda

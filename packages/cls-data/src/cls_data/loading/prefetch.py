@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
@@ -84,9 +83,10 @@ class DevicePrefetcher:
             return
         stream = torch.cuda.current_stream(self._device)
         stream.wait_event(prepared.ready)
-        for tensor in cast("dict[str, torch.Tensor]", prepared.batch).values():
-            # Or the allocator would reuse the memory for a later batch while it is still read.
-            tensor.record_stream(stream)
+        for value in prepared.batch.values():
+            if isinstance(value, torch.Tensor):
+                # Or the allocator would reuse the memory for a later batch while it is still read.
+                value.record_stream(stream)
 
     def _limit_pending_steps(self) -> None:
         """Wait for an earlier step if the host is too far ahead of the device."""
