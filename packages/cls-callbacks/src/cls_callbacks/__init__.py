@@ -9,7 +9,7 @@ from cls_callbacks.checkpointing.checkpoint_files import (
 )
 from cls_callbacks.checkpointing.ema import EMA
 from cls_callbacks.checkpointing.preemption import PreemptionCheckpoint, TrainingInterrupted
-from cls_callbacks.checkpointing.rank_agreement import TIME_TO_CONNECT, connect_ranks
+from cls_callbacks.checkpointing.rank_agreement import TIME_TO_CONNECT, connect_ranks, set_timeout
 from cls_callbacks.finders.batch_size_finder import FastestBatchSizeFinder
 from cls_callbacks.finders.lr_finder import LRFinder
 from cls_callbacks.observers.augmented_samples import AugmentedSamplesPlot
@@ -69,5 +69,6 @@ __all__ = [
     "log_image",
     "open_remote_folder",
     "remove_checkpoint",
+    "set_timeout",
     "verify_checkpoint",
 ]

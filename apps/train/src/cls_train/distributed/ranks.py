@@ -15,7 +15,7 @@ import torch
 from torch import distributed
 from torch.distributed.distributed_c10d import Store
 
-from cls_callbacks import TIME_TO_CONNECT, CheckpointNotSavedError, connect_ranks
+from cls_callbacks import TIME_TO_CONNECT, CheckpointNotSavedError, connect_ranks, set_timeout
 from cls_models import NonfiniteLossError
 from cls_train.distributed.environment import ProcessRank
 from cls_train.distributed.rendezvous import open_store
@@ -96,7 +96,7 @@ class Ranks:
             distributed.init_process_group("nccl", device_id=device, **arguments)
         else:
             distributed.init_process_group("gloo", timeout=TIME_TO_CONNECT, **arguments)
-            distributed.set_timeout(_STEP_TIMEOUT)
+            set_timeout(_STEP_TIMEOUT)
         self._all = connect_ranks(timeout=_WAIT)
         size = self.process.local_world_size
         for first in range(0, self.count, size):  # all ranks must create all groups

@@ -5,10 +5,12 @@ One that saves or exits alone would hang the others in their next collective ope
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, distributed
+from torch.distributed import distributed_c10d
 
 TIME_TO_CONNECT = timedelta(seconds=40)
 """How long ranks that all wait for each other may take to connect. If one of them has died, the
@@ -32,8 +34,16 @@ def connect_ranks(
     group = distributed.new_group(members, backend="gloo", timeout=TIME_TO_CONNECT)
     if not isinstance(group, distributed.ProcessGroup):
         return None
-    distributed.set_timeout(timeout, group)
+    set_timeout(timeout, group)
     return group
+
+
+def set_timeout(timeout: timedelta, group: distributed.ProcessGroup | None = None) -> None:
+    """Set how long operations of a group, or of the default one, wait for another rank."""
+    # torch 2.14 and older have it only under a private name.
+    old: Any = vars(distributed_c10d).get("_set_pg_timeout")
+    new: Any = vars(distributed).get("set_timeout", old)
+    new(timeout, group)
 
 
 class RankAgreement:
