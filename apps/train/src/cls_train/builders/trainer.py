@@ -1,6 +1,5 @@
 """Build the trainers of a run: one for training, one for the evaluation of its weights."""
 
-import inspect
 import shutil
 import warnings
 from pathlib import Path
@@ -20,9 +19,7 @@ from lightning.pytorch.profilers import (
     PyTorchProfiler,
     SimpleProfiler,
 )
-from lightning.pytorch.strategies import DDPStrategy
 from loguru import logger
-from torch.nn.parallel import DistributedDataParallel
 
 from cls_callbacks import AtomicCheckpointIO
 from cls_models import (
@@ -37,6 +34,7 @@ from cls_train.composition.config import Node, RunConfig
 from cls_train.composition.instantiate import build
 from cls_train.distributed.devices import uses_processes
 from cls_train.distributed.environment import ProcessRank
+from cls_train.distributed.strategy import AveragedGradients
 from cls_train.errors import ConfigError
 
 EVALUATION_FLAGS = (
@@ -201,18 +199,7 @@ def _use_all_ranks(node: Node, process: ProcessRank, *, has_frozen_layers: bool)
     if not isinstance(devices, list):
         devices = process.local_world_size
     node["num_nodes"] = process.num_nodes
-    parameters = inspect.signature(DistributedDataParallel.__init__).parameters
-    # torch 2.15 has renamed the argument.
-    is_renamed = "forward_sync_buffers" in parameters
-    name = "forward_sync_buffers" if is_renamed else "broadcast_buffers"
-    # `ClassificationModule` averages buffers when they are used, instead of in every step.
-    unsynchronized: dict[str, Any] = {name: False}
-    strategy = DDPStrategy(
-        gradient_as_bucket_view=True,
-        # Frozen layers get no gradients, for which the ranks would wait.
-        find_unused_parameters=has_frozen_layers,
-        **unsynchronized,
-    )
+    strategy = AveragedGradients(has_frozen_layers=has_frozen_layers)
     return {"devices": devices, "strategy": strategy}
 
 

@@ -17,6 +17,7 @@ from cls_callbacks import (
     ImageThroughputMonitor,
     RemoteMirror,
     RemotePushCallback,
+    TrainingInterrupted,
     TrainingWarnings,
 )
 from cls_data import ClassificationDataModule, keep_freed_memory
@@ -165,7 +166,11 @@ def fit(config: RunConfig, run: RunPaths, mirror: RemoteMirror | None = None) ->
             # Lightning fails on a damaged one.
             checkpoint = ranks.on_first(lambda: choose_checkpoint(run))
             logger.info("run {}: resuming from {}", run.path, checkpoint)
-        run_trainer(training.trainer, training.module, training.data, run, checkpoint)
+        try:
+            run_trainer(training.trainer, training.module, training.data, run, checkpoint)
+        except TrainingInterrupted:  # all ranks stop after the same step
+            ranks.disconnect()
+            raise
         ranks.disconnect()
         stopped = describe_stop(training.trainer, config.trainer.get("max_time"))
         if stopped is not None:
