@@ -7,7 +7,8 @@ Expected: for each network and image size, images per second and device of each 
           images each: at least 90% for ResNet-18 at 224 px, 80% at 64 px, 92% for ResNet-50.
 
 Measures the whole trainer of the app, with its callbacks and device-side augmentation, on random
-pixels. Figures are medians over the epochs after the first two.
+pixels. An epoch has the same number of steps on any number of devices. Figures are medians over the
+epochs after the first two.
 """
 
 import argparse
@@ -53,7 +54,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--per-device", type=int, default=256)
-    parser.add_argument("--rows", type=int, default=12_288, help="training images of 224 px")
+    parser.add_argument(
+        "--rows", type=int, default=12_288, help="training images of 224 px per device"
+    )
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--graph", action="store_true", help="CUDA graphs on one device")
@@ -71,7 +74,7 @@ def main() -> None:
             if code != 0:
                 sys.exit(code)
             speeds[count] = json.loads(results.read_text())
-    print_table(speeds)
+            print_table(speeds)
 
 
 def print_table(speeds: dict[int, dict[str, float]]) -> None:
@@ -86,7 +89,7 @@ def print_table(speeds: dict[int, dict[str, float]]) -> None:
             speed = speeds[count].get(case)
             cell = "" if speed is None else f"{speed:.0f} ({speed / base[case]:.1%})"
             cells += f"{cell:>22}"
-        print(f"{case:<22}{cells}")
+        print(f"{case:<22}{cells}", flush=True)
 
 
 def measure_cases(options: argparse.Namespace) -> None:
@@ -134,7 +137,7 @@ def measure(
             config = RunConfig.from_hydra(compose("config", overrides))
         config = adapt_to_ranks(config, ranks)
         rows = options.rows * (224 * 224) // (size * size) // 4 if size < 224 else options.rows
-        speeds = train(config, rows, ranks)
+        speeds = train(config, rows * ranks.count, ranks)
     return statistics.median(speeds[WARM_UP_EPOCHS:]) / ranks.count
 
 
