@@ -1,0 +1,1 @@
+"""Launch training jobs on other machines, from the arguments of `apps/train`."""

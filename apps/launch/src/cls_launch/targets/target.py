@@ -1,0 +1,121 @@
+"""The interface between the launcher and the services that run jobs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Resources(BaseModel):
+    """What a job needs.
+
+    Attributes:
+        gpus: Number of GPUs.
+        gpu: Model of the GPU, such as L4, A100, A100-80GB, or H100. Each target translates it to
+            the name that its service uses, or refuses it.
+        cpus: Number of CPU cores.
+        memory_gb: Memory in GB.
+        disk_gb: Local disk in GB.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gpus: Annotated[int, Field(ge=0, le=16)] = 1
+    gpu: str | None = None
+    cpus: Annotated[int, Field(ge=1)] = 4
+    memory_gb: Annotated[int, Field(ge=1)] = 16
+    disk_gb: Annotated[int, Field(ge=1)] = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training run, as every target gets it.
+
+    Attributes:
+        name: Lowercase letters, digits, and `-`; starts with a letter, at most 63 characters.
+        image: Reference with a digest, `registry/repository@sha256:…`. None only for targets that
+            run without an image.
+        arguments: Arguments of `apps/train`, which is the entry point of the image.
+        resources: What the job needs.
+        commit: Git commit of the checkout, with `-dirty` for local changes.
+        environment: Values of environment variables. None of them is secret.
+        secrets: Name of an environment variable → name of the target's secret that holds its value.
+            Values of secrets never reach the launcher.
+        labels: Lowercase names and values, for labels of the service.
+    """
+
+    name: str
+    image: str | None
+    arguments: tuple[str, ...]
+    resources: Resources
+    commit: str
+    environment: Mapping[str, str]
+    secrets: Mapping[str, str]
+    labels: Mapping[str, str]
+
+
+class TargetSettings(BaseModel):
+    """Settings of one target, from conf/launch/NAME.yaml and `target.KEY=VALUE`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+SettingsT = TypeVar("SettingsT", bound=TargetSettings)
+
+
+class Target(ABC, Generic[SettingsT]):
+    """A service that runs jobs.
+
+    All methods raise `LaunchError` for wrong input (no credentials, an unknown region or GPU, a
+    name that is taken, a missing client library or executable) and `LaunchFailedError` for work
+    that failed on correct input (no network, a quota, as the service says it). A module of a
+    target is importable without its client library.
+
+    Attributes:
+        settings_type: The model of its settings.
+        needs_image: Whether the job runs in a container.
+        is_remote: Whether the machine of the job has none of this machine's folders. Then
+            `run.name`, `run.remote`, and data that is no local folder are required.
+        restarts: Whether an interrupted job is started again, so that it needs a run name.
+    """
+
+    settings_type: ClassVar[type[TargetSettings]]
+    needs_image: ClassVar[bool] = True
+    is_remote: ClassVar[bool] = True
+    restarts: ClassVar[bool] = True
+
+    def __init__(self, settings: SettingsT) -> None:
+        self.settings = settings
+
+    def list_mounted_folders(self) -> list[str]:
+        """Return the folders that the job's machine mounts, so data may be below them."""
+        return []
+
+    @abstractmethod
+    def check(self, job: Job) -> None:
+        """Check what can be checked before anything is billed, without connecting to anything.
+
+        This is also called before a dry run.
+        """
+
+    @abstractmethod
+    def render(self, job: Job) -> str:
+        """Return the text of what would be submitted. Pure: the same job renders the same text."""
+
+    @abstractmethod
+    def submit(self, job: Job) -> str:
+        """Submit the job, and return one line for the user. A name that is taken is refused."""
+
+    @abstractmethod
+    def status(self, name: str) -> str:
+        """Return the state of a job, as the service names it."""
+
+    @abstractmethod
+    def logs(self, name: str) -> Iterator[str]:
+        """Yield the lines of a job's log, without their line ends."""
+
+    @abstractmethod
+    def stop(self, name: str) -> str:
+        """Stop a job so that it saves first, and return one line for the user."""
