@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cls_export.bundle.golden import GoldenReport, verify_bundle
     from cls_export.contract.calibration import Calibration, Reject
-    from cls_export.contract.errors import BundleError, ConversionError, ImageError
+    from cls_export.contract.errors import (
+        BundleError,
+        ConversionError,
+        ImageError,
+        RemoteBundleError,
+        TransferError,
+        VerificationError,
+    )
     from cls_export.contract.labels_mapping import (
         LabelsMapping,
         Normalization,
@@ -27,6 +34,8 @@ if TYPE_CHECKING:
     from cls_export.runtime.classifier import Classifier
     from cls_export.runtime.predictions import Prediction
     from cls_export.runtime.tracks import TrackPrediction
+    from cls_export.sharing.pull import pull_bundle
+    from cls_export.sharing.push import push_bundle
 
 _MODULES = {
     "Bundle": "runtime.bundle_files",
@@ -42,8 +51,13 @@ _MODULES = {
     "Preprocessing": "contract.preprocessing",
     "Provenance": "contract.labels_mapping",
     "Reject": "contract.calibration",
+    "RemoteBundleError": "contract.errors",
     "ScoredMetric": "contract.labels_mapping",
     "TrackPrediction": "runtime.tracks",
+    "TransferError": "contract.errors",
+    "VerificationError": "contract.errors",
+    "pull_bundle": "sharing.pull",
+    "push_bundle": "sharing.push",
     "verify_bundle": "bundle.golden",
 }
 """The module of each public name."""
@@ -62,8 +76,13 @@ __all__ = [
     "Preprocessing",
     "Provenance",
     "Reject",
+    "RemoteBundleError",
     "ScoredMetric",
     "TrackPrediction",
+    "TransferError",
+    "VerificationError",
+    "pull_bundle",
+    "push_bundle",
     "verify_bundle",
 ]
 

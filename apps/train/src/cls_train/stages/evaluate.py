@@ -7,7 +7,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from torch.nn import functional
 from cls_callbacks import CheckpointScore, PredictionsWriter
 from cls_data import ClassificationDataModule, EvaluationOutputs, Predictions, keep_freed_memory
 from cls_export import Classifier, LabelsMapping, Provenance, ScoredMetric, verify_bundle
+from cls_export.bundle.model_card import CardFigure
 from cls_export.contract.run_layout import RunPaths
 from cls_export.convert.exporter import write_bundle
 from cls_models import ClassificationModule, build_classification_metrics
@@ -109,7 +110,7 @@ def evaluate(paths: RunPaths, allow_targets: Sequence[str] = ()) -> EvaluationRe
     labels = _add_provenance(run.labels, run.scored)
     labels, calibration = calibrate(labels, valid_outputs, groups, run.config.stages)
     run.module.cpu().to(memory_format=torch.contiguous_format)
-    onnx = _export(run, labels, valid_outputs)
+    onnx = _export(run, labels, valid_outputs, list_card_figures(evaluation.scores))
 
     if run.config.stages.robustness:
         _measure_robustness(run)
@@ -214,15 +215,37 @@ def _score(run: _TrainedRun, outputs: EvaluationOutputs) -> EvaluationScores:
     return compute_scores(EvaluatedPredictions.from_predictions(predictions))
 
 
+def list_card_figures(scores: Mapping[str, EvaluationScores]) -> list[CardFigure]:
+    """Return the figures of the model card, given the scores by split: test first."""
+    figures = []
+    for split in sorted(scores):
+        found = scores[split]
+        estimates = {
+            "top-1 accuracy": found.top1,
+            "macro precision": found.macro_precision,
+            "macro recall": found.macro_recall,
+            "macro F1": found.macro_f1,
+        }
+        for metric, estimate in estimates.items():
+            if estimate.value is not None:
+                interval = (estimate.low, estimate.high)
+                figures.append(CardFigure(split, metric, estimate.value, *interval, found.images))
+    return figures
+
+
 def _export(
-    run: _TrainedRun, labels: LabelsMapping, valid_outputs: EvaluationOutputs
+    run: _TrainedRun,
+    labels: LabelsMapping,
+    valid_outputs: EvaluationOutputs,
+    figures: Sequence[CardFigure],
 ) -> dict[str, float]:
     """Write the bundle, and check it by classifying the validation files with cls_export."""
     bundle = run.paths.bundle
     images = [record.path for record in run.data.records("valid")]
     step = max(1, len(images) // GOLDEN_IMAGES)
 
-    write_bundle(run.module.backbone, labels, bundle, images[::step][:GOLDEN_IMAGES])
+    golden = images[::step][:GOLDEN_IMAGES]
+    write_bundle(run.module.backbone, labels, bundle, golden, figures)
     report = verify_bundle(bundle)
     if not report.passed:
         raise IdentityError(f"{bundle} fails its golden test: {'; '.join(report.failures)}")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
+from cls_export.bundle.model_card import check_model_card
 from cls_export.contract.bundle_layout import (
     GOLDEN_FILE,
     GOLDEN_FOLDER,
@@ -242,6 +243,8 @@ def _verify(path: str | os.PathLike[str], tolerance: float | None) -> GoldenRepo
             f"expected the folder {GOLDEN_FOLDER}/ beside the model"
         )
     golden = GoldenSet.load_of_bundle(bundle)
+    assert bundle.labels is not None
+    check_model_card(bundle.labels.parent, LabelsMapping.load(bundle.labels))
     if tolerance is None:
         tolerance = golden.tolerance or TOLERANCE
 

@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cls_export.contract.bundle_layout import GOLDEN_FILE, GOLDEN_FOLDER, LABELS_FILE, MODEL_FILE
+from cls_export.bundle.model_card import hash_model_card
+from cls_export.contract.bundle_layout import (
+    CARD_FILE,
+    GOLDEN_FILE,
+    GOLDEN_FOLDER,
+    LABELS_FILE,
+    MODEL_FILE,
+)
 from cls_export.contract.errors import BundleError
 from cls_export.contract.files import (
     delete,
@@ -21,7 +28,7 @@ from cls_export.contract.files import (
 from cls_export.contract.labels_mapping import LabelsMapping
 from cls_export.runtime.bundle_files import REPLACED_SUFFIX
 
-_BUNDLE_FILES = {MODEL_FILE, LABELS_FILE, GOLDEN_FOLDER}
+_BUNDLE_FILES = {MODEL_FILE, LABELS_FILE, GOLDEN_FOLDER, CARD_FILE}
 _DESKTOP_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 """File managers write them into the folders that they show."""
 
@@ -34,9 +41,29 @@ _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 def staged_bundle(folder: str | os.PathLike[str], labels: LabelsMapping) -> Iterator[Path]:
     """Yield a draft folder with an empty golden/, which becomes `folder` if the block succeeds.
 
-    The block writes model.onnx and the golden set. Then labels_mapping.json is written with the
-    hashes of both, and the draft and `folder` change places in one step. A killed process leaves
-    the old bundle or the new one, and a hidden draft, which the next export deletes.
+    The block writes model.onnx, the golden set, and the model card. Then labels_mapping.json is
+    written with their hashes, and the draft replaces `folder` as in `staged_folder`.
+
+    Raises a BundleError or OSError like `staged_folder`.
+    """
+    with staged_folder(folder) as draft:
+        (draft / GOLDEN_FOLDER).mkdir()
+        yield draft
+        card = draft / CARD_FILE
+        complete = labels.with_file_hashes(
+            model_sha256=sha256_of_file(draft / MODEL_FILE, error=BundleError),
+            golden_sha256=sha256_of_file(draft / GOLDEN_FOLDER / GOLDEN_FILE, error=BundleError),
+            card_sha256=hash_model_card(card) if card.exists() else None,
+        )
+        complete.save(draft / LABELS_FILE)
+
+
+@contextmanager
+def staged_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty draft folder, which becomes the bundle `folder` if the block succeeds.
+
+    The draft and an older bundle change places in one step. A killed process leaves the old bundle
+    or the new one, and a hidden draft, which the next export deletes.
 
     Raises:
         BundleError: `folder` exists and is not a bundle.
@@ -49,13 +76,8 @@ def staged_bundle(folder: str | os.PathLike[str], labels: LabelsMapping) -> Iter
     delete(draft)  # of an earlier process with the same id
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        (draft / GOLDEN_FOLDER).mkdir(parents=True)
+        draft.mkdir()
         yield draft
-        complete = labels.with_file_hashes(
-            model_sha256=sha256_of_file(draft / MODEL_FILE, error=BundleError),
-            golden_sha256=sha256_of_file(draft / GOLDEN_FOLDER / GOLDEN_FILE, error=BundleError),
-        )
-        complete.save(draft / LABELS_FILE)
         _replace(target, draft)
     except OSError as error:
         if error.errno is None or not str(error.filename).startswith(str(draft)):
@@ -98,6 +120,8 @@ def _check_replaceable(target: Path) -> None:
 
     names = {path.name for path in target.iterdir()}
     foreign = sorted(names - _BUNDLE_FILES - _DESKTOP_FILES)
+    if CARD_FILE in names and LABELS_FILE not in names:  # a README.md of something else
+        foreign.append(CARD_FILE)
     if foreign:
         raise BundleError(
             f"{target} contains {foreign[0]!r}, so it is not a bundle; choose another folder"

@@ -22,6 +22,11 @@ ANNOTATION_EXAMPLE: Final = '{"image": "a.jpg", "suffix": "23"}'
 _BUNDLE_HELP = "the export/ folder of a run, or its model.onnx"
 _NEEDS_EXTRA = 'Needs: pip install "cls-export[torch]"'
 
+_PUSH_FORMS = (
+    "oci://REGISTRY/REPOSITORY:TAG, gs://BUCKET/FOLDER:TAG, s3://BUCKET/FOLDER:TAG, "
+    "file:///FOLDER:TAG, or hf://OWNER/REPOSITORY"
+)
+
 _MAX_SIDE = 8192
 _MAX_BATCH = 4096
 _MAX_TOP_K = 1_000_000
@@ -70,6 +75,23 @@ def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="the export/ folder of a run")
+
+
+def _add_push_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", metavar="BUNDLE", help="the export/ folder of a run")
+    parser.add_argument("target", metavar="TARGET", help=f"where to, with a tag: {_PUSH_FORMS}")
+
+
+def _add_pull_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="what to fetch: the same, or with @sha256:DIGEST instead of :TAG; "
+        "hf://OWNER/REPOSITORY@COMMIT",
+    )
+    parser.add_argument(
+        "folder", metavar="DIR", help="the folder to write; an older bundle there is replaced"
+    )
 
 
 def _add_info_arguments(parser: argparse.ArgumentParser) -> None:
@@ -200,6 +222,24 @@ COMMANDS: Final = {
         "and compare each step from the file's bytes to the label with the values from training.",
         example="cls-export verify runs/NAME/export",
         add_arguments=_add_verify_arguments,
+    ),
+    "push": Command(
+        handler=("share", "push"),
+        summary="push a bundle to a registry or to object storage",
+        description="Verify a bundle, store its files, and print the digest, which names exactly "
+        "this bundle. Credentials come from docker login, or from the tools of the storage. "
+        'Needs: pip install "cls-export[registry]" for oci://, [gcs] for gs://, [s3] for s3://, '
+        "[hf] for hf://.",
+        example="cls-export push runs/NAME/export oci://registry.example.com/models/jersey:v1",
+        add_arguments=_add_push_arguments,
+    ),
+    "pull": Command(
+        handler=("share", "pull"),
+        summary="fetch a bundle by digest or tag, and verify it",
+        description="Fetch a bundle, compare the SHA-256 of every file, run its self-test, and "
+        "only then write the folder. Prints the digest. Needs the same extras as push.",
+        example="cls-export pull oci://registry.example.com/models/jersey@sha256:DIGEST jersey",
+        add_arguments=_add_pull_arguments,
     ),
     "info": Command(
         handler=("inference", "info"),

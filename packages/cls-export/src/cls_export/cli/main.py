@@ -6,8 +6,17 @@ import sys
 from collections.abc import Callable, Sequence
 
 from cls_export.cli.arguments import COMMANDS, Command
+from cls_export.contract.arguments import add_version
 from cls_export.contract.commands import EXIT_CODES, run_command
-from cls_export.contract.errors import BundleError, ConversionError, ImageError, MissingExtraError
+from cls_export.contract.errors import (
+    BundleError,
+    ConversionError,
+    ImageError,
+    MissingExtraError,
+    RemoteBundleError,
+    TransferError,
+    VerificationError,
+)
 from cls_export.contract.suggestions import did_you_mean
 
 _EPILOG = f"COMMAND --help describes the arguments of a command.\n\n{EXIT_CODES}"
@@ -27,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(
         "cls-export",
         lambda: _run(given),
-        wrong_input=(BundleError, ImageError, MissingExtraError),
-        failed=(ConversionError,),
+        wrong_input=(BundleError, ImageError, MissingExtraError, RemoteBundleError),
+        failed=(ConversionError, TransferError, VerificationError),
     )
 
 
@@ -54,6 +63,7 @@ def _build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argume
         epilog=f"Example: {_EXAMPLE}\n\n{_EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_version(parser, "cls-export")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     command_parsers = {}
     for name, command in COMMANDS.items():

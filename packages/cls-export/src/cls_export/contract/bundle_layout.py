@@ -6,6 +6,8 @@ MODEL_FILE = "model.onnx"
 LABELS_FILE = "labels_mapping.json"
 GOLDEN_FOLDER = "golden"
 GOLDEN_FILE = "golden.json"
+CARD_FILE = "README.md"
+"""The model card. Bundles before version 0.2 have none."""
 
 METADATA_KEY = "labels_mapping"
 """Key of the ONNX metadata entry that contains the text of labels_mapping.json."""
@@ -14,6 +16,8 @@ MAX_MODEL_BYTES: Final = 2**31 - 1
 """The limit of protobuf, in which ONNX files are encoded."""
 
 MAX_LABELS_BYTES: Final = 16 * 2**20
+
+MAX_CARD_BYTES: Final = 2**20
 
 MAX_GOLDEN_BYTES: Final = 32 * 2**20
 """For golden.json."""

@@ -21,6 +21,26 @@ class BundleError(ValueError):
     """A bundle lacks a file, is damaged, or contradicts itself."""
 
 
+class RemoteBundleError(ValueError):
+    """A reference to a shared bundle is invalid, names nothing, or access is denied."""
+
+
+class TransferError(Exception):
+    """A bundle was not pushed or pulled, because the network or a server failed.
+
+    Attributes:
+        is_temporary: Whether trying again may help.
+    """
+
+    def __init__(self, message: str, *, is_temporary: bool = False) -> None:
+        super().__init__(message)
+        self.is_temporary = is_temporary
+
+
+class VerificationError(Exception):
+    """This machine computes other predictions for a bundle's golden images than training did."""
+
+
 class ConversionError(Exception):
     """A bundle was not converted, because its model would lose too much."""
 

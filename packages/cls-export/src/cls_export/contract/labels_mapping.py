@@ -14,6 +14,7 @@ from cls_export.contract.files import read_bytes, sha256_hex, write_atomically
 from cls_export.contract.preprocessing import Preprocessing, Resample, Resize
 from cls_export.contract.substitutes import refuse_substitute
 
+_FILE_HASHES = ("model_sha256", "golden_sha256", "card_sha256")
 SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -78,6 +79,7 @@ class LabelsMapping(LegacyLabelsMapping):
             model.onnx, which cannot contain its own hash.
         golden_sha256: SHA-256 of golden/golden.json, which has the hash of each golden image. None
             where `model_sha256` is None.
+        card_sha256: SHA-256 of README.md, the model card. None if the bundle has none.
         calibration: How logits become probabilities; None for a plain softmax.
         reject: Confidence thresholds; None if no prediction is rejected.
         confidence_notes: Why a calibration or threshold that was asked for is missing, one sentence
@@ -89,6 +91,7 @@ class LabelsMapping(LegacyLabelsMapping):
     labels_sha256: str
     model_sha256: SHA256 | None = None
     golden_sha256: SHA256 | None = None
+    card_sha256: SHA256 | None = None
     calibration: Calibration | None = None
     reject: Reject | None = None
     confidence_notes: tuple[str, ...] = ()
@@ -138,6 +141,8 @@ class LabelsMapping(LegacyLabelsMapping):
     def _check_file_hashes(self) -> None:
         hashes = (self.model_sha256, self.golden_sha256)
         if hashes == (None, None):
+            if self.card_sha256 is not None:
+                raise ValueError("card_sha256 needs model_sha256 and golden_sha256")
             return
         if None in hashes:
             raise ValueError("model_sha256 and golden_sha256 are stated together")
@@ -230,21 +235,29 @@ class LabelsMapping(LegacyLabelsMapping):
         names = sorted(self.class_to_idx, key=self.class_to_idx.__getitem__)
         return tuple(names)
 
-    def with_file_hashes(self, model_sha256: str, golden_sha256: str) -> Self:
+    def with_file_hashes(
+        self, model_sha256: str, golden_sha256: str, card_sha256: str | None = None
+    ) -> Self:
         """Return the mapping of a bundle with these files."""
         content = self.model_dump()
-        content.update(schema_version=3, model_sha256=model_sha256, golden_sha256=golden_sha256)
+        content.update(
+            schema_version=3,
+            model_sha256=model_sha256,
+            golden_sha256=golden_sha256,
+            card_sha256=card_sha256,
+        )
         return self.model_validate(content)
 
     def without_file_hashes(self) -> Self:
         """Return the copy that is stored inside model.onnx."""
-        return self.model_copy(update={"model_sha256": None, "golden_sha256": None})
+        hashes = dict.fromkeys(_FILE_HASHES)
+        return self.model_copy(update=hashes)
 
     def to_json(self) -> str:
         """Return the text of the file, without the keys of version 3 that are empty."""
         content = self.model_dump(mode="json")
         content["preprocessing"] = self.preprocessing.describe()
-        for name in ("model_sha256", "golden_sha256"):
+        for name in _FILE_HASHES:
             if content[name] is None:
                 del content[name]
         if not self.confidence_notes:  # version 2 lacks the key

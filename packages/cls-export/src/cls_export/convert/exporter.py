@@ -11,6 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from cls_export.bundle.golden import PARITY_BATCH_SIZES, allowed_difference, write_golden
+from cls_export.bundle.model_card import CardFigure, write_model_card
 from cls_export.bundle.staging import staged_bundle
 from cls_export.contract.bundle_layout import GOLDEN_FOLDER, MODEL_FILE
 from cls_export.contract.errors import BundleError, MissingExtraError
@@ -35,14 +36,16 @@ def write_bundle(
     labels: LabelsMapping,
     folder: str | os.PathLike[str],
     golden: Sequence[str | os.PathLike[str]],
+    figures: Sequence[CardFigure] = (),
 ) -> None:
-    """Write a bundle (model.onnx, labels_mapping.json, golden/), replacing an older one.
+    """Write a bundle (model.onnx, labels_mapping.json, golden/, README.md), replacing an older one.
 
     Args:
         module: See `export_onnx`.
         labels: The labels mapping.
         folder: The bundle; it appears once it is complete.
         golden: Image files to copy into golden/ with the module's logits.
+        figures: Results of an evaluation, for the model card in README.md.
 
     Raises:
         BundleError: As for `export_onnx`; or `golden` is empty, or `folder` is not a bundle.
@@ -59,6 +62,7 @@ def write_bundle(
     with staged_bundle(folder, labels) as draft:
         export_onnx(module, labels, draft / MODEL_FILE)
         write_golden(draft / GOLDEN_FOLDER, golden, labels, run_model)
+        write_model_card(draft, labels, figures)
 
 
 def export_onnx(module: nn.Module, labels: LabelsMapping, path: str | os.PathLike[str]) -> None:

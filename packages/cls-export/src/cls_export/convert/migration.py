@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from cls_export.bundle.golden import PARITY_BATCH_SIZES, allowed_difference, write_golden
+from cls_export.bundle.model_card import write_model_card
 from cls_export.bundle.staging import staged_bundle
 from cls_export.contract.bundle_layout import GOLDEN_FOLDER, MAX_LABELS_BYTES, MODEL_FILE
 from cls_export.contract.errors import BundleError
@@ -79,6 +80,7 @@ def migrate(
             raise BundleError(f"{path}: the converted ONNX file is invalid ({error})") from error
         _check_parity(legacy, _open_draft(draft, path), path)
         write_golden(draft / GOLDEN_FOLDER, golden, labels, legacy.run)
+        write_model_card(draft, labels)
 
 
 class _LegacyModel:

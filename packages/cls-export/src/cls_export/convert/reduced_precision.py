@@ -18,6 +18,7 @@ from cls_export.bundle.golden import (
     allowed_difference,
     read_golden_image,
 )
+from cls_export.bundle.model_card import write_model_card
 from cls_export.bundle.staging import staged_bundle
 from cls_export.contract.bundle_layout import GOLDEN_FILE, GOLDEN_FOLDER, MODEL_FILE
 from cls_export.contract.decoding import ImageSource
@@ -109,7 +110,23 @@ def convert_bundle(
             )
 
         _copy_golden(source, draft / GOLDEN_FOLDER, after, min_tolerance)
+        note = _describe_conversion(report, precision, has_labels=eval_labels is not None)
+        write_model_card(draft, before.labels, note=note)
     return report
+
+
+def _describe_conversion(report: ConversionReport, precision: str, *, has_labels: bool) -> str:
+    """Return a sentence for the model card."""
+    if not has_labels:
+        return (
+            f"Converted to {precision}: {report.accuracy_after:.1%} of {report.images:,} images "
+            "get the class of the float32 model. The accuracy was not measured."
+        )
+    return (
+        f"Converted to {precision}: a top-1 accuracy of {report.accuracy_after:.1%} on "
+        f"{report.images:,} images, where float32 reaches {report.accuracy_before:.1%}. No "
+        "intervals were computed, and the figures of the float32 bundle are not repeated here."
+    )
 
 
 def _check_evaluation_set(

@@ -1,0 +1,1 @@
+"""Push bundles to registries and object storage, and pull them by digest."""

@@ -1,0 +1,145 @@
+"""Bundles in a model repository of the Hugging Face Hub.
+
+The hub names versions by Git commit, not by a digest of the content. So a pull trusts the hub to
+return the files of a commit; beyond that, it checks the SHA-256 that the hub states for large
+files, and everything that `cls-export verify` checks.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cls_export.contract.errors import (
+    BundleError,
+    MissingExtraError,
+    RemoteBundleError,
+    TransferError,
+)
+from cls_export.sharing.manifest import check_files
+from cls_export.sharing.references import Reference
+
+try:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+except ImportError as error:
+    raise MissingExtraError(
+        f'{error.name} is not installed. For hf:// references: pip install "cls-export[hf]"'
+    ) from error
+
+_IGNORED_FILES = {".gitattributes"}
+"""The hub writes it into every repository."""
+_CHUNK_BYTES = 2**20
+_MAX_REASON = 300
+
+
+def push_to_hub(folder: Path, names: Sequence[str], reference: Reference) -> str:
+    """Commit the files of a bundle to an existing repository, and return the commit.
+
+    Raises:
+        RemoteBundleError: The repository does not exist, or access is denied.
+        TransferError: The network or the hub failed.
+    """
+    with _described(reference):
+        commit = huggingface_hub.HfApi().upload_folder(
+            repo_id=_repository(reference),
+            folder_path=folder,
+            allow_patterns=list(names),
+            delete_patterns=["golden/*"],  # of an older bundle
+            revision=reference.tag,
+            commit_message="Upload a bundle of cls-export",
+        )
+    return str(commit.oid)
+
+
+def pull_from_hub(reference: Reference, draft: Path) -> str:
+    """Fetch the files of a bundle into a draft, and return the commit.
+
+    Raises:
+        BundleError: The repository holds something else, or a file is damaged.
+        RemoteBundleError: The repository or revision does not exist, or access is denied.
+        TransferError: The network or the hub failed.
+    """
+    from cls_export.sharing.manifest import GOLDEN_LIST
+    from cls_export.sharing.pull import check_listed
+
+    repository = _repository(reference)
+    with _described(reference):
+        info = huggingface_hub.HfApi().model_info(
+            repository, revision=reference.digest or reference.tag, files_metadata=True
+        )
+    commit = str(info.sha)
+    if reference.digest not in (None, commit):
+        raise BundleError(
+            f"{reference}: the hub returned the commit {commit!r}. Nothing was written"
+        )
+
+    files = {each.rfilename: each for each in info.siblings or []}
+    for name in _IGNORED_FILES:
+        files.pop(name, None)
+    check_files({name: int(file.size or 0) for name, file in files.items()}, str(reference))
+
+    for name in sorted(files, key=lambda each: each != GOLDEN_LIST):
+        with _described(reference):
+            _fetch(repository, commit, files[name], draft / name, str(reference))
+        if name == GOLDEN_LIST:
+            check_listed(draft, list(files), str(reference))
+    return commit
+
+
+def _fetch(repository: str, commit: str, file: Any, path: Path, source: str) -> None:
+    url = huggingface_hub.hf_hub_url(repository, file.rfilename, revision=commit)
+    headers = {**huggingface_hub.utils.build_hf_headers(), "Accept-Encoding": "identity"}
+    digest = hashlib.sha256()
+    size = 0
+    path.parent.mkdir(exist_ok=True)
+    client = huggingface_hub.get_session()
+    with client.stream("GET", url, headers=headers, follow_redirects=True) as response:
+        huggingface_hub.hf_raise_for_status(response)
+        with path.open("wb") as stream:
+            for chunk in response.iter_raw(_CHUNK_BYTES):
+                size += len(chunk)
+                if size > file.size:
+                    break
+                digest.update(chunk)
+                stream.write(chunk)
+
+    stated = file.lfs.sha256 if file.lfs is not None else None
+    if size != file.size or stated not in (None, digest.hexdigest()):
+        raise BundleError(
+            f"{source}: {file.rfilename} is damaged or was changed: its size or SHA-256 is not the "
+            "one that the hub states. Nothing was written"
+        )
+
+
+def _repository(reference: Reference) -> str:
+    return f"{reference.host}/{reference.path}"
+
+
+@contextmanager
+def _described(reference: Reference) -> Iterator[None]:
+    try:
+        yield
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", 0)
+        reason = f"HTTP {status}"
+        if status in (401, 403, 404):
+            raise RemoteBundleError(
+                f"{reference} does not exist, or access is denied ({reason}). Create the "
+                "repository at the hub, check the revision, or log in: hf auth login"
+            ) from error
+        raise TransferError(f"{reference}: the hub failed ({reason}). Try again later") from error
+    except (BundleError, RemoteBundleError):
+        raise
+    except OSError as error:
+        if error.errno is not None and error.filename is not None:  # a local file
+            raise
+        raise _network_error(reference, error) from error
+    except Exception as error:  # httpx2, and what huggingface_hub raises without a response
+        raise _network_error(reference, error) from error
+
+
+def _network_error(reference: Reference, error: Exception) -> TransferError:
+    reason = (str(error) or type(error).__name__).partition("\n")[0][:_MAX_REASON]
+    return TransferError(f"{reference}: {reason}. Check the network")

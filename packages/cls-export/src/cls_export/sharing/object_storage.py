@@ -1,0 +1,145 @@
+"""Bundles in object storage or in a shared folder, through fsspec.
+
+Below the folder of a reference, `blobs/sha256/HEX` holds files and manifests by digest, and
+`tags/TAG` the digest of a manifest. Blobs never change, and a tag is one object, so two processes
+may push to the same folder.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cls_export.contract.errors import (
+    BundleError,
+    MissingExtraError,
+    RemoteBundleError,
+    TransferError,
+)
+from cls_export.sharing.manifest import MAX_MANIFEST_BYTES, Blob
+from cls_export.sharing.references import Reference
+
+_PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3"), "file": ("fsspec", "registry")}
+"""The package of a scheme, and the extra that installs it."""
+_LOGIN = {
+    "s3": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "gs": "Run gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS",
+    "file": "Check the permissions of the folder",
+}
+_CREDENTIAL_ERRORS = (
+    "DefaultCredentialsError",
+    "NoCredentialsError",
+    "ProfileNotFound",
+    "RefreshError",
+)
+"""Errors of google-auth and botocore, which need not be installed."""
+_DIGEST = re.compile(rb"sha256:[0-9a-f]{64}\s*")
+_CHUNK_BYTES = 2**20
+
+
+class ObjectStorage:
+    """A folder of blobs and tags, as a `BundleStore`."""
+
+    def __init__(self, reference: Reference) -> None:
+        self._reference = reference
+        with self._described():
+            try:
+                import fsspec
+
+                options: dict[str, Any] = {}
+                if reference.scheme != "file":
+                    options["use_listings_cache"] = False
+                self._files: Any
+                self._files, root = fsspec.url_to_fs(reference.name, **options)
+            except ImportError as error:
+                package, extra = _PACKAGES[reference.scheme]
+                raise MissingExtraError(
+                    f"{package} is not installed. For {reference.scheme}:// "
+                    f'references: pip install "cls-export[{extra}]"'
+                ) from error
+        self._root = root.rstrip("/")
+
+    def has_blob(self, blob: Blob) -> bool:
+        """See `BundleStore`."""
+        path = self._blob_path(blob.digest)
+        with self._described():
+            try:
+                return bool(self._files.info(path)["size"] == blob.size)
+            except FileNotFoundError:
+                return False
+
+    def upload_blob(self, blob: Blob, source: Path | bytes) -> None:
+        """See `BundleStore`."""
+        path = self._blob_path(blob.digest)
+        with self._described():
+            self._make_folder(path)
+            if isinstance(source, bytes):
+                self._files.pipe_file(path, source)
+            else:
+                self._files.put_file(str(source), path)
+
+    def put_manifest(self, content: bytes, tag: str) -> None:
+        """See `BundleStore`."""
+        manifest = Blob.of(content)
+        self.upload_blob(manifest, content)
+        path = f"{self._root}/tags/{tag}"
+        with self._described():
+            self._make_folder(path)
+            self._files.pipe_file(path, f"{manifest.digest}\n".encode())
+
+    def get_manifest(self, version: str) -> bytes:
+        """See `BundleStore`."""
+        if not version.startswith("sha256:"):
+            content = self._read(f"{self._root}/tags/{version}", 1_000)
+            if not _DIGEST.fullmatch(content):
+                raise BundleError(f"{self._reference}: the tag does not hold a digest")
+            version = content.decode().strip()
+        return self._read(self._blob_path(version), MAX_MANIFEST_BYTES)
+
+    def read_blob(self, blob: Blob) -> Iterator[bytes]:
+        """See `BundleStore`."""
+        with self._described(), self._files.open(self._blob_path(blob.digest), "rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                yield chunk
+
+    def close(self) -> None:
+        """See `BundleStore`."""
+
+    def _read(self, path: str, max_bytes: int) -> bytes:
+        with self._described(), self._files.open(path, "rb") as stream:
+            content: bytes = stream.read(max_bytes + 1)
+        if len(content) > max_bytes:
+            raise BundleError(f"{self._reference}: {path} is larger than {max_bytes:,} bytes")
+        return content
+
+    def _blob_path(self, digest: str) -> str:
+        return f"{self._root}/blobs/{digest.replace(':', '/')}"
+
+    def _make_folder(self, path: str) -> None:
+        if self._reference.scheme == "file":  # object storage has no folders
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+
+    @contextmanager
+    def _described(self) -> Iterator[None]:
+        try:
+            yield
+        except (BundleError, RemoteBundleError, MissingExtraError, MemoryError):
+            raise
+        except Exception as error:  # each storage backend raises its own errors
+            raise _describe(error, self._reference) from error
+
+
+def _describe(error: Exception, reference: Reference) -> Exception:
+    reason = str(getattr(error, "strerror", None) or error or type(error).__name__)
+    reason = reason.strip().partition("\n")[0][:300]
+    if isinstance(error, FileNotFoundError):
+        return RemoteBundleError(f"{reference} does not exist. Check the folder and the version")
+    code = str(getattr(error, "code", ""))
+    is_denied = isinstance(error, PermissionError) or code in ("401", "403")
+    if is_denied or type(error).__name__ in _CREDENTIAL_ERRORS:
+        login = _LOGIN[reference.scheme]
+        return RemoteBundleError(f"{reference.name}: access denied ({reason}). {login}")
+    return TransferError(
+        f"{reference.name}: {reason}. Check the address and the network", is_temporary=True
+    )
