@@ -29,7 +29,7 @@ CONF = Path(__file__).resolve().parents[3] / "conf"
 CHOICES = sorted(
     (group.name, choice.stem)
     for group in CONF.iterdir()
-    if group.is_dir()
+    if group.is_dir() and group.name != "launch"  # of apps/launch
     for choice in group.glob("*.yaml")
 )
 

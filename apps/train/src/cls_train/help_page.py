@@ -33,7 +33,8 @@ flags:
   --check            check everything, also the data, and stop before training
   --cfg job          print the configuration; with --resolve, with its references replaced
   --config-dir PATH  a folder with your own groups and choices, next to conf/
-  --info, --hydra-help, --shell-completion, --version
+  --version          print the version of cls-train
+  --info, --hydra-help, --shell-completion
                      answered by Hydra, which reads the configuration
 
 Settings are documented in docs/training.md, docs/data.md, and docs/evaluation.md, in the comments

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cls_export.contract.arguments import describe_version
 from cls_train.boundary import explained_errors, run_app_command
 from cls_train.distributed.devices import uses_processes
 from cls_train.distributed.environment import (
@@ -74,6 +75,10 @@ def _run_command_line(arguments: Sequence[str], config_dir: Path) -> int:
     if "--help" in arguments or "-h" in arguments:
         if is_first_of_machine():
             print(format_help(config_dir))
+        return 0
+    if "--version" in arguments:
+        if is_first_of_machine():
+            print(describe_version("cls-train"))
         return 0
     from cls_train.composition.arguments import parse_command_line
 

@@ -76,21 +76,19 @@ class Target(ABC, Generic[SettingsT]):
     Attributes:
         settings_type: The model of its settings.
         needs_image: Whether the job runs in a container.
-        is_remote: Whether the machine of the job has none of this machine's folders. Then
-            `run.name`, `run.remote`, and data that is no local folder are required.
-        restarts: Whether an interrupted job is started again, so that it needs a run name.
+        is_remote: Whether the job sees none of this machine's folders, except for
+            `list_mounted_folders`. Then data and run folders are URLs or below one of those.
     """
 
     settings_type: ClassVar[type[TargetSettings]]
     needs_image: ClassVar[bool] = True
     is_remote: ClassVar[bool] = True
-    restarts: ClassVar[bool] = True
 
     def __init__(self, settings: SettingsT) -> None:
         self.settings = settings
 
     def list_mounted_folders(self) -> list[str]:
-        """Return the folders that the job's machine mounts, so data may be below them."""
+        """Return the absolute folders that the job mounts; data and runs may be below them."""
         return []
 
     @abstractmethod

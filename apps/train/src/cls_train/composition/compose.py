@@ -45,6 +45,8 @@ from cls_train.errors import ConfigError
 
 HYDRA_VERSION_BASE = "1.3"
 
+_OTHER_GROUPS = ("hydra", "launch")
+
 _OFF = "none"
 """The choice of a group that turns it off."""
 
@@ -83,8 +85,8 @@ class Composer:
         self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def list_groups(self) -> list[str]:
-        """Return the names of the config groups, without Hydra's own."""
-        return [name for name in self.loader.list_groups("") if name != "hydra"]
+        """Return the names of the config groups, without those of Hydra and `apps/launch`."""
+        return [name for name in self.loader.list_groups("") if name not in _OTHER_GROUPS]
 
     def list_choices(self, group: str) -> list[str]:
         """Return the choices of a config group."""
@@ -113,8 +115,8 @@ class Composer:
         overrides = [*self._read_sweep_parameters(overrides), *overrides]
         runs = []
         for run_overrides in split_sweep(overrides, self.loader):
-            shown = tuple(show_argument(override) for override in run_overrides)
-            runs.append(ComposedRun(self.compose(run_overrides), shown))
+            whole = tuple(str(override.input_line) for override in run_overrides)
+            runs.append(ComposedRun(self.compose(run_overrides), whole))
         return runs
 
     def compose(self, overrides: Sequence[Override]) -> DictConfig:
@@ -282,7 +284,7 @@ class ComposedRun:
 
     Attributes:
         settings: The composed configuration, without Hydra's.
-        overrides: The arguments of this run, for messages.
+        overrides: The arguments of this run.
     """
 
     def __init__(self, settings: DictConfig, overrides: tuple[str, ...]) -> None:

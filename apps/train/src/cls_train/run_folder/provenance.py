@@ -27,13 +27,15 @@ def get_versions() -> dict[str, str]:
     return versions
 
 
-def get_code_commit() -> str | None:
+def get_code_commit(folder: Path = Path(__file__).parent) -> str | None:
     """Return the git commit of the training code, with `-dirty` for local changes.
+
+    Args:
+        folder: A folder of the checkout.
 
     Returns:
         None outside a git repository.
     """
-    folder = Path(__file__).parent
     try:
         commit = _run_git(folder, "rev-parse", "HEAD")
         has_changes = _run_git(folder, "status", "--porcelain") != ""

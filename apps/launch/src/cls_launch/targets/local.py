@@ -1,0 +1,134 @@
+"""Run a job in a container on this machine."""
+
+import json
+import os
+import shlex
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+
+from cls_launch.errors import LaunchError
+from cls_launch.targets.target import Job, Target, TargetSettings
+from cls_launch.tools import run_tool
+
+_INSTALL = "install Docker (https://docs.docker.com/engine/install) or set target.runtime=podman"
+_UNKNOWN = ("no such", "no container")
+
+
+def check_absolute(path: str) -> str:
+    """Return an absolute path without `..`, `,`, or `:`, which would need quoting.
+
+    Raises:
+        ValueError: It is another one.
+    """
+    if not path.startswith("/") or ".." in path.split("/") or any(c in path for c in ",:\n"):
+        raise ValueError("expected an absolute path without .. , or :")
+    return path.rstrip("/") or "/"
+
+
+AbsolutePath = Annotated[str, AfterValidator(check_absolute)]
+
+
+class LocalSettings(TargetSettings):
+    """Settings in conf/launch/local.yaml."""
+
+    runtime: Literal["docker", "podman"] = "docker"
+    folders: tuple[AbsolutePath, ...] = ()
+    stop_seconds: Annotated[int, Field(ge=1)] = 60
+
+
+class LocalTarget(Target[LocalSettings]):
+    """Docker or Podman on this machine."""
+
+    settings_type: ClassVar[type[TargetSettings]] = LocalSettings
+
+    def list_mounted_folders(self) -> list[str]:
+        """See `Target`. Folders have the same path in the container."""
+        return list(self.settings.folders)
+
+    def check(self, job: Job) -> None:
+        """See `Target`."""
+        for variable, name in job.secrets.items():
+            if variable != name:
+                raise LaunchError(
+                    f"secrets.{variable}: target=local passes the environment variable on under "
+                    f"its own name; set secrets=[{variable}]"
+                )
+            if variable not in os.environ:
+                raise LaunchError(f"secrets.{variable}: set this environment variable first")
+        for folder in self.settings.folders:
+            if not os.path.isdir(folder):  # noqa: PTH112, Path.is_dir raises errors
+                raise LaunchError(f"target.folders: {folder!r:.500}: no such folder")
+
+    def render(self, job: Job) -> str:
+        """Return the command that starts the container."""
+        lines = [shlex.join(part) for part in self._build_parts(job)]
+        return " \\\n  ".join(lines) + "\n"
+
+    def submit(self, job: Job) -> str:
+        """See `Target`. A container of this name that has ended is replaced."""
+        found = self._inspect(job.name)
+        if found is not None:
+            if found["Status"] in ("running", "created", "paused", "restarting"):
+                raise LaunchError(
+                    f"{job.name!r} is a running container; stop it with: apps/launch stop "
+                    f"{job.name}, or choose another run.name"
+                )
+            self._run("rm", job.name)
+        command = [word for part in self._build_parts(job) for word in part]
+        self._run(*command[1:])
+        return f"{job.name}: started with {self.settings.runtime}"
+
+    def status(self, name: str) -> str:
+        """See `Target`."""
+        state = self._inspect(name)
+        if state is None:
+            raise LaunchError(f"{self.settings.runtime} has no container {name!r}")
+        if state["Status"] == "exited":
+            return f"exited with code {state['ExitCode']}"
+        return str(state["Status"])
+
+    def logs(self, name: str) -> Iterator[str]:
+        """See `Target`."""
+        yield from self._run("logs", name).splitlines()
+
+    def stop(self, name: str) -> str:
+        """See `Target`."""
+        self._run("stop", name)
+        return f"{name}: stopped"
+
+    def _build_parts(self, job: Job) -> list[list[str]]:
+        assert job.image is not None
+        settings = self.settings
+        parts = [[settings.runtime, "run"], ["--detach"], ["--name", job.name]]
+        parts.append(["--stop-timeout", str(settings.stop_seconds)])
+        resources = job.resources
+        if resources.gpus and settings.runtime == "docker":
+            parts.append(["--gpus", str(resources.gpus)])
+        elif resources.gpus:
+            for index in range(resources.gpus):
+                parts.append(["--device", f"nvidia.com/gpu={index}"])
+        parts.append(["--cpus", str(resources.cpus)])
+        parts.append(["--memory", f"{resources.memory_gb}g"])
+        parts.append(["--shm-size", f"{max(1, resources.memory_gb // 4)}g"])
+        for key, value in {**job.labels, "commit": job.commit}.items():
+            parts.append(["--label", f"{key}={value}"])
+        for key, value in job.environment.items():
+            parts.append(["--env", f"{key}={value}"])
+        for variable in job.secrets:
+            parts.append(["--env", variable])
+        for folder in settings.folders:
+            parts.append(["--volume", f"{folder}:{folder}"])
+        return [*parts, [job.image], *([argument] for argument in job.arguments)]
+
+    def _inspect(self, name: str) -> dict[str, Any] | None:
+        command = ("container", "ls", "--all", "--filter", f"name=^{name}$", "--quiet")
+        if not self._run(*command).strip():
+            return None
+        found: dict[str, Any] = json.loads(self._run("inspect", name))[0]["State"]
+        return found
+
+    def _run(self, *arguments: str) -> str:
+        command = [self.settings.runtime, *arguments]
+        return run_tool(command, install=_INSTALL, wrong_input=_UNKNOWN)
