@@ -15,7 +15,7 @@ test:
 	uv run pytest
 
 build:
-	uv build --all-packages --out-dir dist --clear
+	bash .ci/build
 
 # Rewrite requirements.txt after changing dependencies or exclude-newer.
 requirements:

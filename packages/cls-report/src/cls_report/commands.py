@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cls_data.errors import DataError
-from cls_export.contract.arguments import add_choice
+from cls_export.contract.arguments import add_choice, add_version
 from cls_export.contract.commands import EXIT_CODES, run_command
 from cls_export.contract.errors import BundleError
 from cls_report.errors import CalibrationError, ReportError
@@ -63,6 +63,7 @@ def report_parser() -> argparse.ArgumentParser:
         epilog=f"{_REPORT_EXAMPLES}\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_version(parser, "cls-report")
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="run folder, such as runs/NAME"
     )
@@ -143,6 +144,7 @@ def compare_parser() -> argparse.ArgumentParser:
         epilog=f"{_COMPARE_EXAMPLES}\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_version(parser, "cls-report")
     parser.add_argument(
         "runs", nargs="*", type=Path, metavar="RUN", help="two run folders, the older one first"
     )

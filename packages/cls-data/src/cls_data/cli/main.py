@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from cls_data.errors import DataError
+from cls_export.contract.arguments import add_version
 from cls_export.contract.commands import EXIT_CODES, run_command
 from cls_export.contract.suggestions import did_you_mean
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     try:
         options = _parse(arguments)
-    except SystemExit as stop:  # after --help (0) or a usage error (2)
+    except SystemExit as stop:  # after --help or --version (0), or a usage error (2)
         return stop.code if isinstance(stop.code, int) else 0
     code: int = options.run(options)
     return code
@@ -55,6 +56,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    add_version(parser, "cls-data")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     parsers = {}
     for name, summary in _SUMMARIES.items():
@@ -67,7 +69,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         )
 
     given = arguments[0] if arguments else ""
-    if given in ("", "-h", "--help"):
+    if given in ("", "-h", "--help", "--version"):
         return parser.parse_args(arguments)  # exits
     if given not in parsers:
         parser.error(f"unknown command {given!r}; {did_you_mean(given, _SUMMARIES)}")

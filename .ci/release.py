@@ -1,0 +1,294 @@
+"""Versions, bounds between the packages, and release notes. Needs only Python and git.
+
+All packages have one version and are released together by the tag vVERSION. Each package accepts
+its siblings from that version on, within the minor series: cls-train 1.2.3 needs cls-data~=1.2.3.
+"""
+
+import argparse
+import datetime
+import re
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+NUMBER = r"(0|[1-9]\d*)"
+VERSION = re.compile(rf"{NUMBER}\.{NUMBER}\.{NUMBER}(?:rc([1-9]\d*))?")
+VERSION_FORM = "MAJOR.MINOR.PATCH, such as 1.2.3, or a candidate such as 1.2.3rc1"
+REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?P<extras>\[[^]]*\])?(?P<bound>.*)")
+HEADING = re.compile(r"^## (?P<title>.*)$", re.MULTILINE)
+RELEASE_TITLE = re.compile(r"\[(?P<version>[^]]+)\] - (?P<date>\d{4}-\d{2}-\d{2})")
+UNRELEASED = "[Unreleased]"
+ENTRY = re.compile(r"^- \S", re.MULTILINE)
+PARTS = ("major", "minor", "patch")
+
+
+class ReleaseError(Exception):
+    """The repository, the tag, and the changelog do not agree."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A pyproject.toml file: its path, text, and `[project]` table."""
+
+    path: Path
+    text: str
+    table: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the package."""
+        return str(self.table["name"])
+
+    @property
+    def requirements(self) -> list[str]:
+        """Requirements of the package and of its extras."""
+        requirements = list(self.table.get("dependencies", []))
+        for extra in self.table.get("optional-dependencies", {}).values():
+            requirements += extra
+        return requirements
+
+
+def read_projects(root: Path) -> list[Project]:
+    """Return the projects of the repository, sorted by path."""
+    paths = [*root.glob("packages/*/pyproject.toml"), *root.glob("apps/*/pyproject.toml")]
+    if not paths:
+        raise ReleaseError(f"{root}: no packages; expected packages/*/pyproject.toml")
+    projects = []
+    for path in sorted(paths):
+        text = path.read_text(encoding="utf-8")
+        projects.append(Project(path, text, tomllib.loads(text)["project"]))
+    return projects
+
+
+def parse_version(version: str) -> tuple[float, ...]:
+    """Return a key that sorts versions; a candidate is older than its release."""
+    match = VERSION.fullmatch(version)
+    if match is None:
+        raise ReleaseError(f"{version!r} is not a version; expected {VERSION_FORM}")
+    major, minor, patch, candidate = match.groups()
+    return int(major), int(minor), int(patch), float(candidate or "inf")
+
+
+def check_versions(projects: list[Project], expected: str | None = None) -> str:
+    """Check that all packages have one version, and return it."""
+    counts = Counter(project.table["version"] for project in projects)
+    version = expected or counts.most_common(1)[0][0]
+    lines = []
+    for project in projects:
+        if project.table["version"] != version:
+            lines.append(f"  {project.name} has version {project.table['version']}")
+    if lines:
+        raise ReleaseError("\n".join([f"All packages must have version {version}:", *lines]))
+    parse_version(version)
+    return str(version)
+
+
+def check_bounds(projects: list[Project], version: str) -> None:
+    """Check that each package bounds its siblings to the minor series of `version`."""
+    names = {project.name for project in projects}
+    lines = []
+    for project in projects:
+        for requirement in project.requirements:
+            match = REQUIREMENT.match(requirement)
+            if match is None or match["name"] not in names:
+                continue
+            expected = f"{match['name']}{match['extras'] or ''}~={version}"
+            if requirement != expected:
+                lines.append(f"  {project.name} needs {requirement!r}, expected {expected!r}")
+    if lines:
+        raise ReleaseError("\n".join(["Siblings are bound to one minor series:", *lines]))
+
+
+def check_repository(projects: list[Project], expected: str | None = None) -> None:
+    """Check that all packages name one repository, and that it is `expected` if that is given."""
+    first = projects[0].table.get("urls", {}).get("Repository")
+    address = (expected or first or "").rstrip("/")
+    lines = []
+    for project in projects:
+        given = project.table.get("urls", {}).get("Repository")
+        if not given or given != address:
+            lines.append(f"  {project.name} has {given!r}")
+    if lines:
+        heading = f"[project.urls] Repository must be {address!r}:"
+        raise ReleaseError("\n".join([heading, *lines]))
+
+
+def read_sections(root: Path) -> dict[str, str]:
+    """Return the sections of CHANGELOG.md by title, without the brackets: a version or Unreleased.
+
+    Checks that titles are unique and that each release has a date.
+    """
+    text = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    headings = list(HEADING.finditer(text))
+    if not headings or headings[0]["title"] != UNRELEASED:
+        raise ReleaseError(f"CHANGELOG.md: the first section must be '## {UNRELEASED}'")
+    ends = [heading.start() for heading in headings[1:]] + [len(text)]
+
+    sections: dict[str, str] = {}
+    for heading, end in zip(headings, ends, strict=True):
+        title = heading["title"]
+        name = "Unreleased" if title == UNRELEASED else read_release_title(title)
+        if name in sections:
+            raise ReleaseError(f"CHANGELOG.md: two sections '## [{name}]'; join them")
+        sections[name] = text[heading.end() : end].strip()
+    return sections
+
+
+def read_release_title(title: str) -> str:
+    """Return the version in the title of a changelog section, after checking its date."""
+    match = RELEASE_TITLE.fullmatch(title)
+    form = "'## [1.2.3] - 2026-01-31'"
+    if match is None:
+        raise ReleaseError(f"CHANGELOG.md: '## {title}' is not a section; expected {form}")
+    try:
+        datetime.date.fromisoformat(match["date"])
+    except ValueError as error:
+        raise ReleaseError(f"CHANGELOG.md: '## {title}': {error}; expected {form}") from error
+    parse_version(match["version"])
+    return match["version"]
+
+
+def find_notes(root: Path, version: str) -> str:
+    """Return the changelog section of a version."""
+    sections = read_sections(root)
+    if version not in sections:
+        raise ReleaseError(
+            f"CHANGELOG.md has no section for {version}; to write it, run: "
+            f"python3 .ci/release.py prepare {version}"
+        )
+    if not ENTRY.search(sections[version]):
+        raise ReleaseError(f"CHANGELOG.md: the section for {version} has no entry '- …'")
+    return sections[version]
+
+
+def read_tag(tag: str) -> str:
+    """Return the version of a tag."""
+    if not tag.startswith("v"):
+        raise ReleaseError(f"{tag!r} is not a release tag; expected v and {VERSION_FORM}")
+    version = tag.removeprefix("v")
+    parse_version(version)
+    return version
+
+
+def newest_version(root: Path) -> str | None:
+    """Return the version of the newest release tag; None before the first release."""
+    command = ["git", "-C", str(root), "tag", "--list", "v*"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise ReleaseError(f"git tag failed: {result.stderr.strip()}")
+    versions = []
+    for tag in result.stdout.split():
+        if VERSION.fullmatch(tag.removeprefix("v")):
+            versions.append(tag.removeprefix("v"))
+    return max(versions, key=parse_version, default=None)
+
+
+def choose_version(given: str, newest: str | None) -> str:
+    """Return the version to release: the one given, or the next after the newest tag."""
+    if given not in PARTS:
+        if newest is not None and parse_version(given) <= parse_version(newest):
+            raise ReleaseError(f"{given} is not newer than the newest tag, v{newest}")
+        parse_version(given)
+        return given
+
+    major, minor, patch, candidate = parse_version(newest or "0.0.0")
+    if given == "major":
+        return f"{major + 1:.0f}.0.0"
+    if given == "minor":
+        return f"{major:.0f}.{minor + 1:.0f}.0"
+    is_candidate = candidate != float("inf")  # its release is the next patch
+    return f"{major:.0f}.{minor:.0f}.{patch + (0 if is_candidate else 1):.0f}"
+
+
+def set_version(project: Project, version: str, names: set[str]) -> Project:
+    """Return the project with a new version and new bounds of its siblings."""
+    text, count = re.subn(
+        r'^version = ".*"$', f'version = "{version}"', project.text, flags=re.MULTILINE
+    )
+    if count != 1:
+        raise ReleaseError(f'{project.path}: expected one line version = "…", got {count}')
+    siblings = "|".join(sorted(names))
+    requirement = rf'(?<!= )"(?P<name>{siblings})(?P<extras>\[[^]"]*\])?(?:[~=<>!][^"]*)?"'
+    text = re.sub(requirement, rf'"\g<name>\g<extras>~={version}"', text)
+    return Project(project.path, text, tomllib.loads(text)["project"])
+
+
+def check(root: Path, tag: str | None, repository: str | None) -> str:
+    """Check the repository, and with a tag, that it can be released; return a summary."""
+    projects = read_projects(root)
+    version = check_versions(projects, read_tag(tag) if tag else None)
+    check_bounds(projects, version)
+    check_repository(projects, repository)
+    read_sections(root)
+    if tag:
+        find_notes(root, version)
+    return f"{len(projects)} packages have version {version}, also in their bounds"
+
+
+def prepare(root: Path, given: str) -> str:
+    """Write the version, the bounds, and the changelog heading of the next release."""
+    version = choose_version(given, newest_version(root))
+    sections = read_sections(root)
+    if version in sections:
+        raise ReleaseError(f"CHANGELOG.md already has a section for {version}")
+    if not ENTRY.search(sections["Unreleased"]):
+        raise ReleaseError(f"CHANGELOG.md: {UNRELEASED} has no entry '- …'; describe the changes")
+
+    projects = read_projects(root)
+    names = {project.name for project in projects}
+    changed = [set_version(project, version, names) for project in projects]
+    check_bounds(changed, check_versions(changed, version))
+
+    for project in changed:
+        project.path.write_text(project.text, encoding="utf-8")
+    changelog = root / "CHANGELOG.md"
+    title = f"## [{version}] - {datetime.datetime.now(datetime.UTC).date()}"
+    text = changelog.read_text(encoding="utf-8")
+    text = text.replace(f"## {UNRELEASED}\n", f"## {UNRELEASED}\n\n{title}\n", 1)
+    changelog.write_text(text, encoding="utf-8")
+    return (
+        f"Prepared {version}. Review `git diff`, commit it as 'release: {version}', and merge it. "
+        f"Then tag the commit on main: git tag --sign v{version}"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command. Exits with a message if something does not agree."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="docs/releasing.md describes a release.",
+    )
+    root = Path(__file__).parents[1]
+    parser.add_argument("--root", type=Path, default=root, help="the repository (default: this)")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    checking = commands.add_parser("check", help="check versions, bounds, and the changelog")
+    checking.add_argument("--tag", help="also check that this tag, such as v1.2.3, can be released")
+    checking.add_argument(
+        "--repository", help="address that the metadata of each package must name"
+    )
+    preparing = commands.add_parser("prepare", help="write the version of the next release")
+    preparing.add_argument("version", metavar="VERSION|major|minor|patch")
+    notes = commands.add_parser("notes", help="print the changelog section of a tag")
+    notes.add_argument("tag", metavar="TAG")
+
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "check":
+            output = check(options.root, options.tag, options.repository)
+        elif options.command == "prepare":
+            output = prepare(options.root, options.version)
+        else:
+            output = find_notes(options.root, read_tag(options.tag))
+    except ReleaseError as error:
+        sys.exit(f"release.py: {error}")
+    print(output)
+
+
+if __name__ == "__main__":
+    main()
