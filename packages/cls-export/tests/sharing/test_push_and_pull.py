@@ -1,0 +1,278 @@
+"""Bundles travel to a registry or a shared folder and back, by digest."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from registry_server import RegistryServer
+
+from cls_export import (
+    BundleError,
+    RemoteBundleError,
+    TransferError,
+    VerificationError,
+    pull_bundle,
+    push_bundle,
+    verify_bundle,
+)
+from cls_export.bundle.model_card import write_model_card
+from cls_export.cli.main import main
+from cls_export.contract.files import draft_path
+from cls_export.contract.labels_mapping import LabelsMapping
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    files = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            files[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return files
+
+
+@pytest.fixture(params=["oci", "file"])
+def place(request: pytest.FixtureRequest, registry: RegistryServer, tmp_path: Path) -> str:
+    """A reference without tag."""
+    if request.param == "oci":
+        return registry.name("")
+    return f"file://{tmp_path / 'store/models/jersey'}"
+
+
+def test_bundle_comes_back_with_the_same_files_and_the_printed_digest(
+    place: str, current_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = LabelsMapping.load(current_copy / "labels_mapping.json")
+    write_model_card(current_copy, labels)
+    assert main(["push", str(current_copy), f"{place}:v1"]) == 0
+    pushed = capsys.readouterr()
+    digest = pushed.out.strip()
+    assert f"cls-export pull {place}@{digest} DIR" in pushed.err
+
+    for version, note in ((f"@{digest}", ""), (":v1", f"this bundle is {place}@{digest}")):
+        target = tmp_path / "pulled" / version[:2]
+        assert main(["pull", f"{place}{version}", str(target)]) == 0
+        pulled = capsys.readouterr()
+        assert pulled.out.strip() == digest
+        assert note in pulled.err
+        assert read_files(target) == read_files(current_copy)
+        assert verify_bundle(target).passed
+
+
+def test_digest_depends_on_the_content_only(
+    current: Path, registry: RegistryServer, tmp_path: Path
+) -> None:
+    first = push_bundle(current, registry.name(":v1"))
+    uploads = registry.count("POST")
+    assert push_bundle(current, registry.name(":v2")) == first
+    assert push_bundle(current, f"file://{tmp_path}/store:v1") == first
+    assert registry.count("POST") == uploads
+    manifest = registry.manifests[first]
+    assert first == f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_bundles_of_every_schema_version_can_be_shared(
+    version: int, registry: RegistryServer, tmp_path: Path
+) -> None:
+    bundle = Path(__file__).parents[1] / f"golden/bundle_v{version}"
+    digest = push_bundle(bundle, registry.name(":v1"))
+    assert pull_bundle(registry.name(f"@{digest}"), tmp_path / "pulled") == digest
+    assert read_files(tmp_path / "pulled") == read_files(bundle)
+
+
+def test_moved_tag_leaves_the_old_bundle_at_its_digest(
+    place: str, current: Path, exported: Path, tmp_path: Path
+) -> None:
+    old = push_bundle(exported, f"{place}:v1")
+    new = push_bundle(current, f"{place}:v1")
+    assert pull_bundle(f"{place}:v1", tmp_path / "pulled") == new != old
+    assert pull_bundle(f"{place}@{old}", tmp_path / "pulled") == old
+    assert read_files(tmp_path / "pulled") == read_files(exported)
+
+
+def test_files_that_do_not_belong_to_a_bundle_are_not_pushed(
+    current_copy: Path, registry: RegistryServer
+) -> None:
+    (current_copy / "secret.txt").write_text("a password")
+    (current_copy / "golden/.DS_Store").write_text("a desktop")
+    digest = push_bundle(current_copy, registry.name(":v1"))
+    assert b"secret" not in registry.manifests[digest]
+    assert b"DS_Store" not in registry.manifests[digest]
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "golden/golden.json", "golden/000.png"])
+def test_damaged_bundle_is_not_pushed(
+    name: str, current_copy: Path, registry: RegistryServer
+) -> None:
+    file = current_copy / name
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises((BundleError, VerificationError), match=name.rpartition("/")[2]):
+        push_bundle(current_copy, registry.name(":v1"))
+    assert registry.count("POST") == registry.count("PUT") == 0
+
+
+def give_other_logits(bundle: Path, restate_hashes: Callable[[Path], None]) -> None:
+    """Change what the golden images should give, with hashes that agree."""
+    path = bundle / "golden/golden.json"
+    golden = json.loads(path.read_text())
+    golden["cases"][0]["logits"][0] += 1
+    path.write_text(json.dumps(golden))
+    restate_hashes(bundle)
+
+
+def test_bundle_that_predicts_something_else_is_neither_pushed_nor_pulled(
+    current_copy: Path,
+    registry: RegistryServer,
+    tmp_path: Path,
+    restate_hashes: Callable[[Path], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    give_other_logits(current_copy, restate_hashes)
+    assert main(["push", str(current_copy), registry.name(":v1")]) == 1
+    assert "fails its self-test: 000.png: logits: differ by 1" in capsys.readouterr().err
+
+    source = registry.add_files(read_files(current_copy))
+    assert main(["pull", source, str(tmp_path / "pulled")]) == 1
+    assert "fails its self-test on this machine: 000.png: logits" in capsys.readouterr().err
+    assert not (tmp_path / "pulled").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("model.onnx", "same size"),
+        ("model.onnx", "shorter"),
+        ("model.onnx", "longer"),
+        ("model.onnx", "empty"),
+        ("labels_mapping.json", "same size"),
+        ("golden/000.png", "same size"),
+    ],
+)
+def test_tampered_file_is_refused_by_name_and_the_older_bundle_stays(
+    name: str, change: str, current: Path, exported: Path, registry: RegistryServer, tmp_path: Path
+) -> None:
+    target = Path(shutil.copytree(exported, tmp_path / "pulled"))
+    digest = push_bundle(current, registry.name(":v1"))
+    content = (current / name).read_bytes()
+    changed = {
+        "same size": content[:-1] + bytes([content[-1] ^ 1]),
+        "shorter": content[:-1],
+        "longer": content + b"?",
+        "empty": b"",
+    }
+    registry.blobs[f"sha256:{hashlib.sha256(content).hexdigest()}"] = changed[change]
+    for version in (f"@{digest}", ":v1"):
+        with pytest.raises(BundleError, match=f"{name} is damaged or was changed"):
+            pull_bundle(registry.name(version), target)
+    assert read_files(target) == read_files(exported)
+    assert [path.name for path in tmp_path.iterdir()] == ["pulled"]
+
+
+def test_tampered_blob_of_a_shared_folder_is_refused(current: Path, tmp_path: Path) -> None:
+    store = f"file://{tmp_path}/store"
+    digest = push_bundle(current, f"{store}:v1")
+    model = hashlib.sha256((current / "model.onnx").read_bytes()).hexdigest()
+    blob = tmp_path / "store/blobs/sha256" / model
+    blob.write_bytes(blob.read_bytes()[:-1] + b"?")
+    with pytest.raises(BundleError, match=r"model\.onnx is damaged or was changed"):
+        pull_bundle(f"{store}@{digest}", tmp_path / "pulled")
+
+
+def test_manifest_of_another_bundle_under_a_digest_is_refused(
+    current: Path, exported: Path, registry: RegistryServer, tmp_path: Path
+) -> None:
+    wanted = push_bundle(current, registry.name(":v1"))
+    other = push_bundle(exported, registry.name(":v2"))
+    registry.manifests[wanted] = registry.manifests[other]
+    with pytest.raises(BundleError, match=f"its digest is {other}, expected {wanted}"):
+        pull_bundle(registry.name(f"@{wanted}"), tmp_path / "pulled")
+
+
+@pytest.mark.parametrize("content", ["a file", "notes.txt", "README.md", ".git/HEAD"])
+def test_target_that_holds_something_else_is_refused_before_anything_is_fetched(
+    content: str, current: Path, registry: RegistryServer, tmp_path: Path
+) -> None:
+    target = tmp_path / "target"
+    if content == "a file":
+        target.write_text("mine")
+    else:
+        (target / content).parent.mkdir(parents=True)
+        (target / content).write_text("mine")
+    push_bundle(current, registry.name(":v1"))
+    before = len(registry.requests)
+    with pytest.raises(BundleError, match="choose"):
+        pull_bundle(registry.name(":v1"), target)
+    assert len(registry.requests) == before
+    assert (target if content == "a file" else target / content).read_text() == "mine"
+
+
+def test_empty_folder_and_older_bundle_are_replaced(
+    current: Path, exported: Path, registry: RegistryServer, tmp_path: Path
+) -> None:
+    push_bundle(current, registry.name(":v1"))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    older = Path(shutil.copytree(exported, tmp_path / "older"))
+    for target in (empty, older):
+        pull_bundle(registry.name(":v1"), target)
+        assert read_files(target) == read_files(current)
+
+
+def test_draft_of_a_killed_pull_is_deleted_by_the_next_one(
+    current: Path, registry: RegistryServer, tmp_path: Path
+) -> None:
+    push_bundle(current, registry.name(":v1"))
+    target = tmp_path / "pulled"
+    own = draft_path(target)
+    dead = own.with_name(own.name.replace(f".{own.name.split('.')[-2]}.", ".4194999."))
+    (dead / "golden").mkdir(parents=True)
+    pull_bundle(registry.name(":v1"), target)
+    assert [path.name for path in tmp_path.iterdir()] == ["pulled"]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_temporary_failures_are_repeated(
+    status: int, current: Path, registry: RegistryServer, tmp_path: Path
+) -> None:
+    push_bundle(current, registry.name(":v1"))
+    registry.failures = [status, status]
+    pull_bundle(registry.name(":v1"), tmp_path / "pulled")
+    registry.failures = [status] * 3
+    with pytest.raises(TransferError, match=f"HTTP {status}"):
+        pull_bundle(registry.name(":v1"), tmp_path / "again")
+
+
+def test_missing_versions_and_repositories_are_wrong_input(
+    place: str, current: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    push_bundle(current, f"{place}:v1")
+    missing = (f"{place}:v2", f"{place}@sha256:{'0' * 64}", f"{place}-2:v1")
+    for source in missing:
+        assert main(["pull", source, str(tmp_path / "pulled")]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "Check the" in error
+    assert not (tmp_path / "pulled").exists()
+
+
+def test_unreachable_registry_is_failed_work(
+    current: Path, registry: RegistryServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.server_close()
+    assert main(["push", str(current), registry.name(":v1")]) == 1
+    assert main(["pull", registry.name(":v1"), str(tmp_path / "pulled")]) == 1
+    for line in capsys.readouterr().err.splitlines():
+        assert f"{registry.host}: " in line
+        assert "Check the address and the network" in line
+
+
+def test_pull_without_version_and_push_to_a_digest_are_refused(
+    place: str, current: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RemoteBundleError, match="which bundle"):
+        pull_bundle(place, tmp_path / "pulled")
+    for target in (place, f"{place}@sha256:{'0' * 64}"):
+        with pytest.raises(RemoteBundleError, match="pushed to a tag"):
+            push_bundle(current, target)
