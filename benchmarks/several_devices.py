@@ -42,6 +42,7 @@ from cls_train.distributed.launch import launch
 from cls_train.distributed.ranks import Ranks, set_ranks
 from cls_train.distributed.settings import adapt_to_ranks
 from cls_train.logs import configure_logging
+from cls_train.process import shorten_spinning
 
 CLASSES = 100
 CASES = (("resnet18", 224), ("resnet18", 64), ("resnet50", 224))
@@ -66,6 +67,7 @@ def main() -> None:
         measure_cases(options)
         return
 
+    shorten_spinning()  # as the app does; the processes inherit it
     with tempfile.TemporaryDirectory() as folder:
         speeds = {}
         for count in options.counts:
