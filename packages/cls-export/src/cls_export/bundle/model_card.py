@@ -13,7 +13,7 @@ from cls_export.contract.files import read_bytes, sha256_hex, write_atomically
 from cls_export.contract.labels_mapping import LabelsMapping
 from cls_export.contract.preprocessing import Preprocessing
 from cls_export.contract.substitutes import refuse_substitute
-from cls_export.contract.text import short_name
+from cls_export.contract.text import escape_control_characters, short_name
 
 _MAX_LISTED_CLASSES = 100
 _UNKNOWN = "unknown: not stated at export"
@@ -207,7 +207,7 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def _line(text: str) -> str:
-    return re.sub(r"([<>\[\]`|])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([<>\[\]`|])", r"\\\1", " ".join(escape_control_characters(text).split()))
 
 
 def _cell(text: str) -> str:
