@@ -3,10 +3,17 @@
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before PyTorch is loaded, and inherited by every process that a test starts. Two processes of one
 # thread are faster on two cores than one process of two threads, which wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A busy machine is no failure.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 WORKERS = 2
 
