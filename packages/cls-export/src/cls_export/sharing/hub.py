@@ -6,6 +6,7 @@ files, and everything that `cls-export verify` checks.
 """
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ except ImportError as error:
     raise MissingExtraError(
         f'{error.name} is not installed. For hf:// references: pip install "cls-export[hf]"'
     ) from error
+
+logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a failure is one message, ours
 
 _IGNORED_FILES = {".gitattributes"}
 """The hub writes it into every repository."""
@@ -90,7 +93,10 @@ def pull_from_hub(reference: Reference, draft: Path) -> str:
 
 def _fetch(repository: str, commit: str, file: Any, path: Path, source: str) -> None:
     url = huggingface_hub.hf_hub_url(repository, file.rfilename, revision=commit)
-    headers = {**huggingface_hub.utils.build_hf_headers(), "Accept-Encoding": "identity"}
+    headers = {"Accept-Encoding": "identity", "User-Agent": "cls-export"}
+    token = huggingface_hub.get_token()
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
     digest = hashlib.sha256()
     size = 0
     path.parent.mkdir(exist_ok=True)
