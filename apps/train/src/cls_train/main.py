@@ -122,13 +122,19 @@ def _print_information(command: "CommandLine", arguments: Sequence[str], config_
 def _compose_and_check(
     command: "CommandLine", config_dir: Path
 ) -> "list[tuple[RunConfig, ComposedRun]]":
-    from cls_train.composition.check_settings import check_data_root
+    from cls_train.composition.check_settings import check_data_root, is_remote_root
     from cls_train.composition.compose import Composer
 
     configs = compose_configs(command, Composer(config_dir, command))
-    for config, _ in configs:
+    fetched = []
+    for config, run in configs:
         check_data_root(config)
-    return configs
+        if is_remote_root(config):
+            from cls_train.remote_data import fetch_data_root
+
+            config = fetch_data_root(config)
+        fetched.append((config, run))
+    return fetched
 
 
 def _check_one_run(configs: "Sequence[tuple[RunConfig, ComposedRun]]") -> None:

@@ -85,19 +85,25 @@ def check_settings(config: RunConfig, choices: Mapping[str, Sequence[str]]) -> N
 
 
 def check_data_root(config: RunConfig) -> None:
-    """Check that the folder of images exists, before the slow imports.
+    """Check that the folder of images exists, before the slow imports. URLs are not read.
 
     Raises:
         ConfigError: It does not exist, and is not rendered first.
     """
     root = config.data.get("root")
     is_read = config.data.get(TARGET) == _DATA and not config.data.get("synthetic")
-    if not is_read or not isinstance(root, str):
+    if not is_read or not isinstance(root, str) or "://" in root:
         return
     if not os.path.isdir(root):  # noqa: PTH112, Path.is_dir raises errors
         is_off = "synthetic" in config.data
         reason = "no such folder, and data.synthetic is null" if is_off else "no such folder"
         raise ConfigError(f"data.root: {root!r:.500}: {reason}; name the folder of images")
+
+
+def is_remote_root(config: RunConfig) -> bool:
+    """Whether the images are fetched from a URL first."""
+    root = config.data.get("root")
+    return config.data.get(TARGET) == _DATA and isinstance(root, str) and "://" in root
 
 
 def _check_packages(packages: Sequence[str]) -> None:

@@ -325,7 +325,7 @@ def _expand_home_in(value: Any) -> Any:
 def _make_paths_absolute(name: str, node: dict[Any, Any], keys: tuple[str, ...]) -> None:
     for key in keys:
         path = node.get(key)
-        if not isinstance(path, str) or not path:
+        if not isinstance(path, str) or not path or (key == "root" and "://" in path):
             continue
         try:
             node[key] = str(Path(_expand_home(path)).absolute())

@@ -1,6 +1,7 @@
 """Train a run: check its settings, read its data, build its objects, and fit."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -294,9 +295,10 @@ def _limit_log_interval(trainer: Trainer, data: ClassificationDataModule) -> Non
 
 def _build_labels(training: _Training, run: RunPaths) -> LabelsMapping:
     data = training.data
+    commit = get_code_commit() or os.environ.get("CLS_COMMIT")  # the image of apps/train sets it
     provenance = Provenance(
         run=run.path.name,
-        code_commit=get_code_commit(),
+        code_commit=commit or None,
         data_fingerprint=data.fingerprint,
     )
     return LabelsMapping.from_classes(data.class_to_idx, data.preprocessing, provenance)

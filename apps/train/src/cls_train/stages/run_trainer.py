@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from loguru import logger
 
-from cls_callbacks import TrainingInterrupted
+from cls_callbacks import RemotePushCallback, TrainingInterrupted
 from cls_data import ClassificationDataModule, LoaderWorkerError
 from cls_export.contract.run_layout import RunPaths
 from cls_models import ClassificationModule
@@ -52,13 +53,12 @@ def run_trainer(
         is_complete = True
     except TrainingInterrupted as interrupted:
         logger.warning(
-            "{}: stopped at step {} of epoch {}; repeat the command with run.name={} to resume "
-            "from {}",
+            "{}: stopped at step {} of epoch {}; repeat the command with run.name={} to {}",
             interrupted.signal,
             trainer.global_step,
             trainer.current_epoch + 1,
             run.path.name,
-            run.last if run.last.exists() else "the beginning",
+            describe_start(run, trainer),
         )
         raise
     except SystemExit as stop:
@@ -93,11 +93,20 @@ def _described_failures(run: RunPaths, trainer: Trainer) -> Iterator[None]:
 
 
 def _stopped(run: RunPaths, trainer: Trainer, cause: str) -> RunFailedError:
-    start = f"to resume from {run.last}" if run.last.exists() else "to start from the beginning"
     return RunFailedError(
         f"training stopped at step {trainer.global_step}: {cause} repeat the command with "
-        f"run.name={run.path.name} {start}"
+        f"run.name={run.path.name} to {describe_start(run, trainer)}"
     )
+
+
+def describe_start(run: RunPaths, trainer: Trainer) -> str:
+    """Say where the same command would start, after "to"."""
+    if run.last.exists():
+        return f"resume from {run.last}"
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set undeclared
+    if any(isinstance(callback, RemotePushCallback) for callback in callbacks):
+        return "resume from the last checkpoint in run.remote, if there is one"
+    return "start from the beginning"
 
 
 def check_has_best(trainer: Trainer, config: RunConfig, run: RunPaths) -> None:

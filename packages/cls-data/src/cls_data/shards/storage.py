@@ -135,6 +135,26 @@ class Storage:
             raise self._error(name, error) from error
         return size
 
+    def list_files(self) -> dict[str, dict[str, Any]]:
+        """Return the names of all files below the folder, and what the file system says of each.
+
+        Raises:
+            DataError: The folder cannot be listed.
+        """
+        patient = replace(self, retry_seconds=min(self.retry_seconds, START_SECONDS))
+        found = patient._retry("", lambda: self._filesystem.find(self._folder, detail=True))
+        files = {}
+        for path, details in found.items():
+            name = posixpath.relpath(path, self._folder)
+            if details["type"] == "file" and not path.endswith("/"):
+                files[name] = details
+        return files
+
+    def download(self, name: str, file: Path) -> None:
+        """Copy a file of the folder to a local one. Raises like `read`."""
+        path = self._path(name)
+        self._retry(name, lambda: self._filesystem.get_file(path, str(file)))
+
     def stream(self, name: str) -> BinaryIO:
         """Open a file that can be read at any position."""
         path = self._path(name)
