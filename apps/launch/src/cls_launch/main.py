@@ -13,7 +13,7 @@ from cls_launch.errors import LaunchError, LaunchFailedError
 from cls_launch.git import read_commit
 from cls_launch.help_page import HELP
 from cls_launch.images import check_commit, resolve_image
-from cls_launch.secret_names import check_rendered
+from cls_launch.secret_names import check_rendered, hide_values
 from cls_launch.settings import LaunchSettings, check_name, compose_launch
 from cls_launch.targets import TARGETS
 from cls_launch.targets.target import Job, Target
@@ -54,7 +54,7 @@ def main(repository: Path) -> int:
     arguments = sys.argv[1:]
     return run_command(
         COMMAND,
-        lambda: _run(arguments, repository),
+        lambda: _run_without_secrets(arguments, repository),
         wrong_input=(LaunchError, ConfigError),
         failed=(LaunchFailedError,),
     )
@@ -92,6 +92,14 @@ def parse(arguments: Sequence[str]) -> Launch:
     return Launch(tuple(settings), None, frozenset(flags), words[0], words[1])
 
 
+def _run_without_secrets(arguments: Sequence[str], repository: Path) -> int:
+    """Run, and keep values of secrets out of messages."""
+    try:
+        return _run(arguments, repository)
+    except (LaunchError, LaunchFailedError, ConfigError) as error:
+        raise type(error)(hide_values(str(error))) from error
+
+
 def _run(arguments: Sequence[str], repository: Path) -> int:
     launch = parse(arguments)
     config_dir = repository / "conf"
@@ -114,6 +122,11 @@ def _run(arguments: Sequence[str], repository: Path) -> int:
     runs = compose_training(
         launch.training, settings.run.name, target, config_dir, multirun=is_sweep
     )
+    if settings.resources.gpus and any(run.accelerator == "cpu" for run in runs):
+        raise LaunchError(
+            "trainer.accelerator is cpu, and the job has GPUs (resources.gpus="
+            f"{settings.resources.gpus}); set trainer=gpu after --, or resources.gpus=0 before it"
+        )
     jobs = _build_jobs(settings, target, target_name, runs, repository)
     rendered = [_check_and_render(target, job) for job in jobs]
     if "--dry-run" in launch.flags:
@@ -170,7 +183,7 @@ def _pin_image(settings: LaunchSettings, commit: str) -> str:
 def _check_and_render(target: Target[Any], job: Job) -> str:
     target.check(job)
     text = target.render(job)
-    check_rendered(text, job.secrets)
+    check_rendered(f"{job}\n{text}", job.secrets)
     return text
 
 

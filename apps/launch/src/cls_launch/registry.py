@@ -132,7 +132,8 @@ class Registry:
         try:
             with self._opener.open(request, timeout=_SECONDS) as answer:
                 content: bytes = answer.read(_MAX_BYTES + 1)
-        except urllib.error.HTTPError:
+        except urllib.error.HTTPError as error:
+            error.close()  # its headers stay readable
             raise
         except (OSError, ValueError) as error:  # URLError is an OSError
             reason = getattr(error, "reason", error)

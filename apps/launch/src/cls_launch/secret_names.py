@@ -99,6 +99,13 @@ def check_rendered(text: str, secrets: Iterable[str]) -> None:
             )
 
 
+def hide_values(message: str) -> str:
+    """Replace the values of secrets of this machine in a message."""
+    for name, value in _list_values(os.environ, ()):
+        message = message.replace(value, f"<value of {name}>")
+    return message
+
+
 def _list_values(environment: Mapping[str, str], secrets: Iterable[str]) -> list[tuple[str, str]]:
     chosen = set(secrets)
     values = []

@@ -31,10 +31,12 @@ class TrainingRun:
     Attributes:
         name: The name of the run, which is also that of the job.
         arguments: The arguments of `apps/train`.
+        accelerator: The one of the trainer, such as cpu or gpu.
     """
 
     name: str
     arguments: tuple[str, ...]
+    accelerator: str
 
 
 def compose_training(
@@ -64,14 +66,15 @@ def compose_training(
     command = CommandLine(command.overrides, multirun=is_sweep)
     composed = compose_configs(command, Composer(config_dir, command))
     names = _choose_names(name, composed, command.overrides)
-    runs = []
+    runs: list[TrainingRun] = []
     for run_name, (config, run) in zip(names, composed, strict=True):
         if target.is_remote:
             _check_reachable(config, run, target.list_mounted_folders())
         else:
             check_data_root(config)
         others = [item for item in run.overrides if not item.startswith("run.name=")]
-        runs.append(TrainingRun(run_name, (*others, f"run.name={run_name}")))
+        run_arguments = (*others, f"run.name={run_name}")
+        runs.append(TrainingRun(run_name, run_arguments, str(config.trainer.get("accelerator"))))
     return runs
 
 

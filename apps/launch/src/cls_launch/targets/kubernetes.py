@@ -130,7 +130,7 @@ class KubernetesTarget(Target[KubernetesSettings]):
             "spec": {
                 "backoffLimit": self.settings.failures,
                 "podFailurePolicy": {"rules": _build_failure_rules()},
-                "template": {"metadata": {"labels": labels}, "spec": self._build_pod(job)},
+                "template": {"metadata": {"labels": dict(labels)}, "spec": self._build_pod(job)},
             },
         }
 
@@ -224,7 +224,7 @@ def _build_container(job: Job, mounts: list[dict[str, str]]) -> dict[str, Any]:
         limits["nvidia.com/gpu"] = str(resources.gpus)
     environment: list[dict[str, Any]] = []
     for name, value in job.environment.items():
-        environment.append({"name": name, "value": value})
+        environment.append({"name": name, "value": _escape(value)})
     for variable, name in job.secrets.items():
         secret, _, key = name.partition("/")
         reference = {"name": secret, "key": key or variable}
@@ -232,7 +232,7 @@ def _build_container(job: Job, mounts: list[dict[str, str]]) -> dict[str, Any]:
     return {
         "name": "train",
         "image": job.image,
-        "args": list(job.arguments),
+        "args": [_escape(argument) for argument in job.arguments],
         "env": environment,
         "resources": {"requests": dict(limits), "limits": dict(limits)},
         "securityContext": {
@@ -241,6 +241,11 @@ def _build_container(job: Job, mounts: list[dict[str, str]]) -> dict[str, Any]:
         },
         "volumeMounts": mounts,
     }
+
+
+def _escape(text: str) -> str:
+    """Keep Kubernetes from replacing `$(NAME)`."""
+    return text.replace("$(", "$$(")
 
 
 def _find_end(job: dict[str, Any]) -> dict[str, Any] | None:
