@@ -60,9 +60,25 @@ def read_projects(root: Path) -> list[Project]:
         raise ReleaseError(f"{root}: no packages; expected packages/*/pyproject.toml")
     projects = []
     for path in sorted(paths):
-        text = path.read_text(encoding="utf-8")
-        projects.append(Project(path, text, tomllib.loads(text)["project"]))
+        projects.append(parse_project(path, path.read_text(encoding="utf-8")))
     return projects
+
+
+def parse_project(path: Path, text: str) -> Project:
+    """Return the project of a file, after checking that it states its name and version."""
+    try:
+        table = tomllib.loads(text).get("project", {})
+    except tomllib.TOMLDecodeError as error:
+        raise ReleaseError(f"{path}: {error}") from error
+    for key in ("name", "version"):
+        if not isinstance(table.get(key), str):
+            raise ReleaseError(f"{path}: [project] has no {key}")
+    return Project(path, text, table)
+
+
+def normalize_name(name: str) -> str:
+    """Return the form in which names of packages are compared."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def parse_version(version: str) -> tuple[float, ...]:
@@ -90,14 +106,14 @@ def check_versions(projects: list[Project], expected: str | None = None) -> str:
 
 def check_bounds(projects: list[Project], version: str) -> None:
     """Check that each package bounds its siblings to the minor series of `version`."""
-    names = {project.name for project in projects}
+    names = {normalize_name(project.name) for project in projects}
     lines = []
     for project in projects:
         for requirement in project.requirements:
             match = REQUIREMENT.match(requirement)
-            if match is None or match["name"] not in names:
+            if match is None or normalize_name(match["name"]) not in names:
                 continue
-            expected = f"{match['name']}{match['extras'] or ''}~={version}"
+            expected = f"{normalize_name(match['name'])}{match['extras'] or ''}~={version}"
             if requirement != expected:
                 lines.append(f"  {project.name} needs {requirement!r}, expected {expected!r}")
     if lines:
@@ -123,7 +139,10 @@ def read_sections(root: Path) -> dict[str, str]:
 
     Checks that titles are unique and that each release has a date.
     """
-    text = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    changelog = root / "CHANGELOG.md"
+    if not changelog.is_file():
+        raise ReleaseError(f"{changelog}: missing; expected a section for each release")
+    text = changelog.read_text(encoding="utf-8")
     headings = list(HEADING.finditer(text))
     if not headings or headings[0]["title"] != UNRELEASED:
         raise ReleaseError(f"CHANGELOG.md: the first section must be '## {UNRELEASED}'")
@@ -178,7 +197,10 @@ def read_tag(tag: str) -> str:
 def newest_version(root: Path) -> str | None:
     """Return the version of the newest release tag; None before the first release."""
     command = ["git", "-C", str(root), "tag", "--list", "v*"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise ReleaseError(f"git cannot be run: {error}") from error
     if result.returncode != 0:
         raise ReleaseError(f"git tag failed: {result.stderr.strip()}")
     versions = []
@@ -215,7 +237,7 @@ def set_version(project: Project, version: str, names: set[str]) -> Project:
     siblings = "|".join(sorted(names))
     requirement = rf'(?<!= )"(?P<name>{siblings})(?P<extras>\[[^]"]*\])?(?:[~=<>!][^"]*)?"'
     text = re.sub(requirement, rf'"\g<name>\g<extras>~={version}"', text)
-    return Project(project.path, text, tomllib.loads(text)["project"])
+    return parse_project(project.path, text)
 
 
 def check(root: Path, tag: str | None, repository: str | None) -> str:
@@ -232,14 +254,20 @@ def check(root: Path, tag: str | None, repository: str | None) -> str:
 
 def prepare(root: Path, given: str) -> str:
     """Write the version, the bounds, and the changelog heading of the next release."""
+    projects = read_projects(root)
     version = choose_version(given, newest_version(root))
+    current = check_versions(projects)
+    if parse_version(version) < parse_version(current):
+        raise ReleaseError(
+            f"{version} is older than the packages, which have version {current}; if tags are "
+            "missing, run: git fetch --tags"
+        )
     sections = read_sections(root)
     if version in sections:
         raise ReleaseError(f"CHANGELOG.md already has a section for {version}")
     if not ENTRY.search(sections["Unreleased"]):
         raise ReleaseError(f"CHANGELOG.md: {UNRELEASED} has no entry '- …'; describe the changes")
 
-    projects = read_projects(root)
     names = {project.name for project in projects}
     changed = [set_version(project, version, names) for project in projects]
     check_bounds(changed, check_versions(changed, version))

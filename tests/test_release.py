@@ -163,7 +163,6 @@ def test_a_bound_accepts_later_patches_of_its_minor_series(first: str, second: s
     ("tags", "given", "expected"),
     [
         ([], "minor", "0.1.0"),
-        ([], "patch", "0.0.1"),
         (["v0.1.0"], "patch", "0.1.1"),
         (["v0.9.0", "v0.10.2"], "minor", "0.11.0"),
         (["v0.10.2", "v0.9.0", "version", "vnext"], "major", "1.0.0"),
@@ -177,6 +176,8 @@ def test_the_next_version_follows_the_newest_tag(
     repository: Path, tags: list[str], given: str, expected: str
 ) -> None:
     (repository / "CHANGELOG.md").write_text(UNRELEASED)
+    for project in copied_projects(repository):
+        replace(project, re.escape(read_table(project)["version"]), "0.1.0")
     for tag in tags:
         run_git(repository, "tag", tag)
     assert release(repository, "prepare", given).returncode == 0
@@ -212,6 +213,8 @@ def test_what_is_prepared_can_be_released(repository: Path, version: str) -> Non
         (["v1.0.0"], "1.0.0rc1", "1.0.0rc1 is not newer than the newest tag, v1.0.0"),
         (["v1.0.0"], "1.0.0", "1.0.0 is not newer than the newest tag, v1.0.0"),
         ([], "0.1.1", "CHANGELOG.md already has a section for 0.1.1"),
+        ([], "patch", "0.0.1 is older than the packages, which have version 0.1.0"),
+        ([], "0.1.0rc1", "0.1.0rc1 is older than the packages, which have version 0.1.0"),
     ],
 )
 def test_a_wrong_version_changes_nothing(
@@ -262,6 +265,42 @@ def test_a_tag_without_its_section_is_refused(copy: Path, changelog: str, messag
     result = release(copy, "check", "--tag", "v0.1.0")
     assert result.returncode == 1
     assert message in result.stderr
+
+
+@pytest.mark.parametrize("name", ["cls_data", "Cls.Data", "CLS-data"])
+def test_another_spelling_of_a_sibling_is_found(copy: Path, name: str) -> None:
+    replace(copy / "apps" / "train" / "pyproject.toml", '"cls-data~=[^"]*"', f'"{name}"')
+    result = release(copy, "check")
+    assert result.returncode == 1
+    assert f"cls-train needs '{name}', expected 'cls-data~=" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "message"),
+    [
+        ("^version = .*$", 'dynamic = ["version"]', "[project] has no version"),
+        ("^version = .*$", "version = 1", "[project] has no version"),
+        ("^version = .*$", "version =", "Invalid value"),
+        (r"^\[project\]$", "[other]", "[project] has no name"),
+    ],
+)
+@pytest.mark.parametrize("command", [["check"], ["prepare", "0.9.0"]])
+def test_an_unusable_project_file_is_named(
+    repository: Path, command: list[str], pattern: str, replacement: str, message: str
+) -> None:
+    project = repository / "packages" / "cls-data" / "pyproject.toml"
+    replace(project, pattern, replacement)
+    result = release(repository, *command)
+    assert result.returncode == 1
+    assert str(project) in result.stderr
+    assert message in result.stderr
+
+
+def test_a_missing_changelog_is_named(copy: Path) -> None:
+    (copy / "CHANGELOG.md").unlink()
+    result = release(copy, "check")
+    assert result.returncode == 1
+    assert "CHANGELOG.md: missing" in result.stderr
 
 
 def test_nothing_is_prepared_without_a_description_of_changes(repository: Path) -> None:
