@@ -1,5 +1,6 @@
 """Run the launcher in this process, with stand-ins for the clients of services on PATH."""
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -8,15 +9,35 @@ from typing import Any
 
 import pytest
 
+from cls_launch import settings, training
 from cls_launch.main import main
 from cls_launch.settings import compose_launch
 from cls_launch.targets.target import Job, Resources, Target
+from cls_train.composition.arguments import CommandLine
+from cls_train.composition.compose import Composer
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 GOLDEN = Path(__file__).parent / "golden"
 DIGEST = f"sha256:{'ab' * 32}"
 IMAGE = f"127.0.0.1:9/team/cls-train@{DIGEST}"
 """Nothing listens on port 9, so its label is not read."""
+
+
+@functools.cache
+def build_composer(folder: Path, config_name: str | None) -> Composer:
+    return Composer(folder, CommandLine(config_name=config_name))
+
+
+@pytest.fixture(autouse=True)
+def shared_composers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read the YAML files once, which takes most of the time of a launch."""
+
+    def find(folder: Path, command: CommandLine) -> Composer:
+        return build_composer(folder, command.config_name)
+
+    for module in (settings, training):
+        monkeypatch.setattr(module, "Composer", find)
+
 
 Launched = tuple[int, str, str]
 RunLaunch = Callable[..., Launched]

@@ -35,7 +35,7 @@ class LocalSettings(TargetSettings):
 
     runtime: Literal["docker", "podman"] = "docker"
     folders: tuple[AbsolutePath, ...] = ()
-    stop_seconds: Annotated[int, Field(ge=1)] = 60
+    stop_seconds: Annotated[int, Field(ge=1, le=100)] = 60
 
 
 class LocalTarget(Target[LocalSettings]):
