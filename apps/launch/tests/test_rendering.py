@@ -28,11 +28,18 @@ GOLDEN_SETTINGS = {
         "target.partition=gpu",
         "target.account=lab",
     ],
+    "skypilot": ["target.infra=gcp/us-central1"],
+    "vertex": [
+        "target.project=my-project",
+        "target.service_account=trainer@my-project.iam.gserviceaccount.com",
+    ],
 }
 SECRETS = {
     "kubernetes": {"WANDB_API_KEY": "wandb/key", "HF_TOKEN": "hub"},
     "local": {"WANDB_API_KEY": "WANDB_API_KEY"},
     "slurm": {"WANDB_API_KEY": "WANDB_API_KEY"},
+    "skypilot": {"WANDB_API_KEY": "WANDB_API_KEY"},
+    "vertex": {"WANDB_API_KEY": "wandb-key"},
 }
 
 

@@ -14,6 +14,11 @@ TARGETS = {
     "kubernetes": ("target=kubernetes", IMAGE, "secrets={WANDB_API_KEY: wandb/key}"),
     "local": ("target=local", IMAGE, "secrets=[WANDB_API_KEY]"),
     "slurm": ("target=slurm", "secrets=[WANDB_API_KEY]"),
+    "skypilot": ("target=skypilot", IMAGE, "secrets=[WANDB_API_KEY]"),
+    "vertex": (
+        *("target=vertex", "target.project=my-project", IMAGE),
+        "secrets={WANDB_API_KEY: wandb-key}",
+    ),
 }
 
 

@@ -198,7 +198,7 @@ def test_a_secret_that_cannot_be_read_ends_the_job_with_its_name() -> None:
     result = _run_with_secrets(job, (sys.executable, "-c", "print('started')"))
     assert result.returncode != 0
     assert result.stdout == ""
-    assert result.stderr.startswith("Secret no-such-key of project my-project cannot be read")
+    assert "my-project/secrets/no-such-key/versions/latest:access cannot be read" in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -13,10 +13,13 @@ from typing import Any
 
 
 def read_json(url: str, headers: dict[str, str]) -> Any:
-    """Return the answer of a server."""
+    """Return the answer of a server, or end the job."""
     request = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+    except OSError as error:
+        sys.exit(f"{url} cannot be read: {error}")
 
 
 def main() -> None:
@@ -30,10 +33,7 @@ def main() -> None:
     for assignment in sys.argv[2:end]:
         variable, _, secret = assignment.partition("=")
         url = f"{server}/v1/projects/{project}/secrets/{secret}/versions/latest:access"
-        try:
-            answer = read_json(url, {"Authorization": f"Bearer {token}"})
-        except OSError as error:
-            sys.exit(f"Secret {secret} of project {project} cannot be read: {error}")
+        answer = read_json(url, {"Authorization": f"Bearer {token}"})
         os.environ[variable] = base64.b64decode(answer["payload"]["data"]).decode()
     os.execvp(command[0], command)
 
