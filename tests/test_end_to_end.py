@@ -65,6 +65,7 @@ def test_a_finished_run_has_every_documented_file(finished_run: Path) -> None:
         "export/model.onnx",
         "export/labels_mapping.json",
         "export/golden/golden.json",
+        "export/README.md",
         "report.html",
         "origin.json",
     ):

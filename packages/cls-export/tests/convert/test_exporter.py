@@ -6,6 +6,7 @@ import pytest
 
 from cls_export import BundleError, Classifier, LabelsMapping, verify_bundle
 from cls_export.bundle.golden import write_golden
+from cls_export.bundle.model_card import CardFigure
 from cls_export.contract.files import draft_path
 
 torch = pytest.importorskip("torch")
@@ -78,6 +79,16 @@ def test_export_does_not_change_module(
     exporter.check_parity(module, labels, tmp_path / "export/model.onnx")
     assert [layer.training for layer in module] == [True, False, True, True]
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_exported_bundle_has_a_model_card_with_the_figures(
+    module: "torch.nn.Module", labels: LabelsMapping, tmp_path: Path, image_files: list[Path]
+) -> None:
+    figures = [CardFigure("test", "top-1 accuracy", 0.89, 0.85, 0.92, 364)]
+    exporter.write_bundle(module, labels, tmp_path / "export", image_files, figures)
+    card = (tmp_path / "export/README.md").read_text()
+    assert "| `test` | `top-1 accuracy` | 89.0% | 85.0% to 92.0% | 364 |" in card
+    assert verify_bundle(tmp_path / "export").passed
 
 
 def test_folder_that_is_not_a_bundle_is_not_replaced(

@@ -5,6 +5,7 @@ Below the folder of a reference, `blobs/sha256/HEX` holds files and manifests by
 may push to the same folder.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,9 @@ class ObjectStorage:
 
     def __init__(self, reference: Reference) -> None:
         self._reference = reference
+        if reference.scheme == "gs":
+            # Otherwise gcsfs asks for the kind of the bucket, which needs another permission.
+            os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         with self._described():
             try:
                 import fsspec
