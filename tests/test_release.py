@@ -481,6 +481,28 @@ def test_a_repeated_release_job_continues(tmp_path: Path, tag: str, candidate: s
     assert last == f"release edit {tag} --draft=false --prerelease={candidate}"
 
 
+def test_every_requirement_of_the_infrastructure_names_files_that_exist() -> None:
+    page = ROOT / "docs" / "infrastructure.md"
+    rows = re.findall(r"^\| (INFRA-\d): .*$", page.read_text(), flags=re.M)
+    assert rows == [f"INFRA-{number}" for number in range(1, 9)]
+    words = set(re.findall(r"[\w./-]+", page.read_text()))
+    names = {word for word in words if re.match(r"(docker|docs|tests|\.ci|\.github)/", word)}
+    assert len(names) > 10
+    assert [name for name in sorted(names) if not (ROOT / name).exists()] == []
+    links = re.findall(r"\]\(([\w./-]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_selection_of_the_infrastructure_finds_tests() -> None:
+    page = (ROOT / "docs" / "infrastructure.md").read_text()
+    selections = re.findall(r"(tests/\w+\.py) -k (?:\"([^\"]+)\"|(\w+))", page)
+    assert selections
+    for file, quoted, word in selections:
+        names = re.findall(r"^def (test_\w+)", (ROOT / file).read_text(), flags=re.M)
+        for keyword in (quoted or word).split(" or "):
+            assert [name for name in names if keyword in name], f"{file} -k {keyword}"
+
+
 @pytest.mark.slow
 def test_two_builds_of_one_commit_are_identical(tmp_path: Path) -> None:
     builds = []
