@@ -28,6 +28,7 @@ class RegistryServer(ThreadingHTTPServer):
         challenge: The header WWW-Authenticate of a denied request.
         tokens: For the path of a token server: the header that it needs, and the token.
         redirect: Address that serves blobs instead of this server.
+        upload_address: Address that takes uploads instead of this server.
         failures: Status codes of the next requests.
         extra_bytes: Zeros that follow each blob.
         requests: Method, path, and Authorization header of each request.
@@ -44,6 +45,7 @@ class RegistryServer(ThreadingHTTPServer):
         self.challenge = 'Basic realm="test"'
         self.tokens: dict[str, tuple[str | None, str]] = {}
         self.redirect: str | None = None
+        self.upload_address = ""
         self.failures: list[int] = []
         self.extra_bytes = 0
         self.requests: list[tuple[str, str, str | None]] = []
@@ -136,7 +138,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _upload(self, digest: str | None, body: bytes) -> None:
         if digest is None:  # with a state that must come back unchanged
-            self._answer(202, b"", {"Location": f"{self.path}1?state=a%2Bb"})
+            self._answer(
+                202, b"", {"Location": f"{self.server.upload_address}{self.path}1?state=a%2Bb"}
+            )
         elif digest_of(body) != digest:
             self._answer(400, _error("DIGEST_INVALID"))
         else:

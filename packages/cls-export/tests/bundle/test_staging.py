@@ -15,7 +15,7 @@ import pytest
 
 from cls_export import BundleError, Classifier, LabelsMapping, verify_bundle
 from cls_export.bundle import staging
-from cls_export.bundle.staging import exchange_folders, staged_bundle
+from cls_export.bundle.staging import exchange_folders, staged_bundle, staged_folder
 from cls_export.contract.files import draft_path
 from cls_export.runtime.bundle_files import REPLACED_SUFFIX
 
@@ -249,3 +249,17 @@ def test_bundle_below_a_file_is_refused(current: Path, tmp_path: Path) -> None:
     for target in ("file", "file/bundle", "file/a/b"):
         with pytest.raises(BundleError, match="file is a file; choose a folder for the bundle"):
             write(current, current, tmp_path / target)
+
+
+def test_files_that_appear_during_an_export_are_not_replaced(current: Path, tmp_path: Path) -> None:
+    target = tmp_path / "new"
+
+    def export_while_somebody_writes() -> None:
+        with staged_folder(target) as draft:
+            shutil.copytree(current, draft, dirs_exist_ok=True)
+            target.mkdir()
+            (target / "mine.txt").write_text("mine")
+
+    with pytest.raises(BundleError, match=r"contains 'mine\.txt'"):
+        export_while_somebody_writes()
+    assert (target / "mine.txt").read_text() == "mine"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from registry_server import RegistryServer, describe_layer, digest_of
 
-from cls_export import BundleError, RemoteBundleError, pull_bundle, push_bundle
+from cls_export import BundleError, RemoteBundleError, TransferError, pull_bundle, push_bundle
 from cls_export.sharing.manifest import MAX_MANIFEST_BYTES
 from cls_export.sharing.references import parse_reference
 from cls_export.sharing.registry import Registry
@@ -176,6 +176,22 @@ def test_credentials_do_not_follow_a_redirect_to_another_server(
     registry.redirect = f"http://{other_registry.host}"
     assert pull_bundle(registry.name(":v1"), tmp_path / "pulled") == digest
     assert other_registry.count("GET") == len(set(registry.blobs)) - 1  # all but the empty config
+    assert {header for _, _, header in other_registry.requests} == {None}
+
+
+def test_credentials_do_not_follow_an_upload_to_another_server(
+    current: Path,
+    registry: RegistryServer,
+    other_registry: RegistryServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry.authorization = "Basic dXNlcjpzZWNyZXQ="
+    auths = {registry.host: {"auth": "dXNlcjpzZWNyZXQ="}}
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", json.dumps({"auths": auths}))
+    registry.upload_address = f"http://{other_registry.host}"
+    with pytest.raises(TransferError, match="did not store the manifest"):
+        push_bundle(current, registry.name(":v1"))
+    assert other_registry.count("PUT") > 0
     assert {header for _, _, header in other_registry.requests} == {None}
 
 

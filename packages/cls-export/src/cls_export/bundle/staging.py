@@ -78,6 +78,7 @@ def staged_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft.mkdir()
         yield draft
+        _check_replaceable(target)  # somebody may have put files there in the meantime
         _replace(target, draft)
     except OSError as error:
         if error.errno is None or not str(error.filename).startswith(str(draft)):
