@@ -1,7 +1,8 @@
 """Regions, GPUs, and machine types of Vertex AI training.
 
-Sources: https://cloud.google.com/vertex-ai/docs/training/configure-compute and
-https://cloud.google.com/compute/docs/accelerator-optimized-machines, as of November 2026.
+A test compares the regions with google-cloud-aiplatform. The table of machines was not compared
+with the service; if they disagree, this page is right:
+https://cloud.google.com/vertex-ai/docs/training/configure-compute
 """
 
 import re
