@@ -1,8 +1,12 @@
 """The local target, with a `docker` on PATH that runs the container's command as a process."""
 
 import json
+import os
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +65,17 @@ elif verb == "stop":
 
 
 @pytest.fixture
-def docker(add_command: Any, tmp_path: Path) -> Path:
-    """Put the stand-in on PATH, and return the folder with its state."""
+def docker(add_command: Any, tmp_path: Path) -> Iterator[Path]:
+    """Put the stand-in on PATH, and yield the folder with its state."""
     add_command("docker", FAKE_DOCKER)
     (tmp_path / "bin" / "docker.py").write_text(DOCKER_PROGRAM)
-    return tmp_path / "empty" / "containers"
+    state = tmp_path / "empty" / "containers"
+    yield state
+    for record in state.glob("*"):
+        if record.suffix:
+            continue
+        with suppress(ProcessLookupError):
+            os.killpg(json.loads(record.read_text())["pid"], signal.SIGKILL)
 
 
 def wait_for(action: Any, expected: str, seconds: float) -> str:
@@ -162,7 +172,7 @@ def test_a_stopped_run_resumes_from_its_remote_folder_under_the_same_name(
             f"data.root={tmp_path}/data",
             f"run.remote={tmp_path}/bucket",
             f"run.root={tmp_path}/{machine}",
-            "trainer.max_epochs=60",
+            "trainer.max_epochs=8",
             *more,
         )
         assert code == 0, err

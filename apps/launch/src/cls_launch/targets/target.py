@@ -59,7 +59,7 @@ class Job:
 class TargetSettings(BaseModel):
     """Settings of one target, from conf/launch/NAME.yaml and `target.KEY=VALUE`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
 
 SettingsT = TypeVar("SettingsT", bound=TargetSettings)
