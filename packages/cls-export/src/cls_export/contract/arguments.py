@@ -38,7 +38,7 @@ def add_version(parser: argparse.ArgumentParser, package: str) -> None:
 
 
 def describe_version(package: str) -> str:
-    """Return the name and version of an installed package, such as `cls-export 1.2.3`."""
+    """Return the name and the version of an installed package, separated by a space."""
     from importlib.metadata import version  # slow, and rarely needed
 
     return f"{package} {version(package)}"
