@@ -23,6 +23,13 @@ IMAGE = f"127.0.0.1:9/team/cls-train@{DIGEST}"
 """Nothing listens on port 9, so its label is not read."""
 
 
+@pytest.fixture(scope="session")
+def whole_systems(request: pytest.FixtureRequest) -> None:
+    """Skip a test that sets up a cluster, a cloud, or an environment, except in `-m faults`."""
+    if "faults" not in request.config.getoption("markexpr"):
+        pytest.skip("sets up a whole system; run pytest -m faults")
+
+
 @functools.cache
 def build_composer(folder: Path, config_name: str | None) -> Composer:
     return Composer(folder, CommandLine(config_name=config_name))

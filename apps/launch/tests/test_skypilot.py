@@ -271,6 +271,8 @@ def test_a_command_that_hangs_is_ended(
 
 
 @pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.usefixtures("whole_systems")
 def test_skypilot_parses_the_tasks(make_job: MakeJob, tmp_path: Path) -> None:
     python = _install_skypilot(tmp_path)
     hard = {"arguments": HARD, "environment": {"A": "${HOME} $B"}, "secrets": {"KEY": "MY_KEY"}}

@@ -164,6 +164,7 @@ def wait_for(action: Callable[[], str], expected: str, seconds: float = 120) -> 
 
 @pytest.mark.faults
 @pytest.mark.slow
+@pytest.mark.usefixtures("whole_systems")
 def test_interrupted_jobs_are_requeued_and_canceled_ones_are_not(
     cluster: Run, tmp_path: Path
 ) -> None:

@@ -18,7 +18,11 @@ from vertex_service import JobService, install_library, job_service
 from cls_export.contract.run_layout import RunPaths
 from cls_train.run_folder.state import RunState, read_state
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.faults,
+    pytest.mark.usefixtures("whole_systems"),
+]
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 IMAGE = f"127.0.0.1:9/team/cls-train@sha256:{'ab' * 32}"
