@@ -42,8 +42,8 @@ KEYS_OF_THE_RUN = frozenset({"run.name", "run.root", "data.root", "stages.evalua
 CONF = REPOSITORY / "conf"
 
 GROUPS_WITHOUT_LEAVES = ("debug", "experiment", "launch")
-"""`debug` is part of every case. Experiments combine choices of the other groups. `apps/launch` reads
-`launch`."""
+"""`debug` is part of every case. Experiments combine choices of the other groups. Only
+`apps/launch` reads `launch`."""
 
 CHOICES_ELSEWHERE = {
     ("distillation", "checkpoint"),  # needs a finished run
