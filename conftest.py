@@ -1,6 +1,7 @@
 """Settings of every test run: one thread per process, and two processes for the whole suite."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,9 @@ settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any machine")
+
+PASSED_TESTS = os.environ.get("CLS_PASSED_TESTS")
+"""A file with tests that have passed in environments with fewer packages, for `.ci/run`."""
 
 WORKERS = 2
 
@@ -36,3 +40,23 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     option.numprocesses = WORKERS
     option.dist = "loadfile"
     option.loadscopereorder = False
+
+
+def read_passed_tests() -> set[str]:
+    """Return the IDs of the tests that have passed before."""
+    return set(Path(PASSED_TESTS).read_text("utf-8").splitlines()) if PASSED_TESTS else set()
+
+
+def pytest_report_header() -> list[str]:
+    """Say how many tests are left out."""
+    passed = read_passed_tests()
+    return [f"left out, passed before: {len(passed):,} tests"] if passed else []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that have passed before."""
+    passed = read_passed_tests()
+    repeated = [item for item in items if item.nodeid in passed]
+    if repeated:
+        config.hook.pytest_deselected(items=repeated)
+        items[:] = [item for item in items if item.nodeid not in passed]
