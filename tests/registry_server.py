@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -31,6 +31,7 @@ class RegistryServer(ThreadingHTTPServer):
         upload_address: Address that takes uploads instead of this server.
         failures: Status codes of the next requests.
         extra_bytes: Zeros that follow each blob.
+        override: Called with each request first; returns whether it has answered.
         requests: Method, path, and Authorization header of each request.
     """
 
@@ -48,6 +49,7 @@ class RegistryServer(ThreadingHTTPServer):
         self.upload_address = ""
         self.failures: list[int] = []
         self.extra_bytes = 0
+        self.override: Callable[[Handler], bool] = lambda handler: False
         self.requests: list[tuple[str, str, str | None]] = []
 
     @property
@@ -114,12 +116,14 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         authorization = self.headers.get("Authorization")
         server.requests.append((self.command, self.path, authorization))
+        if server.override(self):
+            return
         if server.failures:
-            self._answer(server.failures.pop(0))
+            self.answer(server.failures.pop(0))
         elif self.path.partition("?")[0] in server.tokens:
             self._give_token(authorization)
         elif server.authorization not in (None, authorization):
-            self._answer(401, _error("UNAUTHORIZED"), {"WWW-Authenticate": server.challenge})
+            self.answer(401, _error("UNAUTHORIZED"), {"WWW-Authenticate": server.challenge})
         elif match := UPLOAD.fullmatch(self.path):
             self._upload(match[2], body)
         elif match := BLOB.fullmatch(self.path):
@@ -127,34 +131,34 @@ class Handler(BaseHTTPRequestHandler):
         elif match := MANIFEST.fullmatch(self.path):
             self._handle_manifest(match[1], match[2], body)
         else:
-            self._answer(404)
+            self.answer(404)
 
     def _give_token(self, authorization: str | None) -> None:
         needed, token = self.server.tokens[self.path.partition("?")[0]]
         if needed not in (None, authorization):
-            self._answer(401)
+            self.answer(401)
         else:
-            self._answer(200, json.dumps({"token": token}).encode())
+            self.answer(200, json.dumps({"token": token}).encode())
 
     def _upload(self, digest: str | None, body: bytes) -> None:
         if digest is None:  # with a state that must come back unchanged
-            self._answer(
+            self.answer(
                 202, b"", {"Location": f"{self.server.upload_address}{self.path}1?state=a%2Bb"}
             )
         elif digest_of(body) != digest:
-            self._answer(400, _error("DIGEST_INVALID"))
+            self.answer(400, _error("DIGEST_INVALID"))
         else:
             self.server.blobs[digest] = body
-            self._answer(201)
+            self.answer(201)
 
     def _send_blob(self, digest: str) -> None:
         content = self.server.blobs.get(digest)
         if content is None:
-            self._answer(404, _error("BLOB_UNKNOWN"))
+            self.answer(404, _error("BLOB_UNKNOWN"))
         elif self.server.redirect is not None and self.command == "GET":
-            self._answer(307, b"", {"Location": f"{self.server.redirect}{self.path}"})
+            self.answer(307, b"", {"Location": f"{self.server.redirect}{self.path}"})
         else:
-            self._answer(200, content + bytes(self.server.extra_bytes))
+            self.answer(200, content + bytes(self.server.extra_bytes))
 
     def _handle_manifest(self, repository: str, version: str, body: bytes) -> None:
         server = self.server
@@ -162,21 +166,21 @@ class Handler(BaseHTTPRequestHandler):
             listed = json.loads(body)
             needed = [each["digest"] for each in [listed["config"], *listed["layers"]]]
             if not all(digest in server.blobs for digest in needed):
-                self._answer(400, _error("MANIFEST_BLOB_UNKNOWN"))
+                self.answer(400, _error("MANIFEST_BLOB_UNKNOWN"))
                 return
             server.manifests[digest_of(body)] = body
             server.tags[repository, version] = digest_of(body)
-            self._answer(201)
+            self.answer(201)
             return
         digest = server.tags.get((repository, version), version)
         has_repository = any(name == repository for name, _ in server.tags)
         content = server.manifests.get(digest) if has_repository else None
         if content is None:
-            self._answer(404, _error("MANIFEST_UNKNOWN" if has_repository else "NAME_UNKNOWN"))
+            self.answer(404, _error("MANIFEST_UNKNOWN" if has_repository else "NAME_UNKNOWN"))
         else:
-            self._answer(200, content)
+            self.answer(200, content)
 
-    def _answer(
+    def answer(
         self, status: int, content: bytes = b"", headers: dict[str, str] | None = None
     ) -> None:
         self.send_response(status)

@@ -114,7 +114,10 @@ def layer(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"artifactType": "application/vnd.other"}, "not a bundle: its artifactType"),
+        (
+            {"artifactType": "application/vnd.other"},
+            "not a bundle but an artifact of",
+        ),
         ({"artifactType": 3}, "no valid OCI manifest"),
         ({"schemaVersion": 1}, "schemaVersion"),
         ({"layers": {}}, "layers"),
@@ -200,8 +203,8 @@ def test_redirect_to_plain_http_is_refused() -> None:
     registry = Registry(parse_reference("oci://registry.example.com/models/jersey:v1"))
     try:
         with pytest.raises(RemoteBundleError, match="without TLS"):
-            registry._refuse_plain_http(httpx2.Request("GET", "http://registry.example.com/x"))
-        registry._refuse_plain_http(httpx2.Request("GET", "https://storage.example.com/x"))
+            registry._client._refuse_plain_http(httpx2.URL("http://registry.example.com/x"))
+        registry._client._refuse_plain_http(httpx2.URL("https://storage.example.com/x"))
     finally:
         registry.close()
 

@@ -117,7 +117,7 @@ def test_missing_repository_and_wrong_password_are_one_message(
     host: str, current: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = f"oci://{host}/models/jersey"
-    with pytest.raises(RemoteBundleError, match="has no bundle v1"):
+    with pytest.raises(RemoteBundleError, match="has no v1"):
         pull_bundle(f"{name}:v1", tmp_path / "pulled")
     if not (tmp_path / "docker").exists():
         return

@@ -30,11 +30,15 @@ class TransferError(Exception):
 
     Attributes:
         is_temporary: Whether trying again may help.
+        wait_seconds: How long the server asks to wait before; None if it does not say so.
     """
 
-    def __init__(self, message: str, *, is_temporary: bool = False) -> None:
+    def __init__(
+        self, message: str, *, is_temporary: bool = False, wait_seconds: float | None = None
+    ) -> None:
         super().__init__(message)
         self.is_temporary = is_temporary
+        self.wait_seconds = wait_seconds
 
 
 class VerificationError(Exception):

@@ -13,13 +13,15 @@ from typing import Any
 from cls_export.contract.errors import RemoteBundleError
 from cls_export.contract.files import read_bytes
 
-_DOCKER_HUB = "docker.io"
+_DOCKER_HUB_HOSTS = ("index.docker.io", "docker.io", "registry-1.docker.io")
 _DOCKER_HUB_KEY = "https://index.docker.io/v1/"
+_SECRET_KEYS = ("auth", "identitytoken", "username", "password")
 _TOKEN_USER = "<token>"
 """The user name that docker stores with an identity token."""
 _HELPER_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _HELPER_SECONDS = 60
 _MAX_CONFIG_BYTES = 2**20
+_PODMAN_FILE = "containers/auth.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +43,19 @@ class Credentials:
         return f"Basic {base64.b64encode(text).decode()}"
 
 
-def find_credentials(registry: str) -> Credentials | None:
+def find_credentials(registry: str, repository: str = "") -> Credentials | None:
     """Return the credentials of a registry; None to access it anonymously.
 
     The first of these that knows the registry counts: the JSON in the variable DOCKER_AUTH_CONFIG,
-    the file in REGISTRY_AUTH_FILE, and config.json in the folder DOCKER_CONFIG or ~/.docker. Their
-    credential helpers are run.
+    the file in REGISTRY_AUTH_FILE, config.json in the folder DOCKER_CONFIG or ~/.docker, and
+    auth.json of podman. Their credential helpers are run. An entry for a part of the registry, such
+    as `registry.example.com/models`, is preferred.
 
     Raises:
         RemoteBundleError: One of these is damaged, or the helper of the registry is missing.
     """
     for source, config in _read_configs():
-        found = _find_in_config(config, registry, source)
+        found = _find_in_config(config, registry, repository, source)
         if found is not None:
             return found
     return None
@@ -63,15 +66,22 @@ def _read_configs() -> Iterator[tuple[str, dict[str, Any]]]:
     if variable:
         yield "DOCKER_AUTH_CONFIG", _parse(variable, "DOCKER_AUTH_CONFIG")
 
-    files = []
-    if os.environ.get("REGISTRY_AUTH_FILE"):
-        files.append(Path(os.environ["REGISTRY_AUTH_FILE"]))
-    folder = os.environ.get("DOCKER_CONFIG")
-    files.append(Path(folder) / "config.json" if folder else _home() / ".docker/config.json")
-    for file in files:
+    for file in _list_config_files():
         if file.exists():
             text = read_bytes(file, error=RemoteBundleError, max_bytes=_MAX_CONFIG_BYTES)
             yield str(file), _parse(text, str(file))
+
+
+def _list_config_files() -> list[Path]:
+    files = []
+    if os.environ.get("REGISTRY_AUTH_FILE"):
+        files.append(Path(os.environ["REGISTRY_AUTH_FILE"]))
+    docker = os.environ.get("DOCKER_CONFIG") or _home() / ".docker"
+    files.append(Path(docker) / "config.json")
+    if os.environ.get("XDG_RUNTIME_DIR"):
+        files.append(Path(os.environ["XDG_RUNTIME_DIR"]) / _PODMAN_FILE)
+    config = os.environ.get("XDG_CONFIG_HOME") or _home() / ".config"
+    return [*files, Path(config) / _PODMAN_FILE]
 
 
 def _home() -> Path:
@@ -88,36 +98,51 @@ def _parse(text: str | bytes, source: str) -> dict[str, Any]:
     return config
 
 
-def _find_in_config(config: Mapping[str, Any], registry: str, source: str) -> Credentials | None:
-    keys = [registry, f"https://{registry}"]
-    if registry == _DOCKER_HUB:
-        keys = [_DOCKER_HUB_KEY]
+def _find_in_config(
+    config: Mapping[str, Any], registry: str, repository: str, source: str
+) -> Credentials | None:
+    keys = _list_keys(registry, repository)
+    server = _DOCKER_HUB_KEY if registry in _DOCKER_HUB_HOSTS else registry
 
     helpers = config.get("credHelpers")
-    if isinstance(helpers, dict) and isinstance(helpers.get(keys[0]), str):
-        return _ask_helper(helpers[keys[0]], keys[0], source, is_required=True)
+    for key in dict.fromkeys([registry, server]):
+        if isinstance(helpers, dict) and isinstance(helpers.get(key), str):
+            return _ask_helper(helpers[key], server, source, is_required=True)
 
     entries = config.get("auths")
     for key in keys:
         entry = entries.get(key) if isinstance(entries, dict) else None
-        if isinstance(entry, dict) and entry:
+        if isinstance(entry, dict) and not entry.keys().isdisjoint(_SECRET_KEYS):
             return _read_entry(entry, key, source)
 
     store = config.get("credsStore")
     if isinstance(store, str) and store:
-        return _ask_helper(store, keys[0], source, is_required=False)
+        return _ask_helper(store, server, source, is_required=False)
     return None
 
 
-def _read_entry(entry: Mapping[str, Any], key: str, source: str) -> Credentials | None:
+def _list_keys(registry: str, repository: str) -> list[str]:
+    """Return the keys of `auths` under which docker and podman store a registry, best first."""
+    hosts = _DOCKER_HUB_HOSTS if registry in _DOCKER_HUB_HOSTS else (registry,)
+    keys = []
+    for host in hosts:
+        parts = repository.split("/") if repository else []
+        for count in range(len(parts), 0, -1):
+            keys.append("/".join([host, *parts[:count]]))
+        for form in ("{}", "https://{}", "https://{}/", "https://{}/v1/", "https://{}/v2/"):
+            keys.append(form.format(host))
+    return keys
+
+
+def _read_entry(entry: Mapping[str, Any], key: str, source: str) -> Credentials:
     try:
         if entry.get("identitytoken"):
             return Credentials(_TOKEN_USER, str(entry["identitytoken"]))
         if entry.get("auth"):
             text = base64.b64decode(entry["auth"], validate=True).decode()
-            username, _, password = text.partition(":")
+            username, password = text.split(":", maxsplit=1)
             return Credentials(username, password.rstrip("\0"))
-        return Credentials(entry["username"], entry["password"])
+        return Credentials(str(entry["username"]), str(entry["password"]))
     except (ValueError, TypeError, KeyError):
         problem = f"{source}: the entry of {key} has no valid user name and password"
     raise RemoteBundleError(f"{problem}. Run docker login {key} again")

@@ -1,13 +1,7 @@
-"""Bundles in object storage or in a shared folder, through fsspec.
-
-Below the folder of a reference, `blobs/sha256/HEX` holds files and manifests by digest, and
-`tags/TAG` the digest of a manifest. Blobs never change, and a tag is one object, so two processes
-may push to the same folder.
-"""
+"""Bundles in object storage, through fsspec; see `object_layout`."""
 
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,14 +13,14 @@ from cls_export.contract.errors import (
     TransferError,
 )
 from cls_export.sharing.manifest import MAX_MANIFEST_BYTES, Blob
+from cls_export.sharing.object_layout import MAX_TAG_BYTES, blob_path, read_tag, tag_path
 from cls_export.sharing.references import Reference
 
-_PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3"), "file": ("fsspec", "registry")}
+_PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
 """The package of a scheme, and the extra that installs it."""
 _LOGIN = {
     "s3": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
     "gs": "Run gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS",
-    "file": "Check the permissions of the folder",
 }
 _CREDENTIAL_ERRORS = (
     "DefaultCredentialsError",
@@ -35,7 +29,6 @@ _CREDENTIAL_ERRORS = (
     "RefreshError",
 )
 """Errors of google-auth and botocore, which need not be installed."""
-_DIGEST = re.compile(rb"sha256:[0-9a-f]{64}\s*")
 _CHUNK_BYTES = 2**20
 
 
@@ -51,11 +44,8 @@ class ObjectStorage:
             try:
                 import fsspec
 
-                options: dict[str, Any] = {}
-                if reference.scheme != "file":
-                    options["use_listings_cache"] = False
                 self._files: Any
-                self._files, root = fsspec.url_to_fs(reference.name, **options)
+                self._files, root = fsspec.url_to_fs(reference.name, use_listings_cache=False)
             except ImportError as error:
                 package, extra = _PACKAGES[reference.scheme]
                 raise MissingExtraError(
@@ -77,31 +67,30 @@ class ObjectStorage:
         """See `BundleStore`."""
         path = self._blob_path(blob.digest)
         with self._described():
-            self._make_folder(path)
             if isinstance(source, bytes):
                 self._files.pipe_file(path, source)
-            else:
-                self._files.put_file(str(source), path)
+                return
+            self._files.put_file(str(source), path)
+            if Blob.of_file(source) != blob:
+                self._files.rm_file(path)
+                raise BundleError(f"{source} was replaced while it was read; push it again")
 
     def put_manifest(self, content: bytes, tag: str) -> None:
         """See `BundleStore`."""
         manifest = Blob.of(content)
         self.upload_blob(manifest, content)
-        path = f"{self._root}/tags/{tag}"
         with self._described():
-            self._make_folder(path)
+            path = f"{self._root}/{tag_path(tag)}"
             self._files.pipe_file(path, f"{manifest.digest}\n".encode())
 
     def get_manifest(self, version: str) -> bytes:
         """See `BundleStore`."""
         if not version.startswith("sha256:"):
-            content = self._read(f"{self._root}/tags/{version}", 1_000)
-            if not _DIGEST.fullmatch(content):
-                raise BundleError(f"{self._reference}: the tag does not hold a digest")
-            version = content.decode().strip()
+            content = self._read(f"{self._root}/{tag_path(version)}", MAX_TAG_BYTES)
+            version = read_tag(content, self._reference)
         return self._read(self._blob_path(version), MAX_MANIFEST_BYTES)
 
-    def read_blob(self, blob: Blob) -> Iterator[bytes]:
+    def read_blob(self, blob: Blob) -> Generator[bytes, None, None]:
         """See `BundleStore`."""
         with self._described(), self._files.open(self._blob_path(blob.digest), "rb") as stream:
             while chunk := stream.read(_CHUNK_BYTES):
@@ -118,11 +107,7 @@ class ObjectStorage:
         return content
 
     def _blob_path(self, digest: str) -> str:
-        return f"{self._root}/blobs/{digest.replace(':', '/')}"
-
-    def _make_folder(self, path: str) -> None:
-        if self._reference.scheme == "file":  # object storage has no folders
-            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        return f"{self._root}/{blob_path(digest)}"
 
     @contextmanager
     def _described(self) -> Iterator[None]:

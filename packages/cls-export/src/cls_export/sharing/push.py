@@ -1,6 +1,5 @@
 """Push a bundle to a registry or to object storage."""
 
-import hashlib
 import os
 from contextlib import closing
 from functools import partial
@@ -9,7 +8,6 @@ from pathlib import Path
 from cls_export.bundle.golden import GoldenSet, verify_bundle
 from cls_export.contract.bundle_layout import CARD_FILE, GOLDEN_FOLDER, MODEL_FILE
 from cls_export.contract.errors import BundleError, RemoteBundleError, VerificationError
-from cls_export.contract.files import open_regular
 from cls_export.contract.labels_mapping import LabelsMapping
 from cls_export.runtime.bundle_files import Bundle, read_unless_replaced
 from cls_export.sharing.manifest import (
@@ -23,8 +21,6 @@ from cls_export.sharing.manifest import (
 from cls_export.sharing.references import HUB_SCHEME, parse_reference
 from cls_export.sharing.retries import with_retries
 from cls_export.sharing.store import open_store
-
-_CHUNK_BYTES = 2**20
 
 
 def push_bundle(bundle: str | os.PathLike[str], target: str) -> str:
@@ -97,19 +93,9 @@ def _describe_files(folder: Path) -> dict[str, Blob]:
 
     files = {}
     for name in [*REQUIRED_FILES, *images, *card]:
-        files[name] = _describe_file(folder / name, get_size_limit(name))
+        files[name] = Blob.of_file(folder / name, get_size_limit(name))
     check_files({name: blob.size for name, blob in files.items()}, str(folder))
     return files
-
-
-def _describe_file(path: Path, max_bytes: int | None) -> Blob:
-    digest = hashlib.sha256()
-    size = 0
-    with open_regular(path, error=BundleError, max_bytes=max_bytes) as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-    return Blob(f"sha256:{digest.hexdigest()}", size)
 
 
 def _build_annotations(folder: Path) -> dict[str, str]:

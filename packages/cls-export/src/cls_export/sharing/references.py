@@ -6,7 +6,8 @@ from typing import Final
 
 from cls_export.contract.errors import RemoteBundleError
 
-STORAGE_SCHEMES: Final = ("gs", "s3", "file")
+FOLDER_SCHEME: Final = "file"
+STORAGE_SCHEMES: Final = ("gs", "s3", FOLDER_SCHEME)
 HUB_SCHEME: Final = "hf"
 REGISTRY_SCHEME: Final = "oci"
 
@@ -66,6 +67,11 @@ class Reference:
         return f"{self.name}{separator}{self.tag}"
 
 
+def is_digest(text: str) -> bool:
+    """Whether a text is `sha256:` and 64 hexadecimal digits in lower case."""
+    return _DIGEST.fullmatch(text) is not None
+
+
 def parse_reference(text: str) -> Reference:
     """Read a reference.
 
@@ -105,7 +111,7 @@ def _parse_stored_reference(text: str, scheme: str, host: str, name: str) -> Ref
 
     is_registry = scheme == REGISTRY_SCHEME
     part = _REPOSITORY_PART if is_registry else _FOLDER_PART
-    is_host_valid = not host if scheme == "file" else bool(_HOST.fullmatch(host))
+    is_host_valid = not host if scheme == FOLDER_SCHEME else bool(_HOST.fullmatch(host))
     if not is_host_valid or not all(part.fullmatch(each) for each in path.split("/")):
         has_capitals = is_registry and path != path.lower()
         hint = ". Names of repositories are in lower case" if has_capitals else ""

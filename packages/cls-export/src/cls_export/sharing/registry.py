@@ -3,57 +3,51 @@
 Protocol: https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final, NoReturn
+from typing import IO, TYPE_CHECKING, Final
 
-from cls_export.contract.errors import (
-    BundleError,
-    MissingExtraError,
-    RemoteBundleError,
-    TransferError,
-)
+from cls_export.contract.errors import BundleError, RemoteBundleError, TransferError
 from cls_export.contract.files import open_regular
+from cls_export.sharing.http_client import (
+    MAX_REASON,
+    HttpClient,
+    iterate_body,
+    read_body,
+    read_retry_after,
+)
 from cls_export.sharing.manifest import MANIFEST_TYPE, MAX_MANIFEST_BYTES, Blob
 from cls_export.sharing.references import Reference
-from cls_export.sharing.registry_login import RegistryLogin, is_loopback
+from cls_export.sharing.registry_login import RegistryLogin
 
-try:
+if TYPE_CHECKING:
     import httpx2
-except ImportError as error:
-    raise MissingExtraError(
-        f'{error.name} is not installed. For oci:// references: pip install "cls-export[registry]"'
-    ) from error
 
-_API_HOSTS = {"docker.io": "registry-1.docker.io"}
-_TIMEOUT: Final = httpx2.Timeout(60, connect=10)
-_MAX_REDIRECTS = 5
-_MAX_REASON = 300
+INDEX_TYPES: Final = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+IMAGE_TYPES: Final = (MANIFEST_TYPE, "application/vnd.docker.distribution.manifest.v2+json")
+
+_DOCKER_HUB = "docker.io"
+_DOCKER_HUB_API = "registry-1.docker.io"
 _MAX_ERROR_BYTES = 64 * 2**10
-_MAX_CHUNK = 2**20
+_FOREIGN_DENIALS = (401, 403)
+"""Of a server that the registry redirects to: the signature of the address may have expired."""
 
 
 class Registry:
-    """A repository of a registry, as a `BundleStore`.
-
-    Registries on the loopback interface are contacted without TLS, all others with it.
-    """
+    """A repository of a registry, as a `BundleStore`."""
 
     def __init__(self, reference: Reference) -> None:
-        host = _API_HOSTS.get(reference.host, reference.host)
-        is_local = is_loopback(host)
         self._reference = reference
-        self._server = f"{'http' if is_local else 'https'}://{host}"
-        self._url = f"{self._server}/v2/{reference.path}"
-        self._client = httpx2.Client(
-            timeout=_TIMEOUT,
-            trust_env=not is_local,  # a proxy cannot reach this machine
-            max_redirects=_MAX_REDIRECTS,
-            event_hooks={"request": [self._refuse_plain_http]},
-            # Compressed answers would be unpacked before their size is known.
-            headers={"Accept-Encoding": "identity", "User-Agent": "cls-export"},
-        )
+        host, path = reference.host, reference.path
+        if host == _DOCKER_HUB:
+            host = _DOCKER_HUB_API
+            path = path if "/" in path else f"library/{path}"
+        self._client = HttpClient(host)
+        self._url = f"{self._client.server}/v2/{path}"
         self._login = RegistryLogin(self._client, reference)
 
     def has_blob(self, blob: Blob) -> bool:
@@ -68,16 +62,22 @@ class Registry:
         """See `BundleStore`."""
         with self._send("POST", f"{self._url}/blobs/uploads/") as response:
             self._check(response, "does not accept uploads", 202)
-            address = httpx2.URL(self._url).join(response.headers.get("Location", ""))
+            target = self._find_upload_address(response, blob)
 
-        separator = "&" if address.query else "?"
-        target = f"{address}{separator}digest={blob.digest}"
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.size)}
         if isinstance(source, bytes):
             self._finish_upload(target, headers, source)
             return
         with open_regular(source, error=BundleError) as stream:
             self._finish_upload(target, headers, stream)
+
+    def _find_upload_address(self, response: "httpx2.Response", blob: Blob) -> str:
+        location = response.headers.get("Location")
+        if location is None:
+            raise TransferError(f"{self._reference.name} gives no address for the upload")
+        address = str(response.url.join(location)).partition("#")[0]
+        separator = "&" if "?" in address else "?"
+        return f"{address}{separator}digest={blob.digest}"
 
     def _finish_upload(
         self, target: str, headers: Mapping[str, str], content: bytes | IO[bytes]
@@ -93,17 +93,23 @@ class Registry:
             self._check(response, "did not store the manifest", 201)
 
     def get_manifest(self, version: str) -> bytes:
-        """See `BundleStore`."""
+        """See `BundleStore`. Manifests and indexes of images are returned, too."""
         address = f"{self._url}/manifests/{version}"
-        with self._send("GET", address, {"Accept": MANIFEST_TYPE}) as response:
-            self._check(response, f"has no bundle {version}", 200)
-            return _read(response, MAX_MANIFEST_BYTES, str(self._reference))
+        headers = {"Accept": ", ".join([*IMAGE_TYPES, *INDEX_TYPES])}
+        with self._send("GET", address, headers) as response:
+            self._check(response, f"has no {version}", 200)
+            content = read_body(response, MAX_MANIFEST_BYTES)
+        if content is None:
+            raise BundleError(
+                f"{self._reference}: the answer is larger than {MAX_MANIFEST_BYTES:,} bytes"
+            )
+        return content
 
-    def read_blob(self, blob: Blob) -> Iterator[bytes]:
+    def read_blob(self, blob: Blob) -> Generator[bytes, None, None]:
         """See `BundleStore`."""
         with self._send("GET", f"{self._url}/blobs/{blob.digest}") as response:
             self._check(response, f"lacks the blob {blob.digest}", 200)
-            yield from response.iter_raw(_MAX_CHUNK)
+            yield from iterate_body(response)
 
     def close(self) -> None:
         """See `BundleStore`."""
@@ -116,13 +122,13 @@ class Registry:
         url: str,
         headers: Mapping[str, str] | None = None,
         content: bytes | IO[bytes] | None = None,
-    ) -> Iterator[httpx2.Response]:
+    ) -> Iterator["httpx2.Response"]:
         """Send a request, and log in if the registry asks for it. Errors have one message."""
-        with self._described():
+        with self._client.described():
             response = self._request(method, url, headers or {}, content)
             try:
-                can_repeat = content is None or isinstance(content, bytes)
-                if response.status_code == 401 and self._login.answer(response) and can_repeat:
+                is_asked = response.status_code == 401 and self._client.is_own(response.url)
+                if is_asked and self._login.answer(response):
                     response.close()
                     response = self._request(method, url, headers or {}, content)
                 yield response
@@ -135,83 +141,43 @@ class Registry:
         url: str,
         headers: Mapping[str, str],
         content: bytes | IO[bytes] | None,
-    ) -> httpx2.Response:
-        request = self._client.build_request(method, url, headers=dict(headers), content=content)
-        is_own_server = request.url.copy_with(path="/", query=None) == httpx2.URL(
-            f"{self._server}/"
-        )
-        if is_own_server and self._login.header is not None:
+    ) -> "httpx2.Response":
+        if content is not None and not isinstance(content, bytes):
+            content.seek(0)
+        request = self._client.build(method, url, headers=headers, content=content)
+        if self._client.is_own(request.url) and self._login.header is not None:
             request.headers["Authorization"] = self._login.header
-        is_reading = method in ("GET", "HEAD")
-        return self._client.send(request, stream=True, follow_redirects=is_reading)
+        return self._client.send(request)
 
-    def _refuse_plain_http(self, request: httpx2.Request) -> None:
-        if request.url.scheme != "https" and not self._server.startswith("http://"):
-            raise RemoteBundleError(
-                f"{self._reference.host} sends requests on to {request.url.host} without TLS, so "
-                "anybody on the way could change the answer. Nothing was transferred"
-            )
-
-    def _check(self, response: httpx2.Response, problem: str, *expected: int) -> None:
-        if response.status_code in expected:
+    def _check(self, response: "httpx2.Response", problem: str, *expected: int) -> None:
+        status = response.status_code
+        if status in expected:
             return
         reason = _describe_answer(response)
-        if response.status_code in (401, 403):
+        is_own = self._client.is_own(response.url)
+        if not is_own:
+            reason = f"{response.url.host}: {reason}"
+        if is_own and status in (401, 403):
             self._login.refuse(reason)
-        if response.status_code == 404:
+        if status == 404:
             raise RemoteBundleError(
                 f"{self._reference.name} {problem} ({reason}). Check the repository and the version"
             )
+        wait_seconds = read_retry_after(response)
+        advice = "" if wait_seconds is None else f". Try again in {wait_seconds:.0f} seconds"
+        is_temporary = status == 429 or status >= 500
         raise TransferError(
-            f"{self._reference.name} {problem} ({reason})",
-            is_temporary=response.status_code == 429 or response.status_code >= 500,
+            f"{self._reference.name} {problem} ({reason}){advice}",
+            is_temporary=is_temporary or (not is_own and status in _FOREIGN_DENIALS),
+            wait_seconds=wait_seconds,
         )
 
-    @contextmanager
-    def _described(self) -> Iterator[None]:
-        try:
-            yield
-        except (httpx2.RequestError, httpx2.InvalidURL) as error:
-            _raise_network_error(self._reference.host, error)
 
-
-def _raise_network_error(host: str, error: Exception) -> NoReturn:
-    # Without the URL, whose query may have a signature.
-    reason = str(error) or type(error).__name__
-    is_permanent = isinstance(
-        error,
-        (
-            httpx2.ConnectError,
-            httpx2.InvalidURL,
-            httpx2.UnsupportedProtocol,
-            httpx2.TooManyRedirects,
-        ),
-    )
-    raise TransferError(
-        f"{host}: {reason[:_MAX_REASON]}. Check the address and the network",
-        is_temporary=not is_permanent,
-    ) from error
-
-
-def _read(response: httpx2.Response, max_bytes: int, source: str) -> bytes:
-    content = b""
-    for chunk in response.iter_raw(_MAX_CHUNK):
-        content += chunk
-        if len(content) > max_bytes:
-            raise BundleError(f"{source}: the answer is larger than {max_bytes:,} bytes")
-    return content
-
-
-def _describe_answer(response: httpx2.Response) -> str:
+def _describe_answer(response: "httpx2.Response") -> str:
     """Return the status, and the message of the registry if there is one."""
     status = f"HTTP {response.status_code}"
-    content = b""
-    for chunk in response.iter_raw(_MAX_ERROR_BYTES):
-        content += chunk
-        if len(content) > _MAX_ERROR_BYTES:
-            return status
-    text = _find_message(content)
-    return f"{status}: {text[:_MAX_REASON]}" if text else status
+    text = _find_message(read_body(response, _MAX_ERROR_BYTES) or b"")
+    return f"{status}: {text[:MAX_REASON]}" if text else status
 
 
 def _find_message(content: bytes) -> str:

@@ -3,23 +3,22 @@
 Protocol: https://distribution.github.io/distribution/spec/auth/token/
 """
 
-import ipaddress
 import re
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from cls_export.contract.errors import MissingExtraError, RemoteBundleError
+from cls_export.contract.errors import RemoteBundleError, TransferError
 from cls_export.sharing.credentials import Credentials, find_credentials
+from cls_export.sharing.http_client import HttpClient, read_body, read_retry_after
 from cls_export.sharing.references import Reference
 
-try:
+if TYPE_CHECKING:
     import httpx2
-except ImportError as error:
-    raise MissingExtraError(
-        f'{error.name} is not installed. For oci:// references: pip install "cls-export[registry]"'
-    ) from error
 
+_CHALLENGE = re.compile(r"(?:^|,)\s*(basic|bearer)(?=[\s,]|$)", re.IGNORECASE)
 _PARAMETER = re.compile(r'([A-Za-z]+)="([^"]*)"')
 _MAX_TOKEN_BYTES = 2**20
+_DENIED = (400, 401, 403, 404)
+"""Of a token server: it gives no token to this user, or for this repository."""
 
 
 class RegistryLogin:
@@ -29,7 +28,7 @@ class RegistryLogin:
         header: The value that the last challenge led to; None as long as none is needed.
     """
 
-    def __init__(self, client: httpx2.Client, reference: Reference) -> None:
+    def __init__(self, client: HttpClient, reference: Reference) -> None:
         self._client = client
         self._host = reference.host
         self._repository = reference.path
@@ -37,21 +36,23 @@ class RegistryLogin:
         self._has_looked = False
         self.header: str | None = None
 
-    def answer(self, response: httpx2.Response) -> bool:
+    def answer(self, response: "httpx2.Response") -> bool:
         """Set `header` as a response with status 401 asks for; return whether to try again.
+
+        The response must come from the registry itself: its challenge names the server that gets
+        the credentials.
 
         Raises:
             RemoteBundleError: The stored credentials cannot be used.
+            TransferError: The token server failed.
         """
-        challenge = response.headers.get("WWW-Authenticate", "")
-        scheme, _, text = challenge.partition(" ")
-        parameters = dict(_PARAMETER.findall(text))
         previous = self.header
-        if scheme.lower() == "basic":
+        challenges = _read_challenges(response.headers.get("WWW-Authenticate", ""))
+        if challenges.get("bearer", {}).get("realm"):
+            self.header = self._request_token(challenges["bearer"])
+        elif "basic" in challenges:
             credentials = self._find_credentials()
             self.header = credentials.basic if credentials is not None else None
-        elif scheme.lower() == "bearer" and parameters.get("realm"):
-            self.header = self._request_token(parameters)
         return self.header not in (None, previous)
 
     def refuse(self, reason: str) -> NoReturn:
@@ -68,13 +69,13 @@ class RegistryLogin:
 
     def _find_credentials(self) -> Credentials | None:
         if not self._has_looked:
-            self._credentials = find_credentials(self._host)
+            self._credentials = find_credentials(self._host, self._repository)
             self._has_looked = True
         return self._credentials
 
     def _request_token(self, parameters: dict[str, str]) -> str | None:
         """Ask the token server of the registry; None if it denies a token."""
-        realm = parameters.pop("realm")
+        realm = parameters["realm"]
         query: dict[str, str] = {}
         for name in ("service", "scope"):
             if name in parameters:
@@ -88,42 +89,46 @@ class RegistryLogin:
                 "client_id": "cls-export",
                 "refresh_token": credentials.password,
             }
-            request = self._client.build_request("POST", realm, data=form)
+            request = self._client.build("POST", realm, form=form)
         else:
-            request = self._client.build_request("GET", realm, params=[*query.items()])
+            request = self._client.build("GET", realm, query=query)
             if credentials is not None:
                 request.headers["Authorization"] = credentials.basic
-        response = self._client.send(request, stream=True)
+        response = self._client.send(request)
         try:
-            token = _read_token(response) if response.status_code == 200 else None
+            return self._read_token(response)
         finally:
             response.close()
-        return f"Bearer {token}" if token else None
 
+    def _read_token(self, response: "httpx2.Response") -> str | None:
+        from pydantic_core import from_json
 
-def _read_token(response: httpx2.Response) -> str | None:
-    from pydantic_core import from_json
-
-    content = b""
-    for chunk in response.iter_raw(2**16):
-        content += chunk
-        if len(content) > _MAX_TOKEN_BYTES:
+        status = response.status_code
+        if status in _DENIED:
             return None
-    try:
-        answer = from_json(content)
-        token = answer.get("token") or answer.get("access_token")
-    except (ValueError, AttributeError):
-        return None
-    is_usable = isinstance(token, str) and token.isascii() and token.isprintable()
-    return token if is_usable else None
+        problem = f"{self._host}: its token server {response.url.host}"
+        if status != 200:
+            raise TransferError(
+                f"{problem} gives no token (HTTP {status}). Try again later",
+                is_temporary=status == 429 or status >= 500,
+                wait_seconds=read_retry_after(response),
+            )
+        try:
+            answer = from_json(read_body(response, _MAX_TOKEN_BYTES) or b"")
+            token = answer.get("token") or answer.get("access_token")
+        except (ValueError, AttributeError):
+            token = None
+        if isinstance(token, str) and token.isascii() and token.isprintable():
+            return f"Bearer {token}"
+        raise TransferError(f"{problem} answers without a token. Check the address")
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host, with or without a port, is this machine."""
-    name = host.rpartition(":")[0] if re.search(r":[0-9]+$", host) and host[-1] != "]" else host
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name.strip("[]")).is_loopback
-    except ValueError:
-        return False
+def _read_challenges(text: str) -> dict[str, dict[str, str]]:
+    """Return the parameters of a WWW-Authenticate header by scheme, `basic` and `bearer` only."""
+    challenges: dict[str, dict[str, str]] = {}
+    starts = [*_CHALLENGE.finditer(text)]
+    for index, start in enumerate(starts):
+        end = starts[index + 1].start() if index + 1 < len(starts) else len(text)
+        parameters = _PARAMETER.findall(text[start.end() : end])
+        challenges[start[1].lower()] = {name.lower(): value for name, value in parameters}
+    return challenges

@@ -1,11 +1,11 @@
 """Interface of the places that hold shared bundles."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Protocol
 
 from cls_export.sharing.manifest import Blob
-from cls_export.sharing.references import REGISTRY_SCHEME, Reference
+from cls_export.sharing.references import FOLDER_SCHEME, REGISTRY_SCHEME, Reference
 
 
 class BundleStore(Protocol):
@@ -29,7 +29,7 @@ class BundleStore(Protocol):
     def get_manifest(self, version: str) -> bytes:
         """Return the manifest of a tag or digest, of at most `MAX_MANIFEST_BYTES`."""
 
-    def read_blob(self, blob: Blob) -> Iterator[bytes]:
+    def read_blob(self, blob: Blob) -> Generator[bytes, None, None]:
         """Yield the bytes of a blob in chunks."""
 
     def close(self) -> None:
@@ -46,6 +46,10 @@ def open_store(reference: Reference) -> BundleStore:
         from cls_export.sharing.registry import Registry
 
         return Registry(reference)
+    if reference.scheme == FOLDER_SCHEME:
+        from cls_export.sharing.folder_store import FolderStore
+
+        return FolderStore(reference)
 
     from cls_export.sharing.object_storage import ObjectStorage
 
