@@ -19,7 +19,13 @@ TINY = (
     "monitor.mode=min",
 )
 
-QUICK = ("callbacks.grad_cam=null", "stages.report=false")
+QUICK = (
+    "callbacks.augmented_samples=null",
+    "callbacks.confusion_matrix=null",
+    "callbacks.grad_cam=null",
+    "callbacks.sample_predictions=null",
+    "stages.report=false",
+)
 """Skip slow steps that faults do not affect."""
 
 Command = Callable[..., list[str]]
@@ -50,7 +56,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONWARNINGS": "error,ignore:GPU available but not used"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def short(request: pytest.FixtureRequest) -> bool:
     """Whether tests of faults run in their short form."""
     return "faults" not in request.config.getoption("markexpr")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from forked_app import start
+from tiny_network import TINY_NETWORK
 
 from cls_callbacks import verify_checkpoint
 
@@ -31,8 +32,20 @@ SETTINGS = (
 )
 """Six steps per epoch, frequent checkpoints, and random numbers for dropout."""
 
+SMALL_NETWORK = (*TINY_NETWORK, "model.hidden_units=16384")
+"""Checkpoints of 5 MB, larger than all other files."""
+
 MAX_SECONDS = 30.0
 """Time until a fault must be reported."""
+
+
+@pytest.fixture(scope="module")
+def network(short: bool) -> tuple[str, ...]:
+    """Settings of the network, with `-m faults` of a ResNet-18.
+
+    Its checkpoints take long enough to write to be interrupted.
+    """
+    return SMALL_NETWORK if short else ()
 
 
 class Runs(NamedTuple):
@@ -40,9 +53,10 @@ class Runs(NamedTuple):
 
     folder: Path
     command: Callable[..., list[str]]
+    network: tuple[str, ...]
 
     def start(self, name: str, *more: str, **settings: Any) -> Any:
-        arguments = self.command(self.folder, name, *SETTINGS, *more)[2:]
+        arguments = self.command(self.folder, name, *self.network, *SETTINGS, *more)[2:]
         return start(arguments, self.folder / f"{name}.out", **settings)
 
     def finish(self, name: str, *more: str) -> None:
@@ -66,13 +80,15 @@ class Runs(NamedTuple):
 
 
 @pytest.fixture
-def runs(tmp_path: Path, train_command: Any) -> Runs:
-    return Runs(tmp_path, train_command)
+def runs(tmp_path: Path, train_command: Any, network: tuple[str, ...]) -> Runs:
+    return Runs(tmp_path, train_command, network)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, train_command: Any) -> Path:
-    runs = Runs(tmp_path_factory.mktemp("uninterrupted"), train_command)
+def uninterrupted(
+    tmp_path_factory: pytest.TempPathFactory, train_command: Any, network: tuple[str, ...]
+) -> Path:
+    runs = Runs(tmp_path_factory.mktemp("uninterrupted"), train_command, network)
     runs.finish("whole")
     return runs.folder / "whole"
 
@@ -135,7 +151,7 @@ def test_resume_after_thirty_kills_gives_the_same_weights_and_metrics(
             name = f"killed{which}.{number}"
             while kills < num_faults and not is_finished(runs.folder / name):
                 process = runs.start_and_wait(name)
-                time.sleep(moments.uniform(0, 2.5))
+                time.sleep(moments.uniform(0, 0.5 if short else 2.5))
                 process.kill()
                 process.join()
                 kills += process.exitcode == -signal.SIGKILL
@@ -164,7 +180,7 @@ def test_signals_at_twenty_random_moments_lose_no_step(
             run = runs.folder / f"{name}{number}"
             while sent < num_faults and not is_finished(run):
                 process = runs.start_and_wait(run.name)
-                time.sleep(moments.uniform(0.1, 1.0))
+                time.sleep(moments.uniform(0.1, 0.5 if short else 1.0))
                 os.kill(process.pid, getattr(signal, name))
                 process.join(10)
                 if process.exitcode == 0:  # the signal came after the last step
@@ -200,7 +216,7 @@ def test_a_signal_to_the_process_group_saves_with_loader_workers(
     workers = ("data.num_workers=1",)
     process = runs.start_and_wait("group", *workers)
     wait_until(lambda: len(children(process.pid)) == 1, 30)
-    time.sleep(0.5)
+    time.sleep(0.2)
     os.killpg(process.pid, signal.SIGTERM)
     process.join(10)
     assert process.exitcode == 143, runs.read_output("group")
