@@ -1,11 +1,13 @@
 """The command line: what is launched under which name, and what is refused first."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from cls_launch.errors import LaunchError
 from cls_launch.git import read_commit
@@ -16,8 +18,9 @@ KUBERNETES = ("target=kubernetes", f"image={IMAGE}", "allow_dirty=true", "resour
 SLURM = ("target=slurm", "allow_dirty=true", "resources.gpus=0")
 
 
-def test_help_and_every_target_are_listed(run_launch: Any) -> None:
-    code, out, _ = run_launch("--help")
+@pytest.mark.parametrize("words", [[], ["status"], ["logs", "x"], ["stop"], ["target=no"]])
+def test_help_and_every_target_are_listed(run_launch: Any, words: list[str]) -> None:
+    code, out, _ = run_launch(*words, "--help")
     assert code == 0
     assert "kubernetes, local, skypilot, slurm, vertex" in out
     assert "Exit codes" in out
@@ -45,18 +48,101 @@ def test_a_sweep_is_one_job_a_run_with_its_own_name(run_launch: Any, add_command
     assert "apps/train seed=2 optimizer.lr=0.1 run.name=s-seed-2-lr-0-1\n" in submitted
 
 
-def test_long_or_equal_names_of_a_sweep_are_numbered(run_launch: Any) -> None:
-    long = "n" * 60
-    code, out, _ = run_launch(*SLURM, f"run.name={long}", "--dry-run", "-m", "--", "seed=1,2")
-    assert code == 0
-    assert f"--job-name={long}-2\n" in out
+def read_names(script: str) -> list[str]:
+    return re.findall(r"--job-name=(\S+)", script)
 
 
-def test_long_arguments_of_a_sweep_arrive_whole(run_launch: Any) -> None:
-    tags = "monitor.metric=valid_top1", f"run.root=/{'r' * 240}"
-    code, out, _ = run_launch(*SLURM, "run.name=s", "--dry-run", "-m", "--", "seed=1,2", *tags)
+def test_long_names_of_a_sweep_end_with_a_hash_that_a_longer_sweep_keeps(run_launch: Any) -> None:
+    name = "n" * 56
+    launch = (*SLURM, f"run.name={name}", "--dry-run", "-m", "--")
+    names = read_names(run_launch(*launch, "seed=10,20")[1])
+    longer = read_names(run_launch(*launch, "seed=10,30,20")[1])
+    assert len(set(names)) == 2
+    assert set(names) < set(longer)
+    assert all(re.fullmatch(rf"{name}-[0-9a-f]{{6}}", each) for each in longer)
+
+
+def test_equal_names_of_a_sweep_end_with_a_hash(run_launch: Any) -> None:
+    launch = (*SLURM, "run.name=s", "--dry-run", "-m", "--", "run.root=/a/b,/a-b")
+    names = read_names(run_launch(*launch)[1])
+    assert len(set(names)) == 2
+    assert all(re.fullmatch("s-[0-9a-f]{6}", each) for each in names)
+
+
+def test_a_sweep_changes_no_argument_with_one_value(run_launch: Any) -> None:
+    fixed = ("data=jsonl", "data.root=gs://bucket/crops", f"run.root=/{'r' * 240}", "seed=1,2")
+    code, out, err = run_launch(*SLURM, "run.name=s", "--dry-run", "-m", "--", *fixed)
     assert code == 0
-    assert out.count(tags[1]) == 2
+    assert read_names(out) == ["s-seed-1", "s-seed-2"]
+    assert out.count(f"apps/train {' '.join(fixed[:3])} seed=") == 2
+    assert "job 2 of 2: s-seed-2\n" in err
+    assert "dry run of 2 jobs: s-seed-1, s-seed-2\n" in err
+
+
+def test_a_sweep_may_name_its_runs(run_launch: Any) -> None:
+    launch = ("--dry-run", "-m", "--", "run.name=first,second")
+    assert read_names(run_launch(*SLURM, *launch)[1]) == ["first", "second"]
+
+
+def test_documents_of_a_sweep_are_separate(run_launch: Any) -> None:
+    sweep = ("run.name=s", "--dry-run", "-m", "--", *REMOTE, "seed=1,2,3")
+    documents = list(yaml.safe_load_all(run_launch(*KUBERNETES, *sweep)[1]))
+    assert [each["metadata"]["name"] for each in documents] == [f"s-seed-{n}" for n in (1, 2, 3)]
+
+
+SWEEP = ("run.name=s", "-m", "--")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refused"),
+    [
+        (["data.root=gs://bucket/a,/b"], "s-root-b: data.root: '/b' is a path of this machine"),
+        (["run.remote=gs://bucket/runs,null"], "s-remote-null: run.remote is required"),
+        (["trainer.accelerator=cpu,gpu"], "s-accelerator-gpu: trainer.accelerator is gpu"),
+        (["run.name=ok,Bad"], "run.name: expected at most 63 lowercase"),
+        (["seed=1,x"], "seed"),
+        (["data.root=/a,/b"], "data.root: '/a' is a path"),
+    ],
+)
+def test_a_sweep_with_a_wrong_run_submits_none(
+    run_launch: Any, add_command: Any, arguments: list[str], refused: str
+) -> None:
+    add_command("kubectl", "touch submitted")
+    code, out, err = run_launch(
+        *KUBERNETES, *(SWEEP if "run.name" not in arguments[0] else SWEEP[1:]), *REMOTE, *arguments
+    )
+    assert (code, out) == (2, "")
+    assert refused in err
+    assert not Path("submitted").exists()
+
+
+def test_a_sweep_with_names_that_are_taken_submits_none_and_names_them_all(
+    run_launch: Any, add_command: Any
+) -> None:
+    add_command("squeue", 'case "$*" in *name=s-seed-[24]*) echo 42 RUNNING;; esac')
+    add_command("sbatch", "touch submitted; echo 7")
+    code, _, err = run_launch(*SLURM, *SWEEP, "seed=1,2,3,4,5")
+    assert code == 2
+    for seed in (2, 4):
+        name = f"s-seed-{seed}"
+        assert f"run.name: '{name}' is the name of job 42 (RUNNING); choose another" in err
+        assert f"apps/launch stop {name} target=slurm\n" in err
+    assert "s-seed-3" not in err
+    assert "no job was submitted" in err
+    assert not Path("submitted").exists()
+
+
+def test_a_job_that_the_service_refuses_is_named_with_those_that_run(
+    run_launch: Any, add_command: Any
+) -> None:
+    add_command("squeue", "")
+    script = 'if grep -q seed=3; then echo "QOSMaxSubmitJobPerUserLimit" >&2; exit 1; fi; echo 7'
+    add_command("sbatch", script)
+    code, out, err = run_launch(*SLURM, *SWEEP, "seed=1,2,3,4")
+    assert code == 1
+    assert out == "s-seed-1: submitted as job 7\ns-seed-2: submitted as job 7\n"
+    assert "QOSMaxSubmitJobPerUserLimit\n" in err
+    assert "submitted: s-seed-1, s-seed-2\nnot submitted: s-seed-3, s-seed-4\n" in err
 
 
 @pytest.mark.parametrize("flag", ["-m", "--multirun"])
@@ -71,7 +157,17 @@ def test_a_sweep_may_be_asked_for_on_both_sides(run_launch: Any, flag: str) -> N
     ("arguments", "message"),
     [
         (["target=kube", "--"], "did you mean 'kubernetes'?"),
-        (["run.name=a"], "expected -- and the arguments of apps/train"),
+        (["run.name=a"], "expected -- between the settings of the job and the arguments"),
+        ([*KUBERNETES, "run.name=a", "experiment=jersey_numbers", "seed=1"], "expected -- between"),
+        ([*SLURM, "gpu=L4", "--"], "gpu: unknown key; did you mean resources.gpu?"),
+        ([*SLURM, "cpus=4", "--"], "cpus: unknown key; did you mean resources.cpus?"),
+        ([*SLURM, "partition=x", "--"], "partition: unknown key; did you mean target.partition?"),
+        (["target=vertex", "target.spot=false", "--"], "use target.strategy=spot, on_demand, or"),
+        ([*SLURM, "run.name=", "--"], "run.name: expected at most 63 lowercase"),
+        ([*SLURM, "run.name=my_run", "--"], "got 'my_run'"),
+        ([*SLURM, "run.name=1st", "--"], "starting with a letter"),
+        ([*SLURM, "run.name=a-", "--"], "got 'a-'"),
+        ([*SLURM, "run.name=a", "--", "run.name=B"], "give it once"),
         ([*SLURM, "run.name=A", "--"], "lowercase letters"),
         ([*SLURM, f"run.name={'n' * 64}", "--"], "at most 63"),
         ([*SLURM, "--"], "run.name is required"),
@@ -93,7 +189,20 @@ def test_a_sweep_may_be_asked_for_on_both_sides(run_launch: Any, flag: str) -> N
         ([*KUBERNETES, "run.name=a", "labels={A: b}", "--"], "labels"),
         ([*KUBERNETES, "run.name=a", "image=null", "--", *REMOTE], "image is required"),
         ([*KUBERNETES, "run.name=a", "resources.gpus=1", "--", *REMOTE], "set trainer=gpu"),
-        ([*KUBERNETES, "run.name=a", "image=A/B@x", "--", *REMOTE], "64 hexadecimal digits"),
+        ([*KUBERNETES, "run.name=a", "image=A/B@x", "--", *REMOTE], "must be in lower case"),
+        ([*KUBERNETES, "run.name=a", "image=a/b@x", "--", *REMOTE], "64 hexadecimal digits"),
+        (
+            [*KUBERNETES, "run.name=a", "resources.gpus=1", "--", *REMOTE, "trainer=gpu"],
+            "add resources.gpu=A100",
+        ),
+        (
+            [*KUBERNETES, "run.name=a", "--", *REMOTE, "model.init_from=gs://bucket/x.ckpt"],
+            "model.init_from: 'gs://bucket/x.ckpt' is a URL, and apps/train reads this from a disk",
+        ),
+        (
+            [*KUBERNETES, "run.name=a", "--", *REMOTE, "data.quarantine=leave-out.jsonl"],
+            "data.quarantine: 'leave-out.jsonl' is a path of this machine",
+        ),
         (["status"], "expected: apps/launch status NAME"),
         (["stats", "x"], "did you mean 'status'?"),
         (["logs", "../x"], "lowercase letters"),
@@ -169,7 +278,8 @@ def test_a_name_that_is_taken_is_refused_and_a_finished_job_is_replaced(
     answer(running)
     code, _, err = run_launch(*launch)
     assert code == 2
-    assert "exists and is running" in err
+    assert "'a' is the name of a running Job; choose another run.name, or stop it" in err
+    assert "apps/launch stop a target=kubernetes" in err
     assert Path("calls").read_text().split() == ["get"]
     assert run_launch("status", "a", "target=kubernetes")[1] == "a: Running, 0 failed pods\n"
 
@@ -182,7 +292,11 @@ def test_a_name_that_is_taken_is_refused_and_a_finished_job_is_replaced(
     answer({"metadata": {}})
     code, _, err = run_launch(*launch)
     assert code == 2
-    assert "not one of apps/launch" in err
+    assert "'a' is the name of a Job of something else; choose another run.name\n" in err
+    for action in ("status", "stop"):
+        code, _, err = run_launch(action, "a", "target=kubernetes")
+        assert code == 2
+        assert "has no Job 'a' that apps/launch created" in err
 
 
 @pytest.mark.parametrize(
@@ -211,7 +325,8 @@ def test_slurm_refuses_a_name_that_is_queued(run_launch: Any, add_command: Any) 
     add_command("scancel", 'echo "$@" > canceled')
     code, _, err = run_launch(*SLURM, "run.name=a", "--")
     assert code == 2
-    assert "'a' is job 42 (PENDING)" in err
+    assert "'a' is the name of job 42 (PENDING)" in err
+    assert "apps/launch stop a target=slurm" in err
     assert not Path("submitted").exists()
     assert run_launch("status", "a", "target=slurm")[1] == "a: PENDING\n"
     assert run_launch("stop", "a", "target=slurm")[:2] == (0, "a: canceled\n")

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from cls_launch.errors import LaunchError, LaunchFailedError
-from cls_launch.images import ImageName, check_commit, resolve_image
+from cls_launch.images import COMMIT_LABEL, ImageName, check_commit, resolve_image
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LOGIN = base64.b64encode(b"me:right").decode()
@@ -56,7 +57,7 @@ class FakeRegistry:
         self.login = login
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.host = f"127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         given = request.headers.get("Authorization", "")
@@ -116,7 +117,7 @@ def test_a_tag_becomes_a_digest_with_the_commit_of_its_label(
     log_in(tmp_path, registry.host, LOGIN)
     image = resolve_image(f"{registry.host}/team/cls-train:{tag}")
     assert image.reference == f"{registry.host}/team/cls-train@{registry.digests[tag]}"
-    assert image.commit == COMMIT
+    assert image.labels == {COMMIT_LABEL: COMMIT}
     assert resolve_image(image.reference) == image
 
 
@@ -127,7 +128,7 @@ def test_the_login_of_a_credential_helper_is_used(
     helper = {"credHelpers": {registry.host: "mine"}}
     (tmp_path / "config.json").write_text(json.dumps(helper))
     add_command("docker-credential-mine", """echo '{"Username": "me", "Secret": "right"}'""")
-    assert resolve_image(f"{registry.host}/team/cls-train:v1").commit is None
+    assert resolve_image(f"{registry.host}/team/cls-train:v1").labels == {}
 
 
 @pytest.mark.parametrize("login", ["bearer", "basic"])
@@ -146,27 +147,40 @@ def test_a_missing_or_wrong_login_is_one_message_without_the_login(
 
 def test_an_unknown_tag_and_an_unreachable_registry_are_named(start: Any) -> None:
     registry = start()
-    with pytest.raises(LaunchError, match="does not exist in the registry"):
+    with pytest.raises(LaunchError, match=r"image: oci://.*team/cls-train has no v2"):
         resolve_image(f"{registry.host}/team/cls-train:v2")
-    with pytest.raises(LaunchFailedError, match="cannot be reached"):
+    with pytest.raises(LaunchFailedError, match=r"image: 127\.0\.0\.1:9: .*the network"):
         resolve_image("127.0.0.1:9/team/cls-train:v1")
 
 
-def test_content_that_differs_from_its_digest_is_refused(start: Any) -> None:
+def test_a_damaged_image_is_refused_and_with_a_digest_not_checked(start: Any) -> None:
     registry = start()
     for path in registry.contents:
         if "/blobs/" in path:
             registry.contents[path] = b'{"config": {"Labels": null}} '
-    with pytest.raises(LaunchFailedError, match="other content than sha256:"):
+    with pytest.raises(LaunchFailedError, match="something else than sha256:"):
         resolve_image(f"{registry.host}/team/cls-train:v1")
+    text = f"{registry.host}/team/cls-train@{registry.digests['v1']}"
+    image = resolve_image(text)
+    assert image.reference == text
+    assert "something else than sha256:" in str(check_commit(image, text, COMMIT))
 
 
-@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"{}", b'{"manifests": []}'])
-def test_a_manifest_that_is_nonsense_is_one_message(start: Any, content: bytes) -> None:
+def test_an_image_with_a_digest_and_no_label_is_taken_with_a_note(start: Any) -> None:
     registry = start()
-    base = "/v2/team/cls-train/manifests"
-    registry.contents[f"{base}/v1"] = registry.contents[f"{base}/{digest_of(content)}"] = content
-    with pytest.raises((LaunchFailedError, LaunchError), match="image: "):
+    text = f"{registry.host}/team/cls-train@{registry.digests['v1']}"
+    assert check_commit(resolve_image(text), text, COMMIT) == f"it has no label {COMMIT_LABEL}"
+
+
+def test_a_missing_package_is_named_with_its_install_line(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = start()
+    for name in list(sys.modules):
+        if name.startswith("cls_export.sharing."):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(LaunchError, match=r"pip install 'cls-export\[registry\]'"):
         resolve_image(f"{registry.host}/team/cls-train:v1")
 
 
@@ -203,7 +217,6 @@ def test_without_a_label_the_tag_must_name_the_commit(start: Any, tag: str, is_r
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("cls-train", ("docker.io", "cls-train", "latest", None)),
         ("team/cls-train:v1", ("docker.io", "team/cls-train", "v1", None)),
         ("localhost/a:v1", ("localhost", "a", "v1", None)),
         ("host.example:5000/a/b", ("host.example:5000", "a/b", "latest", None)),
@@ -217,8 +230,23 @@ def test_names_of_images_are_taken_apart(text: str, expected: tuple[Any, ...]) -
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":v1", "A/b", "h.io/a:", "h.io/a@sha256:12", "h.io/a@md5:00", "a b", "h.io/../a"]
+    ("text", "hint"),
+    [
+        ("", "such as us-central1-docker.pkg.dev/"),
+        (":v1", "such as us-central1-docker.pkg.dev/"),
+        ("h.io/a:", "such as us-central1-docker.pkg.dev/"),
+        ("a b", "such as us-central1-docker.pkg.dev/"),
+        ("h.io/../a", "such as us-central1-docker.pkg.dev/"),
+        ("REGISTRY/cls-train:v1", "must be in lower case"),
+        ("h.io/A/b", "must be in lower case"),
+        ("h.io/a@sha256:12", "64 hexadecimal digits, got 'sha256:12'"),
+        ("h.io/a@md5:00", "64 hexadecimal digits, got 'md5:00'"),
+        ("cls-train", "has no registry; push it"),
+        ("cls-train:v1", "has no registry; push it"),
+    ],
 )
-def test_other_texts_are_refused(text: str) -> None:
-    with pytest.raises(LaunchError, match="expected REGISTRY/REPOSITORY"):
+def test_other_texts_are_refused(text: str, hint: str) -> None:
+    with pytest.raises(LaunchError) as caught:
         ImageName.parse(text)
+    assert hint in str(caught.value)
+    assert repr(text) in str(caught.value)

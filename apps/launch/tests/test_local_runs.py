@@ -58,7 +58,7 @@ elif verb == "rm":
     (state / rest[0]).unlink()
     (state / f"{rest[0]}.code").unlink()
 elif verb == "logs":
-    print((state / f"{rest[0]}.log").read_text())
+    print((state / f"{rest[0]}.log").read_text(), file=sys.stderr)  # as a container's errors
 elif verb == "stop":
     os.kill(inspect(rest[0])["Pid"], signal.SIGTERM)
 """
@@ -103,39 +103,39 @@ def test_a_container_runs_ends_and_is_replaced_by_the_next_one_of_its_name(
     launch = (
         IMAGE,
         "allow_dirty=true",
-        "run.name=a",
+        "run.name=one",
         f"target.folders=[{tmp_path}]",
         "secrets=[WANDB_API_KEY]",
         "resources.gpus=0",
         "--",
         f"run.root={tmp_path}/runs",
     )
-    assert run_launch(*launch)[:2] == (0, "a: started with docker\n")
-    assert run_launch("status", "a")[1] == "a: running\n"
+    assert run_launch(*launch)[:2] == (0, "one: started with docker\n")
+    assert run_launch("status", "one")[1] == "one: running\n"
     code, _, err = run_launch(*launch)
     assert code == 2
-    assert "'a' is a running container" in err
+    assert "'one' is the name of a running container" in err
 
     (tmp_path / "end").touch()
-    status = wait_for(lambda: run_launch("status", "a")[1], "a: exited", 20)
-    assert status == "a: exited with code 3\n"
-    log = run_launch("logs", "a")[1]
-    assert log.startswith(f"['run.root={tmp_path}/runs', 'run.name=a'] planted")
-    options = json.loads((docker / "a").read_text())["options"]
+    status = wait_for(lambda: run_launch("status", "one")[1], "one: exited", 20)
+    assert status == "one: exited with code 3\n"
+    log = run_launch("logs", "one")[1]
+    assert log.startswith(f"['run.root={tmp_path}/runs', 'run.name=one'] planted")
+    options = json.loads((docker / "one").read_text())["options"]
     assert "WANDB_API_KEY" in options
     assert not any("planted" in option for option in options)
     assert run_launch(*launch)[0] == 0
-    assert run_launch("status", "b")[0] == 2
+    assert run_launch("status", "two")[0] == 2
 
 
 def test_folders_and_secrets_of_this_machine_are_checked(
     run_launch: Any, docker: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    launch = (IMAGE, "allow_dirty=true", "run.name=a", "resources.gpus=0")
+    launch = (IMAGE, "allow_dirty=true", "run.name=one", "resources.gpus=0")
     remote = ("--", "run.remote=gs://bucket/runs")
     for setting, message in (
-        ("secrets=[WANDB_API_KEY]", "set this environment variable first"),
+        ("secrets=[WANDB_API_KEY]", "is not set here; export it first"),
         ("secrets={A: B}", "secrets=[A]"),
         (f"target.folders=[{tmp_path}/x]", "no such folder"),
         ("target.folders=[relative]", "absolute path"),

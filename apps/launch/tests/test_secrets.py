@@ -28,7 +28,7 @@ def test_a_job_names_a_secret_and_does_not_hold_its_value(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", PLANTED)
     training = TRAINING if name != "slurm" else ("--",)
-    launch = (*TARGETS[name], "allow_dirty=true", "resources.gpus=0", "run.name=a", "--dry-run")
+    launch = (*TARGETS[name], "allow_dirty=true", "resources.gpus=0", "run.name=ab", "--dry-run")
     code, out, err = run_launch(*launch, *training)
     assert code == 0, err
     assert "WANDB_API_KEY" in out

@@ -16,7 +16,7 @@ import yaml
 from cls_launch.errors import LaunchError, LaunchFailedError
 from cls_launch.targets import skypilot
 from cls_launch.targets.skypilot import SkyPilotSettings, SkyPilotTarget
-from cls_launch.targets.target import Job, Resources
+from cls_launch.targets.target import Job, Resources, TakenName
 
 MakeJob = Callable[..., Job]
 AddCommand = Callable[[str, str], None]
@@ -188,11 +188,10 @@ def test_a_job_is_submitted_with_its_secrets_by_name(
     add_command("sky", _sky([_record("FAILED_SETUP"), _record("SUCCEEDED", 3)], tmp_path))
     job = make_job(secrets={"WANDB_API_KEY": "MY_KEY"})
     monkeypatch.delenv("MY_KEY", raising=False)
-    with pytest.raises(LaunchError, match="export MY_KEY"):
-        target.submit(job)
-    assert not (tmp_path / "calls.txt").exists()
-
+    assert "export MY_KEY" in _check(target, job)
     monkeypatch.setenv("MY_KEY", "planted-value")
+    target.check(job)
+    assert target.find_taken([job.name]) == {}
     assert "submitted" in target.submit(job)
     assert (tmp_path / "task.yaml").read_text() == target.render(job)
     calls = (tmp_path / "calls.txt").read_text()
@@ -201,13 +200,12 @@ def test_a_job_is_submitted_with_its_secrets_by_name(
 
 
 @pytest.mark.parametrize("state", ["PENDING", "STARTING", "RUNNING", "RECOVERING", "CANCELLING"])
-def test_the_name_of_an_active_job_is_refused(
-    make_job: MakeJob, add_command: AddCommand, tmp_path: Path, state: str
+def test_the_name_of_an_active_job_is_taken(
+    add_command: AddCommand, tmp_path: Path, state: str
 ) -> None:
     add_command("sky", _sky([_record("SUCCEEDED", 3), _record(state)], tmp_path))
-    with pytest.raises(LaunchError, match=rf"'jerseys-1' is {state} on SkyPilot \(job 7\)"):
-        _target().submit(make_job())
-    assert "launch" not in (tmp_path / "calls.txt").read_text()
+    taken = _target().find_taken(["jerseys-1", "jerseys-2"])
+    assert taken == {"jerseys-1": TakenName(f"job 7 ({state})")}
 
 
 def test_status_logs_and_stop_use_the_newest_job(add_command: AddCommand, tmp_path: Path) -> None:
@@ -258,7 +256,7 @@ def test_errors_of_sky_are_one_message(
 
 def test_before_the_first_job_there_is_no_queue(make_job: MakeJob, add_command: AddCommand) -> None:
     add_command("sky", '[ "$2" = launch ] || { echo "No in-progress managed jobs." >&2; exit 1; }')
-    assert "submitted" in _target().submit(make_job())
+    assert _target().find_taken([make_job().name]) == {}
 
 
 def test_a_command_that_hangs_is_ended(

@@ -206,7 +206,7 @@ def _run_with_secrets(job: Job, entrypoint: tuple[str, ...]) -> subprocess.Compl
     """Run the command of a job beside servers of tokens and secrets."""
     container = _render(job, entrypoint=entrypoint)["workerPoolSpecs"][0]["containerSpec"]
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _SecretServer)
-    threading.Thread(target=server.serve_forever).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,)).start()
     address = f"127.0.0.1:{server.server_port}"
     command = [_expand(word) for word in (*container["command"][1:], *container["args"])]
     try:

@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 from vertex_service import JobService, install_library, job_service
 
 from cls_launch.errors import LaunchError, LaunchFailedError
-from cls_launch.targets.target import Job, Resources
+from cls_launch.targets.target import Job, Resources, TakenName
 from cls_launch.targets.vertex import VertexSettings, VertexTarget
 from cls_launch.targets.vertex_machines import ACCELERATORS, REGIONS
 
@@ -97,14 +96,13 @@ def test_regions_and_accelerators_are_those_of_the_library(library: Path) -> Non
 
 
 @pytest.mark.parametrize("state", ["QUEUED", "PENDING", "RUNNING", "CANCELLING"])
-def test_the_name_of_an_active_job_is_refused(service: JobService, state: str) -> None:
+def test_the_name_of_an_active_job_is_taken(service: JobService, state: str) -> None:
     target = _target(service)
     target.submit(JOB)
     service.set_state(service.jobs[0], state)
-    with pytest.raises(LaunchError, match=f"'spot-run' is {state} on Vertex AI"):
-        target.submit(JOB)
-    assert len(service.jobs) == 1
-    target.submit(replace(JOB, name="spot-run-2"))
+    taken = target.find_taken([JOB.name, "spot-run-2"])
+    job = f"projects/my-project/locations/us-central1/customJobs/1 ({state})"
+    assert taken == {JOB.name: TakenName(job)}
 
 
 @pytest.mark.parametrize("state", ["SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED"])
@@ -112,6 +110,7 @@ def test_the_name_of_an_ended_job_can_be_used_again(service: JobService, state: 
     target = _target(service)
     target.submit(JOB)
     service.set_state(service.jobs[0], state)
+    assert target.find_taken([JOB.name]) == {}
     target.submit(JOB)
     assert len(service.jobs) == 2
     assert target.status(JOB.name) == "PENDING", "the newest job counts"
@@ -201,8 +200,9 @@ def test_errors_of_the_service_are_one_message_and_nothing_is_created(
 
     service.failure = (grpc.StatusCode[code], text)
     service.failing_call = call
+    action = _target(service).submit if call == "CreateCustomJob" else _target(service).status
     with pytest.raises(error) as caught:
-        _target(service).submit(JOB)
+        action(JOB if call == "CreateCustomJob" else JOB.name)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not service.jobs
@@ -231,7 +231,7 @@ def test_refused_credentials_and_no_network_are_told_apart(
     _forget_credentials(monkeypatch, tmp_path)
     private_key = _create_private_key()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _RefusingServer)
-    threading.Thread(target=server.serve_forever).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,)).start()
     try:
         for port, error in ((server.server_port, LaunchError), (9, LaunchFailedError)):
             account = {

@@ -1,10 +1,12 @@
-"""Resolve an image to its digest, and read the commit that it was built from."""
+"""Resolve an image to its digest, and compare its commit with that of the checkout."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cls_export.contract.errors import MissingExtraError, RemoteBundleError, TransferError
+from cls_export.sharing.references import Reference
 from cls_launch.errors import LaunchError, LaunchFailedError
-from cls_launch.registry import Registry
 
 COMMIT_LABEL = "org.opencontainers.image.revision"
 
@@ -13,6 +15,7 @@ _REPOSITORY = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _SHORT_COMMIT = 7
+_FORMS = "REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@sha256:DIGEST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +52,11 @@ class ImageName:
             and (not at_sign or _DIGEST.fullmatch(digest))
         )
         if not is_valid:
+            raise LaunchError(_describe_problem(text, repository, digest if at_sign else None))
+        if not slash:
             raise LaunchError(
-                f"image: expected REGISTRY/REPOSITORY:TAG, or REGISTRY/REPOSITORY@sha256:DIGEST "
-                f"with 64 hexadecimal digits, got {text!r:.300}"
+                f"image: {text!r:.300} has no registry; push it, and name it like "
+                f"us-central1-docker.pkg.dev/PROJECT/cls/{text} (see docs/images.md)"
             )
         if not at_sign and not colon:
             tag = "latest"
@@ -67,18 +72,18 @@ class ResolvedImage:
     """An image that cannot change.
 
     Attributes:
-        reference: `registry/repository@sha256:…`.
-        commit: The commit of its label; None if it has none or cannot be read.
-        problem: Why the label could not be read, or None.
+        reference: `registry/repository@sha256:…`, or `sha256:…` for one on this machine.
+        labels: Its labels; None if the registry cannot be read.
+        problem: Why it cannot be read, or None.
     """
 
     reference: str
-    commit: str | None
+    labels: Mapping[str, str] | None
     problem: str | None = None
 
 
 def resolve_image(text: str) -> ResolvedImage:
-    """Resolve a tag to a digest, and read the label with the commit.
+    """Resolve a tag to a digest, and read the labels.
 
     With a digest, a registry that cannot be read is not an error.
 
@@ -87,20 +92,26 @@ def resolve_image(text: str) -> ResolvedImage:
         LaunchFailedError: The registry cannot be reached.
     """
     name = ImageName.parse(text)
-    registry = Registry(name.registry, name.repository)
-    if name.digest is not None:
-        try:
-            labels = registry.read_labels(name.digest)
-        except (LaunchError, LaunchFailedError) as error:
-            return ResolvedImage(name.pin(name.digest), None, str(error).partition(";")[0])
-        return ResolvedImage(name.pin(name.digest), labels.get(COMMIT_LABEL))
-    assert name.tag is not None
-    digest = registry.resolve(name.tag)
-    labels = registry.read_labels(digest)
-    return ResolvedImage(name.pin(digest), labels.get(COMMIT_LABEL))
+    tag = None if name.digest is not None else name.tag
+    reference = Reference("oci", name.registry, name.repository, tag=tag, digest=name.digest)
+    try:
+        from cls_export.sharing.images import read_image
+
+        image = read_image(reference)
+    except MissingExtraError as error:
+        raise LaunchError(
+            f"image: {error.name or 'httpx2'} is not installed; run: pip install "
+            "'cls-export[registry]'"
+        ) from error
+    except (RemoteBundleError, TransferError) as error:
+        if name.digest is not None:
+            return ResolvedImage(name.pin(name.digest), None, str(error))
+        is_wrong = isinstance(error, RemoteBundleError)
+        raise (LaunchError if is_wrong else LaunchFailedError)(f"image: {error}") from error
+    return ResolvedImage(name.pin(image.digest), image.labels)
 
 
-def check_commit(image: ResolvedImage, text: str, commit: str) -> None:
+def check_commit(image: ResolvedImage, text: str, commit: str) -> str | None:
     """Check that an image was built from a commit, as far as its label or tag says so.
 
     Args:
@@ -108,21 +119,37 @@ def check_commit(image: ResolvedImage, text: str, commit: str) -> None:
         text: The image as it was given.
         commit: The commit of the checkout, perhaps with `-dirty`.
 
+    Returns:
+        Why the commit could not be checked; None if it was.
+
     Raises:
         LaunchError: It was built from another commit.
     """
+    if image.labels is None:
+        return image.problem
     clean = commit.removesuffix("-dirty")
     hint = "build the image from this commit, or set allow_other_commit=true"
-    if image.commit is not None:
-        if image.commit.removesuffix("-dirty") != clean:
+    built_from = image.labels.get(COMMIT_LABEL)
+    if built_from:
+        if built_from.removesuffix("-dirty") != clean:
             raise LaunchError(
-                f"image: {text} was built from commit {image.commit:.60}, and the checkout is at "
+                f"image: {text} was built from commit {built_from:.60}, and the checkout is at "
                 f"{clean}; {hint}"
             )
-        return
-    tag = ImageName.parse(text).tag
-    if tag is not None and clean[:_SHORT_COMMIT] not in tag:
+        return None
+    _, _, tag = text.partition("@")[0].rpartition(":")
+    if "@" not in text and clean[:_SHORT_COMMIT] not in tag:
         raise LaunchError(
             f"image: {text} has no label {COMMIT_LABEL}, and its tag does not name the commit "
             f"{clean}; {hint}"
         )
+    return f"it has no label {COMMIT_LABEL}" if "@" in text else None
+
+
+def _describe_problem(text: str, repository: str, digest: str | None) -> str:
+    problem = f"image: {text!r:.300} is not {_FORMS}"
+    if repository != repository.lower():
+        return f"{problem}: the repository {repository!r:.200} must be in lower case"
+    if digest is not None and _DIGEST.fullmatch(digest) is None:
+        return f"{problem}: a digest is sha256: and 64 hexadecimal digits, got {digest!r:.100}"
+    return f"{problem}, such as us-central1-docker.pkg.dev/PROJECT/cls/cls-train:v1"

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from cls_launch.errors import LaunchError, LaunchFailedError
 from cls_launch.git import read_commit
 from cls_launch.help_page import HELP
 from cls_launch.images import check_commit, resolve_image
-from cls_launch.secret_names import check_rendered, hide_values
+from cls_launch.jobs import check_jobs, check_names, render_jobs, submit
+from cls_launch.secret_names import hide_values
 from cls_launch.settings import LaunchSettings, check_name, compose_launch
 from cls_launch.targets import TARGETS
 from cls_launch.targets.target import Job, Target
@@ -23,7 +24,9 @@ from cls_train.errors import ConfigError
 COMMAND = "apps/launch"
 
 _ACTIONS = ("status", "logs", "stop")
-_FLAGS = ("--dry-run", "-m", "--multirun", "-h", "--help", "--version")
+_DRY_RUN = "--dry-run"
+_FLAGS = (_DRY_RUN, "-m", "--multirun", "-h", "--help", "--version")
+_ANSWERED_FIRST = {"-h", "--help", "--version"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,9 @@ def parse(arguments: Sequence[str]) -> Launch:
         index = before.index("--")
         before, training = before[:index], tuple(before[index + 1 :])
     flags, settings, words = set(), [], []
+    if training is not None and _DRY_RUN in training:  # where it is easily appended
+        training = tuple(argument for argument in training if argument != _DRY_RUN)
+        flags.add(_DRY_RUN)
     for argument in before:
         if argument.startswith("-"):
             if argument not in _FLAGS:
@@ -82,7 +88,7 @@ def parse(arguments: Sequence[str]) -> Launch:
             settings.append(argument)
         else:
             words.append(argument)
-    if not words:
+    if not words or flags & _ANSWERED_FIRST:
         return Launch(tuple(settings), training, frozenset(flags))
     if words[0] not in _ACTIONS:
         hint = did_you_mean(words[0], _ACTIONS)
@@ -109,49 +115,50 @@ def _run(arguments: Sequence[str], repository: Path) -> int:
     if "--version" in launch.flags:
         print(describe_version("cls-launch"))
         return 0
+    if launch.action is None and launch.training is None:
+        raise LaunchError(
+            "expected -- between the settings of the job and the arguments of apps/train, such as: "
+            "apps/launch target=slurm run.name=first -- experiment=jersey_numbers"
+        )
     settings, target, target_name = compose_launch(launch.settings, config_dir)
     if launch.action is not None:
         _act(target, launch.action, str(launch.name))
         return 0
-    if launch.training is None:
-        raise LaunchError(
-            "expected -- and the arguments of apps/train, such as: apps/launch run.name=first -- "
-            "experiment=jersey_numbers"
-        )
+    assert launch.training is not None
     is_sweep = bool(launch.flags & {"-m", "--multirun"})
     runs = compose_training(
-        launch.training, settings.run.name, target, config_dir, multirun=is_sweep
+        launch.training,
+        settings.run.name,
+        target,
+        settings.resources,
+        config_dir,
+        multirun=is_sweep,
     )
-    if settings.resources.gpus and any(run.accelerator == "cpu" for run in runs):
-        raise LaunchError(
-            "trainer.accelerator is cpu, and the job has GPUs (resources.gpus="
-            f"{settings.resources.gpus}); set trainer=gpu after --, or resources.gpus=0 before it"
-        )
-    jobs = _build_jobs(settings, target, target_name, runs, repository)
-    rendered = [_check_and_render(target, job) for job in jobs]
-    if "--dry-run" in launch.flags:
-        print("".join(rendered), end="")
+    jobs = _build_jobs(settings, runs, repository)
+    check_jobs(target, jobs)
+    if target.needs_image:
+        image = _pin_image(settings, target, jobs[0].commit)
+        jobs = [replace(job, image=image) for job in jobs]
+    elif settings.image is not None:
+        raise LaunchError(f"image: target={target_name} runs a checkout; remove image=…")
+    rendered = render_jobs(target, jobs)
+    if _DRY_RUN in launch.flags:
+        _print_jobs(jobs, rendered)
         return 0
-    for job in jobs:
-        print(target.submit(job), flush=True)
+    check_names(target, jobs, launch.settings)
+    for line in submit(target, jobs):
+        print(line, flush=True)
     return 0
 
 
 def _build_jobs(
-    settings: LaunchSettings,
-    target: Target[Any],
-    target_name: str,
-    runs: Sequence[TrainingRun],
-    repository: Path,
+    settings: LaunchSettings, runs: Sequence[TrainingRun], repository: Path
 ) -> list[Job]:
     commit = read_commit(repository, allow_dirty=settings.allow_dirty)
-    image = _pin_image(settings, commit) if target.needs_image else None
-    if not target.needs_image and settings.image is not None:
-        raise LaunchError(f"image: target={target_name} runs a checkout; remove image=…")
     return [
         Job(
             name=run.name,
-            image=image,
+            image=None,
             arguments=run.arguments,
             resources=settings.resources,
             commit=commit,
@@ -163,28 +170,29 @@ def _build_jobs(
     ]
 
 
-def _pin_image(settings: LaunchSettings, commit: str) -> str:
+def _print_jobs(jobs: Sequence[Job], rendered: Sequence[str]) -> None:
+    """Print what would be submitted; headings go to standard error, so that YAML stays YAML."""
+    for number, (job, text) in enumerate(zip(jobs, rendered, strict=True), start=1):
+        if len(jobs) > 1:
+            print(f"{COMMAND}: job {number} of {len(jobs)}: {job.name}", file=sys.stderr)
+        print(text, end="", flush=True)
+    if len(jobs) > 1:
+        names = ", ".join(job.name for job in jobs)
+        print(f"{COMMAND}: dry run of {len(jobs)} jobs: {names}", file=sys.stderr)
+
+
+def _pin_image(settings: LaunchSettings, target: Target[Any], commit: str) -> str:
     text = settings.image
     if text is None:
         raise LaunchError(
             "image is required; set image=REGISTRY/REPOSITORY:TAG, or put it into conf/launch.yaml "
             "(docs/images.md builds one)"
         )
-    image = resolve_image(text)
-    if image.problem is not None:
-        print(
-            f"{COMMAND}: the commit of the image was not checked ({image.problem})", file=sys.stderr
-        )
-    if not settings.allow_other_commit:
-        check_commit(image, text, commit)
+    image = target.find_local_image(text) or resolve_image(text)
+    problem = None if settings.allow_other_commit else check_commit(image, text, commit)
+    if problem is not None:
+        print(f"{COMMAND}: the commit of the image was not checked: {problem}", file=sys.stderr)
     return image.reference
-
-
-def _check_and_render(target: Target[Any], job: Job) -> str:
-    target.check(job)
-    text = target.render(job)
-    check_rendered(f"{job}\n{text}", job.secrets)
-    return text
 
 
 def _act(target: Target[Any], action: str, name: str) -> None:

@@ -14,7 +14,7 @@ from cls_export.contract.suggestions import did_you_mean
 from cls_launch.errors import LaunchError
 from cls_launch.secret_names import check_environment, check_secrets
 from cls_launch.targets import TARGETS, import_target
-from cls_launch.targets.target import Resources, Target
+from cls_launch.targets.target import Resources, Target, TargetSettings
 from cls_train.composition.arguments import CommandLine
 from cls_train.composition.compose import Composer
 from cls_train.composition.config import describe_omegaconf_error
@@ -132,9 +132,10 @@ def compose_launch(
         raise LaunchError(describe_omegaconf_error(error)) from error
     assert isinstance(values, dict)
     target_values = values.pop("target", None)
-    settings = _validate(LaunchSettings, values, "")
     target_class = import_target(name)
-    target_settings = _validate(target_class.settings_type, target_values, "target")
+    settings_type = target_class.settings_type
+    settings = _validate(LaunchSettings, values, "", settings_type)
+    target_settings = _validate(settings_type, target_values, "target", settings_type)
     return settings, target_class(target_settings), name
 
 
@@ -169,23 +170,39 @@ def _hidden_values(arguments: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def _validate(model: type[ModelT], values: Any, path: str) -> ModelT:
+def _validate(model: type[ModelT], values: Any, path: str, target: type[TargetSettings]) -> ModelT:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = [_describe_problem(model, item, path) for item in error.errors()]
+        lines = [_describe_problem(model, item, path, target) for item in error.errors()]
         raise LaunchError("\n".join(lines)) from error
 
 
-def _describe_problem(model: type[BaseModel], item: Any, path: str) -> str:
+def _describe_problem(
+    model: type[BaseModel], item: Any, path: str, target: type[TargetSettings]
+) -> str:
     names = [path, *map(str, item["loc"])]
     key = ".".join(name for name in names if name and name != "[key]")
     if item["type"] == "extra_forbidden":
-        fields = _list_fields(model, item["loc"][:-1])
-        return f"{key}: unknown key; {did_you_mean(str(item['loc'][-1]), fields)}"
+        return f"{key}: unknown key; {_suggest(model, item['loc'], path, target)}"
     if key.startswith(_HIDDEN):  # never show a value of these
         return f"{key}: {item.get('ctx', {}).get('error') or item['msg']}"
     return describe_value_error(item, key, _list_fields(model, item["loc"]))
+
+
+def _suggest(
+    model: type[BaseModel], keys: Sequence[Any], path: str, target: type[TargetSettings]
+) -> str:
+    """Return a hint for an unknown key, which may be one of another section or target."""
+    given = str(keys[-1])
+    if path == "target" and given in target.synonyms:
+        return f"use target.{target.synonyms[given]}"
+    if not path and len(keys) == 1:
+        sections: dict[str, type[BaseModel]] = {"resources": Resources, "target": target}
+        for section, fields in sections.items():
+            if given in fields.model_fields:
+                return f"did you mean {section}.{given}?"
+    return did_you_mean(given, _list_fields(model, keys[:-1]))
 
 
 def _list_fields(model: type[BaseModel], keys: Sequence[Any]) -> list[str]:

@@ -1,6 +1,5 @@
 """Compose and check the arguments of `apps/train` on this machine, as the job will."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -8,18 +7,28 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from cls_launch.devices import check_devices
 from cls_launch.errors import LaunchError
+from cls_launch.jobs import raise_refused
+from cls_launch.run_names import choose_names, split_arguments
 from cls_launch.secret_names import check_arguments
-from cls_launch.settings import MAX_NAME, check_name
-from cls_launch.targets.target import Target
+from cls_launch.targets.target import Resources, Target
 from cls_train.composition.arguments import CommandLine, parse_command_line
 from cls_train.composition.check_settings import check_data_root
 from cls_train.composition.compose import ComposedRun, Composer
 from cls_train.composition.config import RunConfig
+from cls_train.composition.overrides import parse_overrides
+from cls_train.errors import ConfigError
 from cls_train.main import compose_configs
 
-_INPUTS = ("data.root", "data.quarantine", "data.shards", "distillation.run", "model.init_from")
-"""Settings that name files which the job reads."""
+_INPUTS = {
+    "data.root": True,
+    "data.quarantine": True,
+    "data.shards": True,
+    "distillation.run": False,
+    "model.init_from": False,
+}
+"""Settings that name what the job reads, and whether `apps/train` reads URLs there."""
 
 _DATA = "cls_data.DataModuleConfig"
 
@@ -31,18 +40,17 @@ class TrainingRun:
     Attributes:
         name: The name of the run, which is also that of the job.
         arguments: The arguments of `apps/train`.
-        accelerator: The one of the trainer, such as cpu or gpu.
     """
 
     name: str
     arguments: tuple[str, ...]
-    accelerator: str
 
 
 def compose_training(
     arguments: Sequence[str],
     name: str | None,
     target: Target[Any],
+    resources: Resources,
     config_dir: Path,
     *,
     multirun: bool,
@@ -53,29 +61,52 @@ def compose_training(
         arguments: The arguments after `--`.
         name: `run.name` before `--`; None to take it from `arguments`.
         target: Where the job will run.
+        resources: What the job has.
         config_dir: The folder of config.yaml.
         multirun: Whether several values are several runs, besides `-m` in `arguments`.
 
     Raises:
-        LaunchError, ConfigError: A setting is wrong, or the job could not reach its files.
+        LaunchError, ConfigError: A setting is wrong, or a job could not reach its files, or has
+            other devices than its trainer. The message names all runs that are refused.
     """
     check_arguments(arguments)
     command = parse_command_line(arguments)
     _check_flags(command)
     is_sweep = multirun or command.multirun
     command = CommandLine(command.overrides, multirun=is_sweep)
-    composed = compose_configs(command, Composer(config_dir, command))
-    names = _choose_names(name, composed, command.overrides)
+    composer = Composer(config_dir, command)
+    composed = compose_configs(command, composer)
+    fixed = _find_fixed(command.overrides, composer)
+    run_arguments = [split_arguments(run, fixed) for _, run in composed]
+    names = choose_names(name, [config for config, _ in composed], run_arguments)
     runs: list[TrainingRun] = []
-    for run_name, (config, run) in zip(names, composed, strict=True):
-        if target.is_remote:
-            _check_reachable(config, run, target.list_mounted_folders())
-        else:
-            check_data_root(config)
-        others = [item for item in run.overrides if not item.startswith("run.name=")]
-        run_arguments = (*others, f"run.name={run_name}")
-        runs.append(TrainingRun(run_name, run_arguments, str(config.trainer.get("accelerator"))))
+    refused = {}
+    for run_name, (config, run), each in zip(names, composed, run_arguments, strict=True):
+        try:
+            check_devices(config.trainer, resources)
+            if target.is_remote:
+                _check_reachable(config, run, target.list_mounted_folders())
+            else:
+                check_data_root(config)
+        except (LaunchError, ConfigError) as error:
+            refused[run_name] = str(error)
+        others = [item for item in each.all if not item.startswith("run.name=")]
+        runs.append(TrainingRun(run_name, (*others, f"run.name={run_name}")))
+    raise_refused(refused, len(composed))
     return runs
+
+
+def _find_fixed(arguments: Sequence[str], composer: Composer) -> dict[str, str]:
+    """Return the arguments with one value, by their keys."""
+    fixed: dict[str, str] = {}
+    overrides = parse_overrides(arguments, composer.loader)
+    for argument, override in zip(arguments, overrides, strict=True):
+        key, _, _ = argument.partition("=")
+        if override.is_sweep_override():
+            fixed.pop(key, None)
+        else:
+            fixed[key] = argument
+    return fixed
 
 
 def _check_flags(command: CommandLine) -> None:
@@ -93,86 +124,46 @@ def _check_flags(command: CommandLine) -> None:
             )
 
 
-def _choose_names(
-    name: str | None,
-    composed: Sequence[tuple[RunConfig, ComposedRun]],
-    base: Sequence[str],
-) -> list[str]:
-    """Return a name for each run; in a sweep, it ends with the swept values."""
-    given = {config.run.name for config, _ in composed} - {None}
-    if name is not None and given - {name}:
-        raise LaunchError(
-            f"run.name is {name!r} before -- and {min(map(str, given))!r} after it; give it once"
-        )
-    if name is None:
-        if len(given) != 1:
-            raise LaunchError(
-                "run.name is required, because a restarted job finds its run by name; set it "
-                "before --: apps/launch run.name=NAME -- …"
-            )
-        (only,) = given
-        name = _check_given_name(str(only))
-    if len(composed) == 1:
-        return [name]
-    names = [f"{name}-{_describe_values(run, base)}" for _, run in composed]
-    if len(set(names)) < len(names) or max(map(len, names)) > MAX_NAME:
-        names = [f"{name}-{number}" for number in range(1, len(composed) + 1)]
-    return [_check_given_name(each) for each in names]
-
-
-def _check_given_name(name: str) -> str:
-    try:
-        return check_name(name)
-    except ValueError as error:
-        raise LaunchError(f"run.name: {error}") from error
-
-
-def _describe_values(run: ComposedRun, base: Sequence[str]) -> str:
-    """Return the swept values as a part of a name, such as `seed-1-lr-0-001`."""
-    parts = []
-    for override in run.overrides:
-        if override in base:
-            continue
-        key, _, value = override.partition("=")
-        parts.append(f"{key.rpartition('.')[2]}-{value}")
-    text = re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower())
-    return text.strip("-") or "1"
-
-
 def _check_reachable(config: RunConfig, run: ComposedRun, mounted: Sequence[str]) -> None:
     """Check that a job on another machine can read its data and keep its run."""
     if config.data.get("_target_") == _DATA:
         rendered = config.data.get("synthetic") is not None
-        for key in _INPUTS:
+        for key, may_be_url in _INPUTS.items():
             value = OmegaConf.select(run.settings, key)
             if not isinstance(value, str) or (key == "data.root" and rendered):
                 continue
-            if not _is_reachable(value, mounted):
-                raise LaunchError(f"{key}: {_describe_unreachable(value, mounted)}")
+            if not _is_reachable(value, mounted, may_be_url):
+                problem = _describe_unreachable(value, mounted, may_be_url)
+                raise LaunchError(f"{key}: {problem}")
 
-    if config.run.remote is None:
-        if _is_reachable(str(run.settings.run.root), mounted):
-            return
+    remote = run.settings.run.remote
+    if remote is None and not _is_reachable(str(run.settings.run.root), mounted, False):
         raise LaunchError(
             "run.remote is required, because the files of the job's machine are lost when it ends; "
             "set run.remote=gs://BUCKET/runs (or s3://) after --"
         )
-    if not _is_reachable(str(run.settings.run.remote), mounted):
-        value = str(run.settings.run.remote)
-        raise LaunchError(f"run.remote: {_describe_unreachable(value, mounted)}")
+    if remote is not None and not _is_reachable(str(remote), mounted, True):
+        raise LaunchError(f"run.remote: {_describe_unreachable(str(remote), mounted, True)}")
 
 
-def _is_reachable(path: str, mounted: Sequence[str]) -> bool:
+def _is_reachable(path: str, mounted: Sequence[str], may_be_url: bool) -> bool:
     if "://" in path:
-        return not path.startswith("file://")
+        return may_be_url and not path.startswith("file://")
     if not path.startswith("/"):
         return False
     return any(PurePosixPath(path).is_relative_to(folder) for folder in mounted)
 
 
-def _describe_unreachable(path: str, mounted: Sequence[str]) -> str:
-    folders = f", or a folder below {' or '.join(mounted)}" if mounted else ""
-    return (
-        f"{path!r:.300} is a folder of this machine, which the job does not see; expected a URL "
-        f"such as gs://BUCKET/FOLDER{folders}"
+def _describe_unreachable(path: str, mounted: Sequence[str], may_be_url: bool) -> str:
+    expected = ["a URL such as gs://BUCKET/NAME"] if may_be_url else []
+    expected += [f"a path below {folder}" for folder in mounted]
+    is_url = "://" in path and not path.startswith("file://")
+    problem = (
+        "is a URL, and apps/train reads this from a disk"
+        if is_url
+        else ("is a path of this machine, which the job does not see")
     )
+    choices = ", or ".join(expected) or (
+        "a path in a folder that the job mounts (see target.volumes or target.folders)"
+    )
+    return f"{path!r:.300} {problem}; expected {choices}"

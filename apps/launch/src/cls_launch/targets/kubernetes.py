@@ -1,7 +1,8 @@
 """Run a job as a Job of Kubernetes, through kubectl."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar
 
 import yaml
@@ -10,7 +11,8 @@ from pydantic import AfterValidator, Field
 from cls_export.contract.suggestions import did_you_mean
 from cls_launch.errors import LaunchError
 from cls_launch.targets.local import AbsolutePath
-from cls_launch.targets.target import Job, Target, TargetSettings
+from cls_launch.targets.references import escape_references
+from cls_launch.targets.target import Job, TakenName, Target, TargetSettings
 from cls_launch.tools import run_tool
 
 _INSTALL = "install it: https://kubernetes.io/docs/tasks/tools"
@@ -70,6 +72,11 @@ class KubernetesTarget(Target[KubernetesSettings]):
     def check(self, job: Job) -> None:
         """See `Target`."""
         gpu, known = job.resources.gpu, self.settings.gpu_nodes
+        if job.resources.gpus and gpu is None and known:
+            raise LaunchError(
+                f"target=kubernetes needs the model of the GPU: add resources.gpu={min(known)}, or "
+                f"resources.gpus=0 for the CPU; models in target.gpu_nodes: {', '.join(known)}"
+            )
         if gpu is not None and gpu not in known:
             raise LaunchError(
                 f"resources.gpu: {gpu!r:.200} is not in target.gpu_nodes, which names the nodes "
@@ -78,19 +85,26 @@ class KubernetesTarget(Target[KubernetesSettings]):
 
     def render(self, job: Job) -> str:
         """Return the Job in YAML."""
-        return yaml.safe_dump(self._build_job(job), sort_keys=False, width=100)
+        text: str = yaml.dump(
+            self._build_job(job), Dumper=_Dumper, sort_keys=False, width=100, explicit_start=True
+        )
+        return text
+
+    def find_taken(self, names: Sequence[str]) -> dict[str, TakenName]:
+        """See `Target`."""
+        taken = {}
+        for name in names:
+            found = self._get(name)
+            if found is not None and not _is_ours(found):
+                taken[name] = TakenName("a Job of something else", is_ours=False)
+            elif found is not None and _find_end(found) is None:
+                taken[name] = TakenName("a running Job")
+        return taken
 
     def submit(self, job: Job) -> str:
-        """See `Target`. A finished Job of this name is replaced."""
+        """See `Target`."""
         found = self._get(job.name)
-        if found is not None:
-            is_ours = found["metadata"].get("labels", {}).items() >= _MANAGED_BY.items()
-            if not is_ours or _find_end(found) is None:
-                state = "running" if is_ours else "not one of apps/launch"
-                raise LaunchError(
-                    f"the Job {job.name!r} exists and is {state}; stop it with: apps/launch stop "
-                    f"{job.name} target=kubernetes, or choose another run.name"
-                )
+        if found is not None and _is_ours(found) and _find_end(found) is not None:
             self._run("delete", "job", job.name, "--cascade=foreground")
         self._run("create", "--filename=-", text=self.render(job))
         return f"{job.name}: created in namespace {self.settings.namespace}"
@@ -184,8 +198,10 @@ class KubernetesTarget(Target[KubernetesSettings]):
 
     def _get_existing(self, name: str) -> dict[str, Any]:
         found = self._get(name)
-        if found is None:
-            raise LaunchError(f"namespace {self.settings.namespace} has no Job {name!r}")
+        if found is None or not _is_ours(found):
+            raise LaunchError(
+                f"namespace {self.settings.namespace} has no Job {name!r} that apps/launch created"
+            )
         return found
 
     def _run(self, verb: str, *arguments: str, text: str | None = None) -> str:
@@ -224,7 +240,7 @@ def _build_container(job: Job, mounts: list[dict[str, str]]) -> dict[str, Any]:
         limits["nvidia.com/gpu"] = str(resources.gpus)
     environment: list[dict[str, Any]] = []
     for name, value in job.environment.items():
-        environment.append({"name": name, "value": _escape(value)})
+        environment.append({"name": name, "value": escape_references(value)})
     for variable, name in job.secrets.items():
         secret, _, key = name.partition("/")
         reference = {"name": secret, "key": key or variable}
@@ -232,7 +248,7 @@ def _build_container(job: Job, mounts: list[dict[str, str]]) -> dict[str, Any]:
     return {
         "name": "train",
         "image": job.image,
-        "args": [_escape(argument) for argument in job.arguments],
+        "args": [escape_references(argument) for argument in job.arguments],
         "env": environment,
         "resources": {"requests": dict(limits), "limits": dict(limits)},
         "securityContext": {
@@ -243,9 +259,9 @@ def _build_container(job: Job, mounts: list[dict[str, str]]) -> dict[str, Any]:
     }
 
 
-def _escape(text: str) -> str:
-    """Keep Kubernetes from replacing `$(NAME)`."""
-    return text.replace("$(", "$$(")
+def _is_ours(job: dict[str, Any]) -> bool:
+    labels: dict[str, str] = job["metadata"].get("labels") or {}
+    return labels.items() >= _MANAGED_BY.items()
 
 
 def _find_end(job: dict[str, Any]) -> dict[str, Any] | None:
@@ -255,3 +271,20 @@ def _find_end(job: dict[str, Any]) -> dict[str, Any] | None:
             found: dict[str, Any] = condition
             return found
     return None
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts that a parser of another YAML version may not read as a text, such as `1e3`."""
+
+
+_PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_.:/@=-]*[A-Za-z0-9_/=-]")
+_WORDS = ("false", "no", "null", "off", "on", "true", "yes")
+"""Words that are no texts in some version of YAML."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    is_plain = _PLAIN.fullmatch(text) is not None and text.lower() not in _WORDS
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain else '"')
+
+
+_Dumper.add_representer(str, _represent_text)

@@ -3,17 +3,22 @@
 import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from cls_launch.errors import LaunchError
-from cls_launch.targets.target import Job, Target, TargetSettings
+from cls_launch.images import ResolvedImage
+from cls_launch.targets.target import Job, TakenName, Target, TargetSettings
 from cls_launch.tools import run_tool
 
 _INSTALL = "install Docker (https://docs.docker.com/engine/install) or set target.runtime=podman"
-_UNKNOWN = ("no such", "no container")
+_UNKNOWN = ("no such", "no container", "not known")
+_ACTIVE = ("paused", "restarting", "running", "stopping")
+_SHORTEST_NAME = 2
+_PULL_SECONDS = 3600.0
+"""How long the start may take, which pulls the image first if it is missing."""
 
 
 def check_absolute(path: str) -> str:
@@ -28,6 +33,24 @@ def check_absolute(path: str) -> str:
 
 
 AbsolutePath = Annotated[str, AfterValidator(check_absolute)]
+
+
+def check_own_variables(secrets: Mapping[str, str], target: str) -> None:
+    """Check secrets that are environment variables of this machine under their own names.
+
+    Raises:
+        LaunchError: One has another name, or is not set.
+    """
+    for variable, name in secrets.items():
+        if variable != name:
+            raise LaunchError(
+                f"secrets.{variable}: target={target} passes the environment variable on under its "
+                f"own name; set secrets=[{variable}]"
+            )
+        if not os.environ.get(variable):
+            raise LaunchError(
+                f"secrets.{variable}: this environment variable is not set here; export it first"
+            )
 
 
 class LocalSettings(TargetSettings):
@@ -47,16 +70,23 @@ class LocalTarget(Target[LocalSettings]):
         """See `Target`. Folders have the same path in the container."""
         return list(self.settings.folders)
 
+    def find_local_image(self, text: str) -> ResolvedImage | None:
+        """See `Target`. A name without a registry is one of an image of this machine."""
+        if "/" in text:
+            return None
+        found = json.loads(self._run("image", "inspect", text))[0]
+        identifier = str(found["Id"])
+        digest = identifier if ":" in identifier else f"sha256:{identifier}"  # Podman's has none
+        return ResolvedImage(digest, found["Config"].get("Labels") or {})
+
     def check(self, job: Job) -> None:
         """See `Target`."""
-        for variable, name in job.secrets.items():
-            if variable != name:
-                raise LaunchError(
-                    f"secrets.{variable}: target=local passes the environment variable on under "
-                    f"its own name; set secrets=[{variable}]"
-                )
-            if variable not in os.environ:
-                raise LaunchError(f"secrets.{variable}: set this environment variable first")
+        check_own_variables(job.secrets, "local")
+        if len(job.name) < _SHORTEST_NAME:
+            raise LaunchError(
+                f"run.name: names of containers have at least {_SHORTEST_NAME} characters, got "
+                f"{job.name!r}"
+            )
         for folder in self.settings.folders:
             if not os.path.isdir(folder):  # noqa: PTH112, Path.is_dir raises errors
                 raise LaunchError(f"target.folders: {folder!r:.500}: no such folder")
@@ -66,18 +96,22 @@ class LocalTarget(Target[LocalSettings]):
         lines = [shlex.join(part) for part in self._build_parts(job)]
         return " \\\n  ".join(lines) + "\n"
 
+    def find_taken(self, names: Sequence[str]) -> dict[str, TakenName]:
+        """See `Target`."""
+        taken = {}
+        for name in names:
+            found = self._inspect(name)
+            if found is not None and found["Status"] in _ACTIVE:
+                taken[name] = TakenName(f"a {found['Status']} container")
+        return taken
+
     def submit(self, job: Job) -> str:
-        """See `Target`. A container of this name that has ended is replaced."""
+        """See `Target`."""
         found = self._inspect(job.name)
-        if found is not None:
-            if found["Status"] in ("running", "created", "paused", "restarting"):
-                raise LaunchError(
-                    f"{job.name!r} is a running container; stop it with: apps/launch stop "
-                    f"{job.name}, or choose another run.name"
-                )
+        if found is not None and found["Status"] not in _ACTIVE:
             self._run("rm", job.name)
         command = [word for part in self._build_parts(job) for word in part]
-        self._run(*command[1:])
+        self._run(*command[1:], seconds=_PULL_SECONDS)
         return f"{job.name}: started with {self.settings.runtime}"
 
     def status(self, name: str) -> str:
@@ -91,7 +125,7 @@ class LocalTarget(Target[LocalSettings]):
 
     def logs(self, name: str) -> Iterator[str]:
         """See `Target`."""
-        yield from self._run("logs", name).splitlines()
+        yield from self._run("logs", name, with_errors=True).splitlines()
 
     def stop(self, name: str) -> str:
         """See `Target`."""
@@ -129,6 +163,6 @@ class LocalTarget(Target[LocalSettings]):
         found: dict[str, Any] = json.loads(self._run("inspect", name))[0]["State"]
         return found
 
-    def _run(self, *arguments: str) -> str:
+    def _run(self, *arguments: str, **options: Any) -> str:
         command = [self.settings.runtime, *arguments]
-        return run_tool(command, install=_INSTALL, wrong_input=_UNKNOWN)
+        return run_tool(command, install=_INSTALL, wrong_input=_UNKNOWN, **options)

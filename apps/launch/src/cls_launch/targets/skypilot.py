@@ -20,7 +20,7 @@ from pydantic import Field
 
 from cls_export.contract.text import escape_control_characters, shorten_long_words
 from cls_launch.errors import LaunchError, LaunchFailedError
-from cls_launch.targets.target import Job, Target, TargetSettings
+from cls_launch.targets.target import Job, TakenName, Target, TargetSettings
 
 INSTALL = "target=skypilot runs the command `sky`: install it with `uv tool install skypilot[gcp]`"
 
@@ -59,7 +59,7 @@ class SkyPilotTarget(Target[SkyPilotSettings]):
     settings_type: ClassVar[type[TargetSettings]] = SkyPilotSettings
 
     def check(self, job: Job) -> None:
-        """Check the cloud, the GPU, and the names of secrets."""
+        """Check the cloud, the GPU, and the secrets."""
         infra = self.settings.infra
         if infra is not None and not _INFRA.match(infra):
             raise LaunchError(
@@ -80,6 +80,11 @@ class SkyPilotTarget(Target[SkyPilotSettings]):
                     f"The secret {secret!r} of {variable}: SkyPilot reads secrets from environment "
                     "variables of this machine; expected the name of one"
                 )
+            if not os.environ.get(secret):
+                raise LaunchError(
+                    f"SkyPilot reads the secret {secret} from an environment variable that is not "
+                    f"set here: export {secret}"
+                )
 
     def render(self, job: Job) -> str:
         """Return the task as YAML."""
@@ -88,21 +93,17 @@ class SkyPilotTarget(Target[SkyPilotSettings]):
         )
         return text
 
+    def find_taken(self, names: Sequence[str]) -> dict[str, TakenName]:
+        """See `Target`."""
+        taken = {}
+        for job in _list_jobs():
+            name = job.get("job_name")
+            if name in names and _is_active(job):
+                taken[str(name)] = TakenName(f"job {job['job_id']} ({job['status']})")
+        return taken
+
     def submit(self, job: Job) -> str:
-        """Launch the managed job, unless one of its name is active."""
-        missing = [secret for secret in job.secrets.values() if not os.environ.get(secret)]
-        if missing:
-            raise LaunchError(
-                f"SkyPilot reads the secret {missing[0]} from an environment variable that is not "
-                f"set: export {missing[0]}"
-            )
-        active = [each for each in _find(job.name) if _is_active(each)]
-        if active:
-            raise LaunchError(
-                f"{job.name!r} is {active[0]['status']} on SkyPilot (job {active[0]['job_id']}); "
-                f"stop it with: apps/launch stop {job.name} target=skypilot, or choose another "
-                "run.name"
-            )
+        """See `Target`."""
         secrets: list[str] = []
         for secret in dict.fromkeys(job.secrets.values()):
             secrets += ["--secret", secret]
@@ -208,8 +209,8 @@ def _build_run(job: Job) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _find(name: str) -> list[dict[str, Any]]:
-    """Return the jobs of a name, the newest first."""
+def _list_jobs() -> list[dict[str, Any]]:
+    """Return all jobs, the oldest first."""
     try:
         output = _run_sky(["jobs", "queue", "--all", "--output", "json"], _QUERY_SECONDS)
     except LaunchFailedError as error:
@@ -223,15 +224,14 @@ def _find(name: str) -> list[dict[str, Any]]:
         jobs = None
     if jobs is None:
         raise LaunchFailedError(f"`sky jobs queue` printed no JSON: {_clean(output)}")
-    same_name = [job for job in jobs if job.get("job_name") == name]
-    return sorted(same_name, key=lambda job: job.get("job_id") or 0, reverse=True)
+    return sorted(jobs, key=lambda job: job.get("job_id") or 0)
 
 
 def _find_newest(name: str) -> dict[str, Any]:
-    jobs = _find(name)
+    jobs = [job for job in _list_jobs() if job.get("job_name") == name]
     if not jobs:
         raise LaunchError(f"SkyPilot has no managed job {name!r}")
-    return jobs[0]
+    return jobs[-1]
 
 
 def _is_active(job: dict[str, Any]) -> bool:

@@ -2,15 +2,15 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from cls_launch.errors import LaunchError
-from cls_launch.targets.local import AbsolutePath
-from cls_launch.targets.target import Job, Target, TargetSettings
+from cls_launch.targets.local import AbsolutePath, check_own_variables
+from cls_launch.targets.target import Job, TakenName, Target, TargetSettings
 from cls_launch.tools import run_tool
 
 _INSTALL = "run this command on a login node of the cluster"
@@ -63,12 +63,7 @@ class SlurmTarget(Target[SlurmSettings]):
 
     def check(self, job: Job) -> None:
         """See `Target`."""
-        for variable, name in job.secrets.items():
-            if variable != name:
-                raise LaunchError(
-                    f"secrets.{variable}: target=slurm passes the environment variable on under "
-                    f"its own name; set secrets=[{variable}]"
-                )
+        check_own_variables(job.secrets, "slurm")
         gpu = job.resources.gpu
         if gpu is not None and re.fullmatch(r"[A-Za-z0-9_.-]+", gpu) is None:
             raise LaunchError(f"resources.gpu: expected a type that sinfo -o %G lists, got {gpu!r}")
@@ -102,14 +97,18 @@ class SlurmTarget(Target[SlurmSettings]):
             exports += f"export {name}={shlex.quote(value)}\n"
         return _SCRIPT.format(head=head, folder=folder, exports=exports, command=command)
 
+    def find_taken(self, names: Sequence[str]) -> dict[str, TakenName]:
+        """See `Target`."""
+        taken = {}
+        for name in names:
+            jobs = self._list_jobs(name)
+            if jobs:
+                number, state = jobs[0]
+                taken[name] = TakenName(f"job {number} ({state})")
+        return taken
+
     def submit(self, job: Job) -> str:
         """See `Target`."""
-        running = self._list_jobs(job.name)
-        if running:
-            raise LaunchError(
-                f"{job.name!r} is job {running[0][0]} ({running[0][1]}); stop it with: apps/launch "
-                f"stop {job.name} target=slurm, or choose another run.name"
-            )
         output = self._run(["sbatch", "--parsable"], text=self.render(job))
         number = output.strip().partition(";")[0]
         return f"{job.name}: submitted as job {number}"

@@ -1,11 +1,13 @@
 """The interface between the launcher and the services that run jobs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from cls_launch.images import ResolvedImage
 
 
 class Resources(BaseModel):
@@ -56,8 +58,24 @@ class Job:
     labels: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class TakenName:
+    """The job that has a name.
+
+    Attributes:
+        description: Completes "the name is that of …", such as `job 42 (PENDING)`.
+        is_ours: Whether it was launched by this app, which then can stop it.
+    """
+
+    description: str
+    is_ours: bool = True
+
+
 class TargetSettings(BaseModel):
     """Settings of one target, from conf/launch/NAME.yaml and `target.KEY=VALUE`."""
+
+    synonyms: ClassVar[Mapping[str, str]] = {}
+    """Names that other targets have for a setting → its name here."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
@@ -69,7 +87,7 @@ class Target(ABC, Generic[SettingsT]):
     """A service that runs jobs.
 
     All methods raise `LaunchError` for wrong input (no credentials, an unknown region or GPU, a
-    name that is taken, a missing client library or executable) and `LaunchFailedError` for work
+    missing client library or executable) and `LaunchFailedError` for work
     that failed on correct input (no network, a quota, as the service says it). A module of a
     target is importable without its client library.
 
@@ -87,6 +105,11 @@ class Target(ABC, Generic[SettingsT]):
     def __init__(self, settings: SettingsT) -> None:
         self.settings = settings
 
+    def find_local_image(self, text: str) -> ResolvedImage | None:
+        """Return an image that the job can have without a registry; None if there is none."""
+        del text
+        return None
+
     def list_mounted_folders(self) -> list[str]:
         """Return the absolute folders that the job mounts; data and runs may be below them."""
         return []
@@ -103,8 +126,15 @@ class Target(ABC, Generic[SettingsT]):
         """Return the text of what would be submitted. Pure: the same job renders the same text."""
 
     @abstractmethod
+    def find_taken(self, names: Sequence[str]) -> dict[str, TakenName]:
+        """Return those of the names that a running job has. This connects to the service."""
+
+    @abstractmethod
     def submit(self, job: Job) -> str:
-        """Submit the job, and return one line for the user. A name that is taken is refused."""
+        """Submit the job, whose name is free, and return one line for the user.
+
+        An ended job of this name is replaced if the service allows one job of a name.
+        """
 
     @abstractmethod
     def status(self, name: str) -> str:

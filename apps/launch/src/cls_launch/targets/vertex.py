@@ -1,25 +1,27 @@
 """Custom jobs of Vertex AI on Google Cloud."""
 
+import functools
 import inspect
 import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from cls_launch.errors import LaunchError, LaunchFailedError
 from cls_launch.targets import vertex_secrets
-from cls_launch.targets.target import Job, Target, TargetSettings
+from cls_launch.targets.references import escape_references
+from cls_launch.targets.target import Job, TakenName, Target, TargetSettings
 from cls_launch.targets.vertex_client import ACTIVE_STATES, SubmittedJob, VertexClient
 from cls_launch.targets.vertex_machines import ACCELERATORS, check_region, choose_machine
 
 _PROJECT = re.compile(r"^([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$|^\d{6,}$")
 _SERVICE_ACCOUNT = re.compile(r"^[^@\s]+@[^@\s]+\.gserviceaccount\.com$")
 _SECRET = re.compile(r"^[A-Za-z0-9_-]{1,255}$")
-_DOLLARS = re.compile(r"\$+(?=\()|\${2,}")
 _SMALLEST_DISK_GB = 100
 _STRATEGIES = {"spot": "SPOT", "on_demand": "STANDARD", "flex_start": "FLEX_START"}
 
@@ -43,6 +45,14 @@ class VertexSettings(TargetSettings):
         endpoint: Host of the service; None for that of the region. `http://HOST:PORT` is an
             emulator.
     """
+
+    synonyms = MappingProxyType(
+        {
+            "spot": "strategy=spot, on_demand, or flex_start",
+            "instance_type": "machine",
+            "time": "timeout_hours",
+        }
+    )
 
     project: str | None = None
     region: str = "us-central1"
@@ -84,28 +94,28 @@ class VertexTarget(Target[VertexSettings]):
         """Return the CustomJob as JSON."""
         return json.dumps(self._build(job), indent=2, ensure_ascii=False) + "\n"
 
+    def find_taken(self, names: Sequence[str]) -> dict[str, TakenName]:
+        """See `Target`."""
+        taken = {}
+        for name in names:
+            active = _find_active(self._client, name)
+            if active is not None:
+                taken[name] = TakenName(f"{active.resource} ({active.state})")
+        return taken
+
     def submit(self, job: Job) -> str:
-        """Create the job, unless one of its name is active."""
-        client = self._connect()
-        active = _find_active(client, job.name)
-        if active is not None:
-            raise LaunchError(
-                f"{job.name!r} is {active.state} on Vertex AI ({active.resource}); stop it with: "
-                f"apps/launch stop {job.name} target=vertex "
-                f"target.project={self.settings.project} target.region={self.settings.region}, or "
-                "choose another run.name"
-            )
-        created = client.create(self.render(job))
+        """See `Target`."""
+        created = self._client.create(self.render(job))
         return f"{job.name}: submitted as {created.resource}. {self._describe_console(created)}"
 
     def status(self, name: str) -> str:
         """Return the state of the newest job of this name."""
-        job = _find_newest(self._connect(), name)
+        job = _find_newest(self._client, name)
         return f"{job.state}: {job.error}" if job.error else job.state
 
     def logs(self, name: str) -> Iterator[str]:
         """Yield the lines that gcloud reads from Cloud Logging."""
-        job = _find_newest(self._connect(), name)
+        job = _find_newest(self._client, name)
         command = (
             *("gcloud", "ai", "custom-jobs", "stream-logs", job.number),
             *(f"--region={self.settings.region}", f"--project={self.settings.project}"),
@@ -119,12 +129,11 @@ class VertexTarget(Target[VertexSettings]):
 
     def stop(self, name: str) -> str:
         """Cancel the active job of this name."""
-        client = self._connect()
-        job = _find_active(client, name)
+        job = _find_active(self._client, name)
         if job is None:
-            state = _find_newest(client, name).state
+            state = _find_newest(self._client, name).state
             raise LaunchError(f"{name} is not running on Vertex AI, it is {state}")
-        client.cancel(job)
+        self._client.cancel(job)
         return f"{name}: asked Vertex AI to cancel it. It saves after SIGTERM, then stops"
 
     def _build(self, job: Job) -> dict[str, Any]:
@@ -162,10 +171,13 @@ class VertexTarget(Target[VertexSettings]):
             secrets = [f"{variable}={secret}" for variable, secret in job.secrets.items()]
             script = inspect.getsource(vertex_secrets)
             command = ["python", "-c", script, str(self.settings.project), *secrets, "--"]
-            container["command"] = _escape([*command, *self.settings.entrypoint])
-        container["args"] = _escape(job.arguments)
+            container["command"] = [
+                escape_references(word) for word in (*command, *self.settings.entrypoint)
+            ]
+        container["args"] = [escape_references(argument) for argument in job.arguments]
         container["env"] = [
-            {"name": name, "value": _escape([value])[0]} for name, value in job.environment.items()
+            {"name": name, "value": escape_references(value)}
+            for name, value in job.environment.items()
         ]
         return container
 
@@ -196,7 +208,8 @@ class VertexTarget(Target[VertexSettings]):
         check_region(self.settings.region)
         return project
 
-    def _connect(self) -> VertexClient:
+    @functools.cached_property
+    def _client(self) -> VertexClient:
         project = self._check_place()
         return VertexClient(project, self.settings.region, self.settings.endpoint)
 
@@ -218,11 +231,6 @@ def _find_newest(client: VertexClient, name: str) -> SubmittedJob:
     if not jobs:
         raise LaunchError(f"Vertex AI has no job {name!r} in this project and region")
     return jobs[0]
-
-
-def _escape(values: list[str] | tuple[str, ...]) -> list[str]:
-    """Keep the service from expanding `$(NAME)`, and from reading `$$` as `$`."""
-    return [_DOLLARS.sub(lambda match: 2 * match[0], value) for value in values]
 
 
 def _read_lines(command: tuple[str, ...]) -> Iterator[str]:
