@@ -1,4 +1,4 @@
-"""Data roots that are URLs."""
+"""Data roots and quarantines that are URLs."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 
 from cls_train.composition.config import RunConfig
 from cls_train.errors import ConfigError
-from cls_train.remote_data import fetch_data_root
+from cls_train.remote_data import fetch_remote_data
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
 
 
 def fetch(composed: Callable[..., RunConfig], url: str = "memory://crops") -> Path:
-    return Path(fetch_data_root(composed("data=jsonl", f"data.root={url}")).data["root"])
+    return Path(fetch_remote_data(composed("data=jsonl", f"data.root={url}")).data["root"])
 
 
 def read_all(folder: Path) -> dict[str, bytes]:
@@ -63,3 +63,23 @@ def test_fetched_files_are_not_fetched_again_unless_they_are_lost(
 def test_a_wrong_url_is_one_message(composed: Any, bucket: Any, url: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         fetch(composed, url)
+
+
+def test_a_remote_quarantine_is_fetched_with_and_without_a_remote_root(
+    composed: Any, bucket: Any
+) -> None:
+    bucket.pipe({"/crops/leave-out.jsonl": b"{}\n"})
+    for root in ("memory://crops", "/local"):
+        settings = (f"data.root={root}", "data.quarantine=memory://crops/leave-out.jsonl")
+        data = fetch_remote_data(composed("data=jsonl", *settings)).data
+        assert Path(data["quarantine"]).read_bytes() == b"{}\n"
+        assert (data["root"] == "/local") == (root == "/local")
+
+
+@pytest.mark.parametrize("name", ["missing.jsonl", ""])
+def test_a_quarantine_that_does_not_exist_is_one_message(
+    composed: Any, bucket: Any, name: str
+) -> None:
+    settings = ("data.root=/local", f"data.quarantine=memory://crops/{name}")
+    with pytest.raises(ConfigError, match=r"data\.quarantine: memory://crops/.* does not exist"):
+        fetch_remote_data(composed("data=jsonl", *settings))

@@ -122,17 +122,17 @@ def _print_information(command: "CommandLine", arguments: Sequence[str], config_
 def _compose_and_check(
     command: "CommandLine", config_dir: Path
 ) -> "list[tuple[RunConfig, ComposedRun]]":
-    from cls_train.composition.check_settings import check_data_root, is_remote_root
+    from cls_train.composition.check_settings import check_data_root, has_remote_data
     from cls_train.composition.compose import Composer
 
     configs = compose_configs(command, Composer(config_dir, command))
     fetched = []
     for config, run in configs:
         check_data_root(config)
-        if is_remote_root(config):
-            from cls_train.remote_data import fetch_data_root
+        if has_remote_data(config):
+            from cls_train.remote_data import fetch_remote_data
 
-            config = fetch_data_root(config)
+            config = fetch_remote_data(config)
         fetched.append((config, run))
     return fetched
 

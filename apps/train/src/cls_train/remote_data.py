@@ -1,4 +1,4 @@
-"""Fetch the images and annotations of `data.root=gs://…` into a folder of this machine."""
+"""Fetch `data.root=gs://…` and `data.quarantine=gs://…` into a folder of this machine."""
 
 import hashlib
 import json
@@ -28,38 +28,64 @@ Versions = dict[str, str]
 """Name of a file → its size and version."""
 
 
-def fetch_data_root(config: RunConfig) -> RunConfig:
-    """Fetch the files of `data.root`, and return the configuration with the local folder.
+def fetch_remote_data(config: RunConfig) -> RunConfig:
+    """Fetch what `data.root` and `data.quarantine` name by URL.
 
-    Files that were fetched before are kept if their size and version are the same. The folder
-    depends on the URL alone, below the environment variable `CLS_DATA_CACHE` or the home folder.
+    Files of the root that were fetched before are kept if their size and version are the same.
+    Local paths depend on the URLs alone, below the environment variable `CLS_DATA_CACHE` or the
+    home folder.
+
+    Returns:
+        The configuration with local paths.
 
     Raises:
-        ConfigError: The URL is wrong or empty, or a package for it is missing.
+        ConfigError: A URL is wrong or empty, or a package for it is missing.
         RunFailedError: A file cannot be fetched or written.
     """
-    url = str(config.data["root"])
     cache = Path(os.environ.get(CACHE_VARIABLE) or _DEFAULT_CACHE).expanduser()
-    folder = cache / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+    data = dict(config.data)
+    for key, fetch in (("root", _fetch_folder), ("quarantine", _fetch_file)):
+        url = data.get(key)
+        if not isinstance(url, str) or "://" not in url:
+            continue
+        path = cache / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            fetch(url, path)
+        except ConfigError as error:
+            raise ConfigError(f"data.{key}: {error}") from error
+        except DataError as error:
+            raise RunFailedError(f"data.{key}: {error}") from error
+        except OSError as error:
+            raise RunFailedError(
+                f"data.{key}: {path} cannot be written ({error.strerror}); set {CACHE_VARIABLE} to "
+                "a folder with enough space"
+            ) from error
+        data[key] = str(path)
+    return config.model_copy(update={"data": data})
+
+
+def _fetch_folder(url: str, folder: Path) -> None:
     try:
         storage = Storage.open(url)
         found = storage.list_files()
     except DataError as error:
-        raise ConfigError(f"data.root: {error}") from error
+        raise ConfigError(str(error)) from error
     if not found:
-        raise ConfigError(f"data.root: {url} has no files; check the bucket and the folder")
+        raise ConfigError(f"{url} has no files; check the bucket and the folder")
+    with FileLock(f"{folder}.lock"):
+        _synchronize(storage, found, folder)
+
+
+def _fetch_file(url: str, file: Path) -> None:
+    parent, _, name = url.rpartition("/")
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            _synchronize(storage, found, folder)
+        storage = Storage.open(parent)
     except DataError as error:
-        raise RunFailedError(f"data.root: {error}") from error
-    except OSError as error:
-        raise RunFailedError(
-            f"data.root: {folder} cannot be written ({error.strerror}); set {CACHE_VARIABLE} to a "
-            "folder with enough space"
-        ) from error
-    return config.model_copy(update={"data": {**config.data, "root": str(folder)}})
+        raise ConfigError(str(error)) from error
+    if not name or storage.size(name) is None:
+        raise ConfigError(f"{url} does not exist; check the bucket and the name")
+    write_atomically(file, storage.read(name))
 
 
 def _synchronize(storage: Storage, found: Mapping[str, dict[str, Any]], folder: Path) -> None:

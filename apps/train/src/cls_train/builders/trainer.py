@@ -168,18 +168,22 @@ def _build(node: Node, **runtime: Any) -> Trainer:
         if isinstance(runtime.get("devices"), list):
             raise ConfigError(str(error).replace("trainer:", "trainer.devices:", 1)) from error
         raise
-    _remove_signal_handlers(trainer)
+    _take_over_signals(trainer)
     return trainer
 
 
-def _remove_signal_handlers(trainer: Trainer) -> None:
+def _take_over_signals(trainer: Trainer) -> None:
     """Leave signals to the app and to `PreemptionCheckpoint`.
 
     Lightning's handler of SIGTERM starts a collective operation, which hangs if another rank has
-    not received the signal, and its handler of SIGUSR1 requeues SLURM jobs (lightning 2.6.6).
+    not received the signal, and its handler of SIGUSR1 requeues SLURM jobs. With several devices,
+    it also asks the first rank for a signal before each batch, and waits for its GPU to answer, so
+    the host cannot prepare the next step meanwhile (lightning 2.6.6, its issue 21487).
     """
     connector: Any = trainer._signal_connector
     connector.register_signal_handlers = lambda: None
+    epoch_loop: Any = trainer.fit_loop.epoch_loop
+    epoch_loop._broadcast_sigterm_tensor = lambda: None
 
 
 def _use_one_device(node: Node) -> dict[str, Any]:

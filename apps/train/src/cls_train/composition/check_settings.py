@@ -100,10 +100,11 @@ def check_data_root(config: RunConfig) -> None:
         raise ConfigError(f"data.root: {root!r:.500}: {reason}; name the folder of images")
 
 
-def is_remote_root(config: RunConfig) -> bool:
-    """Whether the images are fetched from a URL first."""
-    root = config.data.get("root")
-    return config.data.get(TARGET) == _DATA and isinstance(root, str) and "://" in root
+def has_remote_data(config: RunConfig) -> bool:
+    """Whether images or a quarantine are fetched from a URL first."""
+    paths = (config.data.get("root"), config.data.get("quarantine"))
+    has_url = any(isinstance(path, str) and "://" in path for path in paths)
+    return config.data.get(TARGET) == _DATA and has_url
 
 
 def _check_packages(packages: Sequence[str]) -> None:

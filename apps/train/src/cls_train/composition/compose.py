@@ -90,7 +90,8 @@ class Composer:
 
     def list_choices(self, group: str) -> list[str]:
         """Return the choices of a config group."""
-        return self.loader.get_group_options(group, results_filter=ObjectType.CONFIG)
+        # That of the loader copies its whole cache on each call.
+        return self.loader.repository.get_group_options(group, results_filter=ObjectType.CONFIG)
 
     def compose_runs(self, arguments: Sequence[str], *, multirun: bool) -> list["ComposedRun"]:
         """Compose every run of a command line.

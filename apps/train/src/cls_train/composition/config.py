@@ -186,6 +186,9 @@ _PATH_SETTINGS = {
 }
 """Path settings, converted to absolute paths so that config.yaml works from any directory."""
 
+_FETCHED = ("root", "quarantine")
+"""Path settings that may be URLs, see `cls_train.remote_data`."""
+
 _SECTIONS = ("run", "monitor", "stages")
 """Settings that are no nodes and no config groups."""
 
@@ -325,7 +328,8 @@ def _expand_home_in(value: Any) -> Any:
 def _make_paths_absolute(name: str, node: dict[Any, Any], keys: tuple[str, ...]) -> None:
     for key in keys:
         path = node.get(key)
-        if not isinstance(path, str) or not path or (key == "root" and "://" in path):
+        is_url = isinstance(path, str) and key in _FETCHED and "://" in path
+        if not isinstance(path, str) or not path or is_url:
             continue
         try:
             node[key] = str(Path(_expand_home(path)).absolute())
