@@ -118,12 +118,12 @@ def test_polling_reader_sees_a_whole_bundle_during_replacements(
 @pytest.mark.faults
 @pytest.mark.parametrize("mode", ["exchange", "two steps"])
 def test_killed_export_leaves_a_whole_bundle_and_no_drafts_after_the_next(
-    current: Path, other: Path, tmp_path: Path, mode: str
+    current: Path, other: Path, tmp_path: Path, mode: str, short: bool
 ) -> None:
     target = tmp_path / "killed"
     write(current, current, target)
     rng = np.random.default_rng(18)
-    for _ in range(20):
+    for _ in range(4 if short else 20):
         with writing([other, current], target, 1000, mode) as writer:
             time.sleep(rng.uniform(0, 0.1))
             writer.kill()

@@ -3,11 +3,12 @@
 import base64
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
-from registry_server import RegistryServer
+from registry_server import Handler, RegistryServer
 
 from cls_export import RemoteBundleError, pull_bundle, push_bundle
 from cls_export.cli.main import main
@@ -55,9 +56,59 @@ def test_stored_credentials_are_found(
     assert find_credentials("third.example.com") is None
 
 
-def test_docker_hub_has_its_own_key(tmp_path: Path) -> None:
-    write_config(tmp_path / "docker", {"auths": {"https://index.docker.io/v1/": {"auth": AUTH}}})
-    assert find_credentials("docker.io") == Credentials("robot", SECRET)
+@pytest.mark.parametrize(
+    "key",
+    [
+        "registry.example.com/models/jersey",
+        "registry.example.com/models",
+        "https://registry.example.com/",
+        "https://registry.example.com/v1/",
+        "https://registry.example.com/v2/",
+    ],
+)
+def test_every_form_of_a_key_is_found(key: str, tmp_path: Path) -> None:
+    auths = {"registry.example.com/model": {"auth": "eDp5"}, key: {"auth": AUTH}}
+    write_config(tmp_path / "docker", {"auths": auths})
+    found = find_credentials("registry.example.com", "models/jersey")
+    assert found == Credentials("robot", SECRET)
+    assert find_credentials("registry.example.org", "models/jersey") is None
+
+
+def test_login_for_a_part_of_a_registry_is_preferred(tmp_path: Path) -> None:
+    auths = {"r.io": {"auth": "eDp5"}, "r.io/models": {"auth": AUTH}}
+    write_config(tmp_path / "docker", {"auths": auths})
+    assert find_credentials("r.io", "models/jersey") == Credentials("robot", SECRET)
+    assert find_credentials("r.io", "other") == Credentials("x", "y")
+
+
+@pytest.mark.parametrize("variable", ["XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"])
+def test_login_of_podman_is_found_after_that_of_docker(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "xdg/containers/auth.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"auths": {"r.io": {"auth": AUTH}}}))
+    monkeypatch.setenv(variable, str(tmp_path / "xdg"))
+    assert find_credentials("r.io") == Credentials("robot", SECRET)
+    write_config(tmp_path / "docker", {"auths": {"r.io": {"auth": "eDp5"}}})
+    assert find_credentials("r.io") == Credentials("x", "y")
+
+
+@pytest.mark.parametrize("entry", [{}, {"email": "me@example.com"}, None, "text"])
+def test_entry_without_a_secret_leads_to_the_store(
+    entry: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_helper(tmp_path / "bin", {"Username": "robot", "Secret": SECRET}, monkeypatch)
+    config = {"auths": {"registry.example.com": entry}, "credsStore": "test"}
+    write_config(tmp_path / "docker", config)
+    assert find_credentials("registry.example.com") == Credentials("robot", SECRET)
+
+
+@pytest.mark.parametrize("name", ["docker.io", "index.docker.io", "registry-1.docker.io"])
+@pytest.mark.parametrize("key", ["https://index.docker.io/v1/", "docker.io"])
+def test_every_name_of_docker_hub_is_found(key: str, name: str, tmp_path: Path) -> None:
+    write_config(tmp_path / "docker", {"auths": {key: {"auth": AUTH}}})
+    assert find_credentials(name) == Credentials("robot", SECRET)
 
 
 @pytest.mark.parametrize("key", ["credHelpers", "credsStore"])
@@ -92,6 +143,7 @@ def test_helper_is_a_plain_name(name: str, tmp_path: Path) -> None:
     [
         f'{{"auths": {{"registry.example.com": {{"auth": "{SECRET}"}}}}}}',
         f'{{"auths": {{"registry.example.com": {{"username": "{SECRET}"}}}}}}',
+        '{"auths": {"registry.example.com": {"auth": "czNjcmV0"}}}',  # no colon
         f'["{SECRET}"]',
         f'{{"{SECRET}": ',
         "[" * 100_000,
@@ -134,6 +186,62 @@ def test_token_is_fetched_with_and_without_credentials(
     assert pull_bundle(registry.name(f"@{digest}"), tmp_path / "pulled") == digest
     asked = {path for _, path, _ in registry.requests if path.startswith("/token")}
     assert asked == {"/token?service=test&scope=repository%3Amodels%3Apull"}
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "code", "message"),
+    [
+        (200, b"<html>", 1, "answers without a token"),
+        (200, b'{"token": 3}', 1, "answers without a token"),
+        (200, b'{"token": "a\\nb"}', 1, "answers without a token"),
+        (200, b"[" * 100_000, 1, "answers without a token"),
+        (200, b'"' + bytes(2**20), 1, "answers without a token"),
+        (302, b"", 1, r"gives no token \(HTTP 302\)"),
+        (429, b"", 1, r"gives no token \(HTTP 429\)"),
+        (503, b"", 1, r"gives no token \(HTTP 503\)"),
+        (403, b"", 2, "denies access"),
+        (200, b'{"token": "wrong"}', 2, "denies access"),
+    ],
+)
+def test_failing_token_server_is_one_message(
+    status: int,
+    content: bytes,
+    code: int,
+    message: str,
+    registry: RegistryServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    registry.authorization = "Bearer right"
+    realm = f"http://{registry.host}/token?account=robot"
+    registry.challenge = f'Negotiate, Bearer realm="{realm}", scope="s"'
+
+    def give(handler: Handler) -> bool:
+        if not handler.path.startswith("/token"):
+            return False
+        assert handler.path == "/token?account=robot&scope=s"
+        handler.answer(status, content)
+        return True
+
+    registry.override = give
+    assert main(["pull", registry.name(":v1"), str(tmp_path / "pulled")]) == code
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(message, error)
+
+
+@pytest.mark.parametrize(
+    "realm", ["", "x", "http://[::1", "file:///etc/passwd", "http://registry.example.com/token"]
+)
+def test_token_server_with_a_wrong_address_gets_no_credentials(
+    realm: str, registry: RegistryServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.authorization = "Bearer right"
+    registry.challenge = f'Bearer realm="{realm}"'
+    log_in(registry, tmp_path)
+    assert main(["pull", registry.name(":v1"), str(tmp_path / "pulled")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert {header for _, _, header in registry.requests} == {None}
 
 
 def test_identity_token_is_exchanged(

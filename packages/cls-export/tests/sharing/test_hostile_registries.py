@@ -1,16 +1,18 @@
 """A registry that lies cannot write outside of the folder, fill memory, or steal credentials."""
 
 import json
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from registry_server import RegistryServer, describe_layer, digest_of
+from registry_server import Handler, RegistryServer, describe_layer, digest_of
 
 from cls_export import BundleError, RemoteBundleError, TransferError, pull_bundle, push_bundle
+from cls_export.cli.main import main
+from cls_export.sharing.http_client import iterate_body
 from cls_export.sharing.manifest import MAX_MANIFEST_BYTES
-from cls_export.sharing.references import parse_reference
-from cls_export.sharing.registry import Registry
 
 
 @pytest.fixture
@@ -50,6 +52,11 @@ def refuse(source: str, tmp_path: Path, message: str) -> None:
         "golden/GOLDEN.json",
         "golden/nul\0.png",
         "golden/a:stream",
+        "golden/CON.png",
+        "golden/nul",
+        "golden/Com1.tar.png",
+        "golden/dot.",
+        "a b " * 10_000,
         "golden/new\nline.png",
         f"golden/{'a' * 300}.png",
         "evil.py",
@@ -111,6 +118,10 @@ def layer(**changes: Any) -> dict[str, Any]:
     return {"layers": [{**describe_layer("model.onnx", b"x"), **changes}]}
 
 
+def image_of(config: str) -> dict[str, Any]:
+    return {"artifactType": "", "config": {"mediaType": config}}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -119,7 +130,12 @@ def layer(**changes: Any) -> dict[str, Any]:
             "not a bundle but an artifact of",
         ),
         ({"artifactType": 3}, "no valid OCI manifest"),
+        (image_of("application/vnd.docker.container.image.v1+json"), "but a container image"),
+        (image_of("application/vnd.oci.image.config.v1+json"), "but a container image"),
+        (image_of("application/vnd.cncf.helm.config.v1+json"), "of the type '.*helm"),
+        ({"artifactType": "", "manifests": []}, "but a list of images for several platforms"),
         ({"schemaVersion": 1}, "schemaVersion"),
+        (layer(mediaType="application/vnd.oci.image.layer.v1.tar+zstd"), "is compressed"),
         ({"layers": {}}, "layers"),
         ({"layers": [describe_layer("model.onnx", b"x")] * 1_001}, "1000 items"),
         ({"layers": [describe_layer("model.onnx", b"x")] * 2}, "lists 'model.onnx' twice"),
@@ -198,15 +214,118 @@ def test_credentials_do_not_follow_an_upload_to_another_server(
     assert {header for _, _, header in other_registry.requests} == {None}
 
 
-def test_redirect_to_plain_http_is_refused() -> None:
+@pytest.mark.parametrize("challenge", ["Basic", "Bearer"])
+@pytest.mark.parametrize("way", ["redirect", "upload"])
+def test_another_server_cannot_ask_for_the_credentials(
+    way: str,
+    challenge: str,
+    current: Path,
+    registry: RegistryServer,
+    other_registry: RegistryServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    auths = {registry.host: {"auth": "dXNlcjpzZWNyZXQ="}}
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", json.dumps({"auths": auths}))
+    if way == "redirect":
+        push_bundle(current, registry.name(":v1"))
+
+    def ask(handler: Handler) -> bool:
+        realm = f'{challenge} realm="http://{other_registry.host}/token"'
+        handler.answer(401, b"", {"WWW-Authenticate": realm})
+        return True
+
+    other_registry.override = ask
+    registry.redirect = registry.upload_address = f"http://{other_registry.host}"
+    action = partial(push_bundle, current, registry.name(":v1"))
+    if way == "redirect":
+        action = partial(pull_bundle, registry.name(":v1"), tmp_path / "pulled")
+    with pytest.raises(TransferError, match=r"127\.0\.0\.1: HTTP 401"):
+        action()
+    assert other_registry.requests
+    assert {header for _, _, header in other_registry.requests} == {None}
+    assert not any("token" in path for _, path, _ in other_registry.requests)
+
+
+def test_body_of_a_redirect_is_not_read(
+    current: Path, registry: RegistryServer, tmp_path: Path
+) -> None:
+    digest = push_bundle(current, registry.name(":v1"))
+
+    def redirect(handler: Handler) -> bool:
+        if "/blobs/" not in handler.path or handler.path.endswith("?signed"):
+            handler.path = handler.path.removesuffix("?signed")
+            return False
+        handler.send_response(307)
+        handler.send_header("Location", f"{handler.path}?signed")
+        handler.send_header("Content-Length", str(2**40))
+        handler.end_headers()
+        handler.close_connection = True
+        return True
+
+    registry.override = redirect
+    assert pull_bundle(registry.name(":v1"), tmp_path / "pulled") == digest
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("http://registry.example.com/x", "http://registry.example.com, which is not https"),
+        ("ftp://127.0.0.1/x", "ftp://127.0.0.1, which is not https"),
+        ("http://a..b/x", "a..b, which is not https"),
+        ("https://a..b/x", "Check the address"),
+        ("http://[::1", "HTTP 307"),
+        ("//", "redirects more than 5 times"),
+        ("", "redirects more than 5 times"),
+    ],
+)
+def test_redirect_to_a_wrong_address_is_one_message(
+    location: str, message: str, registry: RegistryServer, tmp_path: Path
+) -> None:
+    def redirect(handler: Handler) -> bool:
+        handler.answer(307, b"", {"Location": location})
+        return True
+
+    registry.override = redirect
+    with pytest.raises((RemoteBundleError, TransferError), match=re.escape(message)):
+        pull_bundle(registry.name(":v1"), tmp_path / "pulled")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\0\xff\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
+        b"HTTP/1.1 206 Partial Content\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+    ],
+)
+def test_nonsense_in_place_of_http_is_one_message(
+    answer: bytes, registry: RegistryServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def send(handler: Handler) -> bool:
+        handler.wfile.write(answer)
+        handler.close_connection = True
+        return True
+
+    registry.override = send
+    assert main(["pull", registry.name(":v1"), str(tmp_path / "pulled")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{registry.host}" in error
+
+
+def test_slow_transfer_is_given_up_after_a_minute() -> None:
     httpx2 = pytest.importorskip("httpx2")
-    registry = Registry(parse_reference("oci://registry.example.com/models/jersey:v1"))
-    try:
-        with pytest.raises(RemoteBundleError, match="without TLS"):
-            registry._client._refuse_plain_http(httpx2.URL("http://registry.example.com/x"))
-        registry._client._refuse_plain_http(httpx2.URL("https://storage.example.com/x"))
-    finally:
-        registry.close()
+    clock = iter(range(0, 1_000, 30))
+    request = httpx2.Request("GET", "https://registry.example.com/x")
+    response = httpx2.Response(200, content=(b"x" for _ in range(100)), request=request)
+    with pytest.raises(TransferError, match=r"registry\.example\.com sent 3 bytes in 120 seconds"):
+        list(iterate_body(response, lambda: next(clock)))
 
 
 def test_digest_of_the_test_server_is_that_of_registries() -> None:

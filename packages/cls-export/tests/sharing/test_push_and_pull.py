@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from registry_server import RegistryServer
+from registry_server import Handler, RegistryServer
 
 from cls_export import (
     BundleError,
@@ -22,6 +22,10 @@ from cls_export.bundle.model_card import write_model_card
 from cls_export.cli.main import main
 from cls_export.contract.files import draft_path
 from cls_export.contract.labels_mapping import LabelsMapping
+from cls_export.sharing import retries
+from cls_export.sharing.folder_store import FolderStore
+from cls_export.sharing.manifest import Blob
+from cls_export.sharing.references import parse_reference
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -100,6 +104,16 @@ def test_files_that_do_not_belong_to_a_bundle_are_not_pushed(
     digest = push_bundle(current_copy, registry.name(":v1"))
     assert b"secret" not in registry.manifests[digest]
     assert b"DS_Store" not in registry.manifests[digest]
+
+
+def test_link_in_place_of_a_card_that_no_hash_covers_is_not_followed(
+    current_copy: Path, registry: RegistryServer, tmp_path: Path
+) -> None:
+    (tmp_path / "private").write_text("a password")
+    (current_copy / "README.md").symlink_to(tmp_path / "private")
+    with pytest.raises(BundleError, match=r"README\.md is a link"):
+        push_bundle(current_copy, registry.name(":v1"))
+    assert registry.blobs == {}
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "golden/golden.json", "golden/000.png"])
@@ -208,6 +222,34 @@ def test_target_that_holds_something_else_is_refused_before_anything_is_fetched(
     assert (target if content == "a file" else target / content).read_text() == "mine"
 
 
+@pytest.mark.parametrize("target", [".", "..", ""])
+def test_current_folder_is_not_replaced(
+    target: str, registry: RegistryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path / "models")
+    with pytest.raises(BundleError, match="is the current folder, or contains it"):
+        pull_bundle(registry.name(":v1"), target)
+    assert registry.requests == []
+
+
+def test_bundle_that_appears_during_a_pull_is_replaced(
+    current: Path, exported: Path, registry: RegistryServer, tmp_path: Path
+) -> None:
+    push_bundle(current, registry.name(":v1"))
+    target = tmp_path / "pulled"
+
+    def be_faster(handler: Handler) -> bool:
+        if "/blobs/" in handler.path and not target.exists():
+            shutil.copytree(exported, target)
+        return False
+
+    registry.override = be_faster
+    pull_bundle(registry.name(":v1"), target)
+    assert read_files(target) == read_files(current)
+    assert [path.name for path in tmp_path.iterdir()] == ["pulled"]
+
+
 def test_empty_folder_and_older_bundle_are_replaced(
     current: Path, exported: Path, registry: RegistryServer, tmp_path: Path
 ) -> None:
@@ -240,8 +282,41 @@ def test_temporary_failures_are_repeated(
     registry.failures = [status, status]
     pull_bundle(registry.name(":v1"), tmp_path / "pulled")
     registry.failures = [status] * 3
-    with pytest.raises(TransferError, match=f"HTTP {status}"):
+    with pytest.raises(TransferError, match=f"does not return v1 .HTTP {status}"):
         pull_bundle(registry.name(":v1"), tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("header", "requests", "message"),
+    [
+        ("1", 3, "Try again in 1 seconds"),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 3, "Try again in 0 seconds"),
+        ("3600", 1, "Try again in 3600 seconds"),
+        ("9" * 5_000, 3, r"\(HTTP 429\)$"),
+        ("soon", 3, r"\(HTTP 429\)$"),
+        ("-1", 3, r"\(HTTP 429\)$"),
+    ],
+)
+def test_wait_that_a_registry_asks_for_is_kept_up_to_a_minute(
+    header: str,
+    requests: int,
+    message: str,
+    registry: RegistryServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(retries.time, "sleep", waits.append)
+
+    def refuse(handler: Handler) -> bool:
+        handler.answer(429, b"", {"Retry-After": header})
+        return True
+
+    registry.override = refuse
+    with pytest.raises(TransferError, match=message):
+        pull_bundle(registry.name(":v1"), tmp_path / "pulled")
+    assert registry.count("GET") == requests
+    assert waits == [float(header == "1")] * (requests - 1)
 
 
 def test_missing_versions_and_repositories_are_wrong_input(
@@ -266,6 +341,62 @@ def test_unreachable_registry_is_failed_work(
     for line in capsys.readouterr().err.splitlines():
         assert f"{registry.host}: " in line
         assert "Check the address and the network" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HTTPS_PROXY", "garbage://user:s3cret@proxy"),
+        ("ALL_PROXY", "http://user:s3cret@[::1"),
+        ("SSL_CERT_FILE", "/no/such/file"),
+        ("SSL_CERT_FILE", __file__),
+    ],
+)
+def test_invalid_settings_of_the_environment_are_named_without_passwords(
+    name: str,
+    value: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert main(["pull", "oci://registry.invalid/m:v1", str(tmp_path / "pulled")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert name in error
+    assert "s3cret" not in error
+
+
+def test_proxy_is_not_used_for_this_machine(
+    current: Path, registry: RegistryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    digest = push_bundle(current, registry.name(":v1"))
+    assert pull_bundle(registry.name(":v1"), tmp_path / "pulled") == digest
+
+
+def test_bundle_that_changes_while_it_is_pushed_to_a_folder_is_not_stored(
+    current_copy: Path, tmp_path: Path
+) -> None:
+    store = FolderStore(parse_reference(f"file://{tmp_path}/store:v1"))
+    blob = Blob.of_file(current_copy / "model.onnx")
+    (current_copy / "model.onnx").write_bytes(bytes(blob.size))
+    with pytest.raises(BundleError, match="was replaced while it was read"):
+        store.upload_blob(blob, current_copy / "model.onnx")
+    assert not store.has_blob(blob)
+
+
+def test_damaged_tag_of_a_folder_is_named_and_repaired_by_a_push(
+    current: Path, tmp_path: Path
+) -> None:
+    name = f"file://{tmp_path}/store:v1"
+    digest = push_bundle(current, name)
+    (tmp_path / "store/tags/v1").write_bytes(b"\xff")
+    with pytest.raises(BundleError, match="the tag does not hold a digest"):
+        pull_bundle(name, tmp_path / "pulled")
+    assert push_bundle(current, name) == digest
+    assert pull_bundle(name, tmp_path / "pulled") == digest
 
 
 def test_pull_without_version_and_push_to_a_digest_are_refused(

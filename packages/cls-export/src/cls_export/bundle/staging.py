@@ -35,6 +35,7 @@ _DESKTOP_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+_NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 @contextmanager
@@ -118,6 +119,11 @@ def _check_replaceable(target: Path) -> None:
             raise BundleError(f"{path} is a file; choose a folder for the bundle")
     if not target.exists():
         return
+    if target.is_mount():
+        raise BundleError(
+            f"{target} is a mount point, which cannot be replaced; choose a folder inside of it, "
+            f"such as {target / 'bundle'}"
+        )
 
     names = {path.name for path in target.iterdir()}
     foreign = sorted(names - _BUNDLE_FILES - _DESKTOP_FILES)
@@ -131,10 +137,13 @@ def _check_replaceable(target: Path) -> None:
 
 def _replace(target: Path, draft: Path) -> None:
     """Move the draft to the target. An older bundle ends up at the draft's path, or is deleted."""
-    if not target.exists():
+    try:
         draft.rename(target)
-    elif not exchange_folders(draft, target):
-        _replace_in_two_steps(target, draft)
+    except OSError as error:  # asking first would let another process be faster
+        if error.errno not in _NOT_EMPTY:
+            raise
+        if not exchange_folders(draft, target):
+            _replace_in_two_steps(target, draft)
 
 
 def _replace_in_two_steps(target: Path, draft: Path) -> None:

@@ -67,7 +67,7 @@ def _read_configs() -> Iterator[tuple[str, dict[str, Any]]]:
         yield "DOCKER_AUTH_CONFIG", _parse(variable, "DOCKER_AUTH_CONFIG")
 
     for file in _list_config_files():
-        if file.exists():
+        if os.path.exists(file):  # noqa: PTH110  (false also where it cannot be looked up)
             text = read_bytes(file, error=RemoteBundleError, max_bytes=_MAX_CONFIG_BYTES)
             yield str(file), _parse(text, str(file))
 

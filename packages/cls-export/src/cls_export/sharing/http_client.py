@@ -10,6 +10,7 @@ import ipaddress
 import re
 import ssl
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Final, NoReturn
@@ -32,7 +33,7 @@ _MAX_REDIRECTS = 5
 _MIN_BYTES_PER_SECOND = 10_000
 _GRACE_SECONDS = 60.0
 """A transfer may be slower than that for as long."""
-_SETTINGS = "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR"
+_PROXIES = "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY"
 
 
 class HttpClient:
@@ -67,7 +68,7 @@ class HttpClient:
             hint = " (for SOCKS: pip install socksio)" if isinstance(error, ImportError) else ""
         raise RemoteBundleError(
             f"the network settings of the environment cannot be used ({kind}){hint}. Check the "
-            f"variables {_SETTINGS}"
+            f"variables {_PROXIES}, SSL_CERT_FILE, and SSL_CERT_DIR"
         )
 
     def build(
@@ -112,11 +113,13 @@ class HttpClient:
         self._client.close()
 
     def _refuse_plain_http(self, url: httpx2.URL) -> None:
-        if url.scheme == "https" or (self._is_local and is_loopback(url.host)):
+        is_local = self._is_local and url.scheme == "http" and is_loopback(url.host)
+        if url.scheme == "https" or is_local:
             return
+        address = short_name(f"{url.scheme}://{url.host}")
         raise RemoteBundleError(
-            f"{self._host} sends requests on to {short_name(str(url.host))} without TLS, so "
-            "anybody on the way could change the answer. Nothing was transferred"
+            f"{self._host} sends requests on to {address}, which is not https://, so anybody on "
+            "the way could change the answer. Nothing was transferred"
         )
 
     @contextmanager
@@ -129,7 +132,7 @@ class HttpClient:
         """
         try:
             yield
-        except httpx2.InvalidURL as error:
+        except (httpx2.InvalidURL, UnicodeError) as error:  # the latter for names of hosts
             reason = str(error)[:MAX_REASON]
             raise RemoteBundleError(f"{self._host}: {reason}. Check the address") from error
         except httpx2.RequestError as error:
@@ -158,6 +161,8 @@ def _advise(error: BaseException) -> str:
             "Registries are contacted with TLS. One without it is accepted on localhost only, such "
             "as the end of a tunnel: ssh -L 5000:HOST:PORT …"
         )
+    if urllib.request.getproxies().keys() - {"no"}:
+        return f"Check the address, the network, and the variables {_PROXIES}"
     return "Check the address and the network"
 
 
@@ -187,8 +192,7 @@ def iterate_body(
         if received < seconds * _MIN_BYTES_PER_SECOND:
             raise TransferError(
                 f"{response.url.host} sent {received:,} bytes in {now() - started:.0f} seconds, "
-                "which is too slow. Check the network",
-                is_temporary=True,
+                "which is too slow. Check the network"
             )
         yield chunk
 

@@ -5,10 +5,9 @@ return the files of a commit; beyond that, it checks the SHA-256 that the hub st
 files, and everything that `cls-export verify` checks.
 """
 
-import hashlib
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from cls_export.contract.errors import (
     RemoteBundleError,
     TransferError,
 )
-from cls_export.sharing.manifest import check_files
+from cls_export.sharing.manifest import Blob, check_files
 from cls_export.sharing.references import Reference
+from cls_export.sharing.retries import with_retries
 
 try:
     import huggingface_hub
@@ -33,7 +33,6 @@ logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a failure is one
 
 _IGNORED_FILES = {".gitattributes"}
 """The hub writes it into every repository."""
-_CHUNK_BYTES = 2**20
 _MAX_REASON = 300
 
 
@@ -67,10 +66,11 @@ def pull_from_hub(reference: Reference, draft: Path) -> str:
     from cls_export.sharing.manifest import GOLDEN_LIST
     from cls_export.sharing.pull import check_listed
 
-    repository = _repository(reference)
     with _described(reference):
         info = huggingface_hub.HfApi().model_info(
-            repository, revision=reference.digest or reference.tag, files_metadata=True
+            _repository(reference),
+            revision=reference.digest or reference.tag,
+            files_metadata=True,
         )
     commit = str(info.sha)
     if reference.digest not in (None, commit):
@@ -84,39 +84,43 @@ def pull_from_hub(reference: Reference, draft: Path) -> str:
     check_files({name: int(file.size or 0) for name, file in files.items()}, str(reference))
 
     for name in sorted(files, key=lambda each: each != GOLDEN_LIST):
-        with _described(reference):
-            _fetch(repository, commit, files[name], draft / name, str(reference))
+        _fetch(reference, commit, files[name], draft)
         if name == GOLDEN_LIST:
             check_listed(draft, list(files), str(reference))
     return commit
 
 
-def _fetch(repository: str, commit: str, file: Any, path: Path, source: str) -> None:
-    url = huggingface_hub.hf_hub_url(repository, file.rfilename, revision=commit)
+def _fetch(reference: Reference, commit: str, file: Any, draft: Path) -> None:
+    from cls_export.sharing.pull import write_file
+
+    size = int(file.size or 0)
+
+    def fetch() -> Blob:
+        with closing(_read(reference, commit, file.rfilename)) as chunks:
+            return write_file(draft / file.rfilename, chunks, size)
+
+    found = with_retries(fetch)
+    stated = f"sha256:{file.lfs.sha256}" if file.lfs is not None else found.digest
+    if found != Blob(stated, size):
+        raise BundleError(
+            f"{reference}: {file.rfilename} is damaged or was changed: its size or SHA-256 is not "
+            "the one that the hub states. Nothing was written"
+        )
+
+
+def _read(reference: Reference, commit: str, name: str) -> Generator[bytes, None, None]:
+    url = huggingface_hub.hf_hub_url(_repository(reference), name, revision=commit)
     headers = {"Accept-Encoding": "identity", "User-Agent": "cls-export"}
     token = huggingface_hub.get_token()
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
-    digest = hashlib.sha256()
-    size = 0
-    path.parent.mkdir(exist_ok=True)
     client = huggingface_hub.get_session()
-    with client.stream("GET", url, headers=headers, follow_redirects=True) as response:
+    with (
+        _described(reference),
+        client.stream("GET", url, headers=headers, follow_redirects=True) as response,
+    ):
         huggingface_hub.hf_raise_for_status(response)
-        with path.open("wb") as stream:
-            for chunk in response.iter_raw(_CHUNK_BYTES):
-                size += len(chunk)
-                if size > file.size:
-                    break
-                digest.update(chunk)
-                stream.write(chunk)
-
-    stated = file.lfs.sha256 if file.lfs is not None else None
-    if size != file.size or stated not in (None, digest.hexdigest()):
-        raise BundleError(
-            f"{source}: {file.rfilename} is damaged or was changed: its size or SHA-256 is not the "
-            "one that the hub states. Nothing was written"
-        )
+        yield from response.iter_raw()
 
 
 def _repository(reference: Reference) -> str:
@@ -135,7 +139,10 @@ def _described(reference: Reference) -> Iterator[None]:
                 f"{reference} does not exist, or access is denied ({reason}). Create the "
                 "repository at the hub, check the revision, or log in: hf auth login"
             ) from error
-        raise TransferError(f"{reference}: the hub failed ({reason}). Try again later") from error
+        raise TransferError(
+            f"{reference}: the hub failed ({reason}). Try again later",
+            is_temporary=status == 429 or status >= 500,
+        ) from error
     except (BundleError, RemoteBundleError):
         raise
     except OSError as error:

@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+from collections.abc import Iterable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from cls_export.bundle.golden import GoldenSet, verify_bundle
 from cls_export.bundle.staging import staged_folder
@@ -43,6 +45,7 @@ def pull_bundle(source: str, folder: str | os.PathLike[str]) -> str:
             f"{source}: which bundle? Expected {reference.name}@sha256:DIGEST or "
             f"{reference.name}:TAG"
         )
+    _refuse_current_folder(Path(folder))
     with staged_folder(folder) as draft:
         if reference.scheme == HUB_SCHEME:
             from cls_export.sharing.hub import pull_from_hub
@@ -53,6 +56,19 @@ def pull_bundle(source: str, folder: str | os.PathLike[str]) -> str:
                 digest = _fetch(store, reference, draft)
         _verify(draft, reference, Path(folder))
     return digest
+
+
+def _refuse_current_folder(folder: Path) -> None:
+    try:
+        current = Path.cwd()
+    except FileNotFoundError:  # somebody has deleted it
+        return
+    if current.is_relative_to(os.path.realpath(folder)):
+        # Whoever is in the folder would stay in the deleted one.
+        raise BundleError(
+            f"{folder} is the current folder, or contains it, and would be replaced; change to "
+            "another folder"
+        )
 
 
 def _fetch(store: BundleStore, reference: Reference, draft: Path) -> str:
@@ -79,25 +95,42 @@ def _fetch(store: BundleStore, reference: Reference, draft: Path) -> str:
 def _fetch_file(
     store: BundleStore, reference: Reference, draft: Path, name: str, blob: Blob
 ) -> None:
-    with_retries(lambda: _write(store, reference, draft / name, name, blob))
+    def fetch() -> Blob:
+        with closing(store.read_blob(blob)) as chunks:
+            return write_file(draft / name, chunks, blob.size)
 
-
-def _write(store: BundleStore, reference: Reference, path: Path, name: str, blob: Blob) -> None:
-    path.parent.mkdir(exist_ok=True)
-    digest = hashlib.sha256()
-    size = 0
-    with path.open("wb") as stream:
-        for chunk in store.read_blob(blob):
-            size += len(chunk)
-            if size > blob.size:
-                break
-            digest.update(chunk)
-            stream.write(chunk)
-    if size != blob.size or f"sha256:{digest.hexdigest()}" != blob.digest:
+    if with_retries(fetch) != blob:
         raise BundleError(
             f"{reference}: {name} is damaged or was changed: its SHA-256 is not {blob.digest}. "
             "Nothing was written"
         )
+
+
+def write_file(path: Path, chunks: Iterable[bytes], max_bytes: int) -> Blob:
+    """Write chunks to a file until there are more than `max_bytes`, and describe what arrived.
+
+    Raises:
+        OSError: The file cannot be written, or the disk is full.
+    """
+    path.parent.mkdir(exist_ok=True)
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("wb") as stream:
+        for chunk in chunks:
+            size += len(chunk)
+            if size > max_bytes:
+                break
+            digest.update(chunk)
+            _write(stream, chunk, path)
+    return Blob(f"sha256:{digest.hexdigest()}", size)
+
+
+def _write(stream: IO[bytes], chunk: bytes, path: Path) -> None:
+    try:
+        stream.write(chunk)
+        stream.flush()
+    except OSError as error:  # which names no file if the disk is full
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def check_listed(draft: Path, names: list[str], source: str) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from cls_export.bundle.golden import GoldenSet, verify_bundle
-from cls_export.contract.bundle_layout import CARD_FILE, GOLDEN_FOLDER, MODEL_FILE
+from cls_export.contract.bundle_layout import CARD_FILE, GOLDEN_FOLDER, LABELS_FILE, MODEL_FILE
 from cls_export.contract.errors import BundleError, RemoteBundleError, VerificationError
 from cls_export.contract.labels_mapping import LabelsMapping
 from cls_export.runtime.bundle_files import Bundle, read_unless_replaced
@@ -78,7 +78,7 @@ def _describe_verified(folder: Path) -> dict[str, Blob]:
             f"{folder} was not pushed, because it fails its self-test: {report.failures[0]}. "
             f"For all failures: cls-export verify {folder}"
         )
-    labels = LabelsMapping.load(folder / REQUIRED_FILES[0])
+    labels = LabelsMapping.load(folder / LABELS_FILE)
     stated = f"sha256:{labels.model_sha256}"
     if labels.model_sha256 is not None and stated != files[MODEL_FILE].digest:
         raise BundleError(f"{folder} was replaced while it was read; push it again")
@@ -89,7 +89,7 @@ def _describe_files(folder: Path) -> dict[str, Blob]:
     bundle = Bundle.locate(folder)
     golden = GoldenSet.load_of_bundle(bundle)
     images = [f"{GOLDEN_FOLDER}/{case.file}" for case in golden.cases]
-    card = [CARD_FILE] if (folder / CARD_FILE).exists() else []
+    card = [CARD_FILE] if _has_card(folder) else []
 
     files = {}
     for name in [*REQUIRED_FILES, *images, *card]:
@@ -98,9 +98,20 @@ def _describe_files(folder: Path) -> dict[str, Blob]:
     return files
 
 
+def _has_card(folder: Path) -> bool:
+    path = folder / CARD_FILE
+    is_checked = LabelsMapping.load(folder / LABELS_FILE).card_sha256 is not None
+    if path.is_symlink() and not is_checked:  # it could be any file of this machine
+        raise BundleError(
+            f"{path} is a link, and {LABELS_FILE} does not state its SHA-256. Replace the link by "
+            "the file, or delete it"
+        )
+    return path.exists()
+
+
 def _build_annotations(folder: Path) -> dict[str, str]:
     """Return what a registry shows: the run and the commit, as far as they are known."""
-    origin = LabelsMapping.load(folder / REQUIRED_FILES[0]).provenance
+    origin = LabelsMapping.load(folder / LABELS_FILE).provenance
     annotations = {}
     if origin.run is not None:
         annotations["org.opencontainers.image.title"] = origin.run

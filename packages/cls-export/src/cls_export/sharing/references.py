@@ -21,11 +21,13 @@ FORMS: Final = (
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_HOST = re.compile(
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
-)
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::([0-9]{{1,5}}))?")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_MAX_HOST_CHARACTERS = 253
+_MAX_PORT = 65_535
 _REPOSITORY_PART = re.compile(r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*")
-_FOLDER_PART = re.compile(r"[A-Za-z0-9_+=,~-][A-Za-z0-9._+=,~ -]*")
+_OBJECT_PART = re.compile(r"[\w+=,~-][\w.+=,~ -]*")
 _HUB_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 _MAX_CHARACTERS = 1_000
@@ -109,14 +111,31 @@ def _parse_stored_reference(text: str, scheme: str, host: str, name: str) -> Ref
     if has_tag and has_digest:
         raise RemoteBundleError(f"{text!r}: give a tag or a digest, not both")
 
-    is_registry = scheme == REGISTRY_SCHEME
-    part = _REPOSITORY_PART if is_registry else _FOLDER_PART
-    is_host_valid = not host if scheme == FOLDER_SCHEME else bool(_HOST.fullmatch(host))
-    if not is_host_valid or not all(part.fullmatch(each) for each in path.split("/")):
-        has_capitals = is_registry and path != path.lower()
+    parts_are_valid = all(_is_valid_part(scheme, part) for part in path.split("/"))
+    if not _is_valid_host(scheme, host) or not parts_are_valid:
+        has_capitals = scheme == REGISTRY_SCHEME and path != path.lower()
         hint = ". Names of repositories are in lower case" if has_capitals else ""
         raise RemoteBundleError(f"{text!r} is not a reference to a bundle. Expected {FORMS}{hint}")
     return Reference(scheme, host, path, tag if has_tag else None, digest if has_digest else None)
+
+
+def _is_valid_part(scheme: str, part: str) -> bool:
+    if scheme == REGISTRY_SCHEME:
+        return bool(_REPOSITORY_PART.fullmatch(part))
+    if scheme == FOLDER_SCHEME:
+        return part not in ("", ".", "..") and part.isprintable()
+    return bool(_OBJECT_PART.fullmatch(part))
+
+
+def _is_valid_host(scheme: str, host: str) -> bool:
+    if scheme == FOLDER_SCHEME:
+        return not host
+    if scheme != REGISTRY_SCHEME:
+        return bool(_BUCKET.fullmatch(host))
+    match = _HOST.fullmatch(host)
+    return (
+        match is not None and len(host) <= _MAX_HOST_CHARACTERS and int(match[1] or 0) <= _MAX_PORT
+    )
 
 
 def _parse_hub_reference(text: str, owner: str, name: str) -> Reference:

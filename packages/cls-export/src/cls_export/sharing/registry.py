@@ -97,7 +97,7 @@ class Registry:
         address = f"{self._url}/manifests/{version}"
         headers = {"Accept": ", ".join([*IMAGE_TYPES, *INDEX_TYPES])}
         with self._send("GET", address, headers) as response:
-            self._check(response, f"has no {version}", 200)
+            self._check(response, f"does not return {version}", 200, missing=f"has no {version}")
             content = read_body(response, MAX_MANIFEST_BYTES)
         if content is None:
             raise BundleError(
@@ -108,7 +108,8 @@ class Registry:
     def read_blob(self, blob: Blob) -> Generator[bytes, None, None]:
         """See `BundleStore`."""
         with self._send("GET", f"{self._url}/blobs/{blob.digest}") as response:
-            self._check(response, f"lacks the blob {blob.digest}", 200)
+            problem = f"does not return the blob {blob.digest}"
+            self._check(response, problem, 200, missing=f"lacks the blob {blob.digest}")
             yield from iterate_body(response)
 
     def close(self) -> None:
@@ -149,9 +150,12 @@ class Registry:
             request.headers["Authorization"] = self._login.header
         return self._client.send(request)
 
-    def _check(self, response: "httpx2.Response", problem: str, *expected: int) -> None:
+    def _check(
+        self, response: "httpx2.Response", problem: str, expected: int, missing: str = ""
+    ) -> None:
+        """Raise the error for an answer with another status; `missing` says what 404 means."""
         status = response.status_code
-        if status in expected:
+        if status == expected:
             return
         reason = _describe_answer(response)
         is_own = self._client.is_own(response.url)
@@ -161,7 +165,8 @@ class Registry:
             self._login.refuse(reason)
         if status == 404:
             raise RemoteBundleError(
-                f"{self._reference.name} {problem} ({reason}). Check the repository and the version"
+                f"{self._reference.name} {missing or problem} ({reason}). Check the repository and "
+                "the version"
             )
         wait_seconds = read_retry_after(response)
         advice = "" if wait_seconds is None else f". Try again in {wait_seconds:.0f} seconds"
