@@ -60,3 +60,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if repeated:
         config.hook.pytest_deselected(items=repeated)
         items[:] = [item for item in items if item.nodeid not in passed]
+
+
+@pytest.fixture(scope="session")
+def short(request: pytest.FixtureRequest) -> bool:
+    """Whether tests of faults run in their short form."""
+    return "faults" not in request.config.getoption("markexpr")

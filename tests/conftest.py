@@ -52,14 +52,15 @@ def train_command(tmp_path_factory: pytest.TempPathFactory) -> Command:
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """Make warnings errors in the runs too, except the one that pyproject.toml ignores."""
-    return {**os.environ, "PYTHONWARNINGS": "error,ignore:GPU available but not used"}
+    """Make warnings errors in the runs too, except the one that pyproject.toml ignores.
 
-
-@pytest.fixture(scope="session")
-def short(request: pytest.FixtureRequest) -> bool:
-    """Whether tests of faults run in their short form."""
-    return "faults" not in request.config.getoption("markexpr")
+    The runs find the tiny network.
+    """
+    return {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONWARNINGS": "error,ignore:GPU available but not used",
+    }
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -48,6 +49,13 @@ def start(
     return process
 
 
+def finish(arguments: Sequence[str], output: Path, **settings: Any) -> None:
+    """Run `apps/train ARGUMENTS` to its end, and check that it succeeds."""
+    process = start(arguments, output, **settings)
+    process.join(300)
+    assert process.exitcode == 0, output.read_text()
+
+
 def limit_open_files() -> None:
     """Allow 64 open files, as `ulimit -n 64` does."""
     import resource
@@ -78,6 +86,14 @@ def shrink_shared_memory() -> None:
     _unshare(clone_flag=0x00020000)
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/dev/shm"], check=True)
+
+
+def make_warnings_errors() -> None:
+    """Make warnings errors, as in pytest itself, except the one that pyproject.toml ignores."""
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", "GPU available but not used")
+    # Only these tests fork for an evaluation.
+    warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
 
 
 def add_packages(folder: Path, hostname: str | None = None) -> None:

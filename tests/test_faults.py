@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from forked_app import start
-from tiny_network import TINY_NETWORK
+from tiny_network import LARGE_CHECKPOINTS
 
 from cls_callbacks import verify_checkpoint
 
@@ -32,9 +32,6 @@ SETTINGS = (
 )
 """Six steps per epoch, frequent checkpoints, and random numbers for dropout."""
 
-SMALL_NETWORK = (*TINY_NETWORK, "model.hidden_units=16384")
-"""Checkpoints of 5 MB, larger than all other files."""
-
 MAX_SECONDS = 30.0
 """Time until a fault must be reported."""
 
@@ -45,7 +42,7 @@ def network(short: bool) -> tuple[str, ...]:
 
     Its checkpoints take long enough to write to be interrupted.
     """
-    return SMALL_NETWORK if short else ()
+    return LARGE_CHECKPOINTS if short else ()
 
 
 class Runs(NamedTuple):

@@ -12,6 +12,9 @@ TINY_NETWORK = (
 )
 """Settings of a run with this network. Runs of `apps/train` itself need `tests` on PYTHONPATH."""
 
+LARGE_CHECKPOINTS = (*TINY_NETWORK, "model.hidden_units=16384")
+"""Checkpoints of 5 MB, larger than all other files."""
+
 
 class TinyNetwork(nn.Module):
     """Two convolutions with batch normalization, a hidden layer, and dropout before the head.

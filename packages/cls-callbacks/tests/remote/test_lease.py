@@ -22,15 +22,18 @@ from cls_callbacks.remote.storage import RemoteFolder
 SECONDS = 1.0
 """A short time to live."""
 
+SILENT_SECONDS = 0.2
+"""A shorter one, where nobody renews."""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RemoteFolder:
     return open_remote_folder(str(tmp_path), "run")
 
 
-def on_host(name: str) -> Owner:
+def on_host(name: str, seconds: float = SECONDS) -> Owner:
     """Describe this process as one of another machine."""
-    return replace(Owner.of_this_process(SECONDS), host=name, boot=f"boot of {name}")
+    return replace(Owner.of_this_process(seconds), host=name, boot=f"boot of {name}")
 
 
 @pytest.fixture
@@ -76,11 +79,11 @@ def test_a_machine_that_renews_is_not_replaced(leases: dict[str, Lease]) -> None
 def test_a_silent_machine_is_replaced_after_its_time_to_live_whatever_its_clock(
     folder: RemoteFolder, since: str
 ) -> None:
-    write_owner(folder, replace(on_host("silent"), since=since))
-    lease = Lease(folder, on_host("b"))
+    write_owner(folder, replace(on_host("silent", SILENT_SECONDS), since=since))
+    lease = Lease(folder, on_host("b", SILENT_SECONDS))
     started = time.monotonic()
     lease.acquire()
-    assert time.monotonic() - started >= SECONDS
+    assert time.monotonic() - started >= SILENT_SECONDS
     lease.release()
 
 
@@ -100,7 +103,7 @@ def test_a_damaged_owner_file_is_replaced_after_a_time_to_live(
     folder: RemoteFolder, content: bytes
 ) -> None:
     folder.write("owner/00000007.json", content)
-    lease = Lease(folder, on_host("b"))
+    lease = Lease(folder, on_host("b", SILENT_SECONDS))
     lease.acquire()
     assert list(folder.list_sizes()) == ["owner/00000008.json"]
     lease.release()
