@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rank_faults import HOOKS, SIGNALS
 from rank_processes import RankProcesses
+from tiny_network import TINY_NETWORK
 
 MAX_SECONDS = 60.0
 """Time until all ranks have ended, which includes a training of two epochs without a fault."""
@@ -35,11 +36,11 @@ def run_with_fault(
     arguments = train_command(
         folder,
         "run",
+        *TINY_NETWORK,
         "data.batch_size=6",
         "trainer.max_epochs=2",
         "trainer.strategy=ddp",
         "stages.evaluate=false",
-        "allow_targets=rank_faults",
         f"+callbacks.fault={{_target_: rank_faults.RankFault, hook: {hook}, rank: {rank}, "
         f"fault: {fault}}}",
         *settings,

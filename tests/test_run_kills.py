@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from forked_app import start
 from same_runs import assert_no_drafts, assert_same_run
+from tiny_network import TINY_NETWORK
 
 from cls_export.contract.run_layout import RunPaths
 from cls_train.run_folder.state import RunState, read_state
@@ -24,12 +25,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 SEED = 20261127
 SETTINGS = (
+    *TINY_NETWORK,
     "data.batch_size=4",
-    "model=torchvision",
-    "model.name=shufflenet_v2_x0_5",
     "callbacks.best_and_last.every_n_steps=2",
 )
-"""Six steps per epoch, and small checkpoints."""
+"""Six steps per epoch."""
 
 NAME = "killed"
 """All runs have this name in folders of their own, because files of the run contain it."""
