@@ -189,6 +189,14 @@ def test_a_sweep_may_be_asked_for_on_both_sides(run_launch: Any, flag: str) -> N
         ([*KUBERNETES, "run.name=a", "labels={A: b}", "--"], "labels"),
         ([*KUBERNETES, "run.name=a", "image=null", "--", *REMOTE], "image is required"),
         ([*KUBERNETES, "run.name=a", "resources.gpus=1", "--", *REMOTE], "set trainer=gpu"),
+        (
+            [*KUBERNETES, "run.name=a", "--", *REMOTE, "data.root=/crops"],
+            "or a path below a folder of target.volumes",
+        ),
+        (
+            [*KUBERNETES, "run.name=a", "--", *REMOTE, "logger=wandb"],
+            "secrets={WANDB_API_KEY: NAME}",
+        ),
         ([*KUBERNETES, "run.name=a", "image=A/B@x", "--", *REMOTE], "must be in lower case"),
         ([*KUBERNETES, "run.name=a", "image=a/b@x", "--", *REMOTE], "64 hexadecimal digits"),
         (
@@ -239,6 +247,10 @@ def test_a_missing_client_is_named(
     code, _, err = run_launch(action, "first", f"target={target}")
     assert code == 2
     assert "is not on PATH; " in err
+    assert "the default" not in err
+    code, _, err = run_launch(action, "first")
+    assert code == 2
+    assert "target=local was asked, the default; name another one with target=TARGET" in err
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -360,3 +372,54 @@ def test_the_sbatch_script_requeues_interrupted_jobs_and_not_canceled_ones(
     assert process.returncode == code
     assert Path("srun.txt").read_text() == "--export=ALL uv run apps/train seed=3 run.name=a\n"
     assert Path("scontrol.txt").exists() is requeued
+
+
+@pytest.mark.parametrize(
+    "setting", ["secrets={WANDB_API_KEY: wandb/key}", "environment.WANDB_MODE=offline"]
+)
+def test_wandb_runs_with_a_key_and_without_a_network(run_launch: Any, setting: str) -> None:
+    launch = (*KUBERNETES, "run.name=a", setting, "--dry-run", "--", *REMOTE, "logger=wandb")
+    assert run_launch(*launch)[0] == 0
+
+
+GPU_KUBERNETES = (*KUBERNETES[:3], "resources.gpu=L4", "run.name=a", "--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "trainer", "advice"),
+    [
+        (4, ["trainer=gpu"], "set resources.gpus=1 before --, or trainer=ddp after it"),
+        (1, ["trainer=ddp", "trainer.devices=4"], "set resources.gpus=4 before --"),
+        (2, ["trainer=ddp", "trainer.devices=[0,3]"], "set resources.gpus=4 before --"),
+        (2, ["trainer=ddp", "trainer.devices=[1]"], "set resources.gpus=1 before --"),
+        (1, ["trainer=cpu"], "set trainer=gpu after --"),
+        (0, ["trainer=gpu"], "set trainer=cpu after --, or resources.gpus=1 before it"),
+        (2, ["trainer=ddp", "trainer.num_nodes=2"], "trainer.num_nodes=2: a job runs on one"),
+    ],
+)
+def test_a_trainer_that_uses_other_devices_than_the_job_is_refused(
+    run_launch: Any, gpus: int, trainer: list[str], advice: str
+) -> None:
+    code, _, err = run_launch(*GPU_KUBERNETES, f"resources.gpus={gpus}", "--", *REMOTE, *trainer)
+    assert code == 2
+    assert advice in err
+
+
+@pytest.mark.parametrize(
+    ("gpus", "trainer"),
+    [
+        (1, ["trainer=gpu"]),
+        (1, ["trainer=ddp"]),
+        (4, ["trainer=ddp"]),
+        (4, ["trainer=ddp", "trainer.devices=4"]),
+        (2, ["trainer=ddp", "trainer.devices=[0,1]"]),
+        (0, ["trainer=cpu", "trainer.devices=1"]),
+        (2, ["trainer=gpu", "trainer.devices=auto"]),
+    ],
+)
+def test_a_trainer_that_uses_the_devices_of_the_job_is_launched(
+    run_launch: Any, gpus: int, trainer: list[str]
+) -> None:
+    launch = (*GPU_KUBERNETES, f"resources.gpus={gpus}", "--", *REMOTE, *trainer)
+    code, _, err = run_launch(*launch)
+    assert code == 0, err

@@ -77,15 +77,6 @@ def test_the_schema_check_notices_an_unknown_field(
         schemas.validate(rendered, schemas.latest_version(), strict=True)
 
 
-def test_kubernetes_passes_hard_arguments_unchanged(
-    make_target: MakeTarget, make_job: MakeJob
-) -> None:
-    arguments = ("a=yes", "b=1e3", "c=#x", "d=é\u2028", "e=$(HOME)", "f=", "run.name=jerseys-1")
-    rendered = yaml.safe_load(make_target("kubernetes").render(make_job(arguments=arguments)))
-    (container,) = rendered["spec"]["template"]["spec"]["containers"]
-    assert container["args"] == [each.replace("$(", "$$(") for each in arguments]
-
-
 def test_kubernetes_restarts_preempted_pods_and_not_wrong_input(
     make_target: MakeTarget, make_job: MakeJob
 ) -> None:

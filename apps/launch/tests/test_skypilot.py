@@ -45,7 +45,10 @@ for path in sys.argv[1:]:
 print(json.dumps(tasks))
 """
 
-HARD = ("a b", "it's", '"', "$HOME", "`id`", "$(id)", "#x", "é\u2028", "", "a\\", "{a: [1]}", "*")
+HARD = (
+    *("a b", "it's", '"', "$HOME", "`id`", "$(id)", "#x", "é\u2028", "", "a\\", "{a: [1]}", "*"),
+    *("{{ x }}", "{% y %}", "100% %s", "line\nline", "--dash"),
+)
 
 
 def _target(**settings: Any) -> SkyPilotTarget:

@@ -11,8 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cls_launch.errors import LaunchError
 from cls_launch.targets.target import Job, Resources
@@ -134,6 +132,9 @@ def test_a_named_machine_needs_exactly_its_own_gpus(machine: str) -> None:
     [
         ({"gpu": None}, {}, "add resources.gpu=L4, or resources.gpus=0"),
         ({"gpu": "H1000"}, {}, "did you mean 'H100'?"),
+        ({"gpu": "NVIDIA_NEW_1"}, {}, "target.machine=TYPE"),
+        ({"gpu": "new"}, {"machine": "a9-highgpu-1g"}, "resources.gpu=NVIDIA_"),
+        ({"gpu": "NVIDIA_NEW_1"}, {"machine": "a9"}, "target.machine=a9 is no machine type"),
         ({"gpu": "L4", "gpus": 3}, {}, "machines with L4 have 1 or 2 or 4 or 8 GPUs"),
         ({"gpu": "L4", "cpus": 500}, {}, "lower resources.cpus"),
         ({"gpu": "L4"}, {"machine": "n1-standard-8"}, "n1-standard-8 has no L4"),
@@ -155,18 +156,30 @@ def test_what_does_not_exist_is_refused_before_anything_is_submitted(
 
 
 def test_a_machine_type_that_is_newer_than_the_table_is_left_to_the_service() -> None:
-    job = replace(JOB, resources=Resources(gpu="B200", gpus=4))
-    (pool,) = _render(job, machine="a9-highgpu-4g")["workerPoolSpecs"]
-    assert pool["machineSpec"]["machineType"] == "a9-highgpu-4g"
-    assert pool["machineSpec"]["acceleratorCount"] == 4
+    for gpu, name in (("B200", "NVIDIA_B200"), ("NVIDIA_NEW_1", "NVIDIA_NEW_1")):
+        job = replace(JOB, resources=Resources(gpu=gpu, gpus=4))
+        (pool,) = _render(job, machine="a9-highgpu-4g")["workerPoolSpecs"]
+        assert pool["machineSpec"] == {
+            "machineType": "a9-highgpu-4g",
+            "acceleratorType": name,
+            "acceleratorCount": 4,
+        }
+        (note,) = _target(machine="a9-highgpu-4g").list_notes(job)
+        assert f"a9-highgpu-4g with 4 x {gpu} is not in the table" in note
 
 
-@given(text=st.text(alphabet="$(){}A:%", max_size=12))
-def test_the_service_expands_nothing_in_arguments(text: str) -> None:
-    job = replace(JOB, arguments=(text,), environment={"A": text})
-    container = _render(job)["workerPoolSpecs"][0]["containerSpec"]
-    (argument,) = container["args"]
-    assert _expand(argument) == _expand(container["env"][0]["value"]) == text
+@pytest.mark.parametrize(
+    ("machine", "resources"),
+    [
+        ("g2-standard-8", {"gpu": "L4"}),
+        ("n1-standard-8", {"gpu": "T4"}),
+        ("e2-standard-4", {"gpus": 0}),
+        (None, {"gpu": "H200", "gpus": 8}),
+    ],
+)
+def test_machines_of_the_table_need_no_note(machine: str | None, resources: dict[str, Any]) -> None:
+    job = replace(JOB, resources=Resources(**resources))
+    assert _target(machine=machine).list_notes(job) == []
 
 
 def _expand(text: str) -> str:
@@ -262,7 +275,7 @@ def _exists(gpu: str, count: int) -> bool:
 def test_a_missing_client_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "google.cloud", None)
     for call in (_target().status, _target().stop):
-        with pytest.raises(LaunchError, match=r"cls-launch\[vertex\]"):
+        with pytest.raises(LaunchError, match="uv run --extra vertex"):
             call("spot-run")
-    with pytest.raises(LaunchError, match=r"cls-launch\[vertex\]"):
+    with pytest.raises(LaunchError, match="uv run --extra vertex"):
         _target().submit(JOB)

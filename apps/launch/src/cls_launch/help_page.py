@@ -9,8 +9,9 @@ usage: apps/launch [KEY=VALUE ...] [--dry-run] [-m] -- ARGUMENTS OF apps/train
 Check the arguments of apps/train on this machine, then start the run on another one.
 
 examples:
-  apps/launch target=kubernetes run.name=first image=REGISTRY/cls-train:v1 --dry-run -- \\
-    experiment=jersey_numbers data.root=gs://BUCKET/crops run.remote=gs://BUCKET/runs
+  apps/launch target=kubernetes run.name=first image=REGISTRY/cls-train:TAG resources.gpu=L4 \\
+    --dry-run -- experiment=jersey_numbers trainer=gpu data.root=gs://BUCKET/crops \\
+    run.remote=gs://BUCKET/runs
   apps/launch target=slurm run.name=seeds -m -- trainer=gpu seed=1,2,3
   apps/launch logs first target=kubernetes
 
@@ -19,7 +20,7 @@ settings before --:
   target.KEY=VALUE      settings of the target, see conf/launch/TARGET.yaml
   run.name=NAME         name of the run and of the job; an earlier run of this name is resumed
   image=IMAGE           REGISTRY/REPOSITORY:TAG or @sha256:DIGEST; a tag is resolved to its digest
-  resources.KEY=VALUE   gpus, gpu, cpus, memory_gb, disk_gb
+  resources.KEY=VALUE   gpus (number), gpu (model), cpus, memory_gb, disk_gb
   secrets=[VARIABLE]    environment variables that hold secrets; only their names are submitted
   allow_dirty=true      launch although the checkout has uncommitted changes
   other settings        see conf/launch.yaml

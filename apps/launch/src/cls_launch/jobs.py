@@ -9,19 +9,23 @@ from cls_launch.secret_names import check_rendered
 from cls_launch.targets.target import Job, TakenName, Target
 
 
-def check_jobs(target: Target[Any], jobs: Sequence[Job]) -> None:
-    """Check all jobs without connecting to the service.
+def check_jobs(target: Target[Any], jobs: Sequence[Job]) -> list[str]:
+    """Check all jobs without connecting to the service, and return notes for the user.
 
     Raises:
         LaunchError: Jobs are refused. The message names all of them.
     """
     refused = {}
+    notes: list[str] = []
     for job in jobs:
         try:
             target.check(job)
         except LaunchError as error:
             refused[job.name] = str(error)
+        else:
+            notes += target.list_notes(job)
     raise_refused(refused, len(jobs))
+    return list(dict.fromkeys(notes))
 
 
 def render_jobs(target: Target[Any], jobs: Sequence[Job]) -> list[str]:

@@ -1,7 +1,8 @@
 """The command line: check everything here, then submit."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,20 +123,16 @@ def _run(arguments: Sequence[str], repository: Path) -> int:
         )
     settings, target, target_name = compose_launch(launch.settings, config_dir)
     if launch.action is not None:
-        _act(target, launch.action, str(launch.name))
+        is_default = not any(each.startswith("target=") for each in launch.settings)
+        with _explained_default(target_name) if is_default else nullcontext():
+            _act(target, launch.action, str(launch.name))
         return 0
     assert launch.training is not None
     is_sweep = bool(launch.flags & {"-m", "--multirun"})
-    runs = compose_training(
-        launch.training,
-        settings.run.name,
-        target,
-        settings.resources,
-        config_dir,
-        multirun=is_sweep,
-    )
+    runs = compose_training(launch.training, settings, target, config_dir, multirun=is_sweep)
     jobs = _build_jobs(settings, runs, repository)
-    check_jobs(target, jobs)
+    for note in check_jobs(target, jobs):
+        print(f"{COMMAND}: {note}", file=sys.stderr)
     if target.needs_image:
         image = _pin_image(settings, target, jobs[0].commit)
         jobs = [replace(job, image=image) for job in jobs]
@@ -193,6 +190,18 @@ def _pin_image(settings: LaunchSettings, target: Target[Any], commit: str) -> st
     if problem is not None:
         print(f"{COMMAND}: the commit of the image was not checked: {problem}", file=sys.stderr)
     return image.reference
+
+
+@contextmanager
+def _explained_default(target_name: str) -> Iterator[None]:
+    """Add to an error that no target was given."""
+    try:
+        yield
+    except (LaunchError, LaunchFailedError) as error:
+        raise type(error)(
+            f"{error}\ntarget={target_name} was asked, the default; name another one with "
+            f"target=TARGET ({', '.join(TARGETS)})"
+        ) from error
 
 
 def _act(target: Target[Any], action: str, name: str) -> None:

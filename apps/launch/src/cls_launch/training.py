@@ -12,7 +12,8 @@ from cls_launch.errors import LaunchError
 from cls_launch.jobs import raise_refused
 from cls_launch.run_names import choose_names, split_arguments
 from cls_launch.secret_names import check_arguments
-from cls_launch.targets.target import Resources, Target
+from cls_launch.settings import LaunchSettings
+from cls_launch.targets.target import Target
 from cls_train.composition.arguments import CommandLine, parse_command_line
 from cls_train.composition.check_settings import check_data_root
 from cls_train.composition.compose import ComposedRun, Composer
@@ -31,6 +32,8 @@ _INPUTS = {
 """Settings that name what the job reads, and whether `apps/train` reads URLs there."""
 
 _DATA = "cls_data.DataModuleConfig"
+_WANDB_LOGGER = ".WandbLogger"
+_WANDB_KEY = "WANDB_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +51,8 @@ class TrainingRun:
 
 def compose_training(
     arguments: Sequence[str],
-    name: str | None,
+    settings: LaunchSettings,
     target: Target[Any],
-    resources: Resources,
     config_dir: Path,
     *,
     multirun: bool,
@@ -59,9 +61,8 @@ def compose_training(
 
     Args:
         arguments: The arguments after `--`.
-        name: `run.name` before `--`; None to take it from `arguments`.
+        settings: The settings before `--`.
         target: Where the job will run.
-        resources: What the job has.
         config_dir: The folder of config.yaml.
         multirun: Whether several values are several runs, besides `-m` in `arguments`.
 
@@ -78,14 +79,16 @@ def compose_training(
     composed = compose_configs(command, composer)
     fixed = _find_fixed(command.overrides, composer)
     run_arguments = [split_arguments(run, fixed) for _, run in composed]
-    names = choose_names(name, [config for config, _ in composed], run_arguments)
+    names = choose_names(settings.run.name, [config for config, _ in composed], run_arguments)
     runs: list[TrainingRun] = []
     refused = {}
     for run_name, (config, run), each in zip(names, composed, run_arguments, strict=True):
         try:
-            check_devices(config.trainer, resources)
+            check_devices(config.trainer, settings.resources)
+            if target.needs_image:
+                _check_logger_key(config, settings)
             if target.is_remote:
-                _check_reachable(config, run, target.list_mounted_folders())
+                _check_reachable(config, run, target)
             else:
                 check_data_root(config)
         except (LaunchError, ConfigError) as error:
@@ -124,8 +127,22 @@ def _check_flags(command: CommandLine) -> None:
             )
 
 
-def _check_reachable(config: RunConfig, run: ComposedRun, mounted: Sequence[str]) -> None:
+def _check_logger_key(config: RunConfig, settings: LaunchSettings) -> None:
+    """Check that a job has the key of W&B, whose login stays on this machine."""
+    has_logger = any(
+        str((node or {}).get("_target_")).endswith(_WANDB_LOGGER) for node in config.logger.values()
+    )
+    is_offline = settings.environment.get("WANDB_MODE") in ("offline", "disabled")
+    if has_logger and not is_offline and _WANDB_KEY not in settings.secrets:
+        raise LaunchError(
+            f"logger=wandb needs a key in the job: add secrets={{{_WANDB_KEY}: NAME}} before -- "
+            "(see docs/cloud.md), or environment.WANDB_MODE=offline"
+        )
+
+
+def _check_reachable(config: RunConfig, run: ComposedRun, target: Target[Any]) -> None:
     """Check that a job on another machine can read its data and keep its run."""
+    mounted = target.list_mounted_folders()
     if config.data.get("_target_") == _DATA:
         rendered = config.data.get("synthetic") is not None
         for key, may_be_url in _INPUTS.items():
@@ -133,8 +150,7 @@ def _check_reachable(config: RunConfig, run: ComposedRun, mounted: Sequence[str]
             if not isinstance(value, str) or (key == "data.root" and rendered):
                 continue
             if not _is_reachable(value, mounted, may_be_url):
-                problem = _describe_unreachable(value, mounted, may_be_url)
-                raise LaunchError(f"{key}: {problem}")
+                raise LaunchError(f"{key}: {_describe_unreachable(value, target, may_be_url)}")
 
     remote = run.settings.run.remote
     if remote is None and not _is_reachable(str(run.settings.run.root), mounted, False):
@@ -143,7 +159,7 @@ def _check_reachable(config: RunConfig, run: ComposedRun, mounted: Sequence[str]
             "set run.remote=gs://BUCKET/runs (or s3://) after --"
         )
     if remote is not None and not _is_reachable(str(remote), mounted, True):
-        raise LaunchError(f"run.remote: {_describe_unreachable(str(remote), mounted, True)}")
+        raise LaunchError(f"run.remote: {_describe_unreachable(str(remote), target, True)}")
 
 
 def _is_reachable(path: str, mounted: Sequence[str], may_be_url: bool) -> bool:
@@ -154,16 +170,17 @@ def _is_reachable(path: str, mounted: Sequence[str], may_be_url: bool) -> bool:
     return any(PurePosixPath(path).is_relative_to(folder) for folder in mounted)
 
 
-def _describe_unreachable(path: str, mounted: Sequence[str], may_be_url: bool) -> str:
-    expected = ["a URL such as gs://BUCKET/NAME"] if may_be_url else []
-    expected += [f"a path below {folder}" for folder in mounted]
-    is_url = "://" in path and not path.startswith("file://")
-    problem = (
-        "is a URL, and apps/train reads this from a disk"
-        if is_url
-        else ("is a path of this machine, which the job does not see")
-    )
-    choices = ", or ".join(expected) or (
-        "a path in a folder that the job mounts (see target.volumes or target.folders)"
-    )
-    return f"{path!r:.300} {problem}; expected {choices}"
+def _describe_unreachable(path: str, target: Target[Any], may_be_url: bool) -> str:
+    expected = []
+    if may_be_url:
+        expected.append("a URL such as gs://BUCKET/NAME")
+    if target.mount_setting is not None:
+        folders = " or ".join(target.list_mounted_folders()) or "a folder"
+        expected.append(f"a path below {folders} of {target.mount_setting}")
+    if "://" in path and not path.startswith("file://"):
+        problem = "is a URL, and apps/train reads this from a disk"
+    else:
+        problem = "is a path of this machine, which the job does not see"
+    if not expected:
+        return f"{path!r:.300} {problem}, and this target mounts no folders; remove it"
+    return f"{path!r:.300} {problem}; expected {', or '.join(expected)}"

@@ -64,6 +64,7 @@ class KubernetesTarget(Target[KubernetesSettings]):
     """A cluster that kubectl reaches."""
 
     settings_type: ClassVar[type[TargetSettings]] = KubernetesSettings
+    mount_setting: ClassVar[str | None] = "target.volumes"
 
     def list_mounted_folders(self) -> list[str]:
         """See `Target`."""

@@ -65,6 +65,7 @@ class LocalTarget(Target[LocalSettings]):
     """Docker or Podman on this machine."""
 
     settings_type: ClassVar[type[TargetSettings]] = LocalSettings
+    mount_setting: ClassVar[str | None] = "target.folders"
 
     def list_mounted_folders(self) -> list[str]:
         """See `Target`. Folders have the same path in the container."""

@@ -96,11 +96,13 @@ class Target(ABC, Generic[SettingsT]):
         needs_image: Whether the job runs in a container.
         is_remote: Whether the job sees none of this machine's folders, except for
             `list_mounted_folders`. Then data and run folders are URLs or below one of those.
+        mount_setting: The setting that mounts folders, or None.
     """
 
     settings_type: ClassVar[type[TargetSettings]]
     needs_image: ClassVar[bool] = True
     is_remote: ClassVar[bool] = True
+    mount_setting: ClassVar[str | None] = None
 
     def __init__(self, settings: SettingsT) -> None:
         self.settings = settings
@@ -120,6 +122,11 @@ class Target(ABC, Generic[SettingsT]):
 
         This is also called before a dry run.
         """
+
+    def list_notes(self, job: Job) -> list[str]:
+        """Return what the user should know about a job that passed `check`."""
+        del job
+        return []
 
     @abstractmethod
     def render(self, job: Job) -> str:

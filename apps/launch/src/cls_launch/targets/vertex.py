@@ -17,7 +17,12 @@ from cls_launch.targets import vertex_secrets
 from cls_launch.targets.references import escape_references
 from cls_launch.targets.target import Job, TakenName, Target, TargetSettings
 from cls_launch.targets.vertex_client import ACTIVE_STATES, SubmittedJob, VertexClient
-from cls_launch.targets.vertex_machines import ACCELERATORS, check_region, choose_machine
+from cls_launch.targets.vertex_machines import (
+    Machine,
+    check_region,
+    choose_machine,
+    name_accelerator,
+)
 
 _PROJECT = re.compile(r"^([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$|^\d{6,}$")
 _SERVICE_ACCOUNT = re.compile(r"^[^@\s]+@[^@\s]+\.gserviceaccount\.com$")
@@ -88,7 +93,18 @@ class VertexTarget(Target[VertexSettings]):
                     f"The secret {secret!r} of {variable} is no name in Secret Manager; expected "
                     "letters, digits, `_`, and `-`"
                 )
-        choose_machine(job.resources, settings.machine, settings.strategy == "on_demand")
+        self._choose_machine(job)
+
+    def list_notes(self, job: Job) -> list[str]:
+        """See `Target`."""
+        machine = self._choose_machine(job)
+        if machine.is_known:
+            return []
+        gpus = f" with {machine.gpus} x {machine.gpu}" if machine.gpu else ""
+        return [
+            f"target.machine={machine.name}{gpus} is not in the table of apps/launch, and was not "
+            "checked; the service answers whether it exists"
+        ]
 
     def render(self, job: Job) -> str:
         """Return the CustomJob as JSON."""
@@ -150,12 +166,10 @@ class VertexTarget(Target[VertexSettings]):
         return {"displayName": job.name, "labels": labels, "jobSpec": spec}
 
     def _build_worker_pool(self, job: Job) -> dict[str, Any]:
-        settings = self.settings
-        on_demand = settings.strategy == "on_demand"
-        chosen = choose_machine(job.resources, settings.machine, on_demand)
+        chosen = self._choose_machine(job)
         machine: dict[str, Any] = {"machineType": chosen.name}
         if chosen.gpu is not None:
-            machine["acceleratorType"] = ACCELERATORS[chosen.gpu]
+            machine["acceleratorType"] = name_accelerator(chosen.gpu)
             machine["acceleratorCount"] = chosen.gpus
         disk_gb = max(job.resources.disk_gb, _SMALLEST_DISK_GB)
         return {
@@ -180,6 +194,10 @@ class VertexTarget(Target[VertexSettings]):
             for name, value in job.environment.items()
         ]
         return container
+
+    def _choose_machine(self, job: Job) -> Machine:
+        on_demand = self.settings.strategy == "on_demand"
+        return choose_machine(job.resources, self.settings.machine, on_demand)
 
     def _build_scheduling(self) -> dict[str, Any]:
         settings = self.settings

@@ -14,8 +14,8 @@ ACTIVE_STATES = frozenset({"QUEUED", "PENDING", "RUNNING", "CANCELLING", "PAUSED
 """States in which a job is billed, or will be."""
 
 INSTALL = (
-    "target=vertex needs google-cloud-aiplatform; run `uv run --extra vertex apps/launch`, or "
-    "outside of this repository: pip install 'cls-launch[vertex]'"
+    "target=vertex needs google-cloud-aiplatform; run the same command with `uv run --extra vertex "
+    "apps/launch`"
 )
 _LOGIN = (
     "Run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to the "
