@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 from forked_app import start
+from rank_processes import RankProcesses
+from tiny_network import TINY_NETWORK
 
 from cls_data import SyntheticNumbers
 from cls_data.shards import index
@@ -30,8 +32,6 @@ SETTINGS = (
     "trainer.max_epochs=4",
     "monitor.metric=valid_loss",
     "monitor.mode=min",
-    "model=torchvision",
-    "model.name=shufflenet_v2_x0_5",
     "++data.batch_size=16",
     "data.shard_window=2",
     "preprocessing.mean=[0.5,0.5,0.5]",
@@ -96,6 +96,7 @@ def test_a_run_from_shards_that_is_stopped_and_killed_ends_like_an_uninterrupted
 ) -> None:
     def start_run(name: str, url: str | Path) -> ForkServerProcess:
         settings = (
+            *TINY_NETWORK,
             *SETTINGS,
             f"data.root={sharded[0]}",
             f"data.shards={url}",
@@ -145,3 +146,41 @@ def count_epochs(run: Path) -> int:
         return 0
     position = lines[0].split(",").index("valid_loss")
     return sum(1 for line in lines[1:] if line.split(",")[position])
+
+
+def test_a_run_from_shards_resumes_with_another_number_of_processes(
+    sharded: tuple[Path, Path], tmp_path: Path
+) -> None:
+    fault = "{_target_: rank_faults.RankFault, hook: on_train_batch_end, rank: 0, fault: SIGTERM}"
+
+    def run(name: str, count: int) -> list[int]:
+        settings = (
+            *SETTINGS,
+            "allow_targets=rank_faults",
+            "model=torchvision",
+            "model.name=squeezenet1_1",  # has no batch normalization
+            "model.dropout=0",
+            "optimizer=sgd",  # AdamW magnifies the rounding of tiny gradients
+            "++data.batch_size=18",
+            "trainer.max_epochs=1",
+            "trainer.strategy=ddp",
+            "stages.evaluate=false",
+            f"data.root={sharded[0]}",
+            f"data.shards={sharded[1]}",
+            f"data.shard_cache={tmp_path / 'cache'}",
+            f"run.root={tmp_path}",
+            f"run.name={name}",
+            *((f"+callbacks.fault={fault}",) if name == "moved" else ()),
+        )
+        return RankProcesses(settings, tmp_path / name, count).wait(180)
+
+    assert run("whole", 1) == [0]
+    assert run("moved", 2) == [143, 143]
+    assert run("moved", 3) == [0, 0, 0]
+    one, other = (
+        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)
+        for name in ("moved", "whole")
+    )
+    assert one["global_step"] == other["global_step"]
+    for key, value in other["state_dict"].items():
+        torch.testing.assert_close(one["state_dict"][key], value, rtol=0, atol=1e-5)
