@@ -16,19 +16,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-NUMBER = r"(0|[1-9]\d*)"
-VERSION = re.compile(rf"{NUMBER}\.{NUMBER}\.{NUMBER}(?:rc([1-9]\d*))?")
+NUMBER = r"(0|[1-9][0-9]*)"
+VERSION = re.compile(rf"{NUMBER}\.{NUMBER}\.{NUMBER}(?:rc([1-9][0-9]*))?")
 VERSION_FORM = "MAJOR.MINOR.PATCH, such as 1.2.3, or a candidate such as 1.2.3rc1"
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?P<extras>\[[^]]*\])?(?P<bound>.*)")
 HEADING = re.compile(r"^## (?P<title>.*)$", re.MULTILINE)
-RELEASE_TITLE = re.compile(r"\[(?P<version>[^]]+)\] - (?P<date>\d{4}-\d{2}-\d{2})")
+RELEASE_TITLE = re.compile(r"\[(?P<version>[^]]+)\] - (?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})")
 UNRELEASED = "[Unreleased]"
 ENTRY = re.compile(r"^- \S", re.MULTILINE)
 PARTS = ("major", "minor", "patch")
+MAIN = "origin/main"
 
 
 class ReleaseError(Exception):
     """The repository, the tag, and the changelog do not agree."""
+
+
+class UsageError(ReleaseError):
+    """An argument is not a version or a tag."""
 
 
 @dataclass(frozen=True)
@@ -187,44 +192,88 @@ def find_notes(root: Path, version: str) -> str:
 
 def read_tag(tag: str) -> str:
     """Return the version of a tag."""
-    if not tag.startswith("v"):
-        raise ReleaseError(f"{tag!r} is not a release tag; expected v and {VERSION_FORM}")
     version = tag.removeprefix("v")
-    parse_version(version)
+    if not tag.startswith("v") or VERSION.fullmatch(version) is None:
+        raise UsageError(f"{tag!r} is not a release tag; expected v and {VERSION_FORM}")
     return version
 
 
-def newest_version(root: Path) -> str | None:
-    """Return the version of the newest release tag; None before the first release."""
-    command = ["git", "-C", str(root), "tag", "--list", "v*"]
+def run_git(root: Path, *arguments: str, accepted: Sequence[int] = (0,)) -> tuple[int, str]:
+    """Return the exit code of git, one of `accepted`, and what it printed."""
+    command = ["git", "-C", str(root), *arguments]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
         raise ReleaseError(f"git cannot be run: {error}") from error
-    if result.returncode != 0:
-        raise ReleaseError(f"git tag failed: {result.stderr.strip()}")
+    if result.returncode not in accepted:
+        raise ReleaseError(f"git {arguments[0]} failed: {result.stderr.strip()}")
+    return result.returncode, result.stdout.rstrip("\n")
+
+
+def find_commit(root: Path, name: str) -> str | None:
+    """Return the commit that a name such as refs/tags/v1.2.3 stands for; None if there is none."""
+    options = ("--verify", "--quiet", "--end-of-options")
+    code, commit = run_git(root, "rev-parse", *options, f"{name}^{{commit}}", accepted=(0, 1))
+    return commit if code == 0 else None
+
+
+def newest_version(root: Path) -> str | None:
+    """Return the version of the newest release tag; None before the first release."""
     versions = []
-    for tag in result.stdout.split():
+    for tag in run_git(root, "tag", "--list", "v*")[1].split():
         if VERSION.fullmatch(tag.removeprefix("v")):
             versions.append(tag.removeprefix("v"))
     return max(versions, key=parse_version, default=None)
 
 
+def check_commit(root: Path, tag: str, main: str) -> None:
+    """Check that HEAD can be tagged: nothing is uncommitted, and `main` contains it."""
+    head = find_commit(root, "HEAD")
+    if head is None:
+        raise ReleaseError(f"{root}: no commit yet; {tag} needs one")
+    changes = run_git(root, "status", "--porcelain")[1].splitlines()
+    if changes:
+        more = "" if len(changes) == 1 else f" and {len(changes) - 1} more"
+        raise ReleaseError(
+            f"Commit {head[:9]} lacks changes of this folder: {changes[0][3:]}{more}. "
+            "Commit or remove them; a tag contains only what is committed"
+        )
+    tagged = find_commit(root, f"refs/tags/{tag}")
+    if tagged not in (None, head):
+        raise ReleaseError(
+            f"{tag} exists and names commit {tagged[:9]}, not {head[:9]}; "
+            f"run: git switch --detach {tag}, or release another version"
+        )
+    is_shallow = run_git(root, "rev-parse", "--is-shallow-repository")[1] == "true"
+    if is_shallow:
+        raise ReleaseError("This clone lacks older commits; run: git fetch --unshallow --tags")
+    if find_commit(root, main) is None:
+        raise ReleaseError(f"{main} is not in this clone; run: git fetch origin, or give --main")
+    code, _ = run_git(root, "merge-base", "--is-ancestor", head, main, accepted=(0, 1))
+    if code != 0:
+        raise ReleaseError(
+            f"Commit {head[:9]} is not on {main}; merge it first, or run: git fetch origin"
+        )
+
+
 def choose_version(given: str, newest: str | None) -> str:
     """Return the version to release: the one given, or the next after the newest tag."""
     if given not in PARTS:
+        if VERSION.fullmatch(given) is None:
+            parts = ", ".join(PARTS)
+            raise UsageError(f"{given!r} is not a version; expected {parts}, or {VERSION_FORM}")
         if newest is not None and parse_version(given) <= parse_version(newest):
             raise ReleaseError(f"{given} is not newer than the newest tag, v{newest}")
-        parse_version(given)
         return given
 
-    major, minor, patch, candidate = parse_version(newest or "0.0.0")
-    if given == "major":
-        return f"{major + 1:.0f}.0.0"
-    if given == "minor":
-        return f"{major:.0f}.{minor + 1:.0f}.0"
-    is_candidate = candidate != float("inf")  # its release is the next patch
-    return f"{major:.0f}.{minor:.0f}.{patch + (0 if is_candidate else 1):.0f}"
+    *numbers, candidate = parse_version(newest or "0.0.0")
+    is_candidate = candidate != float("inf")
+    changed = PARTS.index(given)
+    # 1.0.0 is the next major, minor, and patch version after 1.0.0rc1.
+    if not is_candidate or any(numbers[changed + 1 :]):
+        numbers[changed] += 1
+        numbers[changed + 1 :] = [0.0] * (len(PARTS) - changed - 1)
+    return ".".join(f"{number:.0f}" for number in numbers)
 
 
 def set_version(project: Project, version: str, names: set[str]) -> Project:
@@ -240,16 +289,27 @@ def set_version(project: Project, version: str, names: set[str]) -> Project:
     return parse_project(project.path, text)
 
 
-def check(root: Path, tag: str | None, repository: str | None) -> str:
+def check_notes(root: Path, version: str) -> None:
+    """Check that a version has release notes, and that no change came after them."""
+    find_notes(root, version)
+    if ENTRY.search(read_sections(root)["Unreleased"]):
+        raise ReleaseError(
+            f"CHANGELOG.md: {UNRELEASED} has entries, so this commit has more than {version}; "
+            f"tag the commit that released {version}, or prepare another version"
+        )
+
+
+def check(root: Path, tag: str | None, repository: str | None, main: str) -> str:
     """Check the repository, and with a tag, that it can be released; return a summary."""
     projects = read_projects(root)
-    version = check_versions(projects, read_tag(tag) if tag else None)
+    version = check_versions(projects, None if tag is None else read_tag(tag))
     check_bounds(projects, version)
     check_repository(projects, repository)
     read_sections(root)
-    if tag:
-        find_notes(root, version)
-    return f"{len(projects)} packages have version {version}, also in their bounds"
+    if tag is not None:
+        check_notes(root, version)
+        check_commit(root, tag, main)
+    return f"{len(projects)} packages, including the apps, have version {version} and its bounds"
 
 
 def prepare(root: Path, given: str) -> str:
@@ -281,7 +341,7 @@ def prepare(root: Path, given: str) -> str:
     changelog.write_text(text, encoding="utf-8")
     return (
         f"Prepared {version}. Review `git diff`, commit it as 'release: {version}', and merge it. "
-        f"Then tag the commit on main: git tag --sign v{version}"
+        f"Then tag that commit of main, see docs/releasing.md"
     )
 
 
@@ -300,6 +360,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     checking.add_argument(
         "--repository", help="address that the metadata of each package must name"
     )
+    checking.add_argument(
+        "--main", default=MAIN, help="branch that must contain the tag (default: %(default)s)"
+    )
     preparing = commands.add_parser("prepare", help="write the version of the next release")
     preparing.add_argument("version", metavar="VERSION|major|minor|patch")
     notes = commands.add_parser("notes", help="print the changelog section of a tag")
@@ -308,13 +371,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         if options.command == "check":
-            output = check(options.root, options.tag, options.repository)
+            output = check(options.root, options.tag, options.repository, options.main)
         elif options.command == "prepare":
             output = prepare(options.root, options.version)
         else:
             output = find_notes(options.root, read_tag(options.tag))
     except ReleaseError as error:
-        sys.exit(f"release.py: {error}")
+        print(f"release.py: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
     print(output)
 
 

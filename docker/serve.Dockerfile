@@ -1,29 +1,31 @@
 # The image of one exported classifier: cls-export and a bundle, without PyTorch. See docs/images.md.
-ARG BASE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
+ARG BASE=base
+
+# Dependabot updates this line. With another BASE, Docker does not download it.
+FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS base
 
 # uv, flit, and an empty environment. No final image contains this stage.
 FROM ${BASE} AS tools
-COPY docker/tools.txt /build/docker/
+COPY .ci/tools.txt /build/.ci/
 RUN --mount=type=secret,id=ca.crt --mount=type=secret,id=pip.conf \
     if [ -s /run/secrets/ca.crt ]; then export PIP_CERT=/run/secrets/ca.crt; fi; \
     if [ -s /run/secrets/pip.conf ]; then export PIP_CONFIG_FILE=/run/secrets/pip.conf; fi; \
     python3 -m venv /opt/tools && \
-    /opt/tools/bin/pip install --no-cache-dir --require-hashes --only-binary :all: \
-        -r /build/docker/tools.txt && \
+    /opt/tools/bin/pip install --no-cache-dir --require-hashes -r /build/.ci/tools.txt && \
     /opt/tools/bin/uv venv --no-cache --python "$(command -v python3)" /opt/venv
 ENV PATH=/opt/tools/bin:$PATH
 WORKDIR /build
 
 # The entries of requirements.txt, with their hashes, that cls-export needs.
 FROM tools AS requirements
-COPY requirements.txt docker/siblings.txt ./
+COPY requirements.txt docker/siblings.overrides ./
 COPY packages/cls-export/pyproject.toml packages/cls-export/
 RUN --mount=type=cache,target=/root/.cache/uv \
     --mount=type=secret,id=ca.crt --mount=type=secret,id=uv.toml \
     if [ -s /run/secrets/ca.crt ]; then export SSL_CERT_FILE=/run/secrets/ca.crt; fi; \
     if [ -s /run/secrets/uv.toml ]; then export UV_CONFIG_FILE=/run/secrets/uv.toml; fi; \
     uv pip compile --quiet --no-sources --no-header --no-annotate \
-        --constraints requirements.txt --overrides siblings.txt --output-file names.txt \
+        --constraints requirements.txt --overrides siblings.overrides --output-file names.txt \
         packages/cls-export/pyproject.toml && \
     awk 'FNR == NR { names[$1]; next } /^[a-z]/ { keep = $1 in names } keep' \
         names.txt requirements.txt >locked.txt

@@ -1,15 +1,17 @@
 # The image of apps/train, for CPU and GPU: PyTorch brings its own CUDA libraries. See docs/images.md.
-ARG BASE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
+ARG BASE=base
+
+# Dependabot updates this line. With another BASE, Docker does not download it.
+FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS base
 
 # uv, flit, and an empty environment. No final image contains this stage.
 FROM ${BASE} AS tools
-COPY docker/tools.txt /build/docker/
+COPY .ci/tools.txt /build/.ci/
 RUN --mount=type=secret,id=ca.crt --mount=type=secret,id=pip.conf \
     if [ -s /run/secrets/ca.crt ]; then export PIP_CERT=/run/secrets/ca.crt; fi; \
     if [ -s /run/secrets/pip.conf ]; then export PIP_CONFIG_FILE=/run/secrets/pip.conf; fi; \
     python3 -m venv /opt/tools && \
-    /opt/tools/bin/pip install --no-cache-dir --require-hashes --only-binary :all: \
-        -r /build/docker/tools.txt && \
+    /opt/tools/bin/pip install --no-cache-dir --require-hashes -r /build/.ci/tools.txt && \
     /opt/tools/bin/uv venv --no-cache --python "$(command -v python3)" /opt/venv
 ENV PATH=/opt/tools/bin:$PATH
 WORKDIR /build
@@ -17,7 +19,7 @@ WORKDIR /build
 # The entries of requirements.txt, with their hashes, that training needs. Development tools are left out, so changing
 # them does not install PyTorch again: the next stage depends on the content of locked.txt alone.
 FROM tools AS requirements
-COPY requirements.txt docker/siblings.txt ./
+COPY requirements.txt docker/siblings.overrides ./
 COPY packages/cls-callbacks/pyproject.toml packages/cls-callbacks/
 COPY packages/cls-data/pyproject.toml packages/cls-data/
 COPY packages/cls-export/pyproject.toml packages/cls-export/
@@ -29,7 +31,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     if [ -s /run/secrets/ca.crt ]; then export SSL_CERT_FILE=/run/secrets/ca.crt; fi; \
     if [ -s /run/secrets/uv.toml ]; then export UV_CONFIG_FILE=/run/secrets/uv.toml; fi; \
     uv pip compile --quiet --no-sources --no-header --no-annotate --all-extras \
-        --constraints requirements.txt --overrides siblings.txt --output-file names.txt \
+        --constraints requirements.txt --overrides siblings.overrides --output-file names.txt \
         packages/*/pyproject.toml apps/train/pyproject.toml && \
     awk 'FNR == NR { names[$1]; next } /^[a-z]/ { keep = $1 in names } keep' \
         names.txt requirements.txt >locked.txt
@@ -66,10 +68,15 @@ RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
         --build-constraints /opt/cls/locked.txt -r /opt/cls/locked.txt && \
     echo /opt/cls/lib >"$(echo /opt/venv/lib/python3.*/site-packages)/cls.pth"
 COPY --from=packages /opt/cls /opt/cls
+# HOME and USER also serve users who are not in /etc/passwd; Matplotlib needs a folder that a read-only root leaves writable.
+# Enroot (SLURM) and NVIDIA's older runtime give GPUs only to images with NVIDIA_VISIBLE_DEVICES.
 ENV PATH=/opt/venv/bin:/opt/cls/lib/bin:$PATH \
     HOME=/home/cls \
     USER=cls \
-    PYTHONUNBUFFERED=1
+    MPLCONFIGDIR=/tmp/matplotlib \
+    PYTHONUNBUFFERED=1 \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /workspace
 USER 1000:1000
 ENTRYPOINT ["python", "/opt/cls/apps/train"]
