@@ -240,6 +240,16 @@ def test_epoch_summary_logs_one_line_per_epoch(
     assert all("train_loss" in line and "valid_top1" in line for line in log_messages)
 
 
+def test_epoch_summary_logs_the_position_in_a_long_epoch(
+    module: Any, data: Any, make_trainer: Any, log_messages: list[str]
+) -> None:
+    make_trainer(EpochSummary(every_seconds=0), max_epochs=1).fit(module, datamodule=data)
+    *positions, summary = log_messages
+    batches = [line.split(" after ")[0] for line in positions]
+    assert batches == [f"epoch 1/1: {number} of 3 batches" for number in (1, 2)]
+    assert "train_loss" in summary
+
+
 def test_augmented_samples_have_one_column_per_image(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
-"""Log one line per epoch."""
+"""Log one line per epoch, and the position in long ones."""
 
 import time
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from loguru import logger
@@ -9,18 +10,43 @@ _METRICS = ("train_loss", "valid_loss", "valid_top1", "valid_macro_f1")
 
 
 class EpochSummary(Callback):
-    """Log losses, scores, and seconds of each epoch in one line."""
+    """Log losses, scores, and seconds of each epoch in one line.
 
-    def __init__(self) -> None:
+    Args:
+        every_seconds: In long epochs, also log the number of the batch, at most this often. A log
+            file and the log of a cloud job have no progress bar.
+    """
+
+    def __init__(self, every_seconds: float = 60) -> None:
+        self.every_seconds = every_seconds
         self._started = 0.0
+        self._logged = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, for a run that resumes in the middle of an epoch."""
-        self._started = time.perf_counter()
+        self._start_clock()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._started = time.perf_counter()
+        self._start_clock()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the position if nothing was logged for a while."""
+        now = time.perf_counter()
+        if now - self._logged < self.every_seconds or trainer.is_last_batch:
+            return
+        self._logged = now
+        if trainer.is_global_zero:
+            logger.info(
+                "epoch {}/{}: {:,} of {:,} batches after {:.0f} s",
+                trainer.current_epoch + 1,
+                trainer.max_epochs,
+                batch_idx + 1,
+                trainer.num_training_batches,
+                now - self._started,
+            )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the line."""
@@ -37,3 +63,7 @@ class EpochSummary(Callback):
             ", ".join(values),
             time.perf_counter() - self._started,
         )
+
+    def _start_clock(self) -> None:
+        self._started = time.perf_counter()
+        self._logged = self._started
