@@ -1,5 +1,6 @@
 """The model card states what is known, says what is unknown, and belongs to its bundle."""
 
+import math
 import re
 import shutil
 from pathlib import Path
@@ -46,7 +47,7 @@ def test_unknown_facts_are_said_to_be_unknown(labels: LabelsMapping) -> None:
     assert "Commit of the training code: unknown" in card
     assert "Fingerprint of the training data: unknown" in card
     assert "Weights: unknown" in card
-    assert "The accuracy is unknown." in card
+    assert "No accuracy with a confidence interval is known." in card
     assert "%" not in card
 
 
@@ -55,7 +56,63 @@ def test_figures_have_their_intervals_and_counts(labels: LabelsMapping) -> None:
     assert "| `test` | `top-1 accuracy` | 89.0% | 85.4% to 91.8% | 364 |" in card
     assert "| `test` | `macro F1` | 86.1% | unknown | 364 |" in card
     assert "\n\nConverted.\n\n" in card
-    assert "accuracy is unknown" not in card
+    assert "No accuracy" not in card
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "cells"),
+    [
+        (math.nan, math.nan, math.nan, "undefined | unknown |"),
+        (0.5, math.nan, 0.6, "50.0% | unknown |"),
+        (0.5, -math.inf, math.inf, "50.0% | unknown |"),
+        (1 / 3, 1 / 3, 1 / 3, "33.3% | unknown: too few different results |"),
+        (0.0, 0.0, 0.01, "0.0% | 0.0% to 1.0% |"),
+    ],
+)
+def test_undefined_figures_are_said_to_be_unknown(
+    value: float, low: float, high: float, cells: str, labels: LabelsMapping
+) -> None:
+    card = build_model_card(labels, [CardFigure("test", "macro F1", value, low, high, 12)])
+    assert f"| `test` | `macro F1` | {cells} 12 |" in card
+
+
+def test_undefined_metric_of_the_weights_is_said_to_be_undefined(
+    preprocessing: Preprocessing,
+) -> None:
+    metric = ScoredMetric(name="valid_acc", value=math.nan, epoch=0, step=1)
+    origin = Provenance(weights="raw", metric=metric)
+    card = build_model_card(LabelsMapping.from_classes({"a": 0}, preprocessing, origin))
+    assert "as trained, selected by `valid_acc` = undefined in epoch 1" in card
+
+
+def test_hashes_are_complete(preprocessing: Preprocessing) -> None:
+    origin = Provenance(code_commit=f"{'c' * 40}-dirty", data_fingerprint="f" * 64)
+    card = build_model_card(LabelsMapping.from_classes({"a": 0}, preprocessing, origin))
+    assert f"`{'c' * 40}-dirty`" in card
+    assert f"`{'f' * 64}`" in card
+
+
+def test_card_warns_that_the_bundle_contains_images(labels: LabelsMapping) -> None:
+    assert "Whoever gets the bundle gets them." in build_model_card(labels)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "<script>alert(1)</script>",
+        "\\<img src=x onerror=alert(1) y=>",
+        "&lt;script&gt;",
+        "[a](javascript:x) ![b](x) <http://x>",
+        "*a* _b_ `c` ~~d~~ | # e",
+        "\n\n# heading",
+    ],
+)
+def test_notes_are_text_without_markup(note: str, labels: LabelsMapping) -> None:
+    noted = labels.model_copy(update={"confidence_notes": (note,)})
+    line = build_model_card(noted).partition("Note of the calibration: ")[2].partition("\n")[0]
+    without_escapes = re.sub(r"\\[!-/:-@\[-`{-~]", "", line)
+    assert not set(without_escapes) & set("<>&[]*_`|#!~\\")
+    assert re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", line).split() == f"{note}.".split()
 
 
 def test_card_states_what_the_mapping_knows(preprocessing: Preprocessing) -> None:
@@ -75,7 +132,7 @@ def test_card_states_what_the_mapping_knows(preprocessing: Preprocessing) -> Non
         "`abc-dirty`",
         "`f00d`",
         "an exponential moving average, selected by `valid_acc` = 0.9000 in epoch 12",
-        "The weights were selected on `valid`, so its figures are optimistic.",
+        "The epoch of the weights was chosen by the results on `valid`, so the figures of `valid`",
         "`0`, `23`",
         "12 x 10 px",
         "mean 0.5, 0.4, 0.3",

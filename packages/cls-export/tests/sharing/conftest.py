@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from registry_server import RegistryServer, serving
 
-from cls_export.sharing import retries
+from cls_export.sharing import store as stores
 
 
 @pytest.fixture
@@ -28,4 +28,4 @@ def no_own_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setattr(retries, "RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(stores, "RETRY_SECONDS", (0.0, 0.0))

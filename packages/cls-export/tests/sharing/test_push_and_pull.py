@@ -22,10 +22,10 @@ from cls_export.bundle.model_card import write_model_card
 from cls_export.cli.main import main
 from cls_export.contract.files import draft_path
 from cls_export.contract.labels_mapping import LabelsMapping
-from cls_export.sharing import retries
-from cls_export.sharing.folder_store import FolderStore
+from cls_export.sharing import store as stores
 from cls_export.sharing.manifest import Blob
 from cls_export.sharing.references import parse_reference
+from cls_export.sharing.store import FolderStore
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -60,6 +60,8 @@ def test_bundle_comes_back_with_the_same_files_and_the_printed_digest(
         pulled = capsys.readouterr()
         assert pulled.out.strip() == digest
         assert note in pulled.err
+        card = target / "README.md"
+        assert f"passes its self-test; its figures and limits are in {card}\n" in pulled.err
         assert read_files(target) == read_files(current_copy)
         assert verify_bundle(target).passed
 
@@ -290,7 +292,7 @@ def test_temporary_failures_are_repeated(
     ("header", "requests", "message"),
     [
         ("1", 3, "Try again in 1 seconds"),
-        ("Thu, 01 Jan 1970 00:00:00 GMT", 3, "Try again in 0 seconds"),
+        ("Thu, 01 Jan 2099 00:00:00 GMT", 3, r"\(HTTP 429\)$"),
         ("3600", 1, "Try again in 3600 seconds"),
         ("9" * 5_000, 3, r"\(HTTP 429\)$"),
         ("soon", 3, r"\(HTTP 429\)$"),
@@ -306,7 +308,7 @@ def test_wait_that_a_registry_asks_for_is_kept_up_to_a_minute(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(retries.time, "sleep", waits.append)
+    monkeypatch.setattr(stores.time, "sleep", waits.append)
 
     def refuse(handler: Handler) -> bool:
         handler.answer(429, b"", {"Retry-After": header})

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from cls_export.contract.bundle_layout import CARD_FILE, LABELS_FILE, MAX_CARD_BYTES
@@ -16,7 +17,10 @@ from cls_export.contract.substitutes import refuse_substitute
 from cls_export.contract.text import escape_control_characters, short_name
 
 _MAX_LISTED_CLASSES = 100
+_MAX_HASH_CHARACTERS = 200
+_MAX_NOTE_CHARACTERS = 1_000
 _UNKNOWN = "unknown: not stated at export"
+_MARKUP = re.compile(r"[\\`*_\[\]<>&~|#!$]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def build_model_card(
         f"# Model card: {_code(origin.run) if origin.run is not None else 'image classifier'}",
         f"An image classifier with {labels.num_classes:,} classes, as an ONNX file with its "
         "labels, preprocessing, and self-test.",
-        "```sh\npip install cls-export\ncls-export verify FOLDER\n"
+        f'```sh\npip install "cls-export~={version("cls-export")}"\ncls-export verify FOLDER\n'
         "cls-export predict FOLDER IMAGES\n```",
         f"## Figures\n\n{_describe_figures(labels, figures)}",
     ]
@@ -114,10 +118,8 @@ def _describe_figures(labels: LabelsMapping, figures: Sequence[CardFigure]) -> s
         "|---|---|---|---|---|",
     ]
     for figure in figures:
-        interval = "unknown"
-        if figure.low is not None and figure.high is not None:
-            interval = f"{figure.low:.1%} to {figure.high:.1%}"
         value = f"{figure.value:.1%}" if math.isfinite(figure.value) else "undefined"
+        interval = _describe_interval(figure.low, figure.high)
         cells = [_cell(figure.split), _cell(figure.metric), value, interval, f"{figure.images:,}"]
         lines.append(f"| {' | '.join(cells)} |")
 
@@ -126,7 +128,18 @@ def _describe_figures(labels: LabelsMapping, figures: Sequence[CardFigure]) -> s
     if metric is None:
         return table
     split = metric.name.partition("_")[0]
-    return f"{table}\n\nThe weights were selected on {_code(split)}, so its figures are optimistic."
+    return (
+        f"{table}\n\nThe epoch of the weights was chosen by the results on {_code(split)}, so the "
+        f"figures of {_code(split)} are optimistic."
+    )
+
+
+def _describe_interval(low: float | None, high: float | None) -> str:
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return "unknown"
+    if low == high:  # resampled images always gave the same, such as one class for all
+        return "unknown: too few different results"
+    return f"{low:.1%} to {high:.1%}"
 
 
 def _describe_origin(labels: LabelsMapping) -> str:
@@ -137,14 +150,13 @@ def _describe_origin(labels: LabelsMapping) -> str:
         weights = kind
     if origin.metric is not None:
         metric = origin.metric
-        weights += (
-            f", selected by {_code(metric.name)} = {metric.value:.4f} in epoch {metric.epoch + 1}"
-        )
+        value = f"{metric.value:.4f}" if math.isfinite(metric.value) else "undefined"
+        weights += f", selected by {_code(metric.name)} = {value} in epoch {metric.epoch + 1}"
     return "\n".join(
         [
             f"- Run: {_code(origin.run)}",
-            f"- Commit of the training code: {_code(origin.code_commit)}",
-            f"- Fingerprint of the training data: {_code(origin.data_fingerprint)}",
+            f"- Commit of the training code: {_hash(origin.code_commit)}",
+            f"- Fingerprint of the training data: {_hash(origin.data_fingerprint)}",
             f"- Weights: {weights}",
         ]
     )
@@ -182,9 +194,8 @@ def _describe_confidence(calibration: Calibration | None, reject: Reject | None)
 def _describe_use(labels: LabelsMapping) -> str:
     height, width = labels.preprocessing.size
     return (
-        f"Classification of images like those of the training data, which the fingerprint above "
-        f"identifies, into the classes above. Small images are enlarged to {height} x {width} px. "
-        "No other use was stated at export."
+        "Classification of images like those of the training data, which the fingerprint above "
+        f"identifies, into the classes above. Images of any size become {height} x {width} px."
     )
 
 
@@ -195,30 +206,41 @@ def _describe_limits(labels: LabelsMapping, figures: Sequence[CardFigure]) -> st
         "Results on other kinds of images (other cameras, sizes, or subjects) are unknown.",
     ]
     if not figures:
-        limits.append("The accuracy is unknown.")
+        limits.append("No accuracy with a confidence interval is known.")
     if labels.calibration is None:
         limits.append("The confidence is not calibrated, so it is no probability of being correct.")
-    limits += labels.confidence_notes
-    return "\n".join([f"- {_line(each)}" for each in limits])
+    for note in labels.confidence_notes:
+        limits.append(f"Note of the calibration: {_escape(note)}.")
+    limits.append(
+        "The folder `golden/` contains images that were given at export, usually from the "
+        "validation data. Whoever gets the bundle gets them."
+    )
+    return "\n".join([f"- {each}" for each in limits])
 
 
 def _numbers(values: Sequence[float]) -> str:
     return ", ".join([f"{value:g}" for value in values])
 
 
-def _line(text: str) -> str:
-    return re.sub(r"([<>\[\]`|])", r"\\\1", " ".join(escape_control_characters(text).split()))
+def _escape(text: str) -> str:
+    """Return a sentence from data on one line, without markup."""
+    line = " ".join(escape_control_characters(text[:_MAX_NOTE_CHARACTERS]).split()).rstrip(".")
+    return _MARKUP.sub(r"\\\g<0>", line)
+
+
+def _hash(text: str | None) -> str:
+    return _code(text, _MAX_HASH_CHARACTERS)
 
 
 def _cell(text: str) -> str:
     return _code(text).replace("|", r"\|")
 
 
-def _code(text: str | None) -> str:
+def _code(text: str | None, max_length: int = 60) -> str:
     """Return a name from data as inline code, which Markdown does not interpret."""
     if text is None:
         return _UNKNOWN
-    name = short_name(text)
+    name = short_name(text, max_length)
     longest = max([len(run) for run in re.findall("`+", name)], default=0)
     fence = "`" * (longest + 1)
     space = " " if longest or name != name.strip() else ""

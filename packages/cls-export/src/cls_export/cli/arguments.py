@@ -8,6 +8,7 @@ from typing import Final
 from cls_export.cli.output import FORMATS
 from cls_export.contract.arguments import add_choice
 from cls_export.runtime.arguments import MAX_THREADS
+from cls_export.sharing.references import FORMS
 
 MAX_CALIBRATION_IMAGES: Final = 512
 
@@ -21,11 +22,6 @@ ANNOTATION_EXAMPLE: Final = '{"image": "a.jpg", "suffix": "23"}'
 
 _BUNDLE_HELP = "the export/ folder of a run, or its model.onnx"
 _NEEDS_EXTRA = 'Needs: pip install "cls-export[torch]"'
-
-_PUSH_FORMS = (
-    "oci://REGISTRY/REPOSITORY:TAG, gs://BUCKET/FOLDER:TAG, s3://BUCKET/FOLDER:TAG, "
-    "file:///FOLDER:TAG, or hf://OWNER/REPOSITORY"
-)
 
 _MAX_SIDE = 8192
 _MAX_BATCH = 4096
@@ -79,7 +75,7 @@ def _add_verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_push_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="the export/ folder of a run")
-    parser.add_argument("target", metavar="TARGET", help=f"where to, with a tag: {_PUSH_FORMS}")
+    parser.add_argument("target", metavar="TARGET", help=f"where to, with a tag: {FORMS}")
 
 
 def _add_pull_arguments(parser: argparse.ArgumentParser) -> None:
@@ -227,7 +223,8 @@ COMMANDS: Final = {
         handler=("share", "push"),
         summary="push a bundle to a registry or to object storage",
         description="Verify a bundle, store its files, and print the digest, which names exactly "
-        "this bundle. Credentials come from docker login, or from the tools of the storage. "
+        "this bundle. The files include the images of golden/, so push them only to where these "
+        "images may be. Credentials come from docker login, or from the tools of the storage. "
         'Needs: pip install "cls-export[registry]" for oci://, [gcs] for gs://, [s3] for s3://, '
         "[hf] for hf://.",
         example="cls-export push runs/NAME/export oci://registry.example.com/models/jersey:v1",

@@ -123,14 +123,14 @@ def _find_in_config(
 
 def _list_keys(registry: str, repository: str) -> list[str]:
     """Return the keys of `auths` under which docker and podman store a registry, best first."""
-    hosts = _DOCKER_HUB_HOSTS if registry in _DOCKER_HUB_HOSTS else (registry,)
     keys = []
-    for host in hosts:
-        parts = repository.split("/") if repository else []
-        for count in range(len(parts), 0, -1):
-            keys.append("/".join([host, *parts[:count]]))
-        for form in ("{}", "https://{}", "https://{}/", "https://{}/v1/", "https://{}/v2/"):
-            keys.append(form.format(host))
+    for host in _DOCKER_HUB_HOSTS if registry in _DOCKER_HUB_HOSTS else (registry,):
+        path = f"{host}/{repository}"
+        while path != host:
+            keys.append(path)
+            path = path.rpartition("/")[0]
+        keys.append(host)
+        keys += [f"https://{host}{end}" for end in ("", "/", "/v1/", "/v2/")]
     return keys
 
 
@@ -166,8 +166,7 @@ def _ask_helper(
         if not is_required:  # a leftover of docker's desktop program must not prevent public pulls
             return None
         raise RemoteBundleError(
-            f"{program} cannot be run, which {source} names for {registry}. Install it, or remove "
-            "the entry"
+            f"{program} cannot be run, which {source} names for {registry}. Install it"
         ) from error
     if result.returncode != 0:
         return None

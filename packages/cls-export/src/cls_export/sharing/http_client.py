@@ -1,11 +1,5 @@
-"""HTTP requests to a registry, and the servers that it names, none of which is trusted.
+"""HTTP requests to a registry and the servers that it names, none of which is trusted."""
 
-A server cannot make the client send credentials elsewhere, use plain HTTP, fill memory, or wait
-forever; and each failure is one message.
-"""
-
-import datetime
-import email.utils
 import ipaddress
 import re
 import ssl
@@ -13,7 +7,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Final, NoReturn
+from typing import IO, Final
 
 from cls_export.contract.errors import MissingExtraError, RemoteBundleError, TransferError
 from cls_export.contract.text import short_name
@@ -31,15 +25,13 @@ MAX_REASON: Final = 300
 _TIMEOUT: Final = httpx2.Timeout(60, connect=10)
 _MAX_REDIRECTS = 5
 _MIN_BYTES_PER_SECOND = 10_000
-_GRACE_SECONDS = 60.0
-"""A transfer may be slower than that for as long."""
+_GRACE_SECONDS = 60.0  # in which a transfer may be slower
+_PERMANENT = (httpx2.ConnectError, httpx2.ProxyError, httpx2.UnsupportedProtocol)
 _PROXIES = "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY"
 
 
 class HttpClient:
-    """Requests to a registry, and to where it redirects.
-
-    A registry on the loopback interface is contacted without TLS, all others with it.
+    """Requests to a registry: without TLS on the loopback interface, otherwise with it.
 
     Attributes:
         server: Scheme and host of the registry, such as `https://registry.example.com`.
@@ -96,8 +88,7 @@ class HttpClient:
     def send(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request and return the answer, whose body the caller reads and closes.
 
-        Reading requests follow redirects. Their bodies are not read, and credentials do not follow
-        to another server.
+        Only reading requests follow redirects; credentials do not follow to another server.
         """
         for _ in range(_MAX_REDIRECTS + 1):
             self._refuse_plain_http(request.url)
@@ -124,30 +115,18 @@ class HttpClient:
 
     @contextmanager
     def described(self) -> Iterator[None]:
-        """Convert errors of the network to one message.
-
-        Raises:
-            TransferError: The network or the server failed.
-            RemoteBundleError: The address is invalid.
-        """
+        """Convert errors to a TransferError, or to a RemoteBundleError for a wrong address."""
         try:
             yield
         except (httpx2.InvalidURL, UnicodeError) as error:  # the latter for names of hosts
             reason = str(error)[:MAX_REASON]
             raise RemoteBundleError(f"{self._host}: {reason}. Check the address") from error
         except httpx2.RequestError as error:
-            _raise_network_error(self._host, error)
-
-
-def _raise_network_error(host: str, error: httpx2.RequestError) -> NoReturn:
-    # Without the URL, whose query may have a signature.
-    reason = (str(error) or type(error).__name__)[:MAX_REASON]
-    is_permanent = isinstance(
-        error, (httpx2.ConnectError, httpx2.ProxyError, httpx2.UnsupportedProtocol)
-    )
-    raise TransferError(
-        f"{host}: {reason}. {_advise(error)}", is_temporary=not is_permanent
-    ) from error
+            reason = (str(error) or type(error).__name__)[:MAX_REASON]  # its URL may be signed
+            raise TransferError(
+                f"{self._host}: {reason}. {_advise(error)}",
+                is_temporary=not isinstance(error, _PERMANENT),
+            ) from error
 
 
 def _advise(error: BaseException) -> str:
@@ -179,11 +158,7 @@ def read_body(response: httpx2.Response, max_bytes: int) -> bytes | None:
 def iterate_body(
     response: httpx2.Response, now: Callable[[], float] = time.monotonic
 ) -> Iterator[bytes]:
-    """Yield the body of an answer in chunks.
-
-    Raises:
-        TransferError: The server sends fewer than 10,000 bytes a second, after a minute of grace.
-    """
+    """Yield the body of an answer in chunks, or raise a TransferError if it comes too slowly."""
     started = now()
     received = 0
     for chunk in response.iter_raw():
@@ -198,15 +173,9 @@ def iterate_body(
 
 
 def read_retry_after(response: httpx2.Response) -> float | None:
-    """Return the seconds that an answer asks to wait, or None."""
+    """Return the seconds that an answer asks to wait, or None. Dates are ignored."""
     text = response.headers.get("Retry-After", "")
-    if re.fullmatch(r"[0-9]{1,9}", text):
-        return float(text)
-    try:
-        until = email.utils.parsedate_to_datetime(text)
-        return max(0.0, (until - datetime.datetime.now(datetime.UTC)).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return None
+    return float(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
 def is_loopback(host: str) -> bool:

@@ -19,7 +19,7 @@ from cls_export.contract.errors import (
 )
 from cls_export.sharing.manifest import Blob, check_files
 from cls_export.sharing.references import Reference
-from cls_export.sharing.retries import with_retries
+from cls_export.sharing.store import with_retries
 
 try:
     import huggingface_hub
@@ -39,9 +39,7 @@ _MAX_REASON = 300
 def push_to_hub(folder: Path, names: Sequence[str], reference: Reference) -> str:
     """Commit the files of a bundle to an existing repository, and return the commit.
 
-    Raises:
-        RemoteBundleError: The repository does not exist, or access is denied.
-        TransferError: The network or the hub failed.
+    Raises the errors of `push_bundle`.
     """
     with _described(reference):
         commit = huggingface_hub.HfApi().upload_folder(
@@ -58,10 +56,7 @@ def push_to_hub(folder: Path, names: Sequence[str], reference: Reference) -> str
 def pull_from_hub(reference: Reference, draft: Path) -> str:
     """Fetch the files of a bundle into a draft, and return the commit.
 
-    Raises:
-        BundleError: The repository holds something else, or a file is damaged.
-        RemoteBundleError: The repository or revision does not exist, or access is denied.
-        TransferError: The network or the hub failed.
+    Raises the errors of `pull_bundle`.
     """
     from cls_export.sharing.manifest import GOLDEN_LIST
     from cls_export.sharing.pull import check_listed

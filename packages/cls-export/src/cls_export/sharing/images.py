@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -14,13 +13,10 @@ from cls_export.contract.errors import (
     TransferError,
     format_validation_error,
 )
-from cls_export.contract.text import short_name
 from cls_export.sharing.manifest import MAX_MANIFEST_BYTES, Blob
-from cls_export.sharing.references import REGISTRY_SCHEME, Reference, is_digest
+from cls_export.sharing.references import REGISTRY_SCHEME, Reference
 from cls_export.sharing.registry import Registry
-from cls_export.sharing.retries import with_retries
-
-_MAX_PLATFORMS = 1_000
+from cls_export.sharing.store import with_retries
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +30,7 @@ class Image:
     """
 
     digest: str
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str]
 
 
 def read_image(reference: Reference) -> Image:
@@ -44,11 +40,9 @@ def read_image(reference: Reference) -> Image:
         RemoteBundleError: There is no such image, or access is denied.
         TransferError: The network or the registry failed, or it returns something else.
     """
-    if reference.scheme != REGISTRY_SCHEME:
-        raise RemoteBundleError(f"{reference} is not in a registry")
     version = reference.digest or reference.tag
-    if version is None:
-        raise RemoteBundleError(f"{reference} has neither a tag nor a digest")
+    if reference.scheme != REGISTRY_SCHEME or version is None:
+        raise RemoteBundleError(f"{reference}: expected a registry, with a tag or a digest")
     try:
         with closing(Registry(reference)) as registry:
             return _read_image(registry, version, reference)
@@ -66,36 +60,27 @@ def _read_image(registry: Registry, version: str, reference: Reference) -> Image
     manifest = _Manifest.model_validate_json(content)
     if manifest.manifests:
         chosen = _choose_platform(manifest.manifests).digest
-        _check_digest(chosen, reference)
         content = with_retries(partial(registry.get_manifest, chosen))
         _compare(chosen, content, reference)
         manifest = _Manifest.model_validate_json(content)
     if manifest.config is None:
         raise TransferError(f"{reference} is not a container image: it has no configuration")
 
-    _check_digest(manifest.config.digest, reference)
     blob = Blob(manifest.config.digest, manifest.config.size)
-    content = with_retries(lambda: _read_small_blob(registry, blob, reference))
+    content = with_retries(lambda: _read_blob(registry, blob))
+    _compare(blob.digest, content, reference)
     labels = _Config.model_validate_json(content).config
     return Image(digest, (labels.labels if labels is not None else None) or {})
 
 
-def _read_small_blob(registry: Registry, blob: Blob, reference: Reference) -> bytes:
+def _read_blob(registry: Registry, blob: Blob) -> bytes:
     content = b""
     with closing(registry.read_blob(blob)) as chunks:
         for chunk in chunks:
             content += chunk
             if len(content) > blob.size:
                 break
-    _compare(blob.digest, content, reference)
     return content
-
-
-def _check_digest(digest: str, reference: Reference) -> None:
-    if not is_digest(digest):
-        raise TransferError(
-            f"{reference}: {short_name(digest, 100)!r} is no digest with SHA-256, which is needed"
-        )
 
 
 def _compare(expected: str, content: bytes, reference: Reference) -> None:
@@ -109,14 +94,14 @@ class _Platform(BaseModel):
 
 
 class _Descriptor(BaseModel):
-    digest: str
+    digest: str = Field(max_length=200)  # of any algorithm, as long as it is not chosen
     size: int = Field(default=MAX_MANIFEST_BYTES, ge=0, le=MAX_MANIFEST_BYTES)
     platform: _Platform | None = None
 
 
 class _Manifest(BaseModel):
     config: _Descriptor | None = None
-    manifests: Annotated[list[_Descriptor], Field(max_length=_MAX_PLATFORMS)] = []
+    manifests: list[_Descriptor] = []
 
 
 class _Labels(BaseModel):

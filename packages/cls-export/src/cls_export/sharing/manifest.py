@@ -76,11 +76,7 @@ class Blob:
 
     @classmethod
     def of_file(cls, path: Path, max_bytes: int | None = None) -> "Blob":
-        """Describe a regular file.
-
-        Raises:
-            BundleError: It cannot be read, or is larger.
-        """
+        """Describe a regular file; raise a BundleError if it cannot be read, or is larger."""
         digest = hashlib.sha256()
         size = 0
         with open_regular(path, error=BundleError, max_bytes=max_bytes) as stream:

@@ -1,4 +1,4 @@
-"""Bundles in object storage, through fsspec; see `object_layout`."""
+"""Bundles in object storage, through fsspec."""
 
 import os
 from collections.abc import Generator, Iterator
@@ -13,8 +13,8 @@ from cls_export.contract.errors import (
     TransferError,
 )
 from cls_export.sharing.manifest import MAX_MANIFEST_BYTES, Blob
-from cls_export.sharing.object_layout import MAX_TAG_BYTES, blob_path, read_tag, tag_path
 from cls_export.sharing.references import Reference
+from cls_export.sharing.store import MAX_TAG_BYTES, blob_path, read_tag, tag_path
 
 _PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
 """The package of a scheme, and the extra that installs it."""

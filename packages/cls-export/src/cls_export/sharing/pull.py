@@ -14,8 +14,7 @@ from cls_export.contract.bundle_layout import CARD_FILE, GOLDEN_FOLDER
 from cls_export.contract.errors import BundleError, RemoteBundleError, VerificationError
 from cls_export.sharing.manifest import GOLDEN_LIST, REQUIRED_FILES, Blob, parse_manifest
 from cls_export.sharing.references import HUB_SCHEME, Reference, parse_reference
-from cls_export.sharing.retries import with_retries
-from cls_export.sharing.store import BundleStore, open_store
+from cls_export.sharing.store import BundleStore, open_store, with_retries
 
 
 def pull_bundle(source: str, folder: str | os.PathLike[str]) -> str:
@@ -107,11 +106,7 @@ def _fetch_file(
 
 
 def write_file(path: Path, chunks: Iterable[bytes], max_bytes: int) -> Blob:
-    """Write chunks to a file until there are more than `max_bytes`, and describe what arrived.
-
-    Raises:
-        OSError: The file cannot be written, or the disk is full.
-    """
+    """Write chunks to a file until there are more than `max_bytes`, and describe what arrived."""
     path.parent.mkdir(exist_ok=True)
     digest = hashlib.sha256()
     size = 0

@@ -19,8 +19,7 @@ from cls_export.sharing.manifest import (
     get_size_limit,
 )
 from cls_export.sharing.references import HUB_SCHEME, parse_reference
-from cls_export.sharing.retries import with_retries
-from cls_export.sharing.store import open_store
+from cls_export.sharing.store import open_store, with_retries
 
 
 def push_bundle(bundle: str | os.PathLike[str], target: str) -> str:

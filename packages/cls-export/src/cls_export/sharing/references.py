@@ -13,8 +13,7 @@ REGISTRY_SCHEME: Final = "oci"
 
 FORMS: Final = (
     "oci://REGISTRY/REPOSITORY:TAG, gs://BUCKET/FOLDER:TAG, s3://BUCKET/FOLDER:TAG, "
-    "file:///FOLDER:TAG, or hf://OWNER/REPOSITORY@REVISION; "
-    "@sha256:DIGEST instead of :TAG pulls exactly that bundle"
+    "file:///FOLDER:TAG, or hf://OWNER/REPOSITORY@REVISION"
 )
 """Accepted references, for messages and help texts."""
 

@@ -14,7 +14,6 @@ from cls_export.sharing.references import Reference
 if TYPE_CHECKING:
     import httpx2
 
-_CHALLENGE = re.compile(r"(?:^|,)\s*(basic|bearer)(?=[\s,]|$)", re.IGNORECASE)
 _PARAMETER = re.compile(r'([A-Za-z]+)="([^"]*)"')
 _MAX_TOKEN_BYTES = 2**20
 _DENIED = (400, 401, 403, 404)
@@ -47,10 +46,11 @@ class RegistryLogin:
             TransferError: The token server failed.
         """
         previous = self.header
-        challenges = _read_challenges(response.headers.get("WWW-Authenticate", ""))
-        if challenges.get("bearer", {}).get("realm"):
-            self.header = self._request_token(challenges["bearer"])
-        elif "basic" in challenges:
+        challenge = response.headers.get("WWW-Authenticate", "")
+        parameters = _find_bearer_parameters(challenge)
+        if parameters.get("realm"):
+            self.header = self._request_token(parameters)
+        elif "basic" in challenge.lower():
             credentials = self._find_credentials()
             self.header = credentials.basic if credentials is not None else None
         return self.header not in (None, previous)
@@ -76,10 +76,7 @@ class RegistryLogin:
     def _request_token(self, parameters: dict[str, str]) -> str | None:
         """Ask the token server of the registry; None if it denies a token."""
         realm = parameters["realm"]
-        query: dict[str, str] = {}
-        for name in ("service", "scope"):
-            if name in parameters:
-                query[name] = parameters[name]
+        query = {name: parameters[name] for name in parameters if name in ("service", "scope")}
         credentials = self._find_credentials()
 
         if credentials is not None and credentials.is_identity_token:
@@ -123,12 +120,10 @@ class RegistryLogin:
         raise TransferError(f"{problem} answers without a token. Check the address")
 
 
-def _read_challenges(text: str) -> dict[str, dict[str, str]]:
-    """Return the parameters of a WWW-Authenticate header by scheme, `basic` and `bearer` only."""
-    challenges: dict[str, dict[str, str]] = {}
-    starts = [*_CHALLENGE.finditer(text)]
-    for index, start in enumerate(starts):
-        end = starts[index + 1].start() if index + 1 < len(starts) else len(text)
-        parameters = _PARAMETER.findall(text[start.end() : end])
-        challenges[start[1].lower()] = {name.lower(): value for name, value in parameters}
-    return challenges
+def _find_bearer_parameters(challenge: str) -> dict[str, str]:
+    """Return what a WWW-Authenticate header, perhaps of several schemes, says about tokens."""
+    start = challenge.lower().find("bearer ")
+    parameters: dict[str, str] = {}
+    for name, value in _PARAMETER.findall(challenge[start:]):
+        parameters.setdefault(name.lower(), value)
+    return parameters if start >= 0 else {}
