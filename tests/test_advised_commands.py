@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forked_app import finish
 
 from cls_data.cli import main as data_cli
 from cls_export.cli import main as export_cli
@@ -146,7 +147,7 @@ def test_the_advice_for_a_run_without_predictions_writes_them(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     overrides = ("callbacks.predictions=null", "stages.export=false", "trainer.max_epochs=1")
-    subprocess.run(train_command(tmp_path, "run", *overrides), check=True, capture_output=True)
+    finish(train_command(tmp_path, "run", *overrides)[2:], tmp_path / "run.txt")
     predictions = tmp_path / "run/predictions"
     assert (predictions / "valid.npz").is_file()
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from forked_app import start
 from torch.nn import functional
 
 from cls_callbacks import AtomicCheckpointIO
@@ -181,16 +182,14 @@ def test_evaluation_fails_for_other_weights_in_best_checkpoint(
     assert not (run / "evaluation.json").exists()
 
 
-def test_a_finished_run_is_not_started_again(finished_run: Path, train_command: Any) -> None:
-    result = subprocess.run(
-        train_command(finished_run.parent, "whole"),
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=finished_run.parent,
-    )
-    assert result.returncode == 2
-    assert "apps/train: run 'whole' is finished" in result.stderr
+def test_a_finished_run_is_not_started_again(
+    finished_run: Path, train_command: Any, tmp_path: Path
+) -> None:
+    output = tmp_path / "output.txt"
+    process = start(train_command(finished_run.parent, "whole")[2:], output)
+    process.join(60)
+    assert process.exitcode == 2
+    assert "apps/train: run 'whole' is finished" in output.read_text()
 
 
 @pytest.mark.faults

@@ -8,17 +8,13 @@ from typing import Any, NamedTuple
 
 import forked_app
 import pytest
+from tiny_network import TINY_NETWORK
 
 from cls_train.run_folder import run_paths
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
-SETTINGS = (
-    "model=torchvision",
-    "model.name=shufflenet_v2_x0_5",
-    "trainer.max_epochs=1",
-    "stages.evaluate=false",
-)
+SETTINGS = (*TINY_NETWORK, "trainer.max_epochs=1", "stages.evaluate=false")
 MAX_SECONDS = 120
 
 needs_root = pytest.mark.skipif(
@@ -89,7 +85,7 @@ def test_a_file_system_without_locks_is_named_and_still_keeps_a_second_process_a
     assert result.code == 0, result.output
     assert result.output.count("the file system does not support locks") == 1
 
-    command = train_command(root, "two", *SETTINGS, "trainer.max_epochs=500")[2:]
+    command = train_command(root, "two", *SETTINGS, "trainer.max_epochs=4000")[2:]
     first = forked_app.start(command, tmp_path / "first.txt", prepare=forked_app.remove_flock)
     try:
         wait_for(root / "two/checkpoints/last.ckpt")

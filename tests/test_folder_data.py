@@ -1,17 +1,15 @@
 """A run on class folders: the split that is made, evaluated, recorded, and used again."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked_app import finish, make_warnings_errors
 from PIL import Image
+from tiny_network import TINY_NETWORK
 
 from cls_data import Predictions
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def _add_images(root: Path, label: str, count: int) -> None:
@@ -25,12 +23,11 @@ def _add_images(root: Path, label: str, count: int) -> None:
         image.save(folder / f"{number}.png")
 
 
-def _train(root: Path, runs: Path, name: str, environment: dict[str, str], *more: str) -> Path:
-    settings = ["debug=tiny", "data=folder", "trainer.max_epochs=1", "callbacks.grad_cam=null"]
-    settings += ["stages.export=false", "stages.report=false"]
+def _train(root: Path, runs: Path, name: str, *more: str) -> Path:
+    settings = [*TINY_NETWORK, "debug=tiny", "data=folder", "trainer.max_epochs=1"]
+    settings += ["callbacks.grad_cam=null", "stages.export=false", "stages.report=false"]
     settings += [f"data.root={root}", f"run.root={runs}", f"run.name={name}", *more]
-    command = [sys.executable, str(REPOSITORY / "apps/train"), *settings]
-    subprocess.run(command, check=True, env=environment, cwd=runs)
+    finish(settings, runs / f"{name}.txt", prepare=make_warnings_errors)
     return runs / name
 
 
@@ -40,13 +37,11 @@ def _read_split(run: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_run_on_class_folders_records_the_split_that_it_evaluates(
-    tmp_path: Path, environment: dict[str, str]
-) -> None:
+def test_a_run_on_class_folders_records_the_split_that_it_evaluates(tmp_path: Path) -> None:
     root = tmp_path / "pets"
     for label in ("cat", "dog", "fox"):
         _add_images(root, label, 12)
-    first = _train(root, tmp_path, "first", environment)
+    first = _train(root, tmp_path, "first")
     split = _read_split(first)
     assert len(split) == 36
     for name in ("valid", "test"):
@@ -57,6 +52,6 @@ def test_a_run_on_class_folders_records_the_split_that_it_evaluates(
     for label in ("cat", "dog", "fox"):
         _add_images(root, label, 6)
     record = f"data.split.record={first / 'split.jsonl'}"
-    second = _read_split(_train(root, tmp_path, "second", environment, record, "seed=7"))
+    second = _read_split(_train(root, tmp_path, "second", record, "seed=7"))
     assert len(second) == 54
     assert split.items() <= second.items()

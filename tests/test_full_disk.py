@@ -1,4 +1,4 @@
-"""C5: a disk of 8 kB to 200 MB. A run says what is full; with more space, the same command goes on.
+"""C5: a disk of 8 kB to 40 MB. A run says what is full; with more space, the same command goes on.
 
 These tests mount small file systems, so they need root on Linux.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from forked_app import start
+from tiny_network import LARGE_CHECKPOINTS
 
 from cls_export.contract.run_layout import RunPaths
 from cls_report import Run
@@ -20,7 +21,7 @@ from cls_report import Run
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 SEED = 20261127
-SETTINGS = ("model=torchvision", "model.name=shufflenet_v2_x0_5", "trainer.max_epochs=2")
+SETTINGS = (*LARGE_CHECKPOINTS, "trainer.max_epochs=2")
 MAX_SECONDS = 120
 
 Mount = Callable[[int], Path]
@@ -81,9 +82,9 @@ def assert_one_message(code: int, output: str, path: Path) -> None:
 def choose_sizes(which: int, short: bool) -> list[int]:
     """Return increasing disk sizes in kB, evenly spread over the orders of magnitude."""
     draws = random.Random(SEED + which)
-    ends = [8, 64, 512, 4_000, 16_000, 50_000, 200_000]
+    ends = [8, 64, 512, 4_000, 10_000, 16_000, 40_000]
     if short:
-        ends = [8, 4_000, 200_000]
+        ends = [8, 4_000, 40_000]
     sizes = [8]
     for low, high in itertools.pairwise(ends):
         sizes.append(draws.randint(low, high))

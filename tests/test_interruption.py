@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from forked_app import finish, make_warnings_errors
+from tiny_network import TINY_NETWORK
 
 pytestmark = pytest.mark.slow
 
 EPOCHS = 12
 SETTINGS = (
+    *TINY_NETWORK,
     f"trainer.max_epochs={EPOCHS}",
     "stages.evaluate=false",
     "data.batch_size=4",
@@ -73,7 +76,7 @@ def test_a_run_that_is_signaled_and_killed_ends_like_an_uninterrupted_one(
 ) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole_command = train_command(tmp_path, "whole", *SETTINGS)
-    subprocess.run(whole_command, env=environment, cwd=tmp_path, check=True)
+    finish(whole_command[2:], tmp_path / "whole.txt", prepare=make_warnings_errors)
     command = train_command(tmp_path, "stopped", *SETTINGS, *WITH_WORKER)
 
     # `uv run` forwards a signal that the whole process group has received already.

@@ -20,6 +20,7 @@ import pytest
 from forked_app import add_packages, start
 from remote_servers import Server, gcs_server, install_packages, s3_server
 from same_runs import assert_same_run
+from tiny_network import TINY_NETWORK
 
 from cls_callbacks import RemoteStorageError, open_remote_folder
 from cls_export.contract.run_layout import RunPaths
@@ -30,12 +31,11 @@ pytestmark = pytest.mark.slow
 SEED = 20261127
 NAME = "spot"
 SETTINGS = (
+    *TINY_NETWORK,
     "data.batch_size=4",
-    "model=torchvision",
-    "model.name=shufflenet_v2_x0_5",
     "callbacks.best_and_last.every_n_steps=2",
 )
-"""Six steps per epoch, and small checkpoints."""
+"""Six steps per epoch."""
 
 
 LOSSES = 10
@@ -248,9 +248,9 @@ def test_training_goes_on_while_the_server_is_down_and_pushes_catch_up(
     lab: Lab, s3: Server, short: bool
 ) -> None:
     remote = f"{s3.url}/outage"
-    outage, training_time = (4, "00:00:00:20") if short else (30, "00:00:01:15")
+    outage, training_time = (3, "00:00:00:12") if short else (30, "00:00:01:15")
     longer = (
-        "trainer.max_epochs=400",
+        "trainer.max_epochs=4000",
         f"trainer.max_time={training_time}",
         "stages.evaluate=false",
     )
@@ -259,7 +259,7 @@ def test_training_goes_on_while_the_server_is_down_and_pushes_catch_up(
     deadline = time.monotonic() + 120
     while not run.last.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(3)
+    time.sleep(1)
     s3.stop()
     step_before = run.last.stat().st_mtime_ns
     time.sleep(outage)
@@ -316,7 +316,7 @@ def test_two_machines_never_train_one_run_and_the_second_goes_on_when_the_first_
     lab: Lab, s3: Server, short: bool
 ) -> None:
     remote = f"{s3.url}/contended"
-    longer = ("trainer.max_epochs=400", "stages.evaluate=false")
+    longer = ("trainer.max_epochs=4000", "stages.evaluate=false")
     first = lab.start("owner", remote, *longer, environment=s3.environment, hostname="machine-one")
     deadline = time.monotonic() + 120
     while not lab.run("owner").last.exists() and time.monotonic() < deadline:

@@ -127,9 +127,15 @@ def draw_cases(count: int, seed: int) -> list[Case]:
     return cases
 
 
+@cache
+def get_composer() -> Composer:
+    """Return the composer of all cases, which has read the YAML files."""
+    return Composer(CONF, parse_command_line([]))
+
+
 def find_keys(overrides: Sequence[str]) -> set[str]:
     """Return the dotted keys of all plain values, and of all constructor parameters."""
-    composer = Composer(CONF, parse_command_line([]))
+    composer = get_composer()
     (run,) = composer.compose_runs(["data=synthetic_tiny", *overrides], multirun=False)
     return set(iterate_node(run.settings, ""))
 
@@ -186,8 +192,7 @@ def names_key(message: str, key: str) -> bool:
 
 def try_cases(cases: Sequence[Case], folder: Path) -> list[Outcome]:
     """Check each case: first without PyTorch, then with `--check` in a process of its own."""
-    command = parse_command_line([])
-    composer = Composer(CONF, command)
+    composer = get_composer()
     outcomes = []
     remaining = []
     for case in cases:
@@ -275,7 +280,7 @@ def test_settings_that_pass_the_check_train_to_the_end(
     if short and attempt > 0:
         pytest.skip("one attempt is enough; run pytest -m faults")
     generator = random.Random(SEED + attempt)
-    composer = Composer(CONF, parse_command_line([]))
+    composer = get_composer()
     valid: list[Case] = []
     while len(valid) < SETTINGS_PER_RUN:
         keys = {case.key for case in valid}

@@ -20,6 +20,7 @@ import pytest
 import torch
 from forked_app import start
 from rank_processes import RankProcesses
+from tiny_network import TINY_NETWORK
 
 from cls_callbacks import verify_checkpoint
 
@@ -45,6 +46,8 @@ FAULTS = (
     "stages.evaluate=false",
     "trainer.strategy=ddp",
 )
+TINY_FAULTS = (*TINY_NETWORK, *FAULTS)
+"""Sixteen steps in about a second."""
 
 
 class Runs:
@@ -95,14 +98,25 @@ def assert_same_epochs(run: Path, expected: Path) -> None:
             assert float(row[name]) == pytest.approx(float(expected_row[name]), abs=1e-4), name
 
 
+@pytest.fixture(scope="module")
+def epochs(short: bool) -> int:
+    """Epochs of the plain runs, of four steps each."""
+    return 2 if short else 13
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, train_command: Any, epochs: int) -> Path:
+    """A finished plain run of one process."""
+    runs = Runs(tmp_path_factory.mktemp("alone"), train_command, *PLAIN)
+    return runs.finish("one", 1, f"trainer.max_epochs={epochs}")
+
+
 @pytest.mark.slow
 @pytest.mark.faults
 def test_weights_do_not_depend_on_the_number_of_processes(
-    tmp_path: Path, train_command: Any, short: bool
+    tmp_path: Path, train_command: Any, alone: Path, epochs: int, short: bool
 ) -> None:
-    epochs = 3 if short else 13  # four steps each
     runs = Runs(tmp_path, train_command, *PLAIN, f"trainer.max_epochs={epochs}")
-    alone = runs.finish("one", 1)
     for count in (2,) if short else (2, 3):
         shared = runs.finish(f"with-{count}", count)
         assert load(shared)["global_step"] == 4 * epochs
@@ -133,13 +147,11 @@ def test_a_loss_is_the_mean_over_all_devices(
 @pytest.mark.slow
 @pytest.mark.faults
 def test_a_run_resumes_with_other_numbers_of_processes(
-    tmp_path: Path, train_command: Any, short: bool
+    tmp_path: Path, train_command: Any, alone: Path, epochs: int
 ) -> None:
-    epochs = 2 if short else 13
     # One or two ranks receive a signal at their first step; an epoch has four.
     fault = "{_target_: rank_faults.RankFault, hook: on_train_batch_end, rank: 0, fault: SIGTERM}"
     runs = Runs(tmp_path, train_command, *PLAIN, f"trainer.max_epochs={epochs}")
-    whole = runs.finish("whole", 1)
     settings = ("allow_targets=rank_faults", f"+callbacks.fault={fault}")
     for count in (2, 1):
         processes = runs.start("moved", count, *settings)
@@ -147,8 +159,8 @@ def test_a_run_resumes_with_other_numbers_of_processes(
     assert load(runs.folder / "moved")["global_step"] in (2, 3)
     moved = runs.finish("moved", 3, *settings)
     assert load(moved)["global_step"] == 4 * epochs
-    assert largest_difference(moved, whole) < 1e-5
-    assert_same_epochs(moved, whole)
+    assert largest_difference(moved, alone) < 1e-5
+    assert_same_epochs(moved, alone)
 
 
 @pytest.mark.slow
@@ -164,7 +176,7 @@ def test_frozen_layers_train_in_two_processes(
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, train_command: Any) -> Path:
     """A finished run of two processes."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return Runs(folder, train_command, *FAULTS).finish("whole", 2)
+    return Runs(folder, train_command, *TINY_FAULTS).finish("whole", 2)
 
 
 @pytest.mark.slow
@@ -172,14 +184,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, train_command: Any) ->
 def test_ten_sigterms_to_any_rank_stop_all_at_one_batch(
     tmp_path: Path, train_command: Any, undisturbed: Path, short: bool
 ) -> None:
-    runs = Runs(tmp_path, train_command, *FAULTS)
+    runs = Runs(tmp_path, train_command, *TINY_FAULTS)
     chance = random.Random(SEED)
     received = 0
     for round_number in range(1 if short else 10):
         name = f"run-{round_number}"
         processes = runs.start(name, 2)
         wait_for_first_step(runs.folder / name, processes)
-        time.sleep(chance.uniform(0, 1.5))
+        time.sleep(chance.uniform(0, 0.5))
         processes.kill([chance.randrange(2)], signal.SIGTERM)
         started = time.monotonic()
         codes = processes.wait(MAX_SECONDS)
@@ -198,7 +210,7 @@ def test_ten_sigterms_to_any_rank_stop_all_at_one_batch(
 def test_twenty_kills_of_one_rank_or_of_all_end_in_a_run_that_goes_on(
     tmp_path: Path, train_command: Any, undisturbed: Path, short: bool
 ) -> None:
-    runs = Runs(tmp_path, train_command, *FAULTS)
+    runs = Runs(tmp_path, train_command, *TINY_FAULTS)
     chance = random.Random(SEED + 1)
     kills = 0
     round_number = 0
@@ -208,7 +220,7 @@ def test_twenty_kills_of_one_rank_or_of_all_end_in_a_run_that_goes_on(
         for _ in range(chance.randint(1, 3)):
             processes = runs.start(name, 2)
             wait_for_first_step(runs.folder / name, processes)
-            time.sleep(chance.uniform(0, 2))
+            time.sleep(chance.uniform(0, 0.7))
             victims = chance.choice([[0], [1], [0, 1]])
             processes.kill(victims)
             started = time.monotonic()
@@ -238,7 +250,8 @@ def wait_for_first_step(run: Path, processes: RankProcesses) -> None:
 @contextmanager
 def ended_process(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start a command, and kill it at the end of the block; its processes end with it."""
-    process = subprocess.Popen(command, cwd=folder)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}  # the tiny network
+    process = subprocess.Popen(command, cwd=folder, env=environment)
     try:
         yield process
     finally:
@@ -267,7 +280,8 @@ def assert_equal_runs(run: Path, expected: Path) -> None:
 def test_one_command_starts_a_process_for_each_device(
     tmp_path: Path, train_command: Any, environment: dict[str, str]
 ) -> None:
-    command = train_command(tmp_path, "run", "trainer.devices=2", "trainer.max_epochs=1")
+    settings = (*TINY_NETWORK, "trainer.devices=2", "trainer.max_epochs=1")
+    command = train_command(tmp_path, "run", *settings)
     result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     run = tmp_path / "run"
@@ -297,7 +311,7 @@ def test_one_command_starts_a_process_for_each_device(
 def test_an_error_of_all_processes_is_reported_once(
     tmp_path: Path, train_command: Any, setting: str, message: str, code: int
 ) -> None:
-    runs = Runs(tmp_path, train_command, *FAULTS)
+    runs = Runs(tmp_path, train_command, *TINY_FAULTS)
     processes = runs.start("run", 2, *setting.split())
     assert processes.wait(120) == [code, code], runs.read_outputs("run", 2)
     output = runs.read_outputs("run", 2)
@@ -329,10 +343,11 @@ def test_a_check_fails_where_several_processes_would(
 
 
 @pytest.mark.slow
-def test_processes_of_two_machines_train_one_run(tmp_path: Path, train_command: Any) -> None:
-    settings = (*PLAIN, "trainer.max_epochs=2", f"data.store={tmp_path / 'store'}")
+def test_processes_of_two_machines_train_one_run(
+    tmp_path: Path, train_command: Any, alone: Path, epochs: int
+) -> None:
+    settings = (*PLAIN, f"trainer.max_epochs={epochs}", f"data.store={tmp_path / 'store'}")
     runs = Runs(tmp_path, train_command, *settings)
-    alone = runs.finish("one", 1)
     arguments = train_command(tmp_path, "two", *settings)[2:]
     processes = RankProcesses(arguments, tmp_path / "two", 2, per_node=1)
     assert processes.wait(120) == [0, 0], runs.read_outputs("two", 2)
@@ -347,7 +362,8 @@ def list_children(process: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def test_processes_end_with_their_launcher(tmp_path: Path, train_command: Any) -> None:
-    command = train_command(tmp_path, "run", *FAULTS, "trainer.devices=2", "trainer.max_epochs=50")
+    settings = (*TINY_FAULTS, "trainer.devices=2", "trainer.max_epochs=2000")
+    command = train_command(tmp_path, "run", *settings)
     ranks: list[int] = []
     with ended_process(command, tmp_path) as process:
         deadline = time.monotonic() + 60
@@ -360,11 +376,15 @@ def test_processes_end_with_their_launcher(tmp_path: Path, train_command: Any) -
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_the_launcher_saves_and_ends_with_its_code(
-    tmp_path: Path, train_command: Any, number: signal.Signals
+    tmp_path: Path, train_command: Any, number: signal.Signals, short: bool
 ) -> None:
-    command = train_command(tmp_path, "run", *FAULTS, "trainer.devices=2", "trainer.max_epochs=50")
+    if short and number == signal.SIGUSR1:
+        pytest.skip("it is forwarded like SIGTERM; run pytest -m faults")
+    settings = (*TINY_FAULTS, "trainer.devices=2", "trainer.max_epochs=2000")
+    command = train_command(tmp_path, "run", *settings)
     run = tmp_path / "run"
     with ended_process(command, tmp_path) as process:
         wait_for_file(run / "checkpoints/last.ckpt")

@@ -1,20 +1,17 @@
 """Start runs from another run: its weights by class name, a frozen backbone, and a teacher."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from forked_app import finish
 
 from cls_export import verify_bundle
 
 pytestmark = pytest.mark.slow
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -27,9 +24,7 @@ def data_root(finished_run: Path) -> str:
 def train(folder: Path, name: str, *overrides: str) -> Path:
     """Run the app on a tiny rendered data set; return the run folder."""
     settings = [f"run.root={folder / 'runs'}", f"run.name={name}", *overrides]
-    command = [sys.executable, "apps/train", "data=synthetic_tiny", "debug=tiny", *settings]
-    process = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert process.returncode == 0, process.stderr[-3000:]
+    finish(["data=synthetic_tiny", "debug=tiny", *settings], folder / f"{name}.txt")
     return folder / "runs" / name
 
 

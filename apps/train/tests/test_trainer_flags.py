@@ -292,6 +292,7 @@ def test_final_evaluation_uses_every_row_despite_limits_of_batches(
         "trainer.limit_train_batches=1",
         "trainer.limit_val_batches=1",
         "run.name=one",
+        "stages.export=false",
         "stages.report=false",
     )
     assert code == 0, message
