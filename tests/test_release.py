@@ -29,6 +29,10 @@ PROJECTS = sorted([*ROOT.glob("packages/*/pyproject.toml"), *ROOT.glob("apps/*/p
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.toml"))
 APPS = sorted(ROOT.glob("apps/*/__main__.py"))
 PINNED = re.compile(r"uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
+NAMES_OWNER = (
+    r"(packages|apps)/[\w-]+/(pyproject\.toml|README\.md)"
+    r"|\.github/(CODEOWNERS|ISSUE_TEMPLATE/config\.yml)|docs/releasing\.md"
+)
 CHANGELOG = """\
 # Changelog
 
@@ -455,6 +459,17 @@ def test_metadata_that_names_another_repository_is_refused(copy: Path) -> None:
     result = release(copy, "check", "--repository", "https://example.com/fork")
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1 + len(PROJECTS)
+
+
+def test_only_files_that_a_fork_replaces_name_the_owner() -> None:
+    owner = read_table(PROJECTS[0])["urls"]["Repository"].split("/")[3]
+    command = ["git", "-C", str(ROOT), "grep", "--files-with-matches", owner]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no git repository")
+    others = [name for name in found if not re.fullmatch(NAMES_OWNER, name)]
+    assert "docs/releasing.md" in found  # the command that replaces the name
+    assert others == []
 
 
 @pytest.mark.parametrize("project", PROJECTS, ids=lambda path: path.parent.name)
