@@ -19,6 +19,9 @@ from forked_app import finish
 
 from cls_data.cli import main as data_cli
 from cls_export.cli import main as export_cli
+from cls_launch import main as launch_app
+from cls_launch.settings import compose_launch
+from cls_launch.training import compose_training
 from cls_report.commands import compare_parser, compare_runs, report, report_parser
 from cls_train.composition.arguments import parse_command_line
 from cls_train.composition.compose import Composer
@@ -31,7 +34,7 @@ SOURCES = sorted(
     for path in REPOSITORY.glob(pattern)
 )
 EVALUATE = "python -m cls_train.stages.evaluate"
-NAMES = rf"apps/(?:train|report|compare)|cls-data|cls-export|{re.escape(EVALUATE)}"
+NAMES = rf"apps/(?:train|report|compare|launch)|cls-data|cls-export|{re.escape(EVALUATE)}"
 COMMAND = rf"(?:uv run (?:--extra \S+ )?)?(?:{NAMES})(?: [^`\n]*)?"
 CONTEXTS = (
     re.compile(rf"`({COMMAND})`"),
@@ -39,8 +42,11 @@ CONTEXTS = (
     re.compile(rf"^  ((?:{COMMAND}))$", re.MULTILINE),
 )
 PROSE = re.compile(
-    r"^apps/train \[GROUP|^cls-data COMMAND|^cls-data reads|^apps/train --help lists"
+    r"^apps/train \[GROUP|^apps/launch (?:\[|.*\[target=)|^cls-data COMMAND|^cls-data reads"
+    r"|^apps/train --help lists"
 )
+CONTINUED = re.compile(r" \\\n +")
+"""The end of a line that the next one continues."""
 WORD = "VALUE"
 
 
@@ -67,6 +73,7 @@ def find_commands() -> dict[str, str]:
     commands = {}
     for path in SOURCES:
         for text in find_texts(path):
+            text = CONTINUED.sub(" ", text)
             for context in CONTEXTS:
                 for command in context.findall(text):
                     if not PROSE.match(command):
@@ -102,9 +109,22 @@ def read_command(name: str, arguments: list[str]) -> None:
         parser.parse_args(arguments)
     elif name == EVALUATE:
         assert len(arguments) == 1
+    elif name == "apps/launch":
+        read_launch(arguments)
     else:
         command = parse_command_line([each for each in arguments if each != WORD])
         assert compose_configs(command, Composer(REPOSITORY / "conf", command))
+
+
+def read_launch(arguments: list[str]) -> None:
+    """Let apps/launch read the arguments on both sides of `--`."""
+    launch = launch_app.parse([argument.replace(WORD, "value") for argument in arguments])
+    settings, target, _ = compose_launch(launch.settings, REPOSITORY / "conf")
+    if launch.training is not None:
+        is_sweep = bool(launch.flags & {"-m", "--multirun"})
+        assert compose_training(
+            launch.training, settings, target, REPOSITORY / "conf", multirun=is_sweep
+        )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -132,7 +152,11 @@ def test_no_advised_command_is_overlooked() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["cls-data verify ROOT", "apps/report", "cls-export bench", "apps/train lr=1"]
+    "command",
+    [
+        *("cls-data verify ROOT", "apps/report", "cls-export bench", "apps/train lr=1"),
+        *("apps/launch stop", "apps/launch run.name=a --", "apps/launch target=k8s run.name=a --"),
+    ],
 )
 def test_a_wrong_command_is_not_accepted(command: str) -> None:
     with pytest.raises((SystemExit, ValueError)) as caught:

@@ -108,5 +108,5 @@ def _describe_taken(name: str, job: TakenName, settings: Sequence[str]) -> str:
     problem = f"run.name: {name!r} is the name of {job.description}"
     if not job.is_ours:
         return f"{problem}; choose another run.name"
-    command = shlex.join(["stop", name, *settings])
-    return f"{problem}; choose another run.name, or stop it with: apps/launch {command}"
+    options = "".join(f" {shlex.quote(each)}" for each in settings)
+    return f"{problem}; choose another run.name, or stop it with: apps/launch stop {name}{options}"

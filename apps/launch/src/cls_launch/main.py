@@ -119,7 +119,7 @@ def _run(arguments: Sequence[str], repository: Path) -> int:
     if launch.action is None and launch.training is None:
         raise LaunchError(
             "expected -- between the settings of the job and the arguments of apps/train, such as: "
-            "apps/launch target=slurm run.name=first -- experiment=jersey_numbers"
+            "apps/launch target=slurm run.name=first -- trainer=gpu seed=2"
         )
     settings, target, target_name = compose_launch(launch.settings, config_dir)
     if launch.action is not None:
@@ -130,7 +130,7 @@ def _run(arguments: Sequence[str], repository: Path) -> int:
     assert launch.training is not None
     is_sweep = bool(launch.flags & {"-m", "--multirun"})
     runs = compose_training(launch.training, settings, target, config_dir, multirun=is_sweep)
-    jobs = _build_jobs(settings, runs, repository)
+    jobs = _build_jobs(settings, runs, target.get_checkout() or repository)
     for note in check_jobs(target, jobs):
         print(f"{COMMAND}: {note}", file=sys.stderr)
     if target.needs_image:
@@ -148,10 +148,8 @@ def _run(arguments: Sequence[str], repository: Path) -> int:
     return 0
 
 
-def _build_jobs(
-    settings: LaunchSettings, runs: Sequence[TrainingRun], repository: Path
-) -> list[Job]:
-    commit = read_commit(repository, allow_dirty=settings.allow_dirty)
+def _build_jobs(settings: LaunchSettings, runs: Sequence[TrainingRun], checkout: Path) -> list[Job]:
+    commit = read_commit(checkout, allow_dirty=settings.allow_dirty)
     return [
         Job(
             name=run.name,

@@ -66,7 +66,7 @@ def choose_names(
     if name is None and not given:
         raise LaunchError(
             "run.name is required, because a restarted job finds its run by name; set it before "
-            "--: apps/launch run.name=NAME -- …"
+            "--, as in run.name=first"
         )
     if name is None and len(given) == len(configs):  # a sweep may set it: run.name=a,b
         return [_check(str(config.run.name)) for config in configs]

@@ -29,6 +29,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _HIDDEN = ("environment", "secrets")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
+_LABEL_KEY = re.compile(r"[a-z]([a-z0-9_-]{0,61}[a-z0-9])?")
 
 
 def check_name(name: str) -> str:
@@ -46,10 +47,11 @@ def check_name(name: str) -> str:
 
 
 def _check_labels(labels: dict[str, str]) -> dict[str, str]:
-    for text in [*labels, *labels.values()]:
-        if _LABEL.fullmatch(text) is None:
+    for key, value in labels.items():
+        if _LABEL_KEY.fullmatch(key) is None or _LABEL.fullmatch(value) is None:
             raise ValueError(
-                f"expected at most 63 lowercase letters, digits, - and _ in a label, got {text!r}"
+                "expected at most 63 lowercase letters, digits, - and _ in a name (after a letter) "
+                f"and in a value, got {key!r:.100}: {value!r:.100}"
             )
     return labels
 
@@ -59,12 +61,14 @@ def _names_to_mapping(value: Any) -> Any:
         return {}
     if isinstance(value, (list, tuple)):  # secrets=[WANDB_API_KEY]
         return {str(name): str(name) for name in value}
+    if not isinstance(value, Mapping):
+        raise ValueError("expected [VARIABLE] or {VARIABLE: NAME OF A SECRET}")
     return value
 
 
 def _scalars_to_text(value: Any) -> Any:
     if not isinstance(value, Mapping):
-        return value
+        raise ValueError("expected names and values: {NAME: VALUE}")
     return {key: str(item) for key, item in value.items()}
 
 

@@ -29,6 +29,7 @@ _WRONG_INPUT = (
     "cannot get resource",
     "cannot delete resource",
 )
+_SECRET = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[A-Za-z0-9._-]+)?")
 _FINISHED = ("Complete", "Failed")
 _MANAGED_BY = {"app.kubernetes.io/managed-by": "cls-launch"}
 _EXIT_WRONG_INPUT = 2
@@ -72,6 +73,12 @@ class KubernetesTarget(Target[KubernetesSettings]):
 
     def check(self, job: Job) -> None:
         """See `Target`."""
+        for variable, name in job.secrets.items():
+            if _SECRET.fullmatch(name) is None:
+                raise LaunchError(
+                    f"secrets.{variable}: expected SECRET or SECRET/KEY, where SECRET is the name "
+                    f"of a Secret in lower case, got {name!r}"
+                )
         gpu, known = job.resources.gpu, self.settings.gpu_nodes
         if job.resources.gpus and gpu is None and known:
             raise LaunchError(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from cls_launch.errors import LaunchError
 from cls_launch.targets.local import AbsolutePath, check_own_variables
@@ -43,13 +43,19 @@ exit "$code"
 """
 
 
+def _check_time(time: str) -> str:
+    if re.fullmatch(r"(\d+-)?\d{1,4}(:\d{2}){0,2}", time) is None:
+        raise ValueError("expected MINUTES, HOURS:MINUTES:SECONDS, or DAYS-HOURS:MINUTES:SECONDS")
+    return time
+
+
 class SlurmSettings(TargetSettings):
     """Settings in conf/launch/slurm.yaml."""
 
     checkout: AbsolutePath | None = None
     partition: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,-]+$")] | None = None
     account: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None = None
-    time: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,4}(:\d{2}){0,2}$")] = "04:00:00"
+    time: Annotated[str, AfterValidator(_check_time)] = "04:00:00"
     notice_seconds: Annotated[int, Field(ge=10, le=3600)] = 120
     log: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./%-]+$")] = "%x.log"
 
@@ -61,9 +67,19 @@ class SlurmTarget(Target[SlurmSettings]):
     needs_image: ClassVar[bool] = False
     is_remote: ClassVar[bool] = False
 
+    def get_checkout(self) -> Path | None:
+        """See `Target`."""
+        return Path(self.settings.checkout) if self.settings.checkout else None
+
     def check(self, job: Job) -> None:
         """See `Target`."""
         check_own_variables(job.secrets, "slurm")
+        checkout = self.get_checkout()
+        if checkout is not None and not checkout.is_dir():
+            raise LaunchError(
+                f"target.checkout: '{checkout}': no such folder; expected a checkout of this "
+                "repository that the nodes and this machine see"
+            )
         gpu = job.resources.gpu
         if gpu is not None and re.fullmatch(r"[A-Za-z0-9_.-]+", gpu) is None:
             raise LaunchError(f"resources.gpu: expected a type that sinfo -o %G lists, got {gpu!r}")

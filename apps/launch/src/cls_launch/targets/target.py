@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -106,6 +107,10 @@ class Target(ABC, Generic[SettingsT]):
 
     def __init__(self, settings: SettingsT) -> None:
         self.settings = settings
+
+    def get_checkout(self) -> Path | None:
+        """Return the checkout that the job runs, if it is another one than this."""
+        return None
 
     def find_local_image(self, text: str) -> ResolvedImage | None:
         """Return an image that the job can have without a registry; None if there is none."""

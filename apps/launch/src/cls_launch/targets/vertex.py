@@ -67,7 +67,9 @@ class VertexSettings(TargetSettings):
     timeout_hours: Hours = 72
     max_wait_hours: Hours = 24
     service_account: str | None = None
-    network: str | None = None
+    network: Annotated[str, Field(pattern=r"^projects/[^/\s]+/global/networks/[^/\s]+$")] | None = (
+        None
+    )
     entrypoint: Annotated[tuple[str, ...], Field(min_length=1)] = ("python", "/opt/cls/apps/train")
     endpoint: str | None = None
 
