@@ -82,6 +82,7 @@ def inspect_signature(target: Callable[..., Any]) -> Signature:
     return Signature(parameters, accepts_any, is_model)
 
 
+@functools.cache  # the runs of a sweep have the same classes
 def read_signature(definition: Definition) -> Signature | None:
     """Return the parameters of a class or function from its source; None if they are unknown."""
     node = definition.node

@@ -33,7 +33,7 @@ class MissingNameError(Exception):
         self.valid = frozenset(valid)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # each module is read once
 class SourceModule:
     """The names that a module binds at its top level.
 
