@@ -90,6 +90,22 @@ def test_missing_version_and_bucket_are_one_message(
         assert result.stderr.count("\n") == 1
 
 
+def test_unreachable_storage_is_one_message(server: Server, packages: Path, tmp_path: Path) -> None:
+    nowhere = "http://127.0.0.1:9"
+    result = run(
+        server,
+        packages,
+        *("-m", "cls_export.cli.main", "pull", f"{server.url}/models:v1", str(tmp_path / "x")),
+        AWS_ENDPOINT_URL=nowhere,
+        AWS_ENDPOINT_URL_S3=nowhere,
+        FSSPEC_S3_ENDPOINT_URL=nowhere,
+        STORAGE_EMULATOR_HOST=nowhere,
+    )
+    assert result.returncode == 1, result.stderr
+    assert "Check the address and the network" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_wrong_secret_is_one_message_that_does_not_show_it(
     server: Server, packages: Path, tmp_path: Path
 ) -> None:

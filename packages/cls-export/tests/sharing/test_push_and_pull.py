@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -376,6 +378,36 @@ def test_proxy_is_not_used_for_this_machine(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     digest = push_bundle(current, registry.name(":v1"))
     assert pull_bundle(registry.name(":v1"), tmp_path / "pulled") == digest
+
+
+LIMITED = """
+import resource, sys
+from cls_export.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("command", ["push", "pull"])
+def test_file_that_cannot_be_written_is_one_message_with_the_target(
+    command: str, current: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("resource")
+    store, target = tmp_path / "store", tmp_path / "pulled"
+    arguments = [str(current), f"file://{store}:v2"]
+    expected = f"{store}/blobs/sha256/"
+    if command == "pull":
+        push_bundle(current, f"file://{store}:v1")
+        arguments, expected = [f"file://{store}:v1", str(target)], f"{target}: "
+    result = subprocess.run(
+        [sys.executable, "-c", LIMITED, command, *arguments], capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert expected in result.stderr
+    assert "File too large" in result.stderr
+    assert not target.exists()
+    assert [*tmp_path.rglob("*.draft")] == []
 
 
 def test_bundle_that_changes_while_it_is_pushed_to_a_folder_is_not_stored(

@@ -1,5 +1,6 @@
 """Bundles in object storage, through fsspec."""
 
+import logging
 import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,10 @@ _CREDENTIAL_ERRORS = (
 )
 """Errors of google-auth and botocore, which need not be installed."""
 _CHUNK_BYTES = 2**20
+
+
+for _name in ("gcsfs", "s3fs", "fsspec"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)  # a failure is one message, ours
 
 
 class ObjectStorage:
@@ -129,6 +134,5 @@ def _describe(error: Exception, reference: Reference) -> Exception:
     if is_denied or type(error).__name__ in _CREDENTIAL_ERRORS:
         login = _LOGIN[reference.scheme]
         return RemoteBundleError(f"{reference.name}: access denied ({reason}). {login}")
-    return TransferError(
-        f"{reference.name}: {reason}. Check the address and the network", is_temporary=True
-    )
+    # Not temporary, because gcsfs and s3fs have tried again already.
+    return TransferError(f"{reference.name}: {reason}. Check the address and the network")

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 from cls_export.bundle.golden import GoldenSet, verify_bundle
 from cls_export.bundle.staging import staged_folder
@@ -110,22 +109,19 @@ def write_file(path: Path, chunks: Iterable[bytes], max_bytes: int) -> Blob:
     path.parent.mkdir(exist_ok=True)
     digest = hashlib.sha256()
     size = 0
-    with path.open("wb") as stream:
-        for chunk in chunks:
-            size += len(chunk)
-            if size > max_bytes:
-                break
-            digest.update(chunk)
-            _write(stream, chunk, path)
-    return Blob(f"sha256:{digest.hexdigest()}", size)
-
-
-def _write(stream: IO[bytes], chunk: bytes, path: Path) -> None:
     try:
-        stream.write(chunk)
-        stream.flush()
-    except OSError as error:  # which names no file if the disk is full
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        with path.open("wb") as stream:
+            for chunk in chunks:
+                size += len(chunk)
+                if size > max_bytes:
+                    break
+                digest.update(chunk)
+                stream.write(chunk)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk has no name
+    return Blob(f"sha256:{digest.hexdigest()}", size)
 
 
 def check_listed(draft: Path, names: list[str], source: str) -> None:

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from cls_export.contract.errors import BundleError, RemoteBundleError, TransferError
-from cls_export.contract.files import open_atomically, open_regular, read_bytes, write_atomically
+from cls_export.contract.files import (
+    open_atomically,
+    open_regular,
+    read_bytes,
+    remove_drafts,
+    write_atomically,
+)
 from cls_export.sharing.manifest import MAX_MANIFEST_BYTES, Blob
 from cls_export.sharing.references import FOLDER_SCHEME, REGISTRY_SCHEME, Reference, is_digest
 
@@ -143,7 +149,10 @@ class FolderStore:
         manifest = Blob.of(content)
         self.upload_blob(manifest, content)
         with self._described():
-            write_atomically(self._root / tag_path(tag), f"{manifest.digest}\n".encode())
+            path = self._root / tag_path(tag)
+            write_atomically(path, f"{manifest.digest}\n".encode())
+            for folder in (path.parent, (self._root / blob_path(manifest.digest)).parent):
+                remove_drafts(folder)
 
     def get_manifest(self, version: str) -> bytes:
         """See `BundleStore`."""
