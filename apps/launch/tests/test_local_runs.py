@@ -52,6 +52,11 @@ if verb == "run":
 elif verb == "container":
     name = next(word for word in rest if word.startswith("name="))[6:-1]
     print("id" if (state / name).exists() else "")
+elif verb == "image":
+    if rest[1] != "cls-train":
+        sys.exit(f"Error: No such image: {rest[1]}")
+    labels = {"org.opencontainers.image.revision": "f" * 40}
+    print(json.dumps([{"Id": "sha256:" + "12" * 32, "Config": {"Labels": labels}}]))
 elif verb == "inspect":
     print(json.dumps([{"State": inspect(rest[0])}]))
 elif verb == "rm":
@@ -144,6 +149,21 @@ def test_folders_and_secrets_of_this_machine_are_checked(
         code, _, err = run_launch(*launch, setting, *remote)
         assert (code, message in err) == (2, True), err
     assert not docker.exists()
+
+
+@pytest.mark.usefixtures("docker")
+def test_an_image_of_this_machine_needs_no_registry(run_launch: Any) -> None:
+    launch = ("allow_dirty=true", "run.name=one", "resources.gpus=0", "--dry-run")
+    remote = ("--", "run.remote=gs://bucket/runs")
+    code, _, err = run_launch("image=cls-train", *launch, *remote)
+    assert code == 2
+    assert "cls-train was built from commit ffffff" in err
+    code, out, _ = run_launch("image=cls-train", "allow_other_commit=true", *launch, *remote)
+    assert code == 0
+    assert f"  sha256:{'12' * 32} \\\n" in out
+    code, _, err = run_launch("image=other", *launch, *remote)
+    assert code == 2
+    assert "No such image: other; build it" in err
 
 
 @pytest.mark.slow

@@ -16,7 +16,6 @@ from remote_servers import Server, install_packages, s3_server
 from vertex_service import JobService, install_library, job_service
 
 from cls_export.contract.run_layout import RunPaths
-from cls_train.run_folder.state import RunState, read_state
 
 pytestmark = [
     pytest.mark.slow,
@@ -125,6 +124,8 @@ def test_a_preempted_run_is_restarted_and_finishes(
     s3: Server,
     tmp_path: Path,
 ) -> None:
+    from cls_train.run_folder.state import RunState, read_state  # imports PyTorch
+
     cloud = Cloud(tmp_path, {**s3.environment, "PYTHONPATH": str(packages / "storage")})
     with job_service(cloud) as service:
         place = ("target=vertex", "target.project=my-project", f"target.endpoint={service.url}")

@@ -75,7 +75,12 @@ class LocalTarget(Target[LocalSettings]):
         """See `Target`. A name without a registry is one of an image of this machine."""
         if "/" in text:
             return None
-        found = json.loads(self._run("image", "inspect", text))[0]
+        try:
+            found = json.loads(self._run("image", "inspect", text))[0]
+        except LaunchError as error:
+            raise LaunchError(
+                f"image: {error}; build it as in docs/images.md, or name one with its registry"
+            ) from error
         identifier = str(found["Id"])
         digest = identifier if ":" in identifier else f"sha256:{identifier}"  # Podman's has none
         return ResolvedImage(digest, found["Config"].get("Labels") or {})
