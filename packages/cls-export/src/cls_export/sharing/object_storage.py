@@ -13,9 +13,9 @@ from cls_export.contract.errors import (
     RemoteBundleError,
     TransferError,
 )
-from cls_export.sharing.manifest import MAX_MANIFEST_BYTES, Blob
+from cls_export.sharing.manifest import Blob
 from cls_export.sharing.references import Reference
-from cls_export.sharing.store import MAX_TAG_BYTES, blob_path, read_tag, tag_path
+from cls_export.sharing.store import blob_path, read_manifest, tag_path
 
 _PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
 """The package of a scheme, and the extra that installs it."""
@@ -90,10 +90,7 @@ class ObjectStorage:
 
     def get_manifest(self, version: str) -> bytes:
         """See `BundleStore`."""
-        if not version.startswith("sha256:"):
-            content = self._read(f"{self._root}/{tag_path(version)}", MAX_TAG_BYTES)
-            version = read_tag(content, self._reference)
-        return self._read(self._blob_path(version), MAX_MANIFEST_BYTES)
+        return read_manifest(self._read, version, self._reference)
 
     def read_blob(self, blob: Blob) -> Generator[bytes, None, None]:
         """See `BundleStore`."""
@@ -104,7 +101,8 @@ class ObjectStorage:
     def close(self) -> None:
         """See `BundleStore`."""
 
-    def _read(self, path: str, max_bytes: int) -> bytes:
+    def _read(self, name: str, max_bytes: int) -> bytes:
+        path = f"{self._root}/{name}"
         with self._described(), self._files.open(path, "rb") as stream:
             content: bytes = stream.read(max_bytes + 1)
         if len(content) > max_bytes:

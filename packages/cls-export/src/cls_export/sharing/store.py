@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from cls_export.contract.errors import BundleError, RemoteBundleError, TransferError
 from cls_export.contract.files import (
@@ -29,7 +29,7 @@ RETRY_SECONDS = (1.0, 4.0)
 MAX_WAIT_SECONDS = 60.0
 """If the server asks for more, the error is raised at once."""
 
-MAX_TAG_BYTES: Final = 1_000
+_MAX_TAG_BYTES = 1_000
 
 _CHUNK_BYTES = 2**20
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
@@ -107,12 +107,13 @@ def tag_path(tag: str) -> str:
     return f"tags/{tag}"
 
 
-def read_tag(content: bytes, reference: Reference) -> str:
-    """Return the digest that a tag holds; raise a BundleError if it holds something else."""
-    digest = content.decode(errors="replace").strip()
-    if not is_digest(digest):
-        raise BundleError(f"{reference}: the tag does not hold a digest. Push the bundle again")
-    return digest
+def read_manifest(read: Callable[[str, int], bytes], version: str, reference: Reference) -> bytes:
+    """Return the manifest of a tag or digest, given a function that reads a path up to a size."""
+    if not is_digest(version):
+        version = read(tag_path(version), _MAX_TAG_BYTES).decode(errors="replace").strip()
+        if not is_digest(version):
+            raise BundleError(f"{reference}: the tag does not hold a digest. Push the bundle again")
+    return read(blob_path(version), MAX_MANIFEST_BYTES)
 
 
 class FolderStore:
@@ -156,10 +157,7 @@ class FolderStore:
 
     def get_manifest(self, version: str) -> bytes:
         """See `BundleStore`."""
-        if not version.startswith("sha256:"):
-            content = self._read(tag_path(version), MAX_TAG_BYTES)
-            version = read_tag(content, self._reference)
-        return self._read(blob_path(version), MAX_MANIFEST_BYTES)
+        return read_manifest(self._read, version, self._reference)
 
     def read_blob(self, blob: Blob) -> Generator[bytes, None, None]:
         """See `BundleStore`."""
