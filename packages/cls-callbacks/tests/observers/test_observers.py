@@ -250,6 +250,29 @@ def test_epoch_summary_logs_the_position_in_a_long_epoch(
     assert "train_loss" in summary
 
 
+def test_epoch_summary_says_where_a_resumed_training_goes_on(
+    module: Any, data: Any, make_trainer: Any, log_messages: list[str], tmp_path: Path
+) -> None:
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(module, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "one_epoch.ckpt")
+    resumed = make_trainer(EpochSummary(), max_epochs=2)
+    resumed.fit(module, datamodule=data, ckpt_path=tmp_path / "one_epoch.ckpt")
+    assert log_messages[0] == "going on after step 3, in epoch 2/2\n"
+
+
+def test_a_resumed_training_prints_no_table(
+    module: Any, data: Any, make_trainer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(module, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "one_epoch.ckpt")
+    resumed = make_trainer(DatasetStatisticsWriter(), max_epochs=2)
+    resumed.fit(module, datamodule=data, ckpt_path=tmp_path / "one_epoch.ckpt")
+    assert "train imbalance" not in capsys.readouterr().out
+    assert (tmp_path / "run/statistics.json").exists()
+
+
 def test_augmented_samples_have_one_column_per_image(
     module: Any, data: Any, make_trainer: Any, tmp_path: Path
 ) -> None:

@@ -12,6 +12,8 @@ from cls_export.contract.files import write_atomically
 class DatasetStatisticsWriter(Callback):
     """When `fit` starts, print a table, and write statistics.json and plots/class_distribution.png.
 
+    A resumed training has printed the table before.
+
     Args:
         max_classes: With more classes, the table lists only the largest and the smallest.
     """
@@ -25,8 +27,9 @@ class DatasetStatisticsWriter(Callback):
             return
 
         statistics = get_datamodule(trainer).statistics
-        table = statistics_report(statistics, max_classes=self.max_classes)
-        Console().print(table)
+        if trainer.ckpt_path is None:
+            table = statistics_report(statistics, max_classes=self.max_classes)
+            Console().print(table)
 
         path = get_run_paths(trainer).statistics
         content = statistics.model_dump_json(indent=2) + "\n"

@@ -23,8 +23,15 @@ class EpochSummary(Callback):
         self._logged = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, for a run that resumes in the middle of an epoch."""
+        """Say where a resumed training goes on, and start the clock, as it may be mid-epoch."""
         self._start_clock()
+        if trainer.global_step > 0 and trainer.is_global_zero:
+            logger.info(
+                "going on after step {:,}, in epoch {}/{}",
+                trainer.global_step,
+                trainer.current_epoch + 1,
+                trainer.max_epochs,
+            )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
