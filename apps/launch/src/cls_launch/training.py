@@ -113,8 +113,12 @@ def _find_fixed(arguments: Sequence[str], composer: Composer) -> dict[str, str]:
 
 
 def _check_flags(command: CommandLine) -> None:
+    if command.check:
+        raise LaunchError(
+            "--check: a job trains, and its arguments are checked here anyway; to check the data "
+            "too, give these arguments to apps/train with --check"
+        )
     flags = {
-        "--check": command.check,
         "--help": command.help,
         "--cfg": command.cfg is not None or command.asks_hydra,
         "--config-dir, --config-path, and --config-name": bool(command.config_flags),

@@ -69,17 +69,19 @@ class SlurmTarget(Target[SlurmSettings]):
 
     def get_checkout(self) -> Path | None:
         """See `Target`."""
-        return Path(self.settings.checkout) if self.settings.checkout else None
-
-    def check(self, job: Job) -> None:
-        """See `Target`."""
-        check_own_variables(job.secrets, "slurm")
-        checkout = self.get_checkout()
-        if checkout is not None and not checkout.is_dir():
+        if self.settings.checkout is None:
+            return None
+        checkout = Path(self.settings.checkout)
+        if not checkout.is_dir():
             raise LaunchError(
                 f"target.checkout: '{checkout}': no such folder; expected a checkout of this "
                 "repository that the nodes and this machine see"
             )
+        return checkout
+
+    def check(self, job: Job) -> None:
+        """See `Target`."""
+        check_own_variables(job.secrets, "slurm")
         gpu = job.resources.gpu
         if gpu is not None and re.fullmatch(r"[A-Za-z0-9_.-]+", gpu) is None:
             raise LaunchError(f"resources.gpu: expected a type that sinfo -o %G lists, got {gpu!r}")
