@@ -2,8 +2,9 @@
 
 A test compares regions and names of GPUs with google-cloud-aiplatform. The machines are those of
 https://cloud.google.com/compute/docs/accelerator-optimized-machines and
-https://cloud.google.com/vertex-ai/docs/training/configure-compute. A2, A3 High, A3 Mega, and
-G2 were compared with public copies in November 2026, and nothing with the service.
+https://cloud.google.com/vertex-ai/docs/training/configure-compute. In November 2026, A2, A3 High,
+A3 Mega, and G2 were compared with lists in public repositories, and nothing with these pages or the
+service.
 """
 
 import re
