@@ -15,6 +15,9 @@ from cls_export.contract.text import escape_control_characters
 _FORMAT = "{time:HH:mm:ss} {level: <7} {message}"
 _FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
 
+_STORAGE_LOGGERS = ("fsspec", "gcsfs", "s3fs")
+"""They log tracebacks of failures that the app reports in one message."""
+
 
 def configure_logging(*, is_first: bool = True) -> None:
     """Log to the terminal, and hide routine messages and warnings of Lightning.
@@ -31,6 +34,8 @@ def configure_logging(*, is_first: bool = True) -> None:
     _forward_package_logs()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for name in _STORAGE_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     # The store is in memory and a batch is one gather: workers would only add copies.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # Frozen layers are meant to be in eval mode.

@@ -258,7 +258,7 @@ def test_epoch_summary_says_where_a_resumed_training_goes_on(
     trainer.save_checkpoint(tmp_path / "one_epoch.ckpt")
     resumed = make_trainer(EpochSummary(), max_epochs=2)
     resumed.fit(module, datamodule=data, ckpt_path=tmp_path / "one_epoch.ckpt")
-    assert log_messages[0] == "going on after step 3, in epoch 2/2\n"
+    assert log_messages[0] == "resuming after step 3, in epoch 2/2\n"
 
 
 def test_a_resumed_training_prints_no_table(

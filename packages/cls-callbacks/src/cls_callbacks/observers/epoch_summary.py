@@ -27,7 +27,7 @@ class EpochSummary(Callback):
         self._start_clock()
         if trainer.global_step > 0 and trainer.is_global_zero:
             logger.info(
-                "going on after step {:,}, in epoch {}/{}",
+                "resuming after step {:,}, in epoch {}/{}",
                 trainer.global_step,
                 trainer.current_epoch + 1,
                 trainer.max_epochs,
