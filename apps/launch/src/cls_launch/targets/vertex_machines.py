@@ -1,10 +1,10 @@
 """Regions, GPUs, and machine types of Vertex AI training.
 
-A test compares regions and names of GPUs with google-cloud-aiplatform. The machines are those of
-https://cloud.google.com/compute/docs/accelerator-optimized-machines and
-https://cloud.google.com/vertex-ai/docs/training/configure-compute. In November 2026, A2, A3 High,
-A3 Mega, and G2 were compared with lists in public repositories, and nothing with these pages or the
-service.
+A test compares regions and names of GPUs with google-cloud-aiplatform. Google lists the machines on
+https://cloud.google.com/compute/docs/accelerator-optimized-machines and on
+https://cloud.google.com/vertex-ai/docs/training/configure-compute, with which this table has not
+been compared. In November 2026, A2, A3 High, A3 Mega, and G2 were compared with lists in public
+repositories.
 """
 
 import re
