@@ -31,12 +31,26 @@ def test_choose_checkpoint_warns_and_returns_an_older_one_when_the_last_is_damag
     expected = r"WARNING: .*last.ckpt: SHA-256 does not match .*; resuming from previous.ckpt"
     assert re.search(expected, str(lines[0]))
 
-    save({"step": 3}, run.next)  # the process was killed between two renames
-    assert choose_checkpoint(run) == run.next
-    run.next.unlink()
     run.previous.unlink()
     with pytest.raises(RunError, match=r"last.ckpt: SHA-256 does not match"):
         choose_checkpoint(run)
+
+
+@pytest.mark.parametrize("last", ["missing", "damaged"])
+def test_choose_checkpoint_finishes_a_save_that_was_interrupted_between_two_renames(
+    interrupted_run: RunPaths, last: str
+) -> None:
+    run = interrupted_run
+    save = AtomicCheckpointIO().save_checkpoint
+    save({"step": 2}, run.previous)
+    save({"step": 3}, run.next)
+    if last == "damaged":
+        run.last.write_bytes(b"x")
+    else:
+        run.last.unlink()
+    assert choose_checkpoint(run) == run.last
+    assert load_checkpoint(run.last) == {"step": 3}
+    assert not run.next.exists()
 
 
 class Payload:

@@ -5,6 +5,7 @@ from cls_callbacks.checkpointing.best_and_last import BestAndLastCheckpoint, Che
 from cls_callbacks.checkpointing.checkpoint_files import (
     DamagedCheckpointError,
     remove_checkpoint,
+    rename_checkpoint,
     verify_checkpoint,
 )
 from cls_callbacks.checkpointing.ema import EMA
@@ -69,6 +70,7 @@ __all__ = [
     "log_image",
     "open_remote_folder",
     "remove_checkpoint",
+    "rename_checkpoint",
     "set_timeout",
     "verify_checkpoint",
 ]

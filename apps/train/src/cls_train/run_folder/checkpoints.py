@@ -5,10 +5,11 @@ from typing import Any
 
 from loguru import logger
 
-from cls_callbacks import DamagedCheckpointError, verify_checkpoint
+from cls_callbacks import DamagedCheckpointError, rename_checkpoint, verify_checkpoint
 from cls_export.contract.run_layout import RunPaths
 from cls_models import TorchFileError, read_torch_file
 from cls_train.errors import RunError
+from cls_train.run_folder.write_errors import failed_writes
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -51,8 +52,12 @@ def resumable_checkpoints(run: RunPaths) -> tuple[Path, ...]:
 def choose_checkpoint(run: RunPaths) -> Path:
     """Return the newest undamaged checkpoint, with a warning if it is not last.ckpt.
 
+    If a process died while it replaced last.ckpt, next.ckpt takes its place: nothing would write it
+    again if training is complete.
+
     Raises:
         RunError: All are damaged or missing; the message is about last.ckpt.
+        RunFailedError: next.ckpt cannot be renamed.
     """
     errors = []
     for path in resumable_checkpoints(run):
@@ -63,5 +68,9 @@ def choose_checkpoint(run: RunPaths) -> Path:
         else:
             if errors:
                 logger.warning("{}; resuming from {}", errors[0], path.name)
-            return path
+            if path != run.next:
+                return path
+            with failed_writes(run):
+                rename_checkpoint(run.next, run.last)
+            return run.last
     raise errors[0]
