@@ -207,18 +207,26 @@ def test_ctrl_c_before_the_first_step_exits_with_130(runs: Runs) -> None:
     assert "Traceback" not in runs.read_output("early")
 
 
-def test_a_signal_to_the_process_group_saves_with_loader_workers(
-    runs: Runs, uninterrupted: Path
+def test_ten_signals_to_the_process_group_save_with_loader_workers(
+    runs: Runs, uninterrupted: Path, short: bool
 ) -> None:
     workers = ("data.num_workers=1",)
-    process = runs.start_and_wait("group", *workers)
-    wait_until(lambda: len(children(process.pid)) == 1, 30)
-    time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGTERM)
-    process.join(10)
-    assert process.exitcode == 143, runs.read_output("group")
-    runs.finish("group", *workers)
-    assert_same(runs.folder / "group", uninterrupted)
+    num_signals = 1 if short else 10
+    moments = random.Random(2)
+    for i in range(num_signals):
+        name = f"group-{i}"
+        process = runs.start_and_wait(name, *workers)
+        wait_for_worker(process.pid)
+        time.sleep(moments.uniform(0, 0.4))
+        os.killpg(process.pid, signal.SIGTERM)
+        process.join(MAX_SECONDS)
+        assert process.exitcode == 143, runs.read_output(name)
+    runs.finish("group-0", *workers)
+    assert_same(runs.folder / "group-0", uninterrupted)
+
+
+def wait_for_worker(process: int) -> None:
+    wait_until(lambda: len(children(process)) == 1, 30)
 
 
 def children(process: int) -> list[int]:
@@ -232,7 +240,7 @@ def test_a_killed_loader_worker_is_reported_and_the_run_resumes(
     workers = ("data.num_workers=1",)
     process = runs.start_and_wait("worker", *workers)
     wait_until((runs.folder / "worker/checkpoints/last.ckpt").exists, 30)
-    wait_until(lambda: len(children(process.pid)) == 1, 30)
+    wait_for_worker(process.pid)
     os.kill(children(process.pid)[0], signal.SIGKILL)
     process.join(MAX_SECONDS)
     assert process.exitcode == 1, runs.read_output("worker")

@@ -1,7 +1,11 @@
 import json
+import multiprocessing
+import os
 import pickle
+import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,6 +125,43 @@ def test_an_epoch_does_not_depend_on_workers_or_store(
     for one, other in zip(*epochs, strict=True):
         for name in ("images", "labels", "index", "targets"):
             assert torch.equal(one[name], other[name])
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_an_exception_in_training_ends_the_loader_workers(
+    root: Path, preprocessing: Any, persistent: bool
+) -> None:
+    data = build_data(root, preprocessing, num_workers=1, persistent_workers=persistent)
+    iterator = iter(data.train_dataloader())
+    next(iterator)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 1
+
+    data.on_exception(RuntimeError("from the training loop, which still holds the iterator"))
+    for worker in workers:
+        assert worker.exitcode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_loader_worker_survives_signals_to_its_group_as_soon_as_it_exists(
+    root: Path, preprocessing: Any
+) -> None:
+    def read_children() -> list[int]:
+        files = Path("/proc/self/task").glob("*/children")
+        return [int(child) for file in files for child in file.read_text().split()]
+
+    def signal_new_worker(before: list[int]) -> None:
+        while not (new := set(read_children()) - set(before)):
+            pass
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            os.kill(min(new), number)
+
+    data = build_data(root, preprocessing, num_workers=1)
+    for _ in range(5):
+        sender = threading.Thread(target=signal_new_worker, args=[read_children()])
+        sender.start()
+        assert len(list(data.train_dataloader())) == 3
+        sender.join()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

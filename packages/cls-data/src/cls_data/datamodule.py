@@ -69,6 +69,7 @@ class ClassificationDataModule(LightningDataModule):
         self._progress = progress
         self._dataset = DecodedDataset(config)
         self._transform = DeviceTransform(preprocessing, augmentation, mixing)
+        self._loaders: list[BatchDataLoader] = []
         self._training_loader: TrainingDataLoader | None = None
         self._resume_batch = 0
         self._expected_fingerprint: str | None = None
@@ -296,8 +297,15 @@ class ClassificationDataModule(LightningDataModule):
         self._resume_batch = 0
         return loader
 
+    def on_exception(self, exception: BaseException) -> None:
+        """End what `teardown` ends, which Lightning calls only after success (2.6.6)."""
+        self.teardown()
+
     def teardown(self, stage: str | None = None) -> None:
-        """Stop the threads that fetch blocks of shards."""
+        """End the workers of loaders, and the threads that fetch blocks of shards."""
+        for loader in self._loaders:
+            loader.end_workers()
+        self._loaders.clear()
         if "train" in self._dataset.splits:
             rows = self._dataset["train"].store.rows
             if isinstance(rows, ShardRows):
@@ -365,13 +373,15 @@ class ClassificationDataModule(LightningDataModule):
 
     def _build_loader(self, split: DecodedSplit, sampler: Sampler[BatchPlan]) -> BatchDataLoader:
         device = self._device().type
-        return build_dataloader(
+        loader = build_dataloader(
             BatchDataset(split.store.rows, split.labels, pinned=device == "cuda"),
             sampler,
             # A forked worker cannot use Metal.
             num_workers=0 if device == "mps" else self.config.num_workers,
             persistent_workers=self.config.persistent_workers,
         )
+        self._loaders.append(loader)
+        return loader
 
     def _device(self) -> torch.device:
         if self.trainer is None:

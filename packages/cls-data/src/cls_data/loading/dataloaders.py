@@ -2,13 +2,16 @@
 
 import gc
 import signal
+import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from cls_data.errors import LoaderWorkerError
 from cls_data.images.store import RowSource
@@ -18,6 +21,11 @@ from cls_data.loading.samplers import BatchPlan, EpochSampler
 
 _SECONDS_UNTIL_EXIT = 10
 """How long a worker survives SIGTERM, so that the parent can save; then SIGALRM ends it."""
+
+_GROUP_SIGNALS = frozenset(
+    {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1} if hasattr(signal, "pthread_sigmask") else ()
+)
+"""Signals that often go to a whole process group. Empty on Windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +59,30 @@ class BatchDataLoader(DataLoader[StoredBatch]):
     Workers started then would prefetch batches of epoch 0 in a resumed run.
     """
 
+    _iterator_with_workers: "weakref.ref[_MultiProcessingDataLoaderIter] | None" = None
+
     def __iter__(self) -> Iterator[StoredBatch]:  # type: ignore[override]
         return self._iterate()
 
+    def end_workers(self) -> None:
+        """End the worker processes, if there are any.
+
+        Without this call, workers that wait for work survive an error in training, because its
+        traceback refers to the iterator. Python ends them when it exits, with a SIGTERM that
+        `_isolate_worker` delays.
+        """
+        if self._iterator_with_workers is not None:
+            iterator = self._iterator_with_workers()
+            if iterator is not None:
+                iterator._shutdown_workers()
+
     def _iterate(self) -> Iterator[StoredBatch]:
         try:
-            yield from super().__iter__()
+            with _signals_blocked_in_new_workers():
+                iterator = super().__iter__()
+            if isinstance(iterator, _MultiProcessingDataLoaderIter):
+                self._iterator_with_workers = weakref.ref(iterator)
+            yield from iterator
         except RuntimeError as error:
             raise LoaderWorkerError.from_runtime_error(error) or error from None
 
@@ -125,6 +151,19 @@ def build_dataloader(
     )
 
 
+@contextmanager
+def _signals_blocked_in_new_workers() -> Iterator[None]:
+    """Keep signals from workers that start in this block, until `_isolate_worker` has run."""
+    if not _GROUP_SIGNALS:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _isolate_worker(worker: int) -> None:
     """Keep a forked worker from copying its parent's objects and from reacting to its signals.
 
@@ -133,11 +172,10 @@ def _isolate_worker(worker: int) -> None:
     saved.
     """
     gc.freeze()
-    for name in ("SIGINT", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal_number = getattr(signal, name)
-            signal.signal(signal_number, signal.SIG_IGN)
-
-    if hasattr(signal, "SIGALRM"):
-        # Delay SIGTERM instead of ignoring it: the parent uses it to end a hanging worker.
-        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_SECONDS_UNTIL_EXIT))
+    if not _GROUP_SIGNALS:
+        return
+    for number in _GROUP_SIGNALS - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
+    # Delay SIGTERM instead of ignoring it: the parent uses it to end a hanging worker.
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_SECONDS_UNTIL_EXIT))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
