@@ -28,6 +28,7 @@ from cls_data.loading.dataloaders import (
     build_dataloader,
 )
 from cls_data.loading.decoded_dataset import DecodedDataset, DecodedSplit
+from cls_data.loading.device_chunks import ChunkPreparation, keep_on_device
 from cls_data.loading.device_transform import DeviceTransform
 from cls_data.loading.samplers import BatchPlan, EvaluationSampler
 from cls_data.shards.rows import ShardRows
@@ -291,7 +292,15 @@ class ClassificationDataModule(LightningDataModule):
 
         device = self._device()
         if device.type == "cuda" and self.config.num_workers == 0:
-            loader.enable_prefetch(self._prepare_batch, device)
+            rows = keep_on_device(train.store.rows, device)
+            preparation = ChunkPreparation(
+                BatchDataset(rows, train.labels, pinned=True),
+                self._transform,
+                device,
+                self._training_size,
+                len(self.classes),
+            )
+            loader.enable_prefetch(preparation.prefetch)
 
         self._training_loader = loader
         self._resume_batch = 0
@@ -336,16 +345,13 @@ class ClassificationDataModule(LightningDataModule):
         is_prefetched = batch["images"].dtype != torch.uint8
         if is_prefetched:
             return cast("ClassificationBatch", batch)
-
-        stored_batch = cast("StoredBatch", batch)
-        return self._prepare_batch(stored_batch)
+        return self._prepare_batch(cast("StoredBatch", batch))
 
     def _prepare_batch(self, batch: StoredBatch) -> ClassificationBatch:
         if "seed" not in batch:
             return self._transform.transform_evaluation_batch(batch)
-        return self._transform.transform_training_batch(
-            batch, self._training_size(), len(self.classes)
-        )
+        size = self._training_size()
+        return self._transform.transform_training_batch(batch, size, len(self.classes))
 
     def _training_size(self) -> tuple[int, int]:
         """Return height and width of training images in the current epoch."""

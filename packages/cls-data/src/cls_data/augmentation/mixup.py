@@ -1,15 +1,18 @@
 """Mixup and CutMix: pairs of samples in one image, with labels in the same proportion."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from cls_data.augmentation.ops import AugmentationSettings, Share, move_to_device
-from cls_data.augmentation.random_streams import ParamSampler
+from cls_data.augmentation.random_streams import ParamSampler, Values
+from cls_data.loading.batches import BatchSeed
 
 
 class MixupCutmix(AugmentationSettings):
@@ -39,18 +42,22 @@ class MixupCutmix(AugmentationSettings):
         Rows of the targets sum to 1: the share of each class in the image. All draws come from the
         stream "mixing" of the seed.
         """
-        sampler = ParamSampler(len(images), seed, "mixing")
-        partner = move_to_device(sampler.permutation(), images)
-        beta = sampler.beta(self.alpha)
+        return self.mix_batches(images, labels, num_classes, [BatchSeed(len(images), seed)])
 
-        is_mixed = sampler.bernoulli(self.probability)
-        share = np.where(is_mixed, beta, np.float32(1))
-        is_cut = sampler.bernoulli(self.cutmix)
-
-        center_x = sampler.uniform(0, 1)
-        center_y = sampler.uniform(0, 1)
-        params = np.stack([share, is_cut, center_x, center_y])
-        own_share, cut, x, y = move_to_device(params, images)
+    def mix_batches(
+        self, images: Tensor, labels: Tensor, num_classes: int, batches: Sequence[BatchSeed]
+    ) -> tuple[Tensor, Tensor]:
+        """Mix several batches, one behind the other in `images`, each within itself."""
+        all_partners = []
+        all_params = []
+        start = 0
+        for batch in batches:
+            partners, params = self._draw(batch)
+            all_partners.append(partners + start)
+            all_params.append(params)
+            start += batch.num_samples
+        partner = move_to_device(np.concatenate(all_partners), images)
+        own_share, cut, x, y = move_to_device(np.concatenate(all_params, axis=1), images)
 
         height, width = images.shape[2:]
         box_area = 1 - own_share
@@ -64,6 +71,20 @@ class MixupCutmix(AugmentationSettings):
         other_targets = targets.index_select(0, partner)
         label_weight = weight.mean(dim=(1, 2))
         return mixed, torch.lerp(other_targets, targets, label_weight[:, None])
+
+    def _draw(self, batch: BatchSeed) -> tuple[NDArray[np.int64], Values]:
+        """Return the partner of each sample, int64 [B], and its parameters, float32 [4, B]."""
+        sampler = ParamSampler(batch.num_samples, batch.seed, "mixing")
+        partner = sampler.permutation()
+        beta = sampler.beta(self.alpha)
+
+        is_mixed = sampler.bernoulli(self.probability)
+        share = np.where(is_mixed, beta, np.float32(1))
+        is_cut = sampler.bernoulli(self.cutmix)
+
+        center_x = sampler.uniform(0, 1)
+        center_y = sampler.uniform(0, 1)
+        return partner, np.stack([share, is_cut, center_x, center_y])
 
 
 def box_masks(area: Tensor, center_x: Tensor, center_y: Tensor, height: int, width: int) -> Tensor:

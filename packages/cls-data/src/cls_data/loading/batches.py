@@ -29,6 +29,20 @@ class BatchShare(NamedTuple):
         return slice(self.rank, None, self.world_size)
 
 
+class BatchSeed(NamedTuple):
+    """What the random numbers of one batch depend on, among batches that are augmented together.
+
+    Attributes:
+        num_samples: Samples of the batch that are in this process.
+        seed: Its seed.
+        share: Set if several devices share the batch.
+    """
+
+    num_samples: int
+    seed: int
+    share: BatchShare | None = None
+
+
 class StoredBatch(TypedDict):
     """Rows of an image store. Only training batches have a seed; they are augmented on the device.
 

@@ -3,12 +3,11 @@
 import gc
 import signal
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
@@ -16,7 +15,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from cls_data.errors import LoaderWorkerError
 from cls_data.images.store import RowSource
 from cls_data.loading.batches import ClassificationBatch, StoredBatch
-from cls_data.loading.prefetch import DevicePrefetcher, PrepareBatch
+from cls_data.loading.prefetch import DevicePrefetcher
 from cls_data.loading.samplers import BatchPlan, EpochSampler
 
 _SECONDS_UNTIL_EXIT = 10
@@ -40,16 +39,20 @@ class BatchDataset(Dataset[StoredBatch]):
     pinned: bool = False
 
     def __getitem__(self, plan: BatchPlan) -> StoredBatch:
-        batch = StoredBatch(
-            images=self.rows.gather(plan.index, pinned=self.pinned),
-            labels=self.labels.index_select(0, plan.index),
-            index=plan.index,
-        )
+        batch = self.gather(plan.index)
         if plan.seed is not None:
             batch["seed"] = plan.seed
         if plan.share is not None:
             batch["share"] = plan.share
         return batch
+
+    def gather(self, index: Tensor) -> StoredBatch:
+        """Return some rows, int64 [B], as a batch without a seed."""
+        return StoredBatch(
+            images=self.rows.gather(index, pinned=self.pinned),
+            labels=self.labels.index_select(0, index),
+            index=index,
+        )
 
 
 class BatchDataLoader(DataLoader[StoredBatch]):
@@ -97,11 +100,11 @@ class TrainingDataLoader(BatchDataLoader):
     sampler: EpochSampler
     batches_yielded = 0
     _start = 0
-    _prefetch: tuple[PrepareBatch, torch.device] | None = None
+    _prefetch: Callable[[Iterable[BatchPlan]], DevicePrefetcher] | None = None
 
-    def enable_prefetch(self, prepare: PrepareBatch, device: torch.device) -> None:
-        """Yield model input on a device, prepared one batch ahead by a thread."""
-        self._prefetch = prepare, device
+    def enable_prefetch(self, prefetch: Callable[[Iterable[BatchPlan]], DevicePrefetcher]) -> None:
+        """Yield model input on a device, which a thread prepares ahead from the batches' plans."""
+        self._prefetch = prefetch
 
     def __iter__(self) -> Iterator[StoredBatch | ClassificationBatch]:  # type: ignore[override]
         # Set here, not at the first batch: a run resumed during validation requests no batch.
@@ -111,12 +114,9 @@ class TrainingDataLoader(BatchDataLoader):
 
     def _iterate_from(self, start: int) -> Iterator[StoredBatch | ClassificationBatch]:
         self.sampler.start = start
-        stored_batches = self._iterate()
-        batches: Iterator[StoredBatch | ClassificationBatch] = stored_batches
+        batches: Iterator[StoredBatch | ClassificationBatch] = self._iterate()
         if self._prefetch is not None:
-            prepare, device = self._prefetch
-            prefetcher = DevicePrefetcher(stored_batches, prepare, device)
-            batches = iter(prefetcher)
+            batches = iter(self._prefetch(self.sampler))
 
         for batch in batches:
             self.batches_yielded += 1

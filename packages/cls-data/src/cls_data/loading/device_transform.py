@@ -8,7 +8,7 @@ from torch import Tensor
 from cls_data.augmentation.mixup import MixupCutmix
 from cls_data.augmentation.pipelines import Augmentation
 from cls_data.images.resize import resize
-from cls_data.loading.batches import BatchShare, ClassificationBatch, StoredBatch
+from cls_data.loading.batches import BatchSeed, ClassificationBatch, StoredBatch
 from cls_export.contract.preprocessing import Preprocessing
 
 
@@ -32,27 +32,32 @@ class DeviceTransform:
         self, batch: StoredBatch, size: tuple[int, int], num_classes: int
     ) -> ClassificationBatch:
         """Augment, normalize, resize to (height, width), and mix a batch that has a seed."""
-        seed = batch["seed"]
-        images = self._augment(batch["images"], seed, batch.get("share"))
+        batch_seed = BatchSeed(len(batch["images"]), batch["seed"], batch.get("share"))
+        (transformed,) = self.transform_training_batches(batch, [batch_seed], size, num_classes)
+        return transformed
+
+    def transform_training_batches(
+        self,
+        rows: StoredBatch,
+        batches: Sequence[BatchSeed],
+        size: tuple[int, int],
+        num_classes: int,
+    ) -> list[ClassificationBatch]:
+        """Do the same for several batches, whose rows are one behind the other in `rows`.
+
+        The returned batches share memory, and are equal to those of separate calls.
+        """
+        images = self._augment(rows["images"], batches)
         # Normalize first, while images may be small; resizing is linear.
         images = self._normalize(images.float())
         images = resize(images, size)
 
-        transformed = ClassificationBatch(
-            images=images, labels=batch["labels"], index=batch["index"]
-        )
-        if "share" in batch:
-            transformed["share"] = batch["share"]
+        transformed = ClassificationBatch(images=images, labels=rows["labels"], index=rows["index"])
         if self._mixing is not None:
-            mixed, targets = self._mixing(
-                images,
-                batch["labels"],
-                num_classes,
-                seed,
-            )
+            mixed, targets = self._mixing.mix_batches(images, rows["labels"], num_classes, batches)
             transformed["images"] = mixed
             transformed["targets"] = targets
-        return transformed
+        return _split(transformed, batches)
 
     def transform_evaluation_batch(self, batch: StoredBatch) -> ClassificationBatch:
         """Normalize and resize a batch."""
@@ -71,7 +76,7 @@ class DeviceTransform:
         """Return images and random augmentations of them: uint8 [repeats + 1, B, 3, h, w]."""
         results = [images]
         for repeat in range(repeats):
-            augmented = self._augment(images, seed + repeat)
+            augmented = self._augment(images, [BatchSeed(len(images), seed + repeat)])
             levels = augmented.round()
             results.append(levels.to(torch.uint8))
         return torch.stack(results)
@@ -82,12 +87,10 @@ class DeviceTransform:
             return []
         return self._augmentation.label_warnings(classes)
 
-    def _augment(self, images: Tensor, seed: int, share: BatchShare | None = None) -> Tensor:
+    def _augment(self, images: Tensor, batches: Sequence[BatchSeed]) -> Tensor:
         if self._augmentation is None:
             return images
-        if share is None:
-            return self._augmentation(images, seed)
-        return self._augmentation.augment_share(images, seed, share)
+        return self._augmentation.augment_batches(images, batches)
 
     def _normalize(self, images: Tensor) -> Tensor:
         """Apply `images * scale + bias` in place, the same two operations as the runtime."""
@@ -97,3 +100,23 @@ class DeviceTransform:
         images.mul_(self._scale)
         images.add_(self._bias)
         return images
+
+
+def _split(rows: ClassificationBatch, batches: Sequence[BatchSeed]) -> list[ClassificationBatch]:
+    """Return the batches whose rows are one behind the other, as views."""
+    split = []
+    start = 0
+    for batch in batches:
+        stop = start + batch.num_samples
+        part = ClassificationBatch(
+            images=rows["images"][start:stop],
+            labels=rows["labels"][start:stop],
+            index=rows["index"][start:stop],
+        )
+        if "targets" in rows:
+            part["targets"] = rows["targets"][start:stop]
+        if batch.share is not None:
+            part["share"] = batch.share
+        split.append(part)
+        start = stop
+    return split
