@@ -1,22 +1,26 @@
 """Lightning plugin that writes checkpoints atomically, with SHA-256 sidecars."""
 
 import contextlib
+import hashlib
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from cls_callbacks.checkpointing.checkpoint_files import (
-    compute_checksum,
     flush_folder,
     read_checksums,
     write_checksums,
 )
 from cls_callbacks.checkpointing.migration import migrate_checkpoint
 from cls_export.contract.files import open_atomically
+
+_PARALLEL_BYTES = 1 << 20
+"""Smaller pieces are not worth a thread."""
 
 
 class CheckpointNotSavedError(OSError):
@@ -73,15 +77,54 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def _write(checkpoint: dict[str, Any], target: Path) -> None:
     with open_atomically(target) as stream:
-        torch.save(checkpoint, stream)
-        stream.flush()
-        draft = Path(stream.name)
-        checksum = compute_checksum(draft)
+        with _HashingStream(stream) as hashing:
+            destination: Any = hashing  # torch.save needs no more than its two methods
+            torch.save(checkpoint, destination)
+        checksum = hashing.checksum
         # The process may die before the rename that follows, so the old checksum stays valid too.
         write_checksums(target, [checksum, *read_checksums(target)])
 
     write_checksums(target, [checksum])
     flush_folder(target.parent)
+
+
+class _HashingStream:
+    """Write to a file, and compute the SHA-256 of what is written.
+
+    The checksum of a large piece is computed in a second thread while the piece is written, so the
+    file need not be read again. This works because `torch.save` never goes back in its file.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._digest = hashlib.sha256()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checksum")  # starts when needed
+
+    def __enter__(self) -> "_HashingStream":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.shutdown()
+
+    @property
+    def checksum(self) -> str:
+        """The SHA-256 of everything that was written, in hexadecimal digits."""
+        return self._digest.hexdigest()
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write all of the data, which is valid during this call only."""
+        if len(data) < _PARALLEL_BYTES:
+            self._digest.update(data)
+            return self._stream.write(data)
+        update = self._pool.submit(self._digest.update, data)
+        try:
+            return self._stream.write(data)
+        finally:
+            update.result()
+
+    def flush(self) -> None:
+        """Flush the file."""
+        self._stream.flush()
 
 
 def _not_saved(target: Path, error: OSError) -> CheckpointNotSavedError:

@@ -1,10 +1,8 @@
 """Save the best and the latest checkpoint, each with the score of its weights."""
 
-import itertools
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from lightning.pytorch import LightningModule, Trainer
@@ -12,18 +10,13 @@ from lightning.pytorch.callbacks import Checkpoint, Timer
 from loguru import logger
 
 from cls_callbacks.checkpointing.atomic_io import CheckpointNotSavedError
-from cls_callbacks.checkpointing.checkpoint_files import (
-    duplicate_checkpoint,
-    remove_checkpoint,
-    rename_checkpoint,
-)
+from cls_callbacks.checkpointing.checkpoint_capture import capture_checkpoint
+from cls_callbacks.checkpointing.checkpoint_copies import CheckpointCopier
 from cls_callbacks.checkpointing.rank_agreement import RankAgreement
 from cls_callbacks.checkpointing.resume_points import can_resume_after_batch
+from cls_callbacks.checkpointing.save_job import SavedFile, SaveJob, SavePlan
 from cls_callbacks.trainer_access import get_run_paths
 from cls_export.contract.suggestions import did_you_mean
-
-_EPOCH_FILE = "epoch_{:05d}.ckpt"
-_EPOCH_GLOB = "epoch_*.ckpt"
 
 
 class CheckpointScore(TypedDict):
@@ -51,6 +44,10 @@ class BestAndLastCheckpoint(Checkpoint):
     saved at the end of the epoch, with last.ckpt as a hard link to it, so that the weights are
     written once. If another callback raises before that, the older best.ckpt is not replaced.
 
+    An asynchronous save copies the checkpoint to host memory and writes it from a thread, one at a
+    time. The next validation and the next save wait for it, and so do the end of training, an
+    error in training, and `PreemptionCheckpoint`. Errors of the thread are raised there, too.
+
     Args:
         monitor: The logged metric that decides which weights are best.
         mode: Whether a larger (`max`) or a smaller (`min`) value is better.
@@ -63,12 +60,16 @@ class BestAndLastCheckpoint(Checkpoint):
             (counted from 1). None saves none, or as many as `keep_gigabytes` allows.
         keep_gigabytes: Limit the total size of these epoch checkpoints to this many GB (1e9
             bytes); the latest is never deleted.
+        asynchronous: Whether training goes on while files are written, which takes host memory of
+            the size of a checkpoint. `auto` does this on a CUDA device. On a CPU, writing would
+            take time from the training steps.
 
     Attributes:
         metadata: Plain values that each checkpoint stores under `run`, such as the configuration.
         best_score: The best value of the metric so far; None before the first validation.
-        on_saved: Called on the first rank with the number of optimizer steps, when files in
-            `checkpoints/` have changed.
+        on_saved: Called on the first rank, in the thread of the training, with the number of
+            optimizer steps, when files in `checkpoints/` have changed. They do not change during
+            the call.
     """
 
     def __init__(
@@ -81,11 +82,14 @@ class BestAndLastCheckpoint(Checkpoint):
         on_save_error: Literal["stop", "continue"] = "stop",
         keep_epochs: int | None = None,
         keep_gigabytes: float | None = None,
+        asynchronous: bool | Literal["auto"] = "auto",
     ) -> None:
         if mode not in ("max", "min"):
             raise ValueError(f"mode must be 'max' or 'min', got {mode!r}")
         if on_save_error not in ("stop", "continue"):
             raise ValueError(f"on_save_error must be 'stop' or 'continue', got {on_save_error!r}")
+        if asynchronous not in (True, False, "auto"):
+            raise ValueError(f"asynchronous must be true, false, or 'auto', got {asynchronous!r}")
 
         _check_positive("every_n_steps", every_n_steps)
         _check_positive("every_minutes", every_minutes)
@@ -100,6 +104,7 @@ class BestAndLastCheckpoint(Checkpoint):
         self.on_save_error = on_save_error
         self.keep_epochs = keep_epochs
         self.keep_gigabytes = keep_gigabytes
+        self.asynchronous = asynchronous
         self.on_saved: Callable[[int], None] | None = None
 
         self.best_score: float | None = None
@@ -111,6 +116,8 @@ class BestAndLastCheckpoint(Checkpoint):
         self._is_best_pending = False
         self._best_score_on_disk: float | None = None
         self._agreement: RankAgreement | None = None
+        self._job: SaveJob | None = None
+        self._copier: CheckpointCopier | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reset the clock, and create the folder."""
@@ -120,6 +127,8 @@ class BestAndLastCheckpoint(Checkpoint):
         self._is_last_missing = False
         self._is_best_pending = False
         self._agreement = RankAgreement(trainer)
+        self._job = None
+        self._copier = CheckpointCopier() if self._is_asynchronous(trainer) else None
         if trainer.is_global_zero:
             get_run_paths(trainer).checkpoints.mkdir(parents=True, exist_ok=True)
 
@@ -127,8 +136,21 @@ class BestAndLastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save last.ckpt if it is due and training can resume from here."""
+        self._report_save(trainer)
         if self._is_due(trainer) and can_resume_after_batch(trainer, batch_idx):
             self.save_last(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Report a save that has ended in the meantime."""
+        self._report_save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save best.ckpt if this score is the best.
@@ -137,6 +159,7 @@ class BestAndLastCheckpoint(Checkpoint):
         """
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
+        self.finish_save(trainer)  # best_score must be the one on disk
         value = self._get_monitored_value(trainer)
         self._score = CheckpointScore(
             metric=self.monitor,
@@ -150,23 +173,23 @@ class BestAndLastCheckpoint(Checkpoint):
         self._best_score_on_disk = self.best_score
         self.best_score = value
         self._is_best_pending = True
-        if not trainer.is_last_batch and self._save_pending_best(trainer):
-            self._report_save(trainer)
+        if not trainer.is_last_batch:
+            self._save(trainer, "best")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save last.ckpt.
 
         Also save a checkpoint of this epoch if `keep_epochs` or `keep_gigabytes` is set.
         """
-        self.save_last(trainer)
         if self.keep_epochs is None and self.keep_gigabytes is None:
-            return
-        if not self._is_last_missing:
-            self._try_to_save(trainer, lambda: self._keep_epoch(trainer))
-            self._report_save(trainer)
+            self.save_last(trainer)
+        else:
+            self._save(trainer, "last", "epoch")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Raise an earlier save error if it left the run without best.ckpt or last.ckpt."""
+        self.finish_save(trainer)
+        self._copier = None
         if self._save_error is None:
             return
 
@@ -176,6 +199,20 @@ class BestAndLastCheckpoint(Checkpoint):
         error = self._agree_on_error(error)
         if error is not None:
             raise error
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Wait until the files are on disk. Errors of saves cannot replace this exception."""
+        self._copier = None
+        if self._job is None:
+            return
+        self._job.wait()
+        if self._job.failure not in (None, exception):
+            logger.error("no checkpoint was saved: {}", self._job.failure)
+        for error in self._job.errors.values():
+            logger.error("{}", error)
+        self._job = None
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -214,14 +251,39 @@ class BestAndLastCheckpoint(Checkpoint):
             self.best_score = state_dict["best_score"]
 
     def save_last(self, trainer: Trainer) -> None:
-        """Save last.ckpt and a pending best.ckpt; the older last.ckpt becomes previous.ckpt."""
-        is_best = self._save_pending_best(trainer)
-        is_saved = self._try_to_save(trainer, lambda: self._replace_last(trainer, is_best=is_best))
-        self._is_last_missing = not is_saved
-        self._saved_at = time.monotonic()
-        self._saved_step = trainer.global_step
-        if is_saved:
-            self._report_save(trainer)
+        """Save last.ckpt and a pending best.ckpt; the older last.ckpt becomes previous.ckpt.
+
+        If saves are asynchronous, `finish_save` waits for this one.
+        """
+        self._save(trainer, "last")
+
+    def finish_save(self, trainer: Trainer) -> None:
+        """Wait until the files of the latest save are on disk. All ranks must call this.
+
+        Raises:
+            OSError: They could not be written, and `on_save_error` is `stop`.
+        """
+        job = self._job
+        if job is None:
+            return
+        job.wait()
+        if job.failure is not None:
+            raise job.failure
+        errors = {name: self._agree_on_error(job.errors.get(name)) for name in job.plan.files}
+        if errors.get("best") is not None:
+            self.best_score = self._best_score_on_disk
+        if "last" in errors:
+            self._is_last_missing = errors["last"] is not None
+        self._report_save(trainer)
+        self._job = None
+
+        for error in errors.values():
+            if error is None:
+                continue
+            self._save_error = error
+            if self.on_save_error == "stop":
+                raise error
+            logger.error("{}. Training continues.", error)
 
     def _is_due(self, trainer: Trainer) -> bool:
         steps = trainer.global_step - self._saved_step
@@ -235,69 +297,55 @@ class BestAndLastCheckpoint(Checkpoint):
         assert self._agreement is not None
         return self._agreement.exchange(int(is_time)) > 0
 
-    def _save_pending_best(self, trainer: Trainer) -> bool:
-        """Save best.ckpt if it is pending; return whether it was saved."""
-        if not self._is_best_pending:
-            return False
+    def _save(self, trainer: Trainer, *files: SavedFile) -> None:
+        """Start to write files and a pending best.ckpt, and finish unless it is asynchronous."""
+        self.finish_save(trainer)
+        if self._is_best_pending and "best" not in files:
+            files = ("best", *files)
         self._is_best_pending = False
-        best = get_run_paths(trainer).best
-        if not self._try_to_save(trainer, lambda: _save_checkpoint(trainer, best)):
-            self.best_score = self._best_score_on_disk
-            return False
-        return True
+        if "last" in files:
+            self._saved_at = time.monotonic()
+            self._saved_step = trainer.global_step
 
-    def _replace_last(self, trainer: Trainer, *, is_best: bool) -> None:
-        paths = get_run_paths(trainer)
-        # The new file is complete before the older ones move: last.ckpt may be damaged, and the
-        # disk full.
-        if not is_best:
-            _save_checkpoint(trainer, paths.next)
-        elif trainer.is_global_zero:
-            duplicate_checkpoint(paths.best, paths.next)
-        if trainer.is_global_zero:
-            if paths.last.exists():
-                rename_checkpoint(paths.last, paths.previous)
-            rename_checkpoint(paths.next, paths.last)
+        job = SaveJob(self._plan(trainer, files))
+        try:
+            checkpoint = capture_checkpoint(trainer)
+        except OSError as error:
+            if trainer.world_size > 1:  # the others do not know, and wait for this checkpoint
+                raise
+            job.fail(error)
+        else:
+            if checkpoint is not None:
+                self._write(trainer, job, checkpoint)
+        self._job = job
+        if self._copier is None:
+            self.finish_save(trainer)
 
-    def _keep_epoch(self, trainer: Trainer) -> None:
-        if not trainer.is_global_zero:
-            return
-        paths = get_run_paths(trainer)
-        epoch_file = _EPOCH_FILE.format(trainer.current_epoch + 1)
-        duplicate_checkpoint(paths.last, paths.checkpoints / epoch_file)
+    def _plan(self, trainer: Trainer, files: tuple[SavedFile, ...]) -> SavePlan:
+        return SavePlan(
+            run=get_run_paths(trainer),
+            step=trainer.global_step,
+            files=files,
+            epoch=trainer.current_epoch + 1,
+            keep_epochs=math.inf if self.keep_epochs is None else self.keep_epochs,
+            max_bytes=math.inf if self.keep_gigabytes is None else self.keep_gigabytes * 1e9,
+            stops_at_error=self.on_save_error == "stop",
+            state_key=self.state_key,
+            older_best_score=self._best_score_on_disk,
+        )
 
-        newest_first = sorted(paths.checkpoints.glob(_EPOCH_GLOB), reverse=True)
-        sizes = [path.stat().st_size for path in newest_first]
-        total_sizes = list(itertools.accumulate(sizes))
-        max_epochs = math.inf if self.keep_epochs is None else self.keep_epochs
-        max_bytes = math.inf if self.keep_gigabytes is None else self.keep_gigabytes * 1e9
+    def _write(self, trainer: Trainer, job: SaveJob, checkpoint: dict[str, Any]) -> None:
+        """Write a checkpoint now, or copy it and start to write the copy."""
+        checkpoint_io = trainer.strategy.checkpoint_io
+        if self._copier is None:
+            job.run(checkpoint, checkpoint_io)
+        else:
+            job.start(self._copier.copy(checkpoint).load, checkpoint_io)
 
-        for index in range(1, len(newest_first)):
-            if index >= max_epochs or total_sizes[index] > max_bytes:
-                remove_checkpoint(newest_first[index])
-
-    def _try_to_save(self, trainer: Trainer, save: Callable[[], None]) -> bool:
-        """Call `save` on all ranks, and return whether the first one could write the file.
-
-        Errors are handled as `on_save_error` says.
-        """
-        error = self._agree_on_error(_check_folder_exists(trainer))
-        if error is None:
-            try:
-                save()
-            except _ContentError as failure:
-                raise failure.error from None
-            except OSError as own_error:
-                error = own_error
-            error = self._agree_on_error(error)
-        if error is None:
-            return True
-
-        self._save_error = error
-        if self.on_save_error == "stop":
-            raise error
-        logger.error("{}. Training continues.", error)
-        return False
+    def _is_asynchronous(self, trainer: Trainer) -> bool:
+        if self.asynchronous == "auto":
+            return trainer.strategy.root_device.type == "cuda"
+        return self.asynchronous
 
     def _agree_on_error(self, error: OSError | None) -> OSError | None:
         """Return the error of the first rank, which writes the files; None without one."""
@@ -308,8 +356,13 @@ class BestAndLastCheckpoint(Checkpoint):
         return CheckpointNotSavedError(message)
 
     def _report_save(self, trainer: Trainer) -> None:
+        """Call `on_saved`, once for each save, if its files are on disk."""
+        job = self._job
+        if job is None or job.is_reported or not job.has_saved:
+            return
+        job.is_reported = True
         if self.on_saved is not None and trainer.is_global_zero:
-            self.on_saved(trainer.global_step)
+            self.on_saved(job.plan.step)
 
     def _get_monitored_value(self, trainer: Trainer) -> float:
         metrics = trainer.callback_metrics
@@ -328,41 +381,6 @@ class BestAndLastCheckpoint(Checkpoint):
         if self.mode == "max":
             return value > self.best_score
         return value < self.best_score
-
-
-class _ContentError(Exception):
-    """One of several ranks could not build a checkpoint, of which the others do not know.
-
-    They wait for it, so training cannot continue.
-    """
-
-    def __init__(self, error: OSError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-def _save_checkpoint(trainer: Trainer, path: Path) -> None:
-    try:
-        trainer.save_checkpoint(path)
-    except CheckpointNotSavedError:
-        # The other ranks wait for the first one at the end of `save_checkpoint` (lightning 2.6.6).
-        trainer.strategy.barrier()
-        raise
-    except OSError as error:
-        if trainer.world_size > 1:
-            raise _ContentError(error) from error
-        raise
-
-
-def _check_folder_exists(trainer: Trainer) -> CheckpointNotSavedError | None:
-    """Return an error if the folder was deleted.
-
-    Saving would create it again, without the other files of the run.
-    """
-    folder = get_run_paths(trainer).checkpoints
-    if not trainer.is_global_zero or folder.is_dir():
-        return None
-    return CheckpointNotSavedError(f"{folder} was deleted; no checkpoint was saved")
 
 
 def _is_out_of_time(trainer: Trainer) -> bool:

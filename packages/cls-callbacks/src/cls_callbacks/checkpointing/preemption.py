@@ -99,12 +99,12 @@ class PreemptionCheckpoint(Checkpoint):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Exit if a signal arrived; the checkpoint was saved at the end of the last epoch."""
         self._settle()
-        self._exit_if_agreed()
+        self._exit_if_agreed(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Exit if a signal arrived; the checkpoint was saved at the end of the last epoch."""
         self._settle()
-        self._exit_if_agreed()
+        self._exit_if_agreed(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -151,10 +151,9 @@ class PreemptionCheckpoint(Checkpoint):
             os.write(2, message.encode())
 
     def _save_and_exit(self, trainer: Trainer) -> None:
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, BestAndLastCheckpoint):
-                callback.save_last(trainer)
-        self._exit_if_agreed()
+        for callback in _find_savers(trainer):
+            callback.save_last(trainer)
+        self._exit_if_agreed(trainer)
 
     def _has_agreed(self) -> bool:
         """Whether all ranks know of a signal to one of them."""
@@ -169,9 +168,12 @@ class PreemptionCheckpoint(Checkpoint):
         if self._agreed is None:
             self._agreed = _name(self._agreement.settle(_number(self._received)))
 
-    def _exit_if_agreed(self) -> None:
-        if self._agreed is not None:
-            raise TrainingInterrupted(self._agreed)
+    def _exit_if_agreed(self, trainer: Trainer) -> None:
+        if self._agreed is None:
+            return
+        for callback in _find_savers(trainer):
+            callback.finish_save(trainer)
+        raise TrainingInterrupted(self._agreed)
 
     def _restore_handlers(self) -> None:
         for number, handler in self._previous_handlers.items():
@@ -181,6 +183,11 @@ class PreemptionCheckpoint(Checkpoint):
 
         self._previous_handlers = {}
         self._restarts_validation = False
+
+
+def _find_savers(trainer: Trainer) -> list[BestAndLastCheckpoint]:
+    callbacks = trainer.checkpoint_callbacks
+    return [each for each in callbacks if isinstance(each, BestAndLastCheckpoint)]
 
 
 def _number(name: str | None) -> int:
