@@ -360,8 +360,7 @@ def format_imports(processes: list[Process], count: int) -> str:
             if end <= first_step:
                 package[2] += seconds
         total = sum(package[1] for package in packages.values())
-        modules = len(process.imports)
-        lines.append(f"imports of {process.name}: {modules:,} modules, {total:.2f} s")
+        lines.append(f"imports of {process.name}: {len(process.imports):,} modules, {total:.2f} s")
         lines.append(f"{'package':<24}{'modules':>8}{'seconds':>9}{'before the first step':>23}")
         slowest = sorted(packages, key=lambda name: -packages[name][1])
         for name in slowest[:count]:

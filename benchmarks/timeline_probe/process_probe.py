@@ -24,7 +24,7 @@ SPANS = {
     "cls_train.main": {"_compose_and_check": "compose and check the settings"},
     "cls_train.stages.evaluation_process": {
         "_start": "start the evaluation process",
-        "_request": "wait for the evaluation process",
+        "_wait_for_answer": "wait for the evaluation process",
     },
     "cls_train.run": {"run": "run", "_finish": "report and summary", "_write_report": "report"},
     "cls_train.run_folder.run_paths": {"choose_run_paths": "choose the run folder"},
@@ -354,7 +354,7 @@ class _ProfilerPatch:
             with recorder.span(action_name, shortest=SHORTEST):
                 yield action_name
 
-        module.PassThroughProfiler.profile = profile  # type: ignore[attr-defined]
+        module.PassThroughProfiler.profile = profile
 
 
 class StepTracer:

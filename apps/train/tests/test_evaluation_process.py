@@ -5,10 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 
 from cls_export.contract.run_layout import RunPaths
 from cls_train.errors import RunError, RunFailedError
 from cls_train.stages import evaluation_process
+from cls_train.stages.evaluation_starter import EvaluationStarter
 
 
 @pytest.mark.slow
@@ -24,17 +27,18 @@ def test_the_process_ends_silently_when_the_app_ends_without_a_request() -> None
 
 def test_stop_ends_a_waiting_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation_process, "_waiting", None)
-    evaluation_process.start_early(["debug=tiny"])
+    evaluation_process.start()
     process = evaluation_process._waiting
     assert process is not None
+    evaluation_process.start()
+    assert evaluation_process._waiting is process, "one process waits"
     evaluation_process.stop()
     assert process.poll() is not None
 
 
-def test_no_process_starts_when_evaluation_is_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation_process, "_waiting", None)
-    evaluation_process.start_early(["debug=tiny", "stages.evaluate=false"])
-    assert evaluation_process._waiting is None
+@pytest.mark.parametrize(("epochs", "expected"), [(1, True), (10, True), (11, False), (48, False)])
+def test_the_process_of_a_short_run_starts_with_the_app(epochs: int, expected: bool) -> None:
+    assert evaluation_process.is_short({"max_epochs": epochs}) == expected
 
 
 @pytest.mark.slow
@@ -43,6 +47,42 @@ def test_an_error_of_the_process_is_raised_in_the_app(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no config\.yaml") as caught:
         evaluation_process.evaluate_in_clean_process(RunPaths(tmp_path / "none"), ())
     assert "in read_config" in str(caught.value.__cause__), "the traceback of the process"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(1.0, [1, 2, 3]), (60.0, [3]), (10.0, [2, 3]), (10.5, [3])]
+)
+def test_the_process_of_a_gpu_run_starts_shortly_before_training_ends(
+    tmp_path: Path, seconds: float, expected: list[int]
+) -> None:
+    starts: list[int] = []
+    trainer: Trainer
+    starter = EvaluationStarter(
+        lambda: starts.append(trainer.current_epoch), lambda: trainer.current_epoch * seconds
+    )
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=4,
+        limit_train_batches=1,
+        limit_val_batches=0,
+        callbacks=[starter],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(BoringModel())
+    assert starts == expected
+
+
+def test_scipy_signal_is_whole_after_torchmetrics_was_imported_without_it() -> None:
+    code = (
+        "import sys; from cls_train.process import import_torchmetrics; import_torchmetrics(); "
+        "assert 'torchmetrics' in sys.modules; assert 'scipy.signal' not in sys.modules; "
+        "import scipy.signal; scipy.signal.windows.hamming(3)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 DIES = "import os, sys; sys.stdin.readline(); os.kill(os.getpid(), {number})"

@@ -20,6 +20,7 @@ from cls_train.errors import ConfigError, RunFailedError
 from cls_train.help_page import format_help
 from cls_train.process import (
     immediate_exit_on_signals,
+    import_torchmetrics,
     paused_garbage_collection,
     treat_sigusr1_as_sigterm,
 )
@@ -192,13 +193,14 @@ def _check(config: "RunConfig", prefix: str, num_processes: int) -> None:
 
 def _run(config: "RunConfig", prefix: str, process: ProcessRank | None) -> None:
     is_alone = process is None or process.world_size == 1
-    if is_alone and config.stages.evaluate:
-        evaluation_process.start_early(())
+    if is_alone and config.stages.evaluate and evaluation_process.is_short(config.trainer):
+        evaluation_process.start()
     is_imported = "torch" in sys.modules  # by a test, or by the first run of a sweep
     with (
         immediate_exit_on_signals(),
         nullcontext() if is_imported else paused_garbage_collection(),
     ):
+        import_torchmetrics()
         from cls_train.run import run
 
     if process is None:

@@ -11,7 +11,6 @@ from loguru import logger
 from cls_callbacks import RemoteMirror
 from cls_data import DataError
 from cls_export.contract.run_layout import RunPaths
-from cls_report import ReportError, Run, build_run_report, write_report
 from cls_train.builders.loggers import build_loggers, closing_loggers
 from cls_train.composition.config import RunConfig
 from cls_train.console import print_summary
@@ -28,9 +27,6 @@ from cls_train.stages import evaluation_process
 from cls_train.stages.evaluation_process import evaluate_in_clean_process
 from cls_train.stages.fit import FitResult, check_settings, fit, read_result
 from cls_train.stages.summary import build_summary, build_summary_rows, log_evaluation
-
-MAX_EPOCHS_WITH_WAITING_PROCESS = 10
-"""Longer runs start the evaluation process after training: a waiting process takes 0.6 GB."""
 
 
 def run(config: RunConfig) -> None:
@@ -93,14 +89,13 @@ def _train(
     state = check_startable(paths)
     trains = state < RunState.TRAINED or is_extended(paths, config)
     if _tell_other_ranks(trains=trains):
-        epochs = config.trainer.get("max_epochs")
-        if isinstance(epochs, int) and epochs > MAX_EPOCHS_WITH_WAITING_PROCESS:
-            evaluation_process.stop()
         fit_result = fit(config, paths, mirror)
         if mirror is not None:
             mirror.push()
         return fit_result, RunState.TRAINED
 
+    if config.stages.evaluate and state < RunState.EVALUATED:
+        evaluation_process.start()
     check_settings(config)
     with capture_lines() as earlier_lines:
         config, state = continue_after_training(paths, config)
@@ -119,7 +114,7 @@ def _evaluate(config: RunConfig, fit_result: FitResult, state: RunState) -> dict
     if state is RunState.EVALUATED:
         return _read_evaluation(fit_result.run)
 
-    evaluate_in_clean_process(fit_result.run, config.allow_targets)
+    evaluate_in_clean_process(fit_result.run, config.allow_targets, meanwhile=_import_report)
     evaluation = _read_evaluation(fit_result.run)
     log_evaluation(fit_result, evaluation)
     return evaluation
@@ -134,7 +129,14 @@ def _finish(config: RunConfig, fit_result: FitResult, evaluation: dict[str, Any]
         write_json(paths.summary, build_summary(fit_result, evaluation))
 
 
+def _import_report() -> None:
+    """Import what the report needs, SciPy above all."""
+    import cls_report.reports.run_report  # noqa: F401
+
+
 def _write_report(paths: RunPaths) -> None:
+    from cls_report import ReportError, Run, build_run_report, write_report
+
     try:
         write_report(build_run_report(Run.open(paths.path)), paths.report)
     except (DataError, ReportError) as error:  # the run is finished without a report

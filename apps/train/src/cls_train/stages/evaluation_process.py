@@ -1,8 +1,10 @@
-"""Evaluate a run in a clean Python process, which can start before training does.
+"""Evaluate a run in a clean Python process, which starts before training ends.
 
-Importing PyTorch and Lightning takes several seconds. A process that starts with the app imports
-them while the app imports, checks, and trains. It receives only the path of the run. Its errors are
-raised in the app, which reports them like its own.
+Importing PyTorch and Lightning takes several seconds. The process of a short run starts with the
+app, and imports them while the app imports, checks, and trains. That of a longer run on a GPU
+starts shortly before training ends; see `stages.evaluation_starter`. Otherwise it starts after
+training. The process receives only the path of the run. Its errors are raised in the app, which
+reports them like its own.
 """
 
 import contextlib
@@ -14,13 +16,22 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cls_export.contract.run_layout import RunPaths
 from cls_train.distributed.environment import standalone_environment
 from cls_train.errors import RunFailedError
-from cls_train.process import end_with_parent, paused_garbage_collection, run_and_exit
+from cls_train.process import (
+    end_with_parent,
+    import_torchmetrics,
+    paused_garbage_collection,
+    run_and_exit,
+)
+
+MAX_SHORT_EPOCHS = 10
+"""A waiting process takes 0.6 GB, which is not worth it during a long run."""
 
 _waiting: "subprocess.Popen[bytes] | None" = None
 
@@ -32,10 +43,16 @@ class _RemoteError(Exception):
         return f"\n{self.args[0]}"
 
 
-def start_early(arguments: Sequence[str]) -> None:
-    """Start a process that waits for a run, unless the command line turns evaluation off."""
+def is_short(trainer: Mapping[str, Any]) -> bool:
+    """Whether the settings of a trainer are those of a run whose process starts with the app."""
+    epochs = trainer.get("max_epochs")
+    return isinstance(epochs, int) and epochs <= MAX_SHORT_EPOCHS
+
+
+def start() -> None:
+    """Start a process that waits for a run, unless one does already."""
     global _waiting
-    if "stages.evaluate=false" not in arguments and _waiting is None:
+    if _waiting is None:
         _waiting = _start()
 
 
@@ -47,12 +64,15 @@ def stop() -> None:
         _end(process)
 
 
-def evaluate_in_clean_process(run: RunPaths, allow_targets: Sequence[str]) -> None:
+def evaluate_in_clean_process(
+    run: RunPaths, allow_targets: Sequence[str], meanwhile: Callable[[], None] = lambda: None
+) -> None:
     """Evaluate a run, and write evaluation.json.
 
     Args:
         run: The trained run.
         allow_targets: Packages of the user whose classes its configuration may name.
+        meanwhile: Called while the process works.
 
     Raises:
         RunFailedError: The process was killed.
@@ -64,7 +84,9 @@ def evaluate_in_clean_process(run: RunPaths, allow_targets: Sequence[str]) -> No
         process = _start()
 
     try:
-        answer = _request(process, run, allow_targets)
+        _send_request(process, run, allow_targets)
+        meanwhile()
+        answer = _wait_for_answer(process)
     finally:
         _end(process)  # it still runs if this process was interrupted
 
@@ -85,16 +107,19 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def _request(
+def _send_request(
     process: "subprocess.Popen[bytes]", run: RunPaths, allow_targets: Sequence[str]
-) -> bytes:
-    """Send the request, and wait for the answer; it is empty if the process dies."""
+) -> None:
     assert process.stdin is not None
-    assert process.stdout is not None
     request = json.dumps({"run": str(run.path), "allow_targets": list(allow_targets)})
     with contextlib.suppress(BrokenPipeError):  # it has failed already, and answered
         process.stdin.write(f"{request}\n".encode())
         process.stdin.flush()  # not closed: its end tells the process that this one has died
+
+
+def _wait_for_answer(process: "subprocess.Popen[bytes]") -> bytes:
+    """Return the answer; it is empty if the process dies."""
+    assert process.stdout is not None
     answer = process.stdout.read()
     process.wait()
     return answer
@@ -157,6 +182,7 @@ def _evaluate_requested_run() -> bool:
         Whether there was a request.
     """
     with paused_garbage_collection():
+        import_torchmetrics()
         from cls_train.stages.evaluate import evaluate_and_write, warm_up_exporter
 
         warm_up_exporter()

@@ -62,6 +62,8 @@ from cls_train.run_folder.resume import (
 from cls_train.run_folder.run_paths import choose_run_paths, write_json
 from cls_train.run_folder.state import check_startable, forget_evaluation
 from cls_train.run_folder.write_errors import failed_writes
+from cls_train.stages import evaluation_process
+from cls_train.stages.evaluation_starter import EvaluationStarter
 from cls_train.stages.run_trainer import check_has_best, run_trainer
 
 
@@ -159,6 +161,8 @@ def fit(config: RunConfig, run: RunPaths, mirror: RemoteMirror | None = None) ->
     _add_metadata(training, labels)
     if mirror is not None:
         _push_checkpoints(training, mirror)
+    if ranks.is_first and config.stages.evaluate:
+        _start_evaluation_early(training.trainer)
 
     with log_to_file(run.log, earlier_lines) if ranks.is_first else nullcontext():
         if checkpoint is None:
@@ -350,6 +354,13 @@ def _push_checkpoints(training: _Training, mirror: RemoteMirror) -> None:
     callbacks: list[Callback] = training.trainer.callbacks  # type: ignore[attr-defined]
     callbacks.append(RemotePushCallback(mirror))
     training.callbacks.best_and_last.on_saved = mirror.push
+
+
+def _start_evaluation_early(trainer: Trainer) -> None:
+    """On a GPU, let the evaluation process import its modules during the last epochs."""
+    if trainer.strategy.root_device.type != "cpu":
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks.append(EvaluationStarter(evaluation_process.start))
 
 
 def _get_images_per_second(callbacks: Sequence[Callback]) -> float | None:
