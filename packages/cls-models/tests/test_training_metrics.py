@@ -25,10 +25,10 @@ def test_an_epoch_has_one_mean_loss_whatever_numbers_of_ranks_train_it(
     counts: list[int], stops: list[int]
 ) -> None:
     bounds = [0, *sorted(stops[: len(counts) - 1]), 4]
-    metrics = TrainingMetrics(2)
+    metrics = TrainingMetrics()
     train(metrics, 0, bounds[1], counts[0])
     for before, now, first, last in zip(counts, counts[1:], bounds[1:], bounds[2:], strict=False):
-        resumed = TrainingMetrics(2)
+        resumed = TrainingMetrics()
         resumed.restore_state(metrics.get_state(before), rank=0, world_size=now)
         metrics = resumed
         train(metrics, first, last, now)
@@ -36,21 +36,21 @@ def test_an_epoch_has_one_mean_loss_whatever_numbers_of_ranks_train_it(
 
 
 def test_only_the_first_rank_continues_saved_metrics() -> None:
-    metrics = TrainingMetrics(2)
+    metrics = TrainingMetrics()
     train(metrics, 0, 2, ranks=1)
     state = metrics.get_state(world_size=1)
-    ranks = [TrainingMetrics(2) for _ in range(2)]
+    ranks = [TrainingMetrics() for _ in range(2)]
     for rank, resumed in enumerate(ranks):
         resumed.restore_state(state, rank, world_size=2)
     assert [resumed.sum_losses() for resumed in ranks] == [6.0, 0.0]
 
 
 def test_a_checkpoint_of_version_0_1_has_the_losses_of_one_device() -> None:
-    metrics = TrainingMetrics(2)
+    metrics = TrainingMetrics()
     train(metrics, 0, 2, ranks=1)
     state = metrics.get_state(world_size=1)
     del state["world_size"]
-    resumed = TrainingMetrics(2)
+    resumed = TrainingMetrics()
     resumed.restore_state(state, rank=0, world_size=1)
     train(resumed, 2, 4, ranks=1)
     assert float(resumed.compute()["train_loss"]) == 3.0

@@ -22,6 +22,7 @@ from cls_data import (
     ClassificationDataModule,
     EvaluationOutputs,
 )
+from cls_models.acceleration.step_graph import StepGraph
 from cls_models.finetuning.distillation import DistillationLoss
 from cls_models.finetuning.feature_cache import FeatureCache
 from cls_models.finetuning.transfer import Transfer
@@ -92,6 +93,8 @@ class ClassificationModule(LightningModule):
         self.outputs: EvaluationOutputs | None = None
         """Outputs of the latest evaluation; None before the first, and on all ranks but the first.
         """
+        self.step_graph: StepGraph | None = None
+        """Computes the gradients and the update of the current batch, if it is set."""
         self.class_accuracy: Tensor | None = None
         """Accuracy of each class in the latest evaluation, float32 [C] on the CPU; or None."""
 
@@ -102,7 +105,7 @@ class ClassificationModule(LightningModule):
         self._feature_cache: FeatureCache | None = None
         self._plateau: Plateau | None = None
 
-        self._training_metrics = TrainingMetrics(num_classes)
+        self._training_metrics = TrainingMetrics()
         self._eval_metrics = build_classification_metrics(num_classes)
         self._nonfinite_batch = NonfiniteBatchTracker()
         self._eval_batches: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -125,6 +128,7 @@ class ClassificationModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Freeze layers, also when training resumes within an epoch, and fill the feature cache."""
+        self._training_metrics.move(self.device)
         self._freeze_layers()
         if self.transfer is not None and self.transfer.cache_features:
             self._feature_cache = self._build_feature_cache()
@@ -144,7 +148,26 @@ class ClassificationModule(LightningModule):
         _seed_generators(seed, self.device)
 
     def training_step(self, batch: ClassificationBatch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch."""
+        """Return the loss of one batch; with a step graph, compute its gradients too."""
+        if self.step_graph is None:
+            loss = self.compute_loss(batch)
+        else:
+            is_first = batch_idx % self.trainer.accumulate_grad_batches == 0
+            loss = self.step_graph.compute_gradients(is_first=is_first)
+
+        # Lightning sets this attribute without declaring it.
+        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        is_logged = bool(interval) and (self.global_step + 1) % interval == 0
+
+        # Log where loggers write, and at the last step, so that every epoch has a value.
+        if is_logged or self.trainer.is_last_batch:
+            self._log_step(loss.detach())
+        if self.trainer.is_last_batch:
+            self._log_training_epoch()
+        return loss
+
+    def compute_loss(self, batch: ClassificationBatch) -> Tensor:
+        """Return the loss of one batch, and add it to the training metrics."""
         if self._feature_cache is None:
             logits = self(batch["images"])
         else:
@@ -161,17 +184,29 @@ class ClassificationModule(LightningModule):
         if "index" in batch:
             self._nonfinite_batch.update(detached_loss, batch["index"])
         self._training_metrics.update(detached_loss, logits.detach(), batch["labels"])
-
-        # Lightning sets this attribute without declaring it.
-        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        is_logged = bool(interval) and (self.global_step + 1) % interval == 0
-
-        # Log where loggers write, and at the last step, so that every epoch has a value.
-        if is_logged or self.trainer.is_last_batch:
-            self._log_step(detached_loss)
-        if self.trainer.is_last_batch:
-            self._log_training_epoch()
         return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Compute the gradients, unless the step graph has."""
+        if self.step_graph is None:
+            super().backward(loss, *args, **kwargs)
+
+    def on_validation_model_zero_grad(self) -> None:
+        """Free the gradients, unless a step graph computes them in its own memory."""
+        if self.step_graph is None:
+            super().on_validation_model_zero_grad()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients, unless the update of a step graph does."""
+        if self.step_graph is None or not self.step_graph.clips_gradients:
+            super().configure_gradient_clipping(
+                optimizer, gradient_clip_val, gradient_clip_algorithm
+            )
 
     def on_validation_start(self) -> None:
         """Let all ranks validate the same statistics of batch normalization."""

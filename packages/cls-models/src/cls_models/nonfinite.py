@@ -19,7 +19,8 @@ class NonfiniteLossError(ArithmeticError):
 class NonfiniteBatchTracker:
     """Remember the rows of the first batch whose loss was not finite, on the loss's device.
 
-    Checking each loss on the host would make it wait for the device at every step.
+    Checking each loss on the host would make it wait for the device at every step. The rows stay
+    the same tensor, because a CUDA graph writes to it.
     """
 
     def __init__(self) -> None:
@@ -27,16 +28,16 @@ class NonfiniteBatchTracker:
 
     def reset(self) -> None:
         """Forget the batch, at the start of an epoch."""
-        self._rows = None
+        if self._rows is not None:
+            self._rows.fill_(-1)
 
     def update(self, loss: Tensor, rows: Tensor) -> None:
         """Record the rows, int64 [B], if this scalar loss is the first that is not finite."""
-        if self._rows is None:
-            self._rows = torch.full_like(rows, -1)
-        if len(rows) == len(self._rows):  # all batches of an epoch have the same size
-            is_unset = self._rows[0] < 0
-            is_first = ~loss.isfinite() & is_unset
-            self._rows = torch.where(is_first, rows, self._rows)
+        if self._rows is None or self._rows.shape != rows.shape:
+            self._rows = torch.full_like(rows, -1)  # all batches of an epoch have the same size
+        is_unset = self._rows[0] < 0
+        is_first = ~loss.isfinite() & is_unset
+        self._rows.copy_(torch.where(is_first, rows, self._rows))
 
     def rows(self) -> list[int]:
         """Return the recorded rows; empty if all losses were finite."""

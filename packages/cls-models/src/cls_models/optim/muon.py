@@ -118,7 +118,10 @@ class Muon(Optimizer):
             for parameter, update in zip(parameters, updates, strict=True):
                 update = update.reshape(parameter.shape).to(parameter.dtype)
                 parameter.mul_(decay)
-                parameter.add_(update, alpha=-rate)
+                if isinstance(rate, Tensor):  # on the device, for a CUDA graph
+                    parameter.sub_(update.mul_(rate))
+                else:
+                    parameter.add_(update, alpha=-rate)
 
     def _update_momentum(self, parameter: Tensor, momentum: float) -> Tensor:
         """Update a parameter's momentum buffer, and return the Nesterov momentum."""
