@@ -136,10 +136,12 @@ def run_two_chains(chain: Callable[[int], Any]) -> list[Any]:
         return list(pool.map(chain, (0, 1)))
 
 
+@pytest.mark.parametrize("asynchronous", ["false", "true"])
 def test_resume_after_thirty_kills_gives_the_same_weights_and_metrics(
-    runs: Runs, uninterrupted: Path, short: bool
+    runs: Runs, uninterrupted: Path, short: bool, asynchronous: str
 ) -> None:
-    num_faults = 2 if short else 15
+    num_faults = 1 if short else 15
+    setting = f"callbacks.best_and_last.asynchronous={asynchronous}"
 
     def chain(which: int) -> tuple[int, int]:
         moments = random.Random(which)
@@ -147,14 +149,14 @@ def test_resume_after_thirty_kills_gives_the_same_weights_and_metrics(
         while kills < num_faults:
             name = f"killed{which}.{number}"
             while kills < num_faults and not is_finished(runs.folder / name):
-                process = runs.start_and_wait(name)
+                process = runs.start_and_wait(name, setting)
                 time.sleep(moments.uniform(0, 0.5 if short else 2.5))
                 process.kill()
                 process.join()
                 kills += process.exitcode == -signal.SIGKILL
                 while_writing += is_being_written(runs.folder / name)
             if not is_finished(runs.folder / name):
-                runs.finish(name)
+                runs.finish(name, setting)
             assert_same(runs.folder / name, uninterrupted)
             number += 1
         return kills, while_writing

@@ -1,11 +1,14 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 SCRIPT = Path(__file__).with_name("ddp_training.py")
+SAVES = Path(__file__).with_name("ddp_saves.py")
 
 
 @pytest.mark.slow
@@ -27,3 +30,23 @@ def test_ema_holds_the_same_average_in_both_ddp_processes(tmp_path: Path) -> Non
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert torch.allclose(saved["state_dict"]["layer.weight"], average, atol=1e-6)
     assert torch.equal(saved["raw_state_dict"]["layer.weight"], steps[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("on_save_error", "expected", "reported"),
+    [
+        ("stop", {"error": "the disk is full", "epoch": 2, "best": 0.1}, [4]),
+        ("continue", {"error": None, "epoch": 3, "best": 0.3}, [4, 12]),
+    ],
+)
+def test_ranks_agree_on_an_error_of_the_thread_that_writes(
+    tmp_path: Path, on_save_error: str, expected: dict[str, Any], reported: list[int]
+) -> None:
+    command = [sys.executable, "-W", "ignore", str(SAVES), str(tmp_path), on_save_error]
+    subprocess.run(command, check=True, timeout=300)
+    for rank, steps in ((0, reported), (1, [])):
+        result = json.loads((tmp_path / f"rank{rank}.json").read_text())
+        assert result == {**expected, "reported": steps}
+    best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
+    assert round(best["scored"]["value"], 3) == expected["best"]

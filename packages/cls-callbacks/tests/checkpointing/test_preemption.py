@@ -40,10 +40,10 @@ class Send(Callback):
         self.send(trainer, "end")
 
 
-def callbacks(*more: Callback) -> list[Callback]:
+def callbacks(*more: Callback, asynchronous: bool = False) -> list[Callback]:
     return [
         EMA(decay=0.9),
-        BestAndLastCheckpoint("valid_loss", "min"),
+        BestAndLastCheckpoint("valid_loss", "min", asynchronous=asynchronous),
         PreemptionCheckpoint(),
         *more,
     ]
@@ -87,19 +87,34 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("settings", [{}], ids=["plain"])
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    ("moment", "asynchronous"),
+    [
+        *((moment, False) for moment in MOMENTS),
+        ("in the middle of an epoch", True),
+        ("a validation", True),
+        ("the end of an epoch", True),
+    ],
+)
 def test_interrupted_training_resumes_exactly(
-    whole: Path, new_module: Any, data: Any, make_trainer: Any, tmp_path: Path, moment: str
+    whole: Path,
+    new_module: Any,
+    data: Any,
+    make_trainer: Any,
+    tmp_path: Path,
+    moment: str,
+    asynchronous: bool,
 ) -> None:
     hook, epoch, batch, step = MOMENTS[moment]
+    sender = Send(hook, epoch, batch)
     with pytest.raises(TrainingInterrupted) as caught:
-        make_trainer(*callbacks(Send(hook, epoch, batch)), max_epochs=EPOCHS).fit(
+        make_trainer(*callbacks(sender, asynchronous=asynchronous), max_epochs=EPOCHS).fit(
             new_module(), datamodule=data
         )
     assert caught.value.code == 143
     assert weights(tmp_path / "run")["step"] == step
     last = tmp_path / "run/checkpoints/last.ckpt"
-    make_trainer(*callbacks(), max_epochs=EPOCHS).fit(
+    make_trainer(*callbacks(asynchronous=asynchronous), max_epochs=EPOCHS).fit(
         new_module(), datamodule=data, ckpt_path=last, weights_only=True
     )
     for name in ("last", "best"):

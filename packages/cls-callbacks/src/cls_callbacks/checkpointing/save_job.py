@@ -62,13 +62,15 @@ class SaveJob:
         plan: What to write.
 
     Attributes:
+        saved: The files that were written.
         errors: The error of each file that could not be written.
         failure: Any other error of the thread.
-        is_reported: For the caller.
+        is_reported: Whether the caller has reported this save.
     """
 
     def __init__(self, plan: SavePlan) -> None:
         self.plan = plan
+        self.saved: list[SavedFile] = []
         self.errors: dict[SavedFile, OSError] = {}
         self.failure: BaseException | None = None
         self.is_reported = False
@@ -83,7 +85,7 @@ class SaveJob:
     def has_saved(self) -> bool:
         """Whether last.ckpt was written, or best.ckpt if only that one is planned."""
         wanted: SavedFile = "last" if "last" in self.plan.files else "best"
-        return self.is_done and self.failure is None and wanted not in self.errors
+        return self.is_done and wanted in self.saved
 
     def fail(self, error: OSError) -> None:
         """Record that there is no checkpoint to write."""
@@ -118,6 +120,7 @@ class SaveJob:
             try:
                 self._check_folder_exists()
                 self._save(name, checkpoint, checkpoint_io)
+                self.saved.append(name)
             except OSError as error:
                 self.errors[name] = error
             if "best" in self.errors:
