@@ -110,7 +110,7 @@ def time_bare_steps(
     trainer: Trainer, module: Any, images: Tensor, labels: Tensor, steps: int
 ) -> float:
     """Return the seconds of some training steps with nothing around them."""
-    network = copy_network(module)
+    network: nn.Module = copy.deepcopy(module.backbone).train()
     trainer_optimizer = trainer.optimizers[0]
     factory: Callable[..., torch.optim.Optimizer] = functools.partial(
         type(trainer_optimizer), lr=1e-3
@@ -143,15 +143,6 @@ def time_bare_steps(
             scaler.update()
     synchronize(images.device)
     return time.perf_counter() - started
-
-
-def copy_network(module: Any) -> nn.Module:
-    """Return a copy of the backbone, without its CUDA graph, which would step the original."""
-    recorded = vars(module.backbone).pop("forward", None)
-    network: nn.Module = copy.deepcopy(module.backbone).train()
-    if recorded is not None:
-        module.backbone.forward = recorded
-    return network
 
 
 def synchronize(device: torch.device) -> None:

@@ -10,6 +10,7 @@ from cls_train.run_folder.settings_diff import compare_settings
 @pytest.mark.parametrize(
     "override",
     [
+        "acceleration=off",
         "data.root=/elsewhere",
         "++data.quarantine=/elsewhere/rows.jsonl",
         "++data.num_workers=4",

@@ -47,6 +47,7 @@ class ClassificationDataModule(LightningDataModule):
         augmentation: Applied to training batches only; None for no augmentation.
         mixing: Mixes augmented training images with each other; None for no mixing.
         skip_gate: Skip the data gate, for example because the training run passed it before.
+        prefetch: Prepare training batches ahead on a GPU, in chunks.
         progress: Show a progress bar while images are decoded.
     """
 
@@ -58,6 +59,7 @@ class ClassificationDataModule(LightningDataModule):
         *,
         mixing: MixupCutmix | None = None,
         skip_gate: bool = False,
+        prefetch: bool = True,
         progress: bool = False,
     ) -> None:
         super().__init__()
@@ -67,6 +69,7 @@ class ClassificationDataModule(LightningDataModule):
         """Report of the data gate; None before `prepare_data`, or if the gate was skipped."""
         self._checked_records: dict[Split, list[Record]] | None = None
         self._should_check = config.gate is not None and not skip_gate
+        self._should_prefetch = prefetch
         self._progress = progress
         self._dataset = DecodedDataset(config)
         self._transform = DeviceTransform(preprocessing, augmentation, mixing)
@@ -291,7 +294,7 @@ class ClassificationDataModule(LightningDataModule):
         loader.load_state_dict({"batches": self._resume_batch})
 
         device = self._device()
-        if device.type == "cuda" and self.config.num_workers == 0:
+        if device.type == "cuda" and self._should_prefetch and self.config.num_workers == 0:
             rows = keep_on_device(train.store.rows, device)
             preparation = ChunkPreparation(
                 BatchDataset(rows, train.labels, pinned=True),

@@ -14,7 +14,7 @@ from loguru import logger
 
 from cls_callbacks import BestAndLastCheckpoint
 from cls_export.contract.suggestions import did_you_mean
-from cls_models import VALIDATION_METRICS
+from cls_models import VALIDATION_METRICS, CudaGraphCallback
 from cls_train.composition.config import Node, RunConfig
 from cls_train.composition.instantiate import build
 from cls_train.errors import ConfigError
@@ -32,7 +32,7 @@ class Callbacks:
 
 
 def build_callbacks(config: RunConfig) -> Callbacks:
-    """Build the callbacks that are not null.
+    """Build the callbacks that are not null, and the one for `acceleration: auto`.
 
     Raises:
         ConfigError: There is not exactly one `cls_callbacks.BestAndLastCheckpoint`, a callback
@@ -55,7 +55,19 @@ def build_callbacks(config: RunConfig) -> Callbacks:
             "callbacks: expected exactly one cls_callbacks.BestAndLastCheckpoint, "
             f"got {len(checkpoints)}; the app resumes from, evaluates, and exports its checkpoints"
         )
-    return Callbacks(list(callbacks.values()), checkpoints[0])
+    return Callbacks(_accelerate(list(callbacks.values()), config), checkpoints[0])
+
+
+def _accelerate(callbacks: list[Callback], config: RunConfig) -> list[Callback]:
+    """Add or remove what changes how fast steps are, and nothing else."""
+    if config.acceleration == "off":
+        for callback in callbacks:
+            if isinstance(callback, BestAndLastCheckpoint):
+                callback.asynchronous = False
+        return [each for each in callbacks if not isinstance(each, CudaGraphCallback)]
+    if any(isinstance(each, CudaGraphCallback) for each in callbacks):
+        return callbacks
+    return [*callbacks, CudaGraphCallback()]
 
 
 def check_metric(metric: str, mode: str, metric_path: str, mode_path: str) -> None:

@@ -29,5 +29,11 @@ def build_data(
         mixing = build(config.mixing, "mixing", MixupCutmix)
     settings = build(config.data, "data", DataModuleConfig)
     return ClassificationDataModule(
-        settings, preprocessing, augmentation, mixing=mixing, skip_gate=skip_gate, progress=True
+        settings,
+        preprocessing,
+        augmentation,
+        mixing=mixing,
+        skip_gate=skip_gate,
+        prefetch=config.acceleration == "auto",
+        progress=True,
     )

@@ -46,6 +46,10 @@ def _text_to_list(value: Any) -> Any:
     return value
 
 
+def _off_if_false(value: Any) -> Any:
+    return "off" if value is False else value  # YAML reads the word off as false
+
+
 def _expand_home(value: Any) -> Any:
     """Replace a leading `~` by the home folder."""
     if not isinstance(value, str):
@@ -203,6 +207,7 @@ class RunConfig(_Section):
 
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)]
     allow_targets: PackageNames = ()
+    acceleration: Annotated[Literal["auto", "off"], BeforeValidator(_off_if_false)] = "auto"
     run: RunSection
     monitor: Monitor
     stages: Stages

@@ -13,7 +13,7 @@ from cls_train.composition.config import Node, RunConfig
 from cls_train.composition.targets import find_target
 from cls_train.errors import ConfigError
 
-_FREE_SECTIONS = ("allow_targets", "logger", "run", "stages")
+_FREE_SECTIONS = ("acceleration", "allow_targets", "logger", "run", "stages")
 
 _FREE_KEYS = frozenset(
     {

@@ -45,7 +45,7 @@ class CudaGraphCallback(Callback):
         self._plain_steps = 0
         reason = get_unsupported_reason(trainer, pl_module)
         self._is_disabled = reason is not None
-        if reason is not None:
+        if reason is not None and pl_module.device.type == "cuda":
             _log.info("CUDA graph disabled: %s", reason)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
