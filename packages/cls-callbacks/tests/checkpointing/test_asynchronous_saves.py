@@ -285,12 +285,14 @@ def test_an_exception_in_training_waits_for_the_write(
     def fail() -> None:
         raise failure
 
-    trainer = make_trainer(
-        ScoredCheckpoint([0.1, 0.5]), At(1, 0, fail), plugins=[SlowDisk(0.3)], max_epochs=2
-    )
+    reported: list[int] = []
+    callback = ScoredCheckpoint([0.1, 0.5])
+    callback.on_saved = reported.append
+    trainer = make_trainer(callback, At(1, 0, fail), plugins=[SlowDisk(0.3)], max_epochs=2)
     with pytest.raises(type(failure)):
         trainer.fit(module, datamodule=data)
     assert writers() == []
+    assert reported == [3]
     assert load(tmp_path / "run", "last")["epoch"] == 0
 
 

@@ -125,6 +125,40 @@ def test_failed_write_keeps_the_old_file_and_leaves_no_draft(
     verify_checkpoint(target)
 
 
+@pytest.mark.parametrize("megabytes", [[3], [0.1, 40, 1.1], [20, 20, 20, 20]])
+def test_checksum_of_large_tensors_matches_the_file(tmp_path: Path, megabytes: list[float]) -> None:
+    target = tmp_path / "last.ckpt"
+    tensors = [torch.rand(int(size * 250_000)) for size in megabytes]
+    AtomicCheckpointIO().save_checkpoint({"tensors": tensors}, target)
+    verify_checkpoint(target)
+    saved = torch.load(target, weights_only=True)["tensors"]
+    assert all(torch.equal(one, other) for one, other in zip(saved, tensors, strict=True))
+
+
+@pytest.mark.parametrize(("failing_call", "tensors"), [(0, 1), (0, 4), (1, 1), (2, 1)])
+def test_disk_error_during_a_large_write_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_call: int, tensors: int
+) -> None:
+    """An operating system reports an error of a disk to one call, and not to the next."""
+    target = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, target)
+    fsync, calls = os.fsync, []
+
+    def fail_once(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == failing_call + 1:
+            raise OSError(errno.EIO, "input/output error")
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", fail_once)
+    with pytest.raises(OSError, match=r"last\.ckpt was not saved: input/output error"):
+        large = [torch.ones(10_000_000) for _ in range(tensors)]
+        AtomicCheckpointIO().save_checkpoint({"all": large}, target)
+    assert torch.load(target, weights_only=True) == {"step": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
+    verify_checkpoint(target)
+
+
 class Steps(Callback):
     """Record the steps at which a checkpoint is saved."""
 

@@ -212,6 +212,10 @@ class BestAndLastCheckpoint(Checkpoint):
             logger.error("no checkpoint was saved: {}", self._job.failure)
         for error in self._job.errors.values():
             logger.error("{}", error)
+        try:
+            self._report_save(trainer)
+        except Exception as error:  # perhaps this is why training ends
+            logger.warning("{}", error)
         self._job = None
 
     def on_save_checkpoint(
