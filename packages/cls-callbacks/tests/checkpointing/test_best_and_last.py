@@ -150,9 +150,9 @@ def test_disk_error_during_a_large_write_keeps_the_old_file(
             raise OSError(errno.EIO, "input/output error")
         fsync(descriptor)
 
+    large = [torch.ones(10_000_000) for _ in range(tensors)]
     monkeypatch.setattr("os.fsync", fail_once)
     with pytest.raises(OSError, match=r"last\.ckpt was not saved: input/output error"):
-        large = [torch.ones(10_000_000) for _ in range(tensors)]
         AtomicCheckpointIO().save_checkpoint({"all": large}, target)
     assert torch.load(target, weights_only=True) == {"step": 1}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
