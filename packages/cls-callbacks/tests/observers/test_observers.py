@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import time
 from pathlib import Path
@@ -7,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks.progress.rich_progress import CustomProgress
+from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
+from rich.console import Console
 
 from cls_callbacks import (
     EMA,
@@ -22,7 +26,7 @@ from cls_callbacks import (
     TrainingHistoryWriter,
 )
 from cls_callbacks.observers.confusion_matrix import confusion_figure, count_confusions
-from cls_callbacks.observers.plots import save_plot
+from cls_callbacks.observers.plots import log_image, save_plot
 from cls_callbacks.observers.sample_predictions import sample_predictions_figure
 from cls_data import DatasetStatistics, EvaluationOutputs, Predictions
 
@@ -98,13 +102,41 @@ def test_plots_show_class_names_as_text_never_as_markup(make_trainer: Any, tmp_p
     outputs = EvaluationOutputs("valid", logits, torch.arange(size), torch.arange(size))
     pixels = torch.zeros(size, 3, 8, 8, dtype=torch.uint8)
     samples = sample_predictions_figure(outputs, pixels, names, columns=size)
-    titles = [each.title for each in samples.axes if each.get_title()]
-    assert len(titles) == size
-    assert not any(title.get_parse_math() for title in titles)
+    captions = [text for text in samples.axes[0].texts if "%" in text.get_text()]
+    assert len(captions) == size
+    assert not any(caption.get_parse_math() for caption in captions)
     for name, plot in (("matrix", figure), ("samples", samples)):
         save_plot(make_trainer(), plot, name)
         with Image.open(tmp_path / f"run/plots/{name}.png") as image:
             assert max(image.size) < 5000
+
+
+def test_tensorboard_gets_the_bytes_of_a_plot(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    path = tmp_path / "history.png"
+    Image.new("RGBA", (4, 3), "red").save(path)
+    tensorboard = TensorBoardLogger(tmp_path / "logs")
+    log_image([tensorboard], path, step=7)
+    tensorboard.experiment.close()
+
+    events = EventAccumulator(tensorboard.log_dir).Reload()
+    (image,) = events.Images("history")
+    assert (image.step, image.width, image.height) == (7, 4, 3)
+    assert image.encoded_image_string == path.read_bytes()
+
+
+def test_the_progress_bar_stops_without_waiting_for_its_next_redraw() -> None:
+    bar = EpochProgressBar()
+    progress = CustomProgress(refresh_per_second=0.1, console=Console(file=io.StringIO()))
+    bar.progress = progress
+    progress.start()
+    thread = progress.live._refresh_thread
+    assert thread is not None
+    bar._stop_progress()
+    assert thread.done.is_set()
+    assert thread.is_alive(), "it sleeps for ten seconds, and then ends"
 
 
 def test_plots_and_predictions_are_written_after_evaluation_but_not_during_fit(

@@ -1,6 +1,7 @@
 import io
 import math
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -266,6 +267,22 @@ def test_figure_has_one_panel_per_split_with_counts_above_the_bars() -> None:
     assert [text.get_text() for text in train.texts] == ["90", "5", "3"]
     assert [text.get_text() for text in valid.texts] == ["0", "1", "2"]
     assert [text.get_color() for text in valid.texts] == ["red", "black", "black"]
+
+
+@pytest.mark.parametrize("name", ["a", "x" * 40, "Point guard, away team", "中" * 40])
+def test_figure_has_room_for_its_names(name: str) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = class_distribution_figure(statistics_of_classes((name, "b"), count=100_000))
+    canvas = FigureCanvasAgg(figure)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        canvas.draw()
+        content = figure.get_tightbbox(canvas.get_renderer())
+    width, height = figure.get_size_inches()
+    assert 0 <= content.x0 < content.x1 <= width
+    assert 0 <= content.y0 < content.y1 <= height
 
 
 def test_figure_shows_class_names_that_look_like_formulas(tmp_path: Path) -> None:

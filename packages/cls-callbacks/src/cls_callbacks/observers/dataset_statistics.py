@@ -35,4 +35,5 @@ class DatasetStatisticsWriter(Callback):
         content = statistics.model_dump_json(indent=2) + "\n"
         write_atomically(path, content.encode())
 
-        save_plot(trainer, class_distribution_figure(statistics), "class_distribution")
+        figure = class_distribution_figure(statistics)
+        save_plot(trainer, figure, "class_distribution", crop=False)

@@ -22,10 +22,18 @@ _MAX_NAME = 40
 """Characters of a class name in a plot."""
 
 
-def save_plot(trainer: Trainer, plot: Figure | Image.Image, name: str) -> None:
+def save_plot(
+    trainer: Trainer, plot: Figure | Image.Image, name: str, *, crop: bool = True
+) -> None:
     """Write plots/NAME.png to the run folder, and pass it to the trainer's loggers.
 
     A plot that cannot be written, for example on a full disk, is a warning: a run can do without.
+
+    Args:
+        trainer: The trainer of the run.
+        plot: A figure, or an image.
+        name: The name of the plot.
+        crop: Fit a figure's borders to its content, which draws it twice.
     """
     path = get_run_paths(trainer).plots / f"{name}.png"
     try:
@@ -34,7 +42,8 @@ def save_plot(trainer: Trainer, plot: Figure | Image.Image, name: str) -> None:
                 with warnings.catch_warnings():
                     # A class name may have characters that the font lacks; they become boxes.
                     warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-                    plot.savefig(stream, format="png", dpi=120, bbox_inches="tight")
+                    box = "tight" if crop else None
+                    plot.savefig(stream, format="png", dpi=120, bbox_inches=box)
             else:
                 plot.save(stream, format="png")
     except OSError as error:
@@ -51,14 +60,34 @@ def log_image(loggers: Iterable[Logger], path: Path, step: int) -> None:
     """
     for each in loggers:
         if isinstance(each, TensorBoardLogger):
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB"))
-            each.experiment.add_image(path.stem, pixels, step, dataformats="HWC")
+            _add_png(each, path, step)
         elif isinstance(each, WandbLogger):
             each.log_image(path.stem, [str(path)], step)
         elif isinstance(each, MLFlowLogger):
             folder = path.parent.name
             each.experiment.log_artifact(each.run_id, str(path), folder)
+
+
+def _add_png(tensorboard: TensorBoardLogger, path: Path, step: int) -> None:
+    """Write a PNG file to TensorBoard as it is; `add_image` would encode its pixels again."""
+    with Image.open(path) as opened:
+        width, height = opened.size
+        channels = len(opened.getbands())
+        try:
+            from tensorboard.compat.proto.summary_pb2 import Summary
+        except ImportError:  # Lightning's logger also works with tensorboardX
+            pixels = np.asarray(opened.convert("RGB"))
+            tensorboard.experiment.add_image(path.stem, pixels, step, dataformats="HWC")
+            return
+
+    image = Summary.Image(
+        height=height,
+        width=width,
+        colorspace=channels,
+        encoded_image_string=path.read_bytes(),
+    )
+    summary = Summary(value=[Summary.Value(tag=path.stem, image=image)])
+    tensorboard.experiment._get_file_writer().add_summary(summary, step)
 
 
 def tick_labels(classes: Sequence[str]) -> list[str]:

@@ -29,6 +29,15 @@ class EpochProgressBar(RichProgressBar):
             self._initialize_train_progress_bar_id()
         self._update(self.train_progress_bar_id, batch_idx + 1)
 
+    def _stop_progress(self) -> None:
+        """Stop the bar without waiting for its thread, which sleeps until the next redraw."""
+        live = getattr(self.progress, "live", None)
+        thread = getattr(live, "_refresh_thread", None)
+        if live is not None and thread is not None:
+            thread.stop()
+            live._refresh_thread = None
+        super()._stop_progress()
+
     def _get_train_description(self, current_epoch: int) -> str:
         max_epochs = self.trainer.max_epochs
         total = "" if max_epochs in (None, -1) else f"/{max_epochs}"

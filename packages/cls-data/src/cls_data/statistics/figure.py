@@ -2,6 +2,7 @@
 
 import io
 import os
+import unicodedata
 import warnings
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _INCHES_PER_CLASS = 0.26
-_INCHES_PER_CHARACTER = 0.08
+_INCHES_PER_CHARACTER = 0.09
 _MAX_INCHES = 60
+_LEFT = 0.9
+_RIGHT = 0.15
+_TOP = 0.5
+_PANEL = 2.4  # height of the plot of one split, in inches
 _MAX_NAMES = 230  # tick labels that fit into the widest figure
 _MAX_CHARACTERS = 40  # characters
 _DPI = 110
@@ -45,17 +50,25 @@ def class_distribution_figure(statistics: DatasetStatistics) -> "Figure":
 
     step = -(-len(names) // _MAX_NAMES)
     labels = [short_name(name, _MAX_CHARACTERS) for name in names[::step]]
-    longest = max(len(label) for label in labels)
+    longest = max(_count_columns(label) for label in labels)
 
-    width = 2 + _INCHES_PER_CLASS * len(names)
-    height = 0.8 + 2.4 * len(splits) + _INCHES_PER_CHARACTER * longest
-    size = (min(max(6, width), _MAX_INCHES), height)
-    figure = Figure(figsize=size, layout="constrained", dpi=_DPI)
+    width = min(max(6, 2 + _INCHES_PER_CLASS * len(names)), _MAX_INCHES)
+    bottom = 0.25 + _INCHES_PER_CHARACTER * longest
+    height = _TOP + _PANEL * len(splits) + bottom
+    figure = Figure(figsize=(width, height), dpi=_DPI)
     figure.suptitle(
         f"{count_classes(len(names))}, train imbalance {statistics.imbalance_ratio:.1f}:1"
     )
 
-    panels = figure.subplots(len(splits), sharex=True, squeeze=False)[:, 0]
+    # A layout engine would draw the figure twice, to find margins that are known.
+    margins = {
+        "left": _LEFT / width,
+        "right": 1 - _RIGHT / width,
+        "bottom": bottom / height,
+        "top": 1 - _TOP / height,
+        "hspace": 0.1,
+    }
+    panels = figure.subplots(len(splits), sharex=True, squeeze=False, gridspec_kw=margins)[:, 0]
     for axes, split in zip(panels, splits, strict=True):
         counts = [statistics.counts[split][name] for name in names]
         _plot_split(axes, counts, annotate=step == 1)
@@ -76,6 +89,12 @@ def save_class_distribution(statistics: DatasetStatistics, path: str | os.PathLi
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(content, format="png", dpi=_DPI)
     write_atomically(path, content.getvalue())
+
+
+def _count_columns(label: str) -> int:
+    """Count characters; those of East Asian scripts are twice as wide."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in label)
+    return len(label) + wide
 
 
 def _plot_split(axes: "Axes", counts: list[int], *, annotate: bool) -> None:
