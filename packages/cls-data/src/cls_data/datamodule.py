@@ -341,6 +341,14 @@ class ClassificationDataModule(LightningDataModule):
             moved = move_data_to_device(batch, device)
             yield self._prepare_batch(moved)
 
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Move a batch to the device, unless it was prefetched."""
+        if batch["images"].device == device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def on_after_batch_transfer(
         self, batch: StoredBatch | ClassificationBatch, dataloader_idx: int
     ) -> ClassificationBatch:

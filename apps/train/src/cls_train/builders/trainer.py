@@ -30,6 +30,7 @@ from cls_models import (
 )
 from cls_models.acceleration.precision_timing import measure_slowdown
 from cls_train.builders.loggers import build_loggers
+from cls_train.builders.step_overhead import NoProfiler, skip_empty_hooks
 from cls_train.composition.config import Node, RunConfig
 from cls_train.composition.instantiate import build
 from cls_train.distributed.devices import uses_processes
@@ -161,6 +162,7 @@ def warn_about_slow_precision(
 
 
 def _build(node: Node, **runtime: Any) -> Trainer:
+    skip_empty_hooks(runtime["callbacks"])
     try:
         trainer: Trainer = build(node, "trainer", Trainer, **runtime)
     except ConfigError as error:
@@ -270,10 +272,10 @@ def _choose_environment(plugins: list[Any]) -> list[ClusterEnvironment]:
     return [LightningEnvironment()]
 
 
-def _build_profiler(setting: str | Node | None, folder: Path) -> Profiler | None:
+def _build_profiler(setting: str | Node | None, folder: Path) -> Profiler:
     """Build a profiler that writes to the run folder; Lightning would log to a hidden level."""
     if setting is None:
-        return None
+        return NoProfiler()
     if isinstance(setting, dict):
         return build(setting, "trainer.profiler", Profiler)  # type: ignore[type-abstract]
     return PROFILERS[setting](dirpath=folder, filename="profile")
