@@ -20,6 +20,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+STEP = "step"
+TRAINER_CALLS = ("Trainer.fit", "Trainer.validate", "Trainer.test")
+
 SPANS = {
     "cls_train.main": {"_compose_and_check": "compose and check the settings"},
     "cls_train.stages.evaluation_process": {
@@ -59,12 +62,8 @@ SPANS = {
         "ClassificationDataModule.setup": "read and decode",
     },
     "cls_data.gate.check": {"check": "data gate"},
-    "lightning.pytorch.trainer.trainer": {
-        "Trainer.fit": "Trainer.fit",
-        "Trainer.validate": "Trainer.validate",
-        "Trainer.test": "Trainer.test",
-    },
-    "lightning.pytorch.loops.training_epoch_loop": {"_TrainingEpochLoop.advance": "step"},
+    "lightning.pytorch.trainer.trainer": {name: name for name in TRAINER_CALLS},
+    "lightning.pytorch.loops.training_epoch_loop": {"_TrainingEpochLoop.advance": STEP},
     "lightning.pytorch.loops.evaluation_loop": {
         "_EvaluationLoop.run": "validation",
         "_EvaluationLoop._evaluation_step": "validation step",
@@ -99,9 +98,6 @@ SPANS = {
 }
 """Functions to time, by module, with what each does."""
 
-PROFILERS = "lightning.pytorch.profilers.base"
-
-STEP = "step"
 SHORTEST = 0.0005
 """Shorter spans of Lightning's hooks are not recorded."""
 
@@ -171,7 +167,6 @@ def install(folder: str, trace: str | None) -> None:
         }
     )
     imports = ImportTimes(recorder)
-    imports.patches[PROFILERS] = _ProfilerPatch(recorder)
     tracer = StepTracer(trace) if trace else None
     for name, functions in SPANS.items():
         imports.patches[name] = _FunctionPatch(recorder, functions, tracer)
@@ -305,6 +300,8 @@ class _FunctionPatch:
     def _time(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
         @functools.wraps(function)
         def timed(*args: Any, **kwargs: Any) -> Any:
+            if name in TRAINER_CALLS:
+                record_hooks(self._recorder, args[0])
             with self._recorder.span(name):
                 return function(*args, **kwargs)
 
@@ -333,28 +330,21 @@ class _FunctionPatch:
                 torch.cuda.synchronize()
 
 
-class _ProfilerPatch:
-    """Record the hooks of callbacks, strategy, and module, which Lightning reports to a profiler.
+def record_hooks(recorder: Recorder, trainer: Any) -> None:
+    """Record the hooks of callbacks, strategy, and module outside of steps.
 
-    The profiler that does nothing is the default of the Trainer.
+    Lightning reports them to the profiler of the trainer, which does nothing by default.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+    @contextmanager
+    def profile(action_name: str) -> Iterator[str]:
+        if recorder.stack and recorder.stack[-1] in (STEP, "validation step"):
+            yield action_name
+            return
+        with recorder.span(action_name, shortest=SHORTEST):
+            yield action_name
 
-    def __call__(self, module: ModuleType) -> None:
-        """Replace the method that Lightning calls around each action."""
-        recorder = self._recorder
-
-        @contextmanager
-        def profile(profiler: Any, action_name: str) -> Iterator[str]:
-            if recorder.stack and recorder.stack[-1] in (STEP, "validation step"):
-                yield action_name
-                return
-            with recorder.span(action_name, shortest=SHORTEST):
-                yield action_name
-
-        module.PassThroughProfiler.profile = profile
+    trainer.profiler.profile = profile
 
 
 class StepTracer:

@@ -131,6 +131,7 @@ def _finish(config: RunConfig, fit_result: FitResult, evaluation: dict[str, Any]
 
 def _import_report() -> None:
     """Import what the report needs, SciPy above all."""
+    import cls_report.page.render
     import cls_report.reports.run_report  # noqa: F401
 
 

@@ -74,7 +74,7 @@ def _add_png(tensorboard: TensorBoardLogger, path: Path, step: int) -> None:
         width, height = opened.size
         channels = len(opened.getbands())
         try:
-            from tensorboard.compat.proto.summary_pb2 import Summary
+            from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
         except ImportError:  # Lightning's logger also works with tensorboardX
             pixels = np.asarray(opened.convert("RGB"))
             tensorboard.experiment.add_image(path.stem, pixels, step, dataformats="HWC")
