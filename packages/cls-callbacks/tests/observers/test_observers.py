@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks.progress.rich_progress import CustomProgress
 from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from rich.console import Console
 
@@ -87,6 +89,22 @@ NAMES = {
     "中文 🏀": "中文 🏀",
     "x" * 10_000: "x" * 20 + "…" + "x" * 20,
 }
+
+
+@pytest.mark.parametrize(
+    ("size", "name"), [(2, "a"), (3, "Point guard"), (50, "x" * 40), (12, "中" * 40)]
+)
+def test_confusion_matrix_has_room_for_its_names(size: int, name: str) -> None:
+    names = (name, *(str(number) for number in range(1, size)))
+    figure = confusion_figure(np.eye(size, dtype=np.int64), names, "valid")
+    canvas = FigureCanvasAgg(figure)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        canvas.draw()
+        content = figure.get_tightbbox(canvas.get_renderer())
+    width, height = figure.get_size_inches()
+    assert 0 <= content.x0 < content.x1 <= width
+    assert 0 <= content.y0 < content.y1 <= height
 
 
 def test_plots_show_class_names_as_text_never_as_markup(make_trainer: Any, tmp_path: Path) -> None:

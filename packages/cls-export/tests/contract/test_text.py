@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cls_export.contract.text import (
+    count_columns,
     escape_control_characters,
     short_name,
     shorten_long_words,
@@ -45,3 +46,8 @@ def test_only_the_middle_of_long_words_is_left_out(length: int) -> None:
     shortened = shorten_long_words(f"{word} and {word}")
     expected = word if length <= 1_000 else "x" * 500 + "…" + "x" * 500
     assert shortened == f"{expected} and {expected}"
+
+
+@pytest.mark.parametrize(("text", "columns"), [("", 0), ("a b", 3), ("中文", 4), ("é中", 3)])
+def test_wide_characters_take_two_columns(text: str, columns: int) -> None:
+    assert count_columns(text) == columns

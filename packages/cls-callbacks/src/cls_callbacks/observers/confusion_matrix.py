@@ -11,12 +11,17 @@ from numpy.typing import NDArray
 from cls_callbacks.observers.evaluation_callback import EvaluationCallback
 from cls_callbacks.observers.plots import save_plot, tick_labels
 from cls_data import ClassificationDataModule, EvaluationOutputs
+from cls_export.contract.text import count_columns
 
 _MAX_CLASSES = 2000
 """More classes have less than a pixel each, and 10,000 of them take 3 GB of memory."""
 
 _MAX_CLASSES_WITH_COUNTS = 60
 _MAX_TICKS = 80
+_INCHES_PER_CHARACTER = 0.08
+_RIGHT = 1.3
+_TOP = 0.5
+"""Margins of the plot in inches; the color scale is in the right one."""
 
 
 class ConfusionMatrixPlot(EvaluationCallback):
@@ -37,7 +42,7 @@ class ConfusionMatrixPlot(EvaluationCallback):
             return
         counts = count_confusions(outputs, num_classes)
         figure = confusion_figure(counts, data.classes, outputs.split)
-        save_plot(trainer, figure, f"confusion_{outputs.split}")
+        save_plot(trainer, figure, f"confusion_{outputs.split}", crop=False)
 
 
 def count_confusions(outputs: EvaluationOutputs, num_classes: int) -> NDArray[np.int64]:
@@ -52,17 +57,22 @@ def count_confusions(outputs: EvaluationOutputs, num_classes: int) -> NDArray[np
 def confusion_figure(counts: NDArray[np.int64], classes: tuple[str, ...], split: str) -> Figure:
     """Plot counts [C, C] on a logarithmic color scale, so that single mistakes are visible."""
     num_classes = len(classes)
-    inches = min(5 + 0.24 * num_classes, 30)
-    figure = Figure(figsize=(inches, inches))
-    axes = figure.add_subplot()
+    step = max(1, num_classes // _MAX_TICKS)
+    ticks = range(0, num_classes, step)
+    labels = tick_labels(classes)[::step]
+
+    # Margins are computed, because finding them would draw the figure twice.
+    side = min(3 + 0.22 * num_classes, 24)
+    margin = 0.6 + _INCHES_PER_CHARACTER * max(count_columns(label) for label in labels)
+    width = margin + side + _RIGHT
+    height = margin + side + _TOP
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
 
     scale = LogNorm(vmin=0.5, vmax=max(2, int(counts.max())))
     image = axes.imshow(np.ma.masked_equal(counts, 0), cmap="Blues", norm=scale)
     axes.set_facecolor("white")
 
-    step = max(1, num_classes // _MAX_TICKS)
-    ticks = range(0, num_classes, step)
-    labels = tick_labels(classes)[::step]
     axes.set_xticks(ticks, labels, rotation=90, fontsize=8, parse_math=False)
     axes.set_yticks(ticks, labels, fontsize=8, parse_math=False)
     axes.set_xlabel("predicted")
@@ -75,7 +85,15 @@ def confusion_figure(counts: NDArray[np.int64], classes: tuple[str, ...], split:
 
     if num_classes <= _MAX_CLASSES_WITH_COUNTS:
         _write_counts(axes, counts)
-    figure.colorbar(image, ax=axes, shrink=0.6, label="images")
+    bar = figure.add_axes(
+        (
+            (margin + side + 0.2) / width,
+            (margin + 0.2 * side) / height,
+            0.2 / width,
+            0.6 * side / height,
+        )
+    )
+    figure.colorbar(image, cax=bar, label="images")
     return figure
 
 

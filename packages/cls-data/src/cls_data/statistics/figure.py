@@ -2,7 +2,6 @@
 
 import io
 import os
-import unicodedata
 import warnings
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from cls_data.errors import DataError
 from cls_data.gate.text import count_classes
 from cls_data.statistics.dataset import DatasetStatistics
 from cls_export.contract.files import write_atomically
-from cls_export.contract.text import short_name
+from cls_export.contract.text import count_columns, short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +49,7 @@ def class_distribution_figure(statistics: DatasetStatistics) -> "Figure":
 
     step = -(-len(names) // _MAX_NAMES)
     labels = [short_name(name, _MAX_CHARACTERS) for name in names[::step]]
-    longest = max(_count_columns(label) for label in labels)
+    longest = max(count_columns(label) for label in labels)
 
     width = min(max(6, 2 + _INCHES_PER_CLASS * len(names)), _MAX_INCHES)
     bottom = 0.25 + _INCHES_PER_CHARACTER * longest
@@ -89,12 +88,6 @@ def save_class_distribution(statistics: DatasetStatistics, path: str | os.PathLi
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(content, format="png", dpi=_DPI)
     write_atomically(path, content.getvalue())
-
-
-def _count_columns(label: str) -> int:
-    """Count characters; those of East Asian scripts are twice as wide."""
-    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in label)
-    return len(label) + wide
 
 
 def _plot_split(axes: "Axes", counts: list[int], *, annotate: bool) -> None:

@@ -1,6 +1,7 @@
 """Print names that come from data."""
 
 import re
+import unicodedata
 
 _CONTROL = re.compile(
     r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
@@ -36,3 +37,9 @@ def short_name(name: str, max_length: int = 60) -> str:
         half = max_length // 2
         text = f"{text[:half]}…{text[-half:]}"
     return text or "(empty)"
+
+
+def count_columns(text: str) -> int:
+    """Return the width of a text in characters; those of East Asian scripts count as two."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide
