@@ -2,8 +2,8 @@
 
 Command:  uv run python benchmarks/checkpoint_write.py    (about 2 minutes on two cores)
           uv run python benchmarks/checkpoint_write.py --device cuda
-Expected: the training thread waits at least 10 times less for an asynchronous save. On a CPU, the steps
-          after it are slower, because they share the cores with the thread that writes.
+Expected: the training thread waits at least 10 times less for an asynchronous save. On a CPU, the
+          steps after it are slower, because they share the cores with the thread that writes.
 
 A ResNet-18 with EMA and AdamW, in the trainer: each save writes best.ckpt (180 MB), links last.ckpt
 to it, and moves the older one to previous.ckpt. All figures are medians of one process.
@@ -147,8 +147,7 @@ class MeasureSaves(Callback):
             torch.save(checkpoint, Discard())  # type: ignore[arg-type]
 
         def write() -> None:
-            with scratch.open("wb") as stream:
-                torch.save(checkpoint, stream)
+            torch.save(checkpoint, scratch)
 
         def flush() -> None:
             with scratch.open("rb") as stream:

@@ -1,10 +1,9 @@
 """Lightning plugin that writes checkpoints atomically, with SHA-256 sidecars."""
 
 import contextlib
-import hashlib
 import os
 import shutil
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,6 +11,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from cls_callbacks.checkpointing.checkpoint_files import (
+    compute_checksum,
     flush_folder,
     read_checksums,
     write_checksums,
@@ -19,11 +19,8 @@ from cls_callbacks.checkpointing.checkpoint_files import (
 from cls_callbacks.checkpointing.migration import migrate_checkpoint
 from cls_export.contract.files import open_atomically
 
-_PARALLEL_BYTES = 1 << 20
-"""Smaller pieces are not worth a thread."""
-
-_FLUSH_BYTES = 32 << 20
-"""The disk starts to work after this many bytes, and not when all are written."""
+_OPEN_FILES = Path("/dev/fd")
+"""Names of the open files of this process, on systems that have them."""
 
 
 class CheckpointNotSavedError(OSError):
@@ -80,10 +77,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def _write(checkpoint: dict[str, Any], target: Path) -> None:
     with open_atomically(target) as stream:
-        with _HashingStream(stream) as hashing:
-            destination: Any = hashing  # torch.save needs no more than its two methods
-            torch.save(checkpoint, destination)
-        checksum = hashing.checksum
+        _serialize(checkpoint, stream)
+        checksum = _flush_and_hash(stream)
         # The process may die before the rename that follows, so the old checksum stays valid too.
         write_checksums(target, [checksum, *read_checksums(target)])
 
@@ -91,63 +86,30 @@ def _write(checkpoint: dict[str, Any], target: Path) -> None:
     flush_folder(target.parent)
 
 
-class _HashingStream:
-    """Write to a file, and compute the SHA-256 of what is written.
+def _serialize(checkpoint: dict[str, Any], stream: IO[bytes]) -> None:
+    """Save to the open file.
 
-    Large pieces are written, hashed, and flushed to disk at once, in three threads. So the file
-    need not be read again, and flushing it at the end takes less time. This works because
-    `torch.save` never goes back in its file.
+    `torch.save` calls a Python stream thousands of times, and each time it takes the interpreter
+    from the thread that trains. A file with a path it writes without Python, but then it does not
+    give the reason of an error (torch 2.15).
     """
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._digest = hashlib.sha256()
-        self._hashing = ThreadPoolExecutor(1, thread_name_prefix="checksum")
-        self._flushing = ThreadPoolExecutor(1, thread_name_prefix="flush")
-        self._flush: Future[None] | None = None
-        self._unflushed_bytes = 0
-
-    def __enter__(self) -> "_HashingStream":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *more: object) -> None:
-        self._hashing.shutdown()
-        self._flushing.shutdown()
-        if kind is None and self._flush is not None:
-            self._flush.result()
-
-    @property
-    def checksum(self) -> str:
-        """The SHA-256 of everything that was written, in hexadecimal digits."""
-        return self._digest.hexdigest()
-
-    def write(self, data: bytes | memoryview) -> int:
-        """Write all of the data, which is valid during this call only."""
-        if len(data) < _PARALLEL_BYTES:
-            self._digest.update(data)
-            return self._stream.write(data)
-        update = self._hashing.submit(self._digest.update, data)
+    if _OPEN_FILES.is_dir():
         try:
-            size = self._stream.write(data)
-        finally:
-            update.result()
-        self._unflushed_bytes += size
-        self._flush_early()
-        return size
-
-    def flush(self) -> None:
-        """Flush the file."""
-        self._stream.flush()
-
-    def _flush_early(self) -> None:
-        if self._unflushed_bytes < _FLUSH_BYTES:
+            # The name of the draft would be in the checkpoint, and with it the name of this host.
+            torch.save(checkpoint, _OPEN_FILES / str(stream.fileno()))
             return
-        if self._flush is not None:
-            if not self._flush.done():
-                return
-            self._flush.result()  # an error of the disk is reported only once
-        self._unflushed_bytes = 0
-        self._flush = self._flushing.submit(os.fsync, self._stream.fileno())
+        except RuntimeError:
+            stream.truncate(0)
+    torch.save(checkpoint, stream)
+
+
+def _flush_and_hash(stream: IO[bytes]) -> str:
+    """Flush the file to disk, and compute its checksum at the same time."""
+    with ThreadPoolExecutor(1, thread_name_prefix="flush") as pool:
+        flushing = pool.submit(os.fsync, stream.fileno())
+        checksum = compute_checksum(Path(stream.name))
+        flushing.result()  # an error of the disk is reported only once
+    return checksum
 
 
 def _not_saved(target: Path, error: OSError) -> CheckpointNotSavedError:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from cls_export.contract.files import draft_path, write_atomically
 
+_CHUNK_BYTES = 8 << 20
+"""Large, so that a thread that trains at the same time rarely waits for the interpreter."""
+
 
 class DamagedCheckpointError(ValueError):
     """A checkpoint does not match its SHA-256 checksum."""
@@ -58,8 +61,12 @@ def remove_checkpoint(path: Path) -> None:
 
 def compute_checksum(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    with path.open("rb", buffering=0) as stream:
+        while size := stream.readinto(buffer):
+            digest.update(buffer[:size])
+    return digest.hexdigest()
 
 
 def read_checksums(path: Path) -> list[str]:
