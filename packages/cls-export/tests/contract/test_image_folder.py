@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cls_export.contract.image_folder import find_images
+from cls_export.contract.image_folder import find_images, has_images
 
 
 def touch(path: Path) -> Path:
@@ -111,3 +111,31 @@ def test_a_path_that_is_no_folder_is_an_error_that_names_it(tmp_path: Path, name
     touch(tmp_path / "file.png")
     with pytest.raises(OSError, match=name):
         find_images(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ([], False),
+        (["notes.txt"], False),
+        ([".hidden/a.png", "__MACOSX/b.jpg"], False),
+        (["notes.txt", "x/y/z.png"], True),
+        (["a.jpg", "b.jpg"], True),
+    ],
+)
+def test_has_images_agrees_with_the_search(
+    tmp_path: Path, files: list[str], expected: bool
+) -> None:
+    for name in files:
+        touch(tmp_path / name)
+    (tmp_path / "empty.png").mkdir()
+    assert has_images(tmp_path) == bool(names(tmp_path)) == expected
+
+
+def test_has_images_ends_with_the_first_image(tmp_path: Path) -> None:
+    touch(tmp_path / "a.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "b").symlink_to("missing")
+    assert has_images(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        has_images(tmp_path / "missing")

@@ -41,11 +41,11 @@ def find_annotation_files(folder: Path, root: Path) -> list[Path]:
             raise DataError(f"{current}: cannot be read ({error.strerror})") from error
 
         for entry in visible:
-            path = current / entry.name
             if _is_folder(entry):
                 if not entry.is_symlink():
-                    folders.append(path)
-            elif path.suffix.lower() == _SUFFIX:
+                    folders.append(current / entry.name)
+            elif entry.name.lower().endswith(_SUFFIX):
+                path = current / entry.name
                 _check_file(path, root)
                 files.append(path)
     return sorted(files)

@@ -1,7 +1,8 @@
 """Read class folders: `ROOT/{train,valid,test}/CLASS/**/image`, or `ROOT/CLASS/**/image`."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from cls_data.annotations.reading import Record, Split
 from cls_data.annotations.roboflow_names import roboflow_stem
 from cls_data.annotations.rows import CONTROL_CHARACTER
 from cls_data.errors import DataError
+from cls_export.contract import image_folder
 from cls_export.contract.image_folder import FoundImages, find_images, is_hidden
 from cls_export.contract.text import escape_control_characters, short_name
 
@@ -190,15 +192,22 @@ def _check_name(path: Path, label: str, root: Path) -> None:
 
 
 def _find_images(folder: Path) -> FoundImages:
-    try:
+    with _described_errors(folder):
         return find_images(folder)
-    except OSError as error:
-        raise DataError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
 
 
 def has_images(folder: Path) -> bool:
     """Return whether a folder or its subfolders have images."""
-    return bool(_find_images(folder).images)
+    with _described_errors(folder):
+        return image_folder.has_images(folder)
+
+
+@contextmanager
+def _described_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
 
 
 def _subfolders(folder: Path) -> list[Path]:

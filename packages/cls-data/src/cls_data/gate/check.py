@@ -193,10 +193,14 @@ def check(
             message += ", with rows that the quarantine does not leave out"
         raise DataError(message)
 
-    paths = sorted({record.path for _, record in records})
+    row_paths = [record.path for _, record in records]
+    paths = sorted(set(row_paths), key=lambda path: path.parts)
     indices = {path: index for index, path in enumerate(paths)}
+    gate_rows = []
+    for (name, record), path in zip(records, row_paths, strict=True):
+        gate_rows.append(GateRow(name, record, indices[path]))
     inputs = GateInputs(
-        rows=[GateRow(name, record, indices[record.path]) for name, record in records],
+        rows=gate_rows,
         bad_rows=bad_rows,
         files=inspect_files(
             paths, preprocessing, workers=workers, progress="checking images" if progress else None

@@ -3,6 +3,7 @@
 import os
 import stat
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -54,11 +55,25 @@ def find_images(folder: str | os.PathLike[str]) -> FoundImages:
     Raises:
         OSError: A folder does not exist, or cannot be read.
     """
-    images: list[Path] = []
     skipped: Counter[str] = Counter()
-    searched: set[tuple[int, int]] = set()
+    images = list(_search(Path(folder), skipped))
+    images.sort(key=lambda path: path.parts)
+    return FoundImages(tuple(images), skipped)
 
-    folders = [Path(folder)]
+
+def has_images(folder: str | os.PathLike[str]) -> bool:
+    """Return whether `find_images` would find one; the search ends with the first.
+
+    Raises:
+        OSError: A folder that is searched until then does not exist, or cannot be read.
+    """
+    return next(_search(Path(folder), Counter()), None) is not None
+
+
+def _search(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
+    """Yield the images, and count what is skipped."""
+    searched: set[tuple[int, int]] = set()
+    folders = [folder]
     links: list[Path] = []
     while folders or links:
         # Folders come before links to them, so that images get the shorter, stable name.
@@ -70,19 +85,18 @@ def find_images(folder: str | os.PathLike[str]) -> FoundImages:
             continue
         searched.add(identity)
 
-        for entry in sorted(current.iterdir()):
-            if is_hidden(entry.name):
+        for name in sorted(os.listdir(current)):  # noqa: PTH208  # sorting paths takes longer
+            entry = current / name
+            if is_hidden(name):
                 skipped[HIDDEN] += 1
             elif not entry.is_dir():
-                _sort_file(entry, images, skipped)
+                if _is_image(entry, skipped):
+                    yield entry
             elif entry.is_symlink():
                 links.append(entry)
             else:
                 folders.append(entry)
         links.sort()
-
-    images.sort(key=lambda path: path.parts)
-    return FoundImages(tuple(images), skipped)
 
 
 def is_hidden(name: str) -> bool:
@@ -95,17 +109,17 @@ def has_image_suffix(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def _sort_file(path: Path, images: list[Path], skipped: Counter[str]) -> None:
-    """Add a path that is no folder to the images or to the skipped files."""
+def _is_image(path: Path, skipped: Counter[str]) -> bool:
+    """Return whether a path that is no folder is an image; if not, count it as skipped."""
     if not has_image_suffix(path):
         skipped[path.suffix.lower() or NO_SUFFIX] += 1
-        return
+        return False
     try:
         mode = path.stat().st_mode
     except OSError:
         skipped[BROKEN_LINK] += 1
-        return
-    if stat.S_ISREG(mode):
-        images.append(path)
-    else:
+        return False
+    if not stat.S_ISREG(mode):
         skipped[NOT_A_FILE] += 1
+        return False
+    return True
