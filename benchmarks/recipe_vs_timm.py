@@ -1,7 +1,7 @@
 """Compare an experiment with timm's train.py, on the same rows, cores, and threads.
 
 Command:  uv run --with timm==1.0.31 python benchmarks/recipe_vs_timm.py ROOT
-          with --quarantine FILE and --seeds 1 2 3
+          with --quarantine FILE and --seeds 1 2 3; on a GPU with --device cuda
 Expected: one row for timm and one per seed: top-1 on valid with its 95% Wilson interval,
           macro-F1, and wall-clock seconds; then the mean over the seeds.
 
@@ -36,9 +36,22 @@ TIMM_SETTINGS = f"""
     --opt adamw --lr 1e-3 --weight-decay 0.05 --sched cosine --warmup-epochs 1
     --epochs {TIMM_EPOCHS}
     --smoothing 0.1 --hflip 0 --scale 0.8 1.0 --ratio 0.9 1.1 --color-jitter 0.4
-    --model-ema --model-ema-decay 0.998
-    --workers 2 --device cpu --no-prefetcher --seed 1 --log-interval 1000
+    --model-ema --model-ema-decay 0.998 --seed 1 --log-interval 1000
 """.split()
+TIMM_DEVICE_SETTINGS = {
+    "cpu": ["--device", "cpu", "--workers", "2", "--no-prefetcher"],
+    "cuda": [
+        "--device",
+        "cuda",
+        "--workers",
+        "12",
+        "--amp",
+        "--amp-dtype",
+        "bfloat16",
+        "--channels-last",
+    ],
+}
+OUR_DEVICE_SETTINGS = {"cpu": [], "cuda": ["trainer=gpu"]}
 
 
 @dataclass(frozen=True)
@@ -65,11 +78,16 @@ def main() -> None:
     parser.add_argument("--quarantine", type=Path)
     parser.add_argument("--seeds", type=int, nargs="*", default=[1])
     parser.add_argument("--experiment", default="jersey_numbers")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--epochs", type=int, help="ours; by default those of the experiment")
     parser.add_argument("--timm-script", type=Path)
     parser.add_argument("--without-timm", action="store_true")
     options = parser.parse_args()
     images = len(read_rows(options, "valid"))
-    print(f"{torch.get_num_threads()} threads; top-1 on {images} validation images")
+    hardware = f"{torch.get_num_threads()} threads"
+    if options.device == "cuda":
+        hardware = torch.cuda.get_device_name()
+    print(f"{hardware}; top-1 on {images} validation images")
     heads = ("last epoch", "best epoch", "interval of last", "macro-F1", "seconds")
     print(f"{'training':<26}{heads[0]:>12}{heads[1]:>12}{heads[2]:>19}{heads[3]:>10}{heads[4]:>9}")
     results = []
@@ -118,7 +136,10 @@ def train_ours(options: argparse.Namespace, seed: int, folder: Path) -> Result:
         f"seed={seed}",
         f"run.root={folder}",
         f"run.name={name}",
+        *OUR_DEVICE_SETTINGS[options.device],
     ]
+    if options.epochs:
+        command.append(f"trainer.max_epochs={options.epochs}")
     if options.quarantine:
         command.append(f"data.quarantine={options.quarantine}")
     seconds = run_command(command)
@@ -140,6 +161,7 @@ def train_timm(options: argparse.Namespace, folder: Path) -> Result:
     command += ["--train-split", "train", "--val-split", "valid"]
     command += ["--class-map", str(class_map), "--num-classes", str(len(classes))]
     command += ["--output", str(folder / "timm"), "--experiment", "peer", *TIMM_SETTINGS]
+    command += TIMM_DEVICE_SETTINGS[options.device]
     seconds = run_command(command)
     top1 = [value / 100 for value in read_column(folder / "timm/peer/summary.csv", "eval_top1")]
     return Result(top1[-1], max(top1), None, seconds)
