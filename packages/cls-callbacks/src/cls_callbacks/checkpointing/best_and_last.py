@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any, Literal, TypedDict
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, Timer
+from lightning.pytorch.callbacks import Checkpoint
 from loguru import logger
 
 from cls_callbacks.checkpointing.atomic_io import CheckpointNotSavedError
 from cls_callbacks.checkpointing.checkpoint_capture import capture_checkpoint
 from cls_callbacks.checkpointing.checkpoint_copies import CheckpointCopier
 from cls_callbacks.checkpointing.rank_agreement import RankAgreement
-from cls_callbacks.checkpointing.resume_points import can_resume_after_batch
+from cls_callbacks.checkpointing.resume_points import can_resume_after_batch, is_out_of_time
 from cls_callbacks.checkpointing.save_job import SavedFile, SaveJob, SavePlan
 from cls_callbacks.trainer_access import get_run_paths
 from cls_export.contract.suggestions import did_you_mean
@@ -208,10 +208,9 @@ class BestAndLastCheckpoint(Checkpoint):
         if self._job is None:
             return
         self._job.wait()
-        if self._job.failure not in (None, exception):
-            logger.error("no checkpoint was saved: {}", self._job.failure)
-        for error in self._job.errors.values():
-            logger.error("{}", error)
+        for error in (*self._job.errors.values(), self._job.failure):
+            if error not in (None, exception):
+                logger.error("{}", error)
         try:
             self._report_save(trainer)
         except Exception as error:  # perhaps this is why training ends
@@ -223,7 +222,7 @@ class BestAndLastCheckpoint(Checkpoint):
     ) -> None:
         """Add the metadata, whether training stops here, and the score of these weights."""
         checkpoint["run"] = self.metadata
-        checkpoint["should_stop"] = trainer.should_stop and not _is_out_of_time(trainer)
+        checkpoint["should_stop"] = trainer.should_stop and not is_out_of_time(trainer)
         if self._score is None or self._score["step"] != trainer.global_step:
             return
         # EMA, called earlier, sets `weights` if it saves averaged ones.
@@ -385,16 +384,6 @@ class BestAndLastCheckpoint(Checkpoint):
         if self.mode == "max":
             return value > self.best_score
         return value < self.best_score
-
-
-def _is_out_of_time(trainer: Trainer) -> bool:
-    """Whether `max_time` has ended training; a longer one lets the resumed run go on."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # not declared by Lightning
-        if isinstance(callback, Timer):
-            remaining = callback.time_remaining()
-            if remaining is not None and remaining <= 0:
-                return True
-    return False
 
 
 def _check_positive(name: str, value: float | None) -> None:

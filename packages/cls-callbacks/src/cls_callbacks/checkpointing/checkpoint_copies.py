@@ -59,7 +59,9 @@ class CheckpointCopier:
                 for index, tensor in enumerate(pickler.tensors)
             ]
             for buffer, tensor in zip(self._buffers, pickler.tensors, strict=True):
-                buffer.copy_(tensor, non_blocking=tensor.is_cuda)
+                # Copies between other strides may need memory that they fill only later.
+                is_plain = tensor.is_cuda and _fits(buffer, tensor)
+                buffer.copy_(tensor, non_blocking=is_plain)
             for device in pickler.gpus:
                 # Blocking: the thread that waits for it does not spin.
                 event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]

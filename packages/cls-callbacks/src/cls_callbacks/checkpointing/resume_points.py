@@ -1,6 +1,7 @@
-"""Batches after which a checkpoint can be resumed exactly."""
+"""Batches after which a checkpoint can be resumed exactly, and ends that are not final."""
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 
 
 def can_resume_after_batch(trainer: Trainer, batch_idx: int) -> bool:
@@ -30,3 +31,13 @@ def is_accumulating(trainer: Trainer, batch_idx: int) -> bool:
     if trainer.is_last_batch:
         return False
     return (batch_idx + 1) % trainer.accumulate_grad_batches != 0
+
+
+def is_out_of_time(trainer: Trainer) -> bool:
+    """Return whether `max_time` has ended training; a longer one lets the resumed run go on."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # not declared by Lightning
+        if isinstance(callback, Timer):
+            remaining = callback.time_remaining()
+            if remaining is not None and remaining <= 0:
+                return True
+    return False
