@@ -118,12 +118,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all spans to a file")
-    parser.add_argument(
-        "--trace",
-        type=Path,
-        metavar="FILE",
-        help="also write a torch.profiler trace of ten training steps (needs more than 30 steps)",
-    )
+    trace_help = "also write a trace of steps 21 to 30, by torch.profiler"
+    parser.add_argument("--trace", type=Path, metavar="FILE", help=trace_help)
     parser.add_argument(
         "--shortest", type=float, default=0.05, metavar="SECONDS", help="hide shorter spans"
     )
@@ -136,6 +132,8 @@ def main() -> int:
     print(format_timeline(processes, options.shortest))
     print(format_imports(processes, options.packages))
     print(format_figures(figures, processes))
+    if options.trace is not None and not options.trace.exists():
+        print(f"no {options.trace}: the run took too few training steps")
     if options.json is not None:
         content = {
             "command": overrides,
