@@ -109,7 +109,7 @@ class EpochTimes(Callback):
 def main() -> None:
     """Measure all cases, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", nargs="+", default=CASES, metavar="HEIGHTxWIDTHxBATCH")
+    parser.add_argument("--cases", nargs="+", default=CASES, metavar="HxWxB")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--steps", type=int, help="steps of an epoch; by default 60 to 200")
     parser.add_argument("--cpu", action="store_true", help="try the script without a GPU")
