@@ -295,7 +295,8 @@ def test_settings_that_pass_the_check_train_to_the_end(
     print(f"seed {SEED + attempt}:", *settings)
     run = [f"run.root={tmp_path}", "run.name=one"]
     output = tmp_path / "output.txt"
-    process = start([*base_settings(data_folder), *settings, *run], output)
+    arguments = [*base_settings(data_folder), *settings, *run]
+    process = start(arguments, output, prepare=partial(os.chdir, tmp_path))
     process.join(300)
 
     text = output.read_text()
